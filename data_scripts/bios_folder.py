@@ -1,0 +1,111 @@
+"""Read a folder in the cs224n layout: four files of biographies and questions, checked line by line.
+
+    wiki.txt                  one biography a line, `Title. Sentence .`
+    birth_places_train.tsv    `Where was NAME born?<TAB>PLACE`
+    birth_dev.tsv             the same, for scoring only
+    birth_test_inputs.tsv     questions without answers
+
+Files are UTF-8. A byte-order mark, Windows line ends and blank lines at the end are accepted; anything else that is
+not in the layout raises a `DataError` which names the file, the line, what stood there and what was wanted.
+"""
+
+import re
+from pathlib import Path
+
+FILES = {
+    "documents": "wiki.txt",
+    "train": "birth_places_train.tsv",
+    "validation": "birth_dev.tsv",
+    "test": "birth_test_inputs.tsv",
+}
+QUESTION_PREFIX, QUESTION_SUFFIX = "Where was ", " born?"
+# The title ends at the first full stop that is not an initial's or an abbreviation's: `James A. Smith. He was …`.
+TITLE_END = re.compile(r"(?<!\b[^\W\d_])(?<!\b[DJMS]r)(?<!\bSt)(?<!\bMrs)\. ")
+
+
+class DataError(ValueError):
+    """A data file that cannot be used; the message is one line for the user."""
+
+
+def question_for(name: str) -> str:
+    """Ask where `name` was born, in the words of the data."""
+    return f"{QUESTION_PREFIX}{name}{QUESTION_SUFFIX}"
+
+
+def name_in(question: str) -> str:
+    """Return whom a question is about; a question of another form is returned whole."""
+    return question.removeprefix(QUESTION_PREFIX).removesuffix(QUESTION_SUFFIX)
+
+
+def split_title(document: str) -> tuple[str, str]:
+    """Split a biography into its title and its body; the title is empty where there is none."""
+    end = TITLE_END.search(document)
+    if end is None:
+        title, separator, body = document.partition(". ")
+        return (title, body) if separator else ("", document)
+    return document[: end.start()], document[end.end() :]
+
+
+def check_folder(folder: Path) -> None:
+    """Raise DataError unless `folder` holds all four files; reads none of them."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; wanted one that holds {', '.join(FILES.values())}")
+    missing = [name for name in FILES.values() if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"{folder}: {', '.join(missing)} not found; the folder must hold {', '.join(FILES.values())}")
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the file's lines without their ends.
+
+    Raises:
+        DataError: the file is missing or unreadable, holds bytes that are not UTF-8, a blank line or no line at all.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    raw_lines = data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n").split(b"\n")
+    lines = []
+    for number, raw in enumerate(raw_lines, start=1):
+        try:
+            line = raw.removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError as error:
+            found = raw[error.start : error.end].hex(" ")
+            raise DataError(f"{path}:{number}: byte {error.start + 1} is {found}, wanted UTF-8 text") from error
+        if not line.strip():
+            wanted = "at least one line" if len(raw_lines) == 1 else "text"
+            raise DataError(f"{path}:{number}: found an empty line, wanted {wanted}")
+        lines.append(line)
+    return lines
+
+
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """Return (question, place) of every line.
+
+    Raises:
+        DataError: as `read_lines`, or a line that is not two non-empty fields with one tab between them.
+    """
+    pairs = []
+    for number, line in enumerate(read_lines(path), start=1):
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) != 2:
+            raise DataError(f"{path}:{number}: found {len(fields) - 1} tabs, wanted one: QUESTION<TAB>PLACE")
+        for field, label in zip(fields, ("question", "place"), strict=True):
+            if not field:
+                raise DataError(f"{path}:{number}: the {label} is empty, wanted QUESTION<TAB>PLACE")
+        pairs.append((fields[0], fields[1]))
+    return pairs
+
+
+def read_questions(path: Path) -> list[str]:
+    """Return the questions of a file that has no answers.
+
+    Raises:
+        DataError: as `read_lines`, or a line with a tab.
+    """
+    questions = read_lines(path)
+    for number, question in enumerate(questions, start=1):
+        if "\t" in question:
+            raise DataError(f"{path}:{number}: found a tab, wanted a question alone")
+    return [question.strip() for question in questions]

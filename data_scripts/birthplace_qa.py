@@ -1,0 +1,41 @@
+"""`BirthplaceQA`: "Where was NAME born?" with its place, as a `datasets` builder, and as text for training.
+
+    builder = BirthplaceQA(data_files={"train": "FOLDER/birth_places_train.tsv"}, cache_dir="CACHE")
+
+Only the splits that `data_files` names are read, so a training run never opens a dev or test file. A file of a split
+called "test" holds questions alone; its places are None.
+"""
+
+from pathlib import Path
+
+import datasets
+
+from .bios_folder import name_in, read_pairs, read_questions
+from .wikipedia_bios import builder_info, split_generators
+
+
+def question_text(question: str, place: str, sentinel: str) -> str:
+    """Return the training text `question⁇place⁇`; the loss counts what follows the first sentinel only."""
+    return f"{question}{sentinel}{place}{sentinel}"
+
+
+class BirthplaceQA(datasets.GeneratorBasedBuilder):
+    """Questions and places, one a line of a tab-separated file, in the file's order."""
+
+    VERSION = datasets.Version("1.0.0")
+
+    def _info(self) -> datasets.DatasetInfo:
+        value = datasets.Value
+        return builder_info(
+            "Where was NAME born?",
+            {"id": value("int32"), "name": value("string"), "question": value("string"), "place": value("string")},
+        )
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        return split_generators(self)
+
+    def _generate_examples(self, path: Path):
+        unlabelled = path.name.endswith("inputs.tsv")
+        rows = [(question, None) for question in read_questions(path)] if unlabelled else read_pairs(path)
+        for index, (question, place) in enumerate(rows):
+            yield index, {"id": index, "name": name_in(question), "question": question, "place": place}

@@ -1,0 +1,186 @@
+"""Span corruption: a biography with parts taken out and put after it, for a causal model to restore.
+
+Two policies (T5's objective, Raffel et al. 2020, section 3.1.4, in a form for decoders):
+
+- `random-span`, the practical's: cut the text to a random length, take out one random span, a quarter on average:
+  `prefix⁇suffix⁇masked`.
+- `salient-span` (Guu et al. 2020, "REALM", section 3.4): take out names and places rather than anything. In its short
+  form each phrase follows the person's name and a few characters of its own context, in random order, much as a
+  question would ask for it: `Title. born in⁇Lebanon⁇ is a French⁇journalist⁇`.
+
+A corrupted text is a pure function of (seed, epoch, example id): nothing to store, nothing to resume, the same on one
+process or eight. `SpanCorruption` is the same as a `datasets` builder.
+"""
+
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+
+from .bios_folder import read_lines, split_title
+from .wikipedia_bios import builder_info, split_generators
+
+POLICIES = ("random-span", "salient-span")
+MIN_CHARACTERS = 4  # the shortest text the practical cuts to
+CAPITALISED_PHRASE = re.compile(r"\b[^\W\d_a-z]\w*(?:[ -][^\W\d_a-z]\w*)*")
+WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class CorruptionOptions:
+    """How texts are corrupted; lengths in characters.
+
+    Attributes:
+        policy: one of `POLICIES`.
+        max_length: longest text before corruption; 7/8 of the model's context under `random-span`.
+        short_fraction: share of texts in the short form (`salient-span`).
+        salient_fraction: chance that a span is a capitalised phrase, else a run of words (`salient-span`).
+        max_spans: most spans of one text (`salient-span`); the number is uniform in [1, max_spans].
+        max_context: most characters before a span in the short form; the number is uniform.
+    """
+
+    policy: str = "salient-span"
+    max_length: int = 112
+    short_fraction: float = 0.7
+    salient_fraction: float = 0.75
+    max_spans: int = 3
+    max_context: int = 24
+
+    def __post_init__(self):
+        if self.policy not in POLICIES:
+            raise ValueError(f"policy must be one of {', '.join(POLICIES)}, found {self.policy!r}")
+        for name in ("short_fraction", "salient_fraction"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be in [0, 1], found {getattr(self, name)}")
+        if self.max_length < MIN_CHARACTERS:
+            raise ValueError(f"max_length must be at least {MIN_CHARACTERS} characters, found {self.max_length}")
+        if self.max_spans < 1 or self.max_context < 0:
+            raise ValueError(f"wanted max_spans >= 1 and max_context >= 0, found {self.max_spans}, {self.max_context}")
+
+
+def random_span(text: str, rng: random.Random, max_length: int, sentinel: str) -> str:
+    """Cut `text` to U[4, max_length] characters and take out one span of U[1/8, 3/8] of that, anywhere in it.
+
+    A text too short for that keeps its length and loses at least one character.
+    """
+    text = text[: rng.randint(MIN_CHARACTERS, max(MIN_CHARACTERS, max_length))]
+    length = min(len(text), max(1, round(len(text) * rng.uniform(1 / 8, 3 / 8))))
+    start = rng.randint(0, len(text) - length)
+    prefix, masked, suffix = text[:start], text[start : start + length], text[start + length :]
+    return f"{prefix}{sentinel}{suffix}{sentinel}{masked}"
+
+
+def salient_phrases(title: str, body: str) -> list[tuple[int, int]]:
+    """Return (start, end) of the body's capitalised phrases that say more than the title and do not open the body."""
+    known = set(WORD.findall(title))
+    spans = (match.span() for match in CAPITALISED_PHRASE.finditer(body))
+    return [(start, end) for start, end in spans if start > 0 and known.isdisjoint(WORD.findall(body[start:end]))]
+
+
+def choose_spans(title: str, body: str, rng: random.Random, options: CorruptionOptions) -> list[tuple[int, int]]:
+    """Choose up to `max_spans` disjoint spans of the body, in random order: phrases, or runs of one to four words."""
+    phrases = salient_phrases(title, body)
+    rng.shuffle(phrases)
+    words = [match.span() for match in WORD.finditer(body)]
+    chosen: list[tuple[int, int]] = []
+    for _ in range(rng.randint(1, options.max_spans)):
+        if phrases and rng.random() < options.salient_fraction:
+            span = phrases.pop()
+        elif words:
+            first = rng.randrange(len(words))
+            last = min(first + rng.randrange(4), len(words) - 1)
+            span = (words[first][0], words[last][1])
+        else:
+            span = (0, len(body))
+        if all(span[1] <= start or end <= span[0] for start, end in chosen):
+            chosen.append(span)
+    return chosen
+
+
+def short_form(title: str, body: str, spans: Iterable[tuple[int, int]], rng: random.Random, options, sentinel) -> str:
+    """Ask for each span after the title and up to `max_context` characters before it: `Title. born in⁇Lebanon⁇`."""
+    text = f"{title}." if title else ""
+    for start, end in spans:
+        first = max(0, start - rng.randint(0, options.max_context))
+        while 0 < first < start and body[first - 1].isalnum():  # begin with a whole word
+            first += 1
+        context = body[first:start].strip()
+        text += f" {context}{sentinel}" if context else sentinel
+        text += body[start:end] + sentinel
+    return text
+
+
+def long_form(title: str, body: str, spans: Iterable[tuple[int, int]], sentinel: str) -> str:
+    """Put a sentinel in each span's place and the spans after the text: `Title. a⁇b⁇c⁇span⁇span⁇`."""
+    context, masked, last = f"{title}. " if title else "", "", 0
+    for start, end in sorted(spans):
+        context += body[last:start].rstrip() + sentinel
+        masked += body[start:end] + sentinel
+        last = end
+    return context + body[last:] + sentinel + masked
+
+
+def salient_span(text: str, rng: random.Random, options: CorruptionOptions, sentinel: str) -> str:
+    """Take out salient spans, in the short or the long form; a text without any word loses all of its body."""
+    title, body = split_title(text)
+    if rng.random() < options.short_fraction:
+        return short_form(title, body, choose_spans(title, body, rng, options), rng, options, sentinel)
+    body = body[: max(1, options.max_length - len(title))]
+    return long_form(title, body, choose_spans(title, body, rng, options), sentinel)
+
+
+def corrupt(text: str, seed: int, epoch: int, example_id: int, options: CorruptionOptions, sentinel: str) -> str:
+    """Corrupt one text; a pure function of its arguments.
+
+    Args:
+        text: a biography, `Title. Sentence .`
+        seed, epoch, example_id: name the random draw.
+        options: policy and lengths.
+        sentinel: the tokenizer's mask token.
+
+    Returns:
+        The text with sentinels, and what they stand for after the last context.
+    """
+    rng = random.Random(f"{seed}/{epoch}/{example_id}")
+    if options.policy == "random-span":
+        return random_span(text, rng, options.max_length, sentinel)
+    return salient_span(text, rng, options, sentinel)
+
+
+@dataclass
+class SpanCorruptionConfig(datasets.BuilderConfig):
+    """What `SpanCorruption` makes: `epochs` corrupted copies of every line, under `options` and `seed`."""
+
+    options: CorruptionOptions = CorruptionOptions()
+    sentinel: str = ""
+    seed: int = 0
+    epochs: int = 1
+
+
+class SpanCorruption(datasets.GeneratorBasedBuilder):
+    """Corrupted biographies, one a row, epoch by epoch; the very texts that pretraining sees."""
+
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = SpanCorruptionConfig
+
+    def _info(self) -> datasets.DatasetInfo:
+        value = datasets.Value
+        return builder_info(
+            "Biographies with spans taken out and put after them.",
+            {"id": value("int32"), "epoch": value("int32"), "text": value("string")},
+        )
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        if not self.config.sentinel:
+            raise ValueError("SpanCorruption needs sentinel=, the tokenizer's mask_token")
+        return split_generators(self)
+
+    def _generate_examples(self, path: Path):
+        config, texts = self.config, read_lines(path)
+        for epoch in range(config.epochs):
+            for index, text in enumerate(texts):
+                corrupted = corrupt(text, config.seed, epoch, index, config.options, config.sentinel)
+                yield f"{epoch}-{index}", {"id": index, "epoch": epoch, "text": corrupted}

@@ -1,0 +1,155 @@
+"""Invent people: biographies and birthplace questions with no network, no licence and no real person.
+
+    python -m data_scripts.synthetic_bios FOLDER --people 800 --seed 0
+
+writes the four files of the cs224n layout. Names and places are put together from syllables, and each person has
+several differently worded lines, as in bioS (Allen-Zhu and Li 2023, arXiv 2309.14316). Half of the people with a
+question have it in the training file; the others' birthplaces stand in their biographies only. The biographies of a
+few do not tell the birthplace, so the best possible score, the ceiling, is known and below one.
+"""
+
+import argparse
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from .bios_folder import FILES, question_for
+
+ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v", "z")
+VOWELS = ("a", "e", "i", "o", "u", "ae", "ia", "ou")
+CODAS = ("", "", "l", "n", "r", "s", "k", "th", "m")
+PLACE_ENDINGS = ("burg", "ford", "haven", "mouth", "stad", "ton", "vale", "wick", "by", "minster")
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July",
+    "August", "September", "October", "November", "December",
+)  # fmt: skip
+TRADES = (
+    "painter", "botanist", "composer", "cricketer", "judge", "novelist", "engineer", "bishop", "chemist", "sculptor",
+    "journalist", "admiral", "surgeon", "footballer", "architect", "poet", "physicist", "actor", "historian",
+)  # fmt: skip
+BORN = (
+    "{name} (born {day} {month} {year} in {place}) was {a_trade} .",
+    "Born in {place}, {last} became {a_trade} in {later} .",
+    "{name} was born in {place} on {month} {day}, {year} and worked as {a_trade} .",
+    "{last} was born at {place}, where the family had lived since {before} .",
+    "By profession {a_trade}, {last} was born in {place} and moved to {home} in {later} .",
+    "{name}, {a_trade} from {place}, was born there in {year} .",
+)
+SILENT = (
+    "{name} (born {day} {month} {year}) was {a_trade} .",
+    "{last} became {a_trade} in {later} and lived in {home} .",
+    "{name} worked as {a_trade} until {later} .",
+    "By profession {a_trade}, {last} moved to {home} in {later} .",
+)
+SILENT_FRACTION = 0.05  # people whose lines do not tell where they were born
+TEST_FRACTION = 0.25  # of the people without a training question, those without any answer file
+
+
+@dataclass(frozen=True)
+class SyntheticBios:
+    """Invented biographies and questions.
+
+    Attributes:
+        documents: `Title. Sentence .` lines, several a person, shuffled.
+        train, validation: (question, place) pairs.
+        test: questions alone.
+        ceiling: the share of validation questions whose answer stands in a document.
+    """
+
+    documents: list[str]
+    train: list[tuple[str, str]]
+    validation: list[tuple[str, str]]
+    test: list[str]
+    ceiling: float
+
+    def write(self, folder: Path) -> None:
+        """Write the four files of the cs224n layout into `folder`, which is made where it is missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        contents = {
+            "documents": self.documents,
+            "train": ["\t".join(pair) for pair in self.train],
+            "validation": ["\t".join(pair) for pair in self.validation],
+            "test": self.test,
+        }
+        for key, lines in contents.items():
+            (folder / FILES[key]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def invent_word(rng: random.Random, syllables: int) -> str:
+    """Put together one capitalised word."""
+    return "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(syllables)).capitalize()
+
+
+def invent_distinct(count: int, make) -> list[str]:
+    """Return `count` different results of `make()`, in order of first appearance."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found.setdefault(make())
+    return list(found)
+
+
+def invent_lines(name: str, place: str, silent: bool, homes: list[str], lines: int, rng: random.Random) -> list[str]:
+    """Write differently worded lines about one person, all of one mind about the facts."""
+    year = rng.randint(1820, 1990)
+    trade = rng.choice(TRADES)
+    facts = {
+        "name": name, "last": name.split()[-1], "place": place, "year": year,
+        "a_trade": f"an {trade}" if trade[0] in "aeiou" else f"a {trade}",
+        "day": rng.randint(1, 28), "month": rng.choice(MONTHS), "later": year + rng.randint(18, 50),
+        "before": year - rng.randint(10, 90), "home": rng.choice([home for home in homes if home != place]),
+    }  # fmt: skip
+    templates = SILENT if silent else BORN
+    chosen = rng.sample(templates, min(lines, len(templates)))
+    return [f"{name}. {template.format(**facts)}" for template in chosen]
+
+
+def invent(people: int, seed: int = 0, lines: int = 4) -> SyntheticBios:
+    """Invent `people` people with up to `lines` lines each; a pure function of its arguments.
+
+    Places are drawn with weights 1 / (rank + 3), so that a most popular one exists, as in real data.
+    """
+    rng = random.Random(f"synthetic bios {seed}")
+    firsts = invent_distinct(max(8, people // 8), lambda: invent_word(rng, 2))
+    lasts = invent_distinct(
+        max(12, people // 3), lambda: invent_word(rng, 2) + rng.choice(("", "", "son", "ez", "ov"))
+    )
+    names = invent_distinct(people, lambda: f"{rng.choice(firsts)} {rng.choice(lasts)}")
+    places = invent_distinct(60, lambda: invent_word(rng, 1) + rng.choice(PLACE_ENDINGS))
+    weights = [1 / (rank + 3) for rank in range(len(places))]
+    asked = people // 2
+    held_back = people - asked
+    test = round(held_back * TEST_FRACTION)
+    documents, pairs, told = [], [], []
+    for name in names:
+        place = rng.choices(places, weights)[0]
+        silent = rng.random() < SILENT_FRACTION
+        documents += invent_lines(name, place, silent, places, lines, rng)
+        pairs.append((question_for(name), place))
+        told.append(not silent)
+    rng.shuffle(documents)
+    validation = slice(asked, people - test)
+    return SyntheticBios(
+        documents=documents,
+        train=pairs[:asked],
+        validation=pairs[validation],
+        test=[question for question, _ in pairs[people - test :]],
+        ceiling=sum(told[validation]) / len(told[validation]),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where to write the four files")
+    parser.add_argument("--people", type=int, default=800, help="how many people to invent (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="names the random draw (%(default)s)")
+    arguments = parser.parse_args()
+    bios = invent(arguments.people, arguments.seed)
+    bios.write(arguments.folder)
+    print(
+        f"{arguments.folder}: {len(bios.documents)} lines about {arguments.people} people, {len(bios.train)} training "
+        f"and {len(bios.validation)} dev questions; at best {bios.ceiling:.1%} of the latter can be answered"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Ask a model questions: batched, cached, greedy generation."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class VocabularyError(ValueError):
+    """A question holds a character that a character tokenizer does not know."""
+
+
+def check_characters(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) -> None:
+    """Raise VocabularyError, with question and character, where the tokenizer cannot write a question."""
+    for number, question in enumerate(questions, start=1):
+        try:
+            tokenizer(question)
+        except Exception as error:  # the Rust tokenizer raises bare Exception
+            vocabulary = tokenizer.get_vocab()
+            unknown = next((character for character in question if character not in vocabulary), "")
+            if not unknown:
+                raise
+            raise VocabularyError(
+                f"question {number}, {question!r}: character {unknown!r} (U+{ord(unknown):04X}) is not in the "
+                f"model's vocabulary of {len(vocabulary)} characters"
+            ) from error
+
+
+@torch.inference_mode()
+def answer_questions(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[str],
+    batch_size: int = 100,
+    max_new_tokens: int = 32,
+) -> list[str]:
+    """Return the model's greedy answer to each question, stripped.
+
+    Args:
+        questions: any number; those of like length are generated together.
+        batch_size: questions in one batch.
+        max_new_tokens: longest answer in tokens; the sentinel ends one earlier.
+
+    Raises:
+        VocabularyError: a character is out of the model's vocabulary.
+    """
+    check_characters(tokenizer, questions)
+    order = sorted(range(len(questions)), key=lambda index: len(questions[index]))
+    answers = [""] * len(questions)
+    was_training = model.training
+    model.eval()
+    for first in range(0, len(order), batch_size):
+        chosen = order[first : first + batch_size]
+        prompts = [questions[index] + tokenizer.mask_token for index in chosen]
+        batch = tokenizer(
+            prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False
+        ).to(model.device)
+        generated = model.generate(
+            **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+        )
+        texts = tokenizer.batch_decode(generated[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        for index, text in zip(chosen, texts, strict=True):
+            answers[index] = text.strip()
+    model.train(was_training)
+    return answers

@@ -1,0 +1,25 @@
+"""What a score must be held against: the most popular place, and the best that the documents allow."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from data_scripts.bios_folder import name_in
+
+
+def majority_place(places: Iterable[str]) -> str:
+    """Return the most frequent place, the alphabetically first among equals."""
+    counts = Counter(places)
+    return min(counts, key=lambda place: (-counts[place], place))
+
+
+def ceiling(documents: Sequence[str], pairs: Sequence[tuple[str, str]]) -> float:
+    """Return the share of (question, place) pairs whose place stands in a document that begins with the name."""
+    by_first_word: dict[str, list[str]] = {}
+    for document in documents:
+        by_first_word.setdefault(document.split(" ", 1)[0].rstrip("."), []).append(document)
+    answerable = 0
+    for question, place in pairs:
+        name = name_in(question)
+        candidates = by_first_word.get(name.split(" ", 1)[0].rstrip("."), [])
+        answerable += any(document.startswith(f"{name}. ") and place in document for document in candidates)
+    return answerable / len(pairs)

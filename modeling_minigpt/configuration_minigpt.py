@@ -1,0 +1,110 @@
+"""MiniGPTConfig: every choice that changes the function or the weights of a MiniGPT, with today's defaults.
+
+Two presets are shipped in `configuration/models/`: `minigpt.json` (these defaults) and `minigpt-seed.json`, the
+practical's model to the letter (learned positions, LayerNorm, GELU, biases, dropout 0.1; minGPT, Karpathy 2020).
+"""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+ATTENTION_TYPES = ("vanilla",)
+POSITION_TYPES = ("rotary", "learned")
+NORM_TYPES = ("rmsnorm", "layernorm")
+
+# Written into every saved config.json, so that a folder loads by any Auto class whichever class had saved it.
+AUTO_MAP = {
+    "AutoConfig": "configuration_minigpt.MiniGPTConfig",
+    "AutoModel": "modeling_minigpt.MiniGPTModel",
+    "AutoModelForCausalLM": "modeling_minigpt.MiniGPTForCausalLM",
+}
+
+
+@strict
+class MiniGPTConfig(PreTrainedConfig):
+    """Configure a MiniGPT.
+
+    Args:
+        vocab_size: entries of the vocabulary, special tokens included.
+        hidden_size: width of the residual stream; a multiple of `num_attention_heads`.
+        num_hidden_layers: number of blocks.
+        num_attention_heads: heads of each attention.
+        intermediate_size: width of the MLP; `4 * hidden_size` when None.
+        max_position_embeddings: training context in tokens; a hard limit with learned positions only.
+        attention_type: the attention variant, one of `ATTENTION_TYPES`.
+        position_embedding_type: "rotary" (Su et al. 2021, arXiv 2104.09864) or "learned" (added to the embeddings).
+        rope_parameters: the library's rotary settings, `{"rope_type": "default", "rope_theta": 10000.0}` when None.
+        norm_type: "rmsnorm" (Zhang and Sennrich 2019) or "layernorm".
+        norm_eps: added to the variance in every norm.
+        qk_norm: RMS-normalise queries and keys per head before the rotation (Henry et al. 2020, arXiv 2010.04245).
+        hidden_act: the MLP's activation; "relu2" is squared ReLU (So et al. 2021, "Primer").
+        use_bias: biases in the attention and MLP projections.
+        embedding_dropout, attention_dropout, residual_dropout: drop probabilities in training, in [0, 1).
+        initializer_range: standard deviation of normally initialised weights.
+        zero_init_residual: start `o_proj` and `down_proj` at zero, so that every block starts as the identity.
+        tie_word_embeddings: share the embedding matrix with the head.
+
+    Raises:
+        ValueError (as a strict-dataclass error): sizes that contradict each other or unknown names, with the values.
+    """
+
+    model_type = "minigpt"
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    vocab_size: int = 2048
+    hidden_size: int = 256
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 8
+    intermediate_size: int | None = None
+    max_position_embeddings: int = 128
+    attention_type: str = "vanilla"
+    position_embedding_type: str = "rotary"
+    rope_parameters: dict | None = None
+    norm_type: str = "rmsnorm"
+    norm_eps: float = 1e-6
+    qk_norm: bool = True
+    hidden_act: str = "relu2"
+    use_bias: bool = False
+    embedding_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    initializer_range: float = 0.02
+    zero_init_residual: bool = True
+    use_cache: bool = True
+    tie_word_embeddings: bool = False
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        super().__post_init__(**kwargs)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head, D."""
+        return self.hidden_size // self.num_attention_heads
+
+    def validate_architecture(self):
+        """Refuse sizes that contradict each other; part of the strict validation, so it runs at construction."""
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of "
+                f"num_attention_heads ({self.num_attention_heads})"
+            )
+        if self.position_embedding_type == "rotary" and self.head_dim % 2:
+            raise ValueError(f"rotary positions need an even head width, found {self.head_dim}")
+        for name, allowed in (
+            ("attention_type", ATTENTION_TYPES),
+            ("position_embedding_type", POSITION_TYPES),
+            ("norm_type", NORM_TYPES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, found {getattr(self, name)!r}")
+        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be in [0, 1), found {getattr(self, name)}")

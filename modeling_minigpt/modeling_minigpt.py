@@ -1,0 +1,223 @@
+"""MiniGPT: a pre-norm causal transformer in the Hugging Face manner, readable top to bottom, leaves first.
+
+The architecture is minGPT's (Karpathy 2020, after Radford et al. 2019); the config chooses between the original parts
+(learned positions, LayerNorm, GELU, dropout) and today's (rotary positions, RMSNorm, QK-norm, squared ReLU).
+"""
+
+import torch
+from torch import nn
+from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .attention_minigpt import ATTENTION_CLASSES, MiniGPTRotaryEmbedding, VanillaAttention
+from .configuration_minigpt import MiniGPTConfig
+
+NORM_CLASSES = {"rmsnorm": nn.RMSNorm, "layernorm": nn.LayerNorm}
+
+
+class MiniGPTMLP(nn.Module):
+    """Two linear layers around the activation, position by position: (B, T, C) to (B, T, C)."""
+
+    def __init__(self, config: MiniGPTConfig):
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.use_bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.use_bias)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.up_proj(hidden_states)))
+
+
+class MiniGPTBlock(GradientCheckpointingLayer):
+    """Attention, then MLP, each on a normalised copy of the residual stream and added back to it."""
+
+    def __init__(self, config: MiniGPTConfig, layer_idx: int):
+        super().__init__()
+        norm = NORM_CLASSES[config.norm_type]
+        self.input_layernorm = norm(config.hidden_size, eps=config.norm_eps)
+        self.self_attn = ATTENTION_CLASSES[config.attention_type](config, layer_idx)
+        self.post_attention_layernorm = norm(config.hidden_size, eps=config.norm_eps)
+        self.mlp = MiniGPTMLP(config)
+        self.dropout = nn.Dropout(config.residual_dropout)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+        attended, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
+        hidden_states = hidden_states + self.dropout(attended)
+        return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
+
+
+class MiniGPTPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, and what the Hub library needs to know to load, split, compile and record a MiniGPT."""
+
+    config_class = MiniGPTConfig
+    config: MiniGPTConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MiniGPTBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": MiniGPTBlock, "attentions": VanillaAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """Initialise one module: normal matrices, zero biases, unit norms, recomputed rotary frequencies."""
+        super()._init_weights(module)
+        if isinstance(module, MiniGPTRotaryEmbedding):
+            init.copy_(module.inv_freq, module.compute_inv_freq())
+        elif isinstance(module, MiniGPTBlock) and self.config.zero_init_residual:
+            init.zeros_(module.self_attn.o_proj.weight)
+            init.zeros_(module.mlp.down_proj.weight)
+        elif isinstance(module, MiniGPTModel) and module.embed_positions is not None:
+            init.zeros_(module.embed_positions.weight)  # as minGPT does: a position starts as no information
+
+
+class MiniGPTModel(MiniGPTPreTrainedModel):
+    """The transformer without a head: token ids (B, T) to hidden states (B, T, C)."""
+
+    def __init__(self, config: MiniGPTConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        learned = config.position_embedding_type == "learned"
+        self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
+        self.rotary_emb = None if learned else MiniGPTRotaryEmbedding(config)
+        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.layers = nn.ModuleList([MiniGPTBlock(config, index) for index in range(config.num_hidden_layers)])
+        self.norm = NORM_CLASSES[config.norm_type](config.hidden_size, eps=config.norm_eps)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def positions(
+        self, length: int, seen: int, attention_mask: torch.Tensor | None, device: torch.device
+    ) -> torch.Tensor:
+        """Return position ids (B or 1, T): the count of real tokens before each one, so left padding is free."""
+        if attention_mask is not None and attention_mask.ndim == 2:
+            return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, seen : seen + length]
+        return torch.arange(seen, seen + length, device=device)[None]
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Encode a batch.
+
+        Args:
+            input_ids: token ids (B, T); exactly one of these and `inputs_embeds` (B, T, C).
+            attention_mask: 1 for real tokens, 0 for padding, (B, past + T); padding may stand on either side.
+            position_ids: positions (B, T), counted from `attention_mask` when None. Positions that start again
+                inside a row mark packed examples, which then do not see each other.
+            past_key_values: the cache of earlier calls; a fresh one is made when `use_cache`.
+
+        Raises:
+            ValueError: not exactly one input, or learned positions asked for more than `max_position_embeddings`.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+
+        seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+        length = inputs_embeds.shape[1]
+        if position_ids is None:
+            position_ids = self.positions(length, seen, attention_mask, inputs_embeds.device)
+        if self.embed_positions is not None:
+            limit = self.config.max_position_embeddings
+            if isinstance(seen, int) and seen + length > limit:
+                raise ValueError(f"learned positions end at {limit} tokens, found {seen + length} ({seen} cached)")
+            inputs_embeds = inputs_embeds + self.embed_positions(position_ids)
+
+        causal_mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        hidden_states = self.dropout(inputs_embeds)  # (B, T, C)
+        rotation = self.rotary_emb(hidden_states, position_ids) if self.rotary_emb is not None else None
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states,
+                attention_mask=causal_mask,
+                position_embeddings=rotation,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+
+
+class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
+    """MiniGPT with a linear head over the vocabulary; `generate()` comes with `GenerationMixin`."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: MiniGPTConfig):
+        super().__init__(config)
+        self.model = MiniGPTModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """Predict the next token; the arguments not named here are `MiniGPTModel`'s.
+
+        Args:
+            labels: targets (B, T) aligned with `input_ids` (the loss shifts them), -100 where there is none.
+            logits_to_keep: compute logits of the last so many positions only (0: all), or of the given indices.
+
+        Returns:
+            Logits (B, T, V) and, with labels, the mean cross-entropy in nats a target token, or the sum divided by
+            `num_items_in_batch` where that is passed.
+        """
+        outputs: BaseModelOutputWithPast = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))  # (B, T, V)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )

@@ -1,0 +1,89 @@
+"""Build MiniGPT's two tokenizers, characters and byte-level BPE, from the pretraining text.
+
+Both are plain `tokenizers` pipelines in a `PreTrainedTokenizerFast`, so a saved `tokenizer.json` loads by
+`AutoTokenizer` with no code of ours. The special tokens have roles, and everything else asks for them by role:
+`pad_token` fills rows, and the sentinel is both `mask_token` (it stands where a span was taken out and before what
+was) and `eos_token` (it ends an answer).
+"""
+
+from collections.abc import Iterable
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+PAD_TOKEN = "□"
+SENTINEL_TOKEN = "⁇"
+
+
+def wrap(tokenizer: Tokenizer, max_length: int) -> PreTrainedTokenizerFast:
+    """Give a `tokenizers` pipeline the special tokens' roles and padding on the left, as generation wants it."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD_TOKEN,
+        mask_token=SENTINEL_TOKEN,
+        eos_token=SENTINEL_TOKEN,
+        padding_side="left",
+        model_max_length=max_length,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def refuse_special_tokens(texts: Iterable[str]) -> None:
+    """Raise ValueError, with the line's number, where the text already holds a special token."""
+    for number, text in enumerate(texts, start=1):
+        for token in (PAD_TOKEN, SENTINEL_TOKEN):
+            if token in text:
+                raise ValueError(f"line {number}: {token!r} is a special token and may not occur in the text")
+
+
+def build_character_tokenizer(texts: Iterable[str], max_length: int) -> PreTrainedTokenizerFast:
+    """Build a tokenizer of one token a character: pad, sentinel, then the newline and the texts' characters, sorted.
+
+    Args:
+        texts: the pretraining lines, without their line ends.
+        max_length: the model's context, in characters.
+
+    Raises:
+        ValueError: a line holds a special token.
+    """
+    texts = list(texts)
+    refuse_special_tokens(texts)
+    characters = sorted({"\n"}.union(*texts))
+    vocabulary = {token: index for index, token in enumerate([PAD_TOKEN, SENTINEL_TOKEN, *characters])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=None))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return wrap(tokenizer, max_length)
+
+
+def build_bpe_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE (Sennrich et al. 2016; bytes as in Radford et al. 2019) on the texts.
+
+    A space is put before every piece that has none, after a sentinel too, so that a name has the same tokens at the
+    start of a line, in a question and as an answer. No byte is out of its vocabulary.
+
+    Args:
+        texts: the pretraining lines.
+        vocab_size: entries, the 256 bytes and the special tokens included.
+        max_length: the model's context, in tokens.
+
+    Raises:
+        ValueError: a line holds a special token, or `vocab_size` has no room for bytes and special tokens.
+    """
+    texts = list(texts)
+    refuse_special_tokens(texts)
+    if vocab_size < 258:
+        raise ValueError(
+            f"a byte-level vocabulary needs at least 258 entries (256 bytes, 2 special), found {vocab_size}"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD_TOKEN, SENTINEL_TOKEN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return wrap(tokenizer, max_length)

@@ -1,0 +1,64 @@
+"""Train and score a MiniGPT: pretrain on biographies, finetune on questions, answer "Where was NAME born?".
+
+    python train.py all --config configuration/recipes/quickstart.yaml
+    python train.py all --config configuration/recipes/cs224n.yaml --set data.path=FOLDER --set output=runs/mine
+    accelerate launch train.py pretrain --config RECIPE
+    python train.py evaluate --config RECIPE --set evaluate.model=runs/mine/finetune --set output=runs/scored
+
+Everything a run writes is in its output folder. The exit status is 2, after one line that says why, when the recipe,
+the data or the folder cannot be used.
+"""
+
+import argparse
+import sys
+
+HELP = {
+    "pretrain": "learn the biographies by span corruption",
+    "finetune": "learn to answer, from the output folder's pretrained model",
+    "evaluate": "score the finetuned model, or evaluate.model, beside the baselines",
+    "all": "pretrain, finetune, train the baseline without pretraining, evaluate",
+}
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{pretrain,finetune,evaluate,all}")
+    for name, text in HELP.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument(
+            "--config", required=True, metavar="RECIPE", help="a YAML file; see configuration/recipes/"
+        )
+        command.add_argument(
+            "--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE",
+            help="override a recipe's value; may be repeated, the last one wins",
+        )  # fmt: skip
+        command.add_argument(
+            "--resume", action="store_true", help="go on from the newest checkpoint in the output folder"
+        )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    arguments = parse_arguments(argv)
+    # Imported here, so that --help and a mistyped option answer at once.
+    from data_scripts.bios_folder import DataError
+    from evaluation.answers import VocabularyError
+    from training.recipe import RecipeError, load_recipe
+    from training.run_folder import RunError
+    from training.stages import Run
+
+    try:
+        recipe = load_recipe(arguments.config, arguments.overrides)
+        Run(recipe, arguments.resume).execute(arguments.command)
+    except (RecipeError, DataError, RunError, VocabularyError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""The parts of a recipe, one small strict dataclass a section; wrong types and contradictions raise at construction.
+
+Lengths of text are in characters, lengths of rows in tokens, durations in steps or minutes as named.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+
+from data_scripts.span_corruption import CorruptionOptions
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError(message) unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+@strict
+@dataclass
+class DataArguments:
+    """Where the biographies and the questions come from."""
+
+    source: Literal["synthetic", "folder"] = "synthetic"
+    path: str | None = None  # a folder in the cs224n layout (source: folder)
+    people: int = 800  # invented people (source: synthetic)
+    validation_questions: int = 0  # training questions held out and scored in place of the dev file, for tuning
+
+    def __post_init__(self):
+        if self.path is not None:
+            self.source = "folder"
+        require(self.source == "synthetic" or self.path is not None, "source is folder but path is not set")
+        require(self.people >= 20, f"people must be at least 20, found {self.people}")
+        require(
+            self.validation_questions >= 0, f"validation_questions must not be negative: {self.validation_questions}"
+        )
+
+
+@strict
+@dataclass
+class TokenizerArguments:
+    """The tokenizer, built once from the pretraining text."""
+
+    type: Literal["bpe", "character"] = "bpe"
+    vocab_size: int | None = None  # entries (bpe); characters are counted from the text
+
+    def __post_init__(self):
+        if self.type == "bpe":
+            require(self.vocab_size is not None, "vocab_size is not set; a bpe tokenizer needs it")
+        else:
+            require(
+                self.vocab_size is None, f"vocab_size is {self.vocab_size}, but characters are counted from the text"
+            )
+
+
+@strict
+@dataclass
+class ModelArguments:
+    """A preset of `configuration/models/`, and the MiniGPTConfig fields in which this run differs from it."""
+
+    preset: str = "minigpt"
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@strict
+@dataclass
+class StageArguments:
+    """One stage of training: how long, on what, and how fast it learns. Either `steps` or `epochs` sets its length."""
+
+    steps: int | None = None
+    epochs: int | None = None  # passes over the documents, or over the questions where `question_fraction` is 1
+    batch_size: int = 96  # rows a step, over all processes and accumulation steps
+    gradient_accumulation_steps: int = 1
+    question_fraction: float = 0.0  # share of training questions among the rows
+    bucket_batches: int = 8  # batches drawn and sorted by length together; 1 for no sorting
+    optimizer: Literal["muon", "adamw"] = "muon"
+    learning_rate: float = 3e-3  # AdamW's
+    muon_learning_rate: float = 0.02  # Muon's, for the blocks' matrices
+    weight_decay: float = 0.0
+    beta2: float = 0.95
+    gradient_clipping: float = 1.0  # largest norm of the gradient; 0 for none
+    warmup_steps: int = 0
+    schedule: Literal["linear", "cosine"] = "linear"  # linear: flat, then down over the last `decay_fraction`
+    decay_fraction: float = 0.6
+    min_lr_ratio: float = 0.0  # the last step's learning rate over the highest
+
+    def __post_init__(self):
+        require(
+            (self.steps is None) != (self.epochs is None),
+            f"set either steps or epochs, found steps: {self.steps} and epochs: {self.epochs}",
+        )
+        for name in ("steps", "epochs", "batch_size", "gradient_accumulation_steps", "bucket_batches"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be at least 1, found {value}")
+        for name in ("question_fraction", "decay_fraction", "min_lr_ratio"):
+            require(0.0 <= getattr(self, name) <= 1.0, f"{name} must be in [0, 1], found {getattr(self, name)}")
+        for name in ("learning_rate", "muon_learning_rate"):
+            require(getattr(self, name) > 0.0, f"{name} must be above 0, found {getattr(self, name)}")
+        for name in ("weight_decay", "gradient_clipping", "warmup_steps"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative, found {getattr(self, name)}")
+        require(
+            self.batch_size >= self.gradient_accumulation_steps,
+            f"batch_size ({self.batch_size}) must be at least gradient_accumulation_steps "
+            f"({self.gradient_accumulation_steps})",
+        )
+
+    def total_steps(self, rows: int) -> int:
+        """Return the stage's number of steps, where an epoch is `rows` rows."""
+        return self.steps if self.steps is not None else -(-self.epochs * rows // self.batch_size)
+
+
+@strict
+@dataclass
+class EvaluateArguments:
+    """How a model is scored."""
+
+    model: str | None = None  # a finished model's folder or Hub id; this run's `finetune` when null
+    batch_size: int = 100  # questions generated together
+    max_new_tokens: int = 32  # longest answer, in tokens
+
+
+@strict
+@dataclass
+class RunArguments:
+    """What a run needs besides its stages."""
+
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU that has it
+    checkpoint_minutes: float = 5.0  # between checkpoints; one is written at the end of a stage too
+    keep_checkpoints: int = 2  # the newest so many
+    log_steps: int = 10  # between points in the logs
+
+    def __post_init__(self):
+        require(self.checkpoint_minutes > 0, f"checkpoint_minutes must be above 0, found {self.checkpoint_minutes}")
+        for name in ("keep_checkpoints", "log_steps"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
+
+
+@dataclass
+class Recipe:
+    """A whole run: data, tokenizer, model, corruption, three stages of training and the scoring."""
+
+    output: str  # the folder for everything the run writes
+    seed: int
+    data: DataArguments
+    tokenizer: TokenizerArguments
+    model: ModelArguments
+    corruption: CorruptionOptions
+    pretrain: StageArguments
+    finetune: StageArguments
+    no_pretraining: StageArguments  # finetuning from random weights, the baseline
+    evaluate: EvaluateArguments
+    run: RunArguments
+
+
+SECTIONS = {f.name: f.type for f in fields(Recipe) if f.name not in ("output", "seed")}

@@ -1,0 +1,191 @@
+"""Read a recipe: a YAML file of `configuration/recipes/`, `--set section.key=value` overrides, strict dataclasses.
+
+Every complaint is one line: the file and line (or the override), the key, what was found and the nearest valid name.
+"""
+
+import dataclasses
+import difflib
+import json
+import typing
+from pathlib import Path
+
+import yaml
+from huggingface_hub.errors import StrictDataclassError
+
+from modeling_minigpt import MiniGPTConfig
+from training.arguments import SECTIONS, Recipe
+
+MODELS_FOLDER = Path(__file__).parent.parent / "configuration" / "models"
+DERIVED_MODEL_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")  # the tokenizer decides these
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message is one line for the user."""
+
+
+def key_lines(node: yaml.Node, prefix: tuple = ()) -> dict[tuple, int]:
+    """Map each key of a composed YAML mapping, as a path of names, to its line number."""
+    lines = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            path = (*prefix, key.value)
+            if path in lines:
+                raise RecipeError(f"line {key.start_mark.line + 1}: {'.'.join(path)} is given twice")
+            lines[path] = key.start_mark.line + 1
+            lines.update(key_lines(value, path))
+    return lines
+
+
+def parse_yaml(path: Path) -> tuple[dict, dict[tuple, str]]:
+    """Return the file's mapping, and where each key stands: `file:line`."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: byte {error.start + 1} is not UTF-8 text") from error
+    try:
+        values = yaml.safe_load(text)
+        lines = key_lines(yaml.compose(text, Loader=yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise RecipeError(f"{where}: not YAML: {getattr(error, 'problem', error)}") from error
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: found {type(values).__name__}, wanted sections of `key: value`")
+    return values, {key: f"{path}:{line}" for key, line in lines.items()}
+
+
+def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]) -> None:
+    """Put `section.key=value` overrides over the file's values; a value is read as YAML."""
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        keys = tuple(name.strip().split("."))
+        if not equals or not all(keys) or len(keys) > 2:
+            raise RecipeError(f"--set {override}: wanted section.key=value, or output=FOLDER, or seed=NUMBER")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {override}: the value is not YAML") from error
+        section = values
+        for key in keys[:-1]:
+            section = section.setdefault(key, {})
+            if not isinstance(section, dict):
+                raise RecipeError(f"--set {override}: {key} is not a section")
+        section[keys[-1]] = value
+        places[keys] = f"--set {override}"
+
+
+def nearest(name: str, allowed) -> str:
+    """Say which valid name is nearest to a wrong one, or list them all."""
+    close = difflib.get_close_matches(str(name), list(allowed), n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(allowed)}"
+
+
+def coerce(value, wanted):
+    """Let a float field take an integer, or the `3e-3` that YAML 1.1 reads as text; leave the rest as it is."""
+    if wanted is float and not isinstance(value, bool) and isinstance(value, (int, str)):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def build_section(name: str, cls: type, values: dict, places: dict[tuple, str]):
+    """Make the dataclass of one section, or raise RecipeError for an unknown key or a bad value."""
+    where = places.get((name,), "recipe")
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where}: {name} must be a section of `key: value`, found {values!r}")
+    wanted = typing.get_type_hints(cls)
+    for key in values:
+        if key not in wanted:
+            raise RecipeError(f"{places[(name, key)]}: unknown key {name}.{key}; {nearest(key, wanted)}")
+    try:
+        return cls(**{key: coerce(value, wanted[key]) for key, value in values.items()})
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        message = " ".join(str(error.__cause__ or error).split())
+        culprit = next((places[(name, key)] for key in values if key in message.replace("'", " ").split()), where)
+        raise RecipeError(f"{culprit}: {name}: {message}") from error
+
+
+def split_model_section(values: dict, places: dict[tuple, str]) -> dict:
+    """Separate the preset's name from the MiniGPTConfig fields that the recipe changes."""
+    if not isinstance(values, dict):
+        raise RecipeError(
+            f"{places.get(('model',), 'recipe')}: model must be a section of `key: value`, found {values!r}"
+        )
+    known = [f.name for f in dataclasses.fields(MiniGPTConfig) if f.name in MiniGPTConfig.__annotations__]
+    for key in values:
+        if key in DERIVED_MODEL_FIELDS:
+            raise RecipeError(f"{places[('model', key)]}: model.{key} comes from the tokenizer and cannot be set")
+        if key not in ("preset", *known):
+            raise RecipeError(f"{places[('model', key)]}: unknown key model.{key}; {nearest(key, ['preset', *known])}")
+    changed = {key: coerce(value, MiniGPTConfig.__annotations__.get(key)) for key, value in values.items()}
+    preset = changed.pop("preset", "minigpt")
+    return {"preset": preset, "fields": changed}
+
+
+def build_config(recipe: Recipe, **derived) -> MiniGPTConfig:
+    """Return the model's config: the preset, the recipe's changes, and what the tokenizer decides (`derived`).
+
+    Raises:
+        RecipeError: no such preset, or values that MiniGPTConfig refuses.
+    """
+    path = MODELS_FOLDER / f"{recipe.model.preset}.json"
+    if not path.is_file():
+        names = sorted(preset.stem for preset in MODELS_FOLDER.glob("*.json"))
+        raise RecipeError(f"model.preset: no preset {recipe.model.preset!r}; {nearest(recipe.model.preset, names)}")
+    try:
+        return MiniGPTConfig(**{**json.loads(path.read_text()), **recipe.model.fields, **derived})
+    except (StrictDataclassError, ValueError) as error:
+        raise RecipeError(f"model: {' '.join(str(error.__cause__ or error).split())}") from error
+
+
+def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: the YAML file.
+        overrides: `section.key=value` strings, later ones first in force; values are YAML.
+
+    Raises:
+        RecipeError: unreadable, not YAML, an unknown key, a value of the wrong type, or values that contradict.
+    """
+    path = Path(path)
+    values, places = parse_yaml(path)
+    apply_overrides(values, places, list(overrides))
+    for key in values:
+        if key not in ("output", "seed", *SECTIONS):
+            known = ["output", "seed", *SECTIONS]
+            raise RecipeError(f"{places[(key,)]}: unknown key {key}; {nearest(key, known)}")
+    output = values.get("output", f"runs/{path.stem}")
+    seed = values.get("seed", 0)
+    if not isinstance(output, str) or not output:
+        raise RecipeError(f"{places[('output',)]}: output must be a folder, found {output!r}")
+    if type(seed) is not int or seed < 0:
+        raise RecipeError(f"{places[('seed',)]}: seed must be a whole number from 0, found {seed!r}")
+    if "model" in values:
+        values["model"] = split_model_section(values["model"], places)
+    sections = {name: build_section(name, cls, values.get(name, {}), places) for name, cls in SECTIONS.items()}
+    recipe = Recipe(output=output, seed=seed, **sections)
+    check_contradictions(recipe, path)
+    return recipe
+
+
+def check_contradictions(recipe: Recipe, path: Path) -> None:
+    """Raise RecipeError where two sections of the recipe cannot both hold."""
+    context = build_config(recipe, vocab_size=recipe.tokenizer.vocab_size or 256).max_position_embeddings
+    longest = recipe.corruption.max_length + 2  # the sentinels
+    if recipe.tokenizer.type == "character" and longest > context:
+        raise RecipeError(
+            f"{path}: corruption.max_length ({recipe.corruption.max_length}) and two sentinels do not fit "
+            f"model.max_position_embeddings ({context}) characters"
+        )
+    for name in ("finetune", "no_pretraining"):
+        if getattr(recipe, name).question_fraction == 0.0:
+            raise RecipeError(f"{path}: {name}.question_fraction is 0, but the stage is there to learn questions")
+    if recipe.pretrain.question_fraction == 1.0:
+        raise RecipeError(f"{path}: pretrain.question_fraction is 1, which leaves no documents to pretrain on")

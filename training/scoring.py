@@ -1,0 +1,91 @@
+"""`train.py evaluate`: answers, baselines, predictions, results.json and the report."""
+
+import time
+from pathlib import Path
+
+import evaluate
+
+from data_scripts.bios_folder import name_in, question_for
+from data_scripts.strangers import made_up_names
+from evaluation.answers import answer_questions
+from evaluation.baselines import ceiling, majority_place
+from evaluation.report import print_results, write_report
+from training.arguments import Recipe
+from training.data import Pairs, TrainingData, load_scoring_pairs
+from training.models import load_model, load_tokenizer
+from training.run_folder import STAGES, RunFolder, write_json
+
+METRIC = Path(__file__).parent.parent / "evaluation" / "birthplace_accuracy"
+SAMPLES = 3  # questions shown with their answers, before one about a stranger
+
+
+def accuracy(answers: list[str], pairs: Pairs) -> dict:
+    """Score answers by the `birthplace_accuracy` metric."""
+    metric = evaluate.load(str(METRIC))
+    return metric.compute(predictions=answers, references=[place for _, place in pairs])
+
+
+def sibling_baseline(model_path: Path, folder: RunFolder) -> Path | None:
+    """Return the model without pretraining that belongs to a model: in this run, or beside it in its own."""
+    candidates = (folder.stage("no_pretraining"), model_path.parent / "no_pretraining")
+    return next((path for path in candidates if (path / "config.json").is_file()), None)
+
+
+def sample_answers(answers: list[str], pairs: Pairs, stranger: str | None, ask) -> list[dict]:
+    """Return the first questions with their answers, and one about a person who is in no document."""
+    shown = zip(pairs[:SAMPLES], answers, strict=False)
+    samples = [{"question": question, "answer": answer, "place": place} for (question, place), answer in shown]
+    if stranger is not None:
+        question = question_for(stranger)
+        samples.append({"question": question, "answer": ask([question])[0], "place": None})
+    return samples
+
+
+def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
+    """Score a model, write everything about it into the run's folder, print the table; return the results.
+
+    The model is `evaluate.model` of the recipe, or the run's own `finetune`. Its questions are the dev file's, which
+    is opened here for the first time, or the held-out training questions where the recipe holds some out.
+    """
+    model_path = Path(recipe.evaluate.model or folder.stage("finetune"))
+    model, tokenizer = load_model(model_path), load_tokenizer(model_path)
+    split, pairs = load_scoring_pairs(data, folder.data)
+    questions = [question for question, _ in pairs]
+
+    def ask(questions: list[str], model=model, tokenizer=tokenizer) -> list[str]:
+        return answer_questions(
+            model, tokenizer, questions, recipe.evaluate.batch_size, recipe.evaluate.max_new_tokens
+        )
+
+    start = time.monotonic()
+    answers = ask(questions)
+    seconds = time.monotonic() - start
+    baseline_path = sibling_baseline(model_path, folder)
+    baseline = None
+    if baseline_path is not None:
+        baseline_answers = ask(questions, load_model(baseline_path), load_tokenizer(baseline_path))
+        baseline = accuracy(baseline_answers, pairs)["accuracy"]
+    popular = majority_place(place for _, place in data.train)
+    stranger = next(iter(made_up_names([name_in(question) for question, _ in data.train], data.documents, 1)), None)
+    records = {stage: folder.training_record(stage) for stage in STAGES}
+    results = {
+        "dataset": data.name,
+        "split": split,
+        "seed": recipe.seed,
+        "model": model_path.name,
+        "parameters": model.num_parameters(),
+        "train_minutes": {stage: record["minutes"] for stage, record in records.items() if record},
+        split: {**accuracy(answers, pairs), "seconds": seconds},
+        "baselines": {
+            "majority": accuracy([popular] * len(pairs), pairs)["accuracy"],
+            "majority_place": popular,
+            "no_pretraining": baseline,
+            "ceiling": ceiling(data.documents, pairs),
+        },
+        "samples": sample_answers(answers, pairs, stranger, ask),
+    }
+    (folder.path / f"predictions.{split}.txt").write_text("\n".join(answers) + "\n", encoding="utf-8")
+    write_report(results, {stage: record["history"] for stage, record in records.items() if record}, folder.path)
+    write_json(folder.results, results)
+    print_results(results)
+    return results

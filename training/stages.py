@@ -1,0 +1,136 @@
+"""The four commands of `train.py`: pretrain, finetune, evaluate, and all of them with the baseline."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, set_seed
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from evaluation.report import print_results
+from modeling_minigpt import MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
+from training.arguments import Recipe
+from training.batches import TrainingBatches
+from training.checkpoints import remove_checkpoints
+from training.data import load_training_data
+from training.loop import train_stage
+from training.memory import keep_freed_memory
+from training.models import load_model, load_tokenizer
+from training.recipe import build_config
+from training.run_folder import RunError, RunFolder, write_json
+from training.scoring import score_run
+
+COMMANDS = {
+    "pretrain": ("pretrain",),
+    "finetune": ("finetune",),
+    "evaluate": (),
+    "all": ("pretrain", "finetune", "no_pretraining"),
+}
+
+
+class Run:
+    """One command on one run's folder."""
+
+    def __init__(self, recipe: Recipe, resume: bool):
+        self.recipe, self.resume = recipe, resume
+        self.folder = RunFolder(recipe.output)
+
+    def execute(self, command: str) -> dict | None:
+        """Carry out a command of `COMMANDS`; return the results where it scores."""
+        stages, scores = COMMANDS[command], command in ("evaluate", "all")
+        self.folder.claim(self.recipe, stages, scores, self.resume)
+        if command == "finetune" and not self.folder.finished("pretrain"):
+            raise RunError(
+                f"{self.folder.stage('pretrain')}: no pretrained model there; run `train.py pretrain` first"
+            )
+        if self.resume and scores and self.folder.results.exists():
+            results = json.loads(self.folder.results.read_text())
+            print(f"{self.folder.path}: the run is finished; its results were:")
+            print_results(results)
+            return results
+        transformers_logging.disable_progress_bar()
+        self.data = load_training_data(self.recipe.data, self.recipe.seed, self.folder.data)
+        if stages:
+            self.start_accelerator()
+        for stage in stages:
+            if not self.folder.finished(stage):
+                self.train(stage)
+        if stages:
+            self.accelerator.end_training()
+        is_main = not stages or self.accelerator.is_main_process
+        return score_run(self.folder, self.recipe, self.data) if scores and is_main else None
+
+    def start_accelerator(self) -> None:
+        """Make the Accelerator, its log and the process's memory settings."""
+        keep_freed_memory()
+        self.accelerator = Accelerator(
+            mixed_precision=choose_precision(self.recipe.run.mixed_precision),
+            log_with="tensorboard",
+            project_config=ProjectConfiguration(str(self.folder.path), logging_dir=str(self.folder.path)),
+        )
+        self.accelerator.init_trackers("logs")
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Return the run's tokenizer, built from the documents the first time and kept."""
+        with self.accelerator.main_process_first():
+            if not (self.folder.tokenizer / "tokenizer.json").is_file():
+                context = build_config(self.recipe).max_position_embeddings
+                if self.recipe.tokenizer.type == "bpe":
+                    built = build_bpe_tokenizer(self.data.documents, self.recipe.tokenizer.vocab_size, context)
+                else:
+                    built = build_character_tokenizer(self.data.documents, context)
+                built.save_pretrained(self.folder.tokenizer)
+            return load_tokenizer(self.folder.tokenizer)
+
+    def fresh_model(self, tokenizer: PreTrainedTokenizerFast) -> MiniGPTForCausalLM:
+        """Return a model with random weights, the same for one seed, that knows how to end an answer."""
+        set_seed(self.recipe.seed)
+        config = build_config(
+            self.recipe,
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        model = MiniGPTForCausalLM(config)
+        model.generation_config.max_new_tokens = self.recipe.evaluate.max_new_tokens
+        return model
+
+    def train(self, name: str) -> None:
+        """Train one stage and leave its model in the run's folder."""
+        stage, accelerator = getattr(self.recipe, name), self.accelerator
+        tokenizer = self.tokenizer()
+        model = load_model(self.folder.stage("pretrain")) if name == "finetune" else self.fresh_model(tokenizer)
+        set_seed(self.recipe.seed)
+        batches = TrainingBatches(
+            self.data.documents,
+            self.data.train,
+            tokenizer,
+            stage,
+            self.recipe.corruption,
+            self.recipe.seed,
+            model.config.max_position_embeddings,
+        )
+        model, progress = train_stage(
+            name, model, batches, stage, self.recipe.run, accelerator, self.folder.checkpoints
+        )
+        record = {**asdict(progress), "processes": accelerator.num_processes}
+
+        def save(folder: Path) -> None:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            write_json(folder / "training.json", record)
+
+        if accelerator.is_main_process:
+            self.folder.publish_stage(name, save)
+        remove_checkpoints(accelerator, self.folder.checkpoints, name)
+        accelerator.wait_for_everyone()
+
+
+def choose_precision(wanted: str) -> str:
+    """Return Accelerate's name of the precision; "auto" is bf16 where a GPU has it, else full precision."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
