@@ -14,7 +14,7 @@ process or eight. `SpanCorruption` is the same as a `datasets` builder.
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class CorruptionOptions:
         max_length: longest text before corruption; 7/8 of the model's context under `random-span`.
         short_fraction: share of texts in the short form (`salient-span`).
         salient_fraction: chance that a span is a capitalised phrase, else a run of words (`salient-span`).
+        answer_fraction: chance that phrases which answer some training question are taken before others
+            (`salient-span`): there is no entity tagger here, but the training answers show what to look for.
         max_spans: most spans of one text (`salient-span`); the number is uniform in [1, max_spans].
         max_context: most characters before a span in the short form; the number is uniform.
     """
@@ -46,13 +48,14 @@ class CorruptionOptions:
     max_length: int = 112
     short_fraction: float = 0.7
     salient_fraction: float = 0.75
+    answer_fraction: float = 0.0
     max_spans: int = 3
     max_context: int = 24
 
     def __post_init__(self):
         if self.policy not in POLICIES:
             raise ValueError(f"policy must be one of {', '.join(POLICIES)}, found {self.policy!r}")
-        for name in ("short_fraction", "salient_fraction"):
+        for name in ("short_fraction", "salient_fraction", "answer_fraction"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be in [0, 1], found {getattr(self, name)}")
         if self.max_length < MIN_CHARACTERS:
@@ -80,10 +83,14 @@ def salient_phrases(title: str, body: str) -> list[tuple[int, int]]:
     return [(start, end) for start, end in spans if start > 0 and known.isdisjoint(WORD.findall(body[start:end]))]
 
 
-def choose_spans(title: str, body: str, rng: random.Random, options: CorruptionOptions) -> list[tuple[int, int]]:
+def choose_spans(
+    title: str, body: str, rng: random.Random, options: CorruptionOptions, answers: Set[str]
+) -> list[tuple[int, int]]:
     """Choose up to `max_spans` disjoint spans of the body, in random order: phrases, or runs of one to four words."""
     phrases = salient_phrases(title, body)
     rng.shuffle(phrases)
+    if answers and rng.random() < options.answer_fraction:
+        phrases.sort(key=lambda span: body[slice(*span)] in answers)  # the last is taken first
     words = [match.span() for match in WORD.finditer(body)]
     chosen: list[tuple[int, int]] = []
     for _ in range(rng.randint(1, options.max_spans)):
@@ -123,16 +130,32 @@ def long_form(title: str, body: str, spans: Iterable[tuple[int, int]], sentinel:
     return context + body[last:] + sentinel + masked
 
 
-def salient_span(text: str, rng: random.Random, options: CorruptionOptions, sentinel: str) -> str:
+def cut_to_words(text: str, length: int) -> str:
+    """Cut `text` to at most `length` characters, between words where that leaves any."""
+    if len(text) <= length:
+        return text
+    head, space, _ = text[: max(1, length) + 1].rpartition(" ")
+    return head if space else text[: max(1, length)]
+
+
+def salient_span(text: str, rng: random.Random, options: CorruptionOptions, sentinel: str, answers: Set[str]) -> str:
     """Take out salient spans, in the short or the long form; a text without any word loses all of its body."""
     title, body = split_title(text)
     if rng.random() < options.short_fraction:
-        return short_form(title, body, choose_spans(title, body, rng, options), rng, options, sentinel)
-    body = body[: max(1, options.max_length - len(title))]
-    return long_form(title, body, choose_spans(title, body, rng, options), sentinel)
+        return short_form(title, body, choose_spans(title, body, rng, options, answers), rng, options, sentinel)
+    body = cut_to_words(body, options.max_length - len(title))
+    return long_form(title, body, choose_spans(title, body, rng, options, answers), sentinel)
 
 
-def corrupt(text: str, seed: int, epoch: int, example_id: int, options: CorruptionOptions, sentinel: str) -> str:
+def corrupt(
+    text: str,
+    seed: int,
+    epoch: int,
+    example_id: int,
+    options: CorruptionOptions,
+    sentinel: str,
+    answers: Set[str] = frozenset(),
+) -> str:
     """Corrupt one text; a pure function of its arguments.
 
     Args:
@@ -140,6 +163,7 @@ def corrupt(text: str, seed: int, epoch: int, example_id: int, options: Corrupti
         seed, epoch, example_id: name the random draw.
         options: policy and lengths.
         sentinel: the tokenizer's mask token.
+        answers: the training questions' answers, for `answer_fraction`.
 
     Returns:
         The text with sentinels, and what they stand for after the last context.
@@ -147,7 +171,7 @@ def corrupt(text: str, seed: int, epoch: int, example_id: int, options: Corrupti
     rng = random.Random(f"{seed}/{epoch}/{example_id}")
     if options.policy == "random-span":
         return random_span(text, rng, options.max_length, sentinel)
-    return salient_span(text, rng, options, sentinel)
+    return salient_span(text, rng, options, sentinel, answers)
 
 
 @dataclass
@@ -155,6 +179,7 @@ class SpanCorruptionConfig(datasets.BuilderConfig):
     """What `SpanCorruption` makes: `epochs` corrupted copies of every line, under `options` and `seed`."""
 
     options: CorruptionOptions = CorruptionOptions()
+    answers: tuple[str, ...] = ()
     sentinel: str = ""
     seed: int = 0
     epochs: int = 1
@@ -180,7 +205,8 @@ class SpanCorruption(datasets.GeneratorBasedBuilder):
 
     def _generate_examples(self, path: Path):
         config, texts = self.config, read_lines(path)
+        answers = frozenset(config.answers)
         for epoch in range(config.epochs):
             for index, text in enumerate(texts):
-                corrupted = corrupt(text, config.seed, epoch, index, config.options, config.sentinel)
+                corrupted = corrupt(text, config.seed, epoch, index, config.options, config.sentinel, answers)
                 yield f"{epoch}-{index}", {"id": index, "epoch": epoch, "text": corrupted}

@@ -48,6 +48,9 @@ class TokenizerArguments:
     def __post_init__(self):
         if self.type == "bpe":
             require(self.vocab_size is not None, "vocab_size is not set; a bpe tokenizer needs it")
+            require(
+                self.vocab_size >= 258, f"vocab_size must be at least 258 (all bytes and 2 more): {self.vocab_size}"
+            )
         else:
             require(
                 self.vocab_size is None, f"vocab_size is {self.vocab_size}, but characters are counted from the text"

@@ -61,6 +61,7 @@ class TrainingBatches(torch.utils.data.Dataset):
         max_length: int,
     ):
         self.documents, self.questions = documents, questions
+        self.answers = frozenset(place for _, place in questions)
         self.tokenizer, self.stage, self.corruption = tokenizer, stage, corruption
         self.seed, self.max_length = seed, max_length
         questions_per_epoch = stage.question_fraction == 1.0
@@ -110,7 +111,8 @@ class TrainingBatches(torch.utils.data.Dataset):
             epoch, index = divmod(place, len(self.documents))
             index = int(permutation(len(self.documents), self.seed, DOCUMENT_STREAM, epoch)[index])
             sentinel = self.tokenizer.mask_token
-            texts.append(corrupt(self.documents[index], self.seed, epoch, index, self.corruption, sentinel))
+            text = self.documents[index]
+            texts.append(corrupt(text, self.seed, epoch, index, self.corruption, sentinel, self.answers))
             names.append(f"document {index}")
         return [Row(ids, 0, name) for ids, name in zip(self.encode(texts), names, strict=True)]
 

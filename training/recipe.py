@@ -74,6 +74,8 @@ def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]
             section = section.setdefault(key, {})
             if not isinstance(section, dict):
                 raise RecipeError(f"--set {override}: {key} is not a section")
+        if len(keys) == 2 and keys[0] in ("output", "seed"):
+            raise RecipeError(f"--set {override}: {keys[0]} is not a section")
         section[keys[-1]] = value
         places[keys] = f"--set {override}"
 
@@ -149,7 +151,7 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
 
     Args:
         path: the YAML file.
-        overrides: `section.key=value` strings, later ones first in force; values are YAML.
+        overrides: `section.key=value` strings, whose values are YAML; the last one of a key wins.
 
     Raises:
         RecipeError: unreadable, not YAML, an unknown key, a value of the wrong type, or values that contradict.

@@ -76,7 +76,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             probe = path / ".write-test"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"output {path}: cannot be written: {error.strerror}") from error
         if resume:
@@ -88,7 +88,7 @@ class RunFolder:
                 raise RunError(f"output {path}: {done[0]} is there already; choose another --set output=FOLDER")
             if stages and self.unfinished(stages):
                 raise RunError(f"output {path}: holds an unfinished run; go on with --resume or choose another output")
-        if stages and not self.recipe.exists():
+        if stages:
             write_json(self.recipe, dataclasses.asdict(recipe))
 
     def unfinished(self, stages: tuple[str, ...]) -> bool:

@@ -10,8 +10,9 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from data_scripts.bios_folder import FILES, DataError
 from evaluation.report import print_results
-from modeling_minigpt import MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
+from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
 from training.arguments import Recipe
 from training.batches import TrainingBatches
 from training.checkpoints import remove_checkpoints
@@ -77,13 +78,18 @@ class Run:
         """Return the run's tokenizer, built from the documents the first time and kept."""
         with self.accelerator.main_process_first():
             if not (self.folder.tokenizer / "tokenizer.json").is_file():
-                context = build_config(self.recipe).max_position_embeddings
-                if self.recipe.tokenizer.type == "bpe":
-                    built = build_bpe_tokenizer(self.data.documents, self.recipe.tokenizer.vocab_size, context)
-                else:
-                    built = build_character_tokenizer(self.data.documents, context)
-                built.save_pretrained(self.folder.tokenizer)
+                self.build_tokenizer().save_pretrained(self.folder.tokenizer)
             return load_tokenizer(self.folder.tokenizer)
+
+    def build_tokenizer(self) -> PreTrainedTokenizerFast:
+        """Build the recipe's tokenizer from the documents; DataError where they hold a special token."""
+        context = build_config(self.recipe).max_position_embeddings
+        try:
+            if self.recipe.tokenizer.type == "character":
+                return build_character_tokenizer(self.data.documents, context)
+            return build_bpe_tokenizer(self.data.documents, self.recipe.tokenizer.vocab_size, context)
+        except ValueError as error:
+            raise DataError(f"{self.data.folder / FILES['documents']}: {error}") from error
 
     def fresh_model(self, tokenizer: PreTrainedTokenizerFast) -> MiniGPTForCausalLM:
         """Return a model with random weights, the same for one seed, that knows how to end an answer."""
@@ -103,6 +109,7 @@ class Run:
         stage, accelerator = getattr(self.recipe, name), self.accelerator
         tokenizer = self.tokenizer()
         model = load_model(self.folder.stage("pretrain")) if name == "finetune" else self.fresh_model(tokenizer)
+        check_shape(self.folder.stage("pretrain"), model.config, build_config(self.recipe, vocab_size=len(tokenizer)))
         set_seed(self.recipe.seed)
         batches = TrainingBatches(
             self.data.documents,
@@ -127,6 +134,13 @@ class Run:
             self.folder.publish_stage(name, save)
         remove_checkpoints(accelerator, self.folder.checkpoints, name)
         accelerator.wait_for_everyone()
+
+
+def check_shape(path: Path, found: MiniGPTConfig, wanted: MiniGPTConfig) -> None:
+    """Raise RunError, with the field, where a pretrained model is not the one that the recipe describes."""
+    for name in MiniGPTConfig.__annotations__:
+        if not name.endswith("_token_id") and getattr(found, name) != getattr(wanted, name):
+            raise RunError(f"{path}: {name} is {getattr(found, name)}, but the recipe wants {getattr(wanted, name)}")
 
 
 def choose_precision(wanted: str) -> str:

@@ -1,0 +1,194 @@
+"""The `datasets` builders: columns, splits, what they read and never read, and errors worth showing."""
+
+import os
+
+import pytest
+
+from data_scripts.bios_folder import DataError, read_lines
+from data_scripts.birthplace_qa import BirthplaceQA, question_text
+from data_scripts.span_corruption import CorruptionOptions, SpanCorruption, corrupt
+from data_scripts.wikipedia_bios import WikipediaBios, prepare
+
+SENTINEL = "⁇"
+
+
+def build(builder_class, files: dict, cache, **options):
+    """Return all splits of a builder as a user makes it."""
+    files = {split: str(path) for split, path in files.items()}
+    return prepare(builder_class(data_files=files, cache_dir=str(cache), **options))
+
+
+def test_biographies_have_an_id_a_title_and_a_text(tiny_folder, tmp_path):
+    splits = build(WikipediaBios, {"train": tiny_folder / "wiki.txt"}, tmp_path)
+    assert list(splits) == ["train"]
+    assert splits["train"].to_list() == [
+        {"id": 0, "title": "Ada Stone", "text": "Ada Stone. Ada Stone was born in Rome ."},
+        {"id": 1, "title": "Béla Nagy", "text": "Béla Nagy. Nagy was born in Győr ."},
+    ]
+
+
+def test_questions_have_a_name_and_a_place_but_for_the_test_file(tiny_folder, tmp_path):
+    files = {
+        "train": tiny_folder / "birth_places_train.tsv",
+        "validation": tiny_folder / "birth_dev.tsv",
+        "test": tiny_folder / "birth_test_inputs.tsv",
+    }
+    splits = build(BirthplaceQA, files, tmp_path)
+    assert splits["train"].to_list() == [
+        {"id": 0, "name": "Ada Stone", "question": "Where was Ada Stone born?", "place": "Rome"}
+    ]
+    assert splits["validation"]["place"][:] == ["Győr"]
+    assert splits["test"].to_list() == [
+        {"id": 0, "name": "Cyd Moss", "question": "Where was Cyd Moss born?", "place": None},
+        {"id": 1, "name": "Dee Finn", "question": "Where was Dee Finn born?", "place": None},
+    ]
+
+
+def test_training_text_of_a_question():
+    assert question_text("Where was Ada born?", "Rome", SENTINEL) == "Where was Ada born?⁇Rome⁇"
+
+
+@pytest.mark.xfail(strict=True, reason="the file's name decides, not the split's as documented")
+def test_the_test_split_holds_questions_alone_whatever_its_file_is_called(tiny_folder, tmp_path):
+    path = (tiny_folder / "birth_test_inputs.tsv").rename(tiny_folder / "questions.tsv")
+    assert build(BirthplaceQA, {"test": path}, tmp_path)["test"]["place"][:] == [None, None]
+
+
+@pytest.mark.parametrize("name", ["birth_dev.tsv", "birth_test_inputs.tsv"])
+@pytest.mark.parametrize("state", ["undecodable", "absent"])
+def test_the_train_split_alone_opens_no_dev_or_test_file(tiny_folder, tmp_path, name, state):
+    if state == "undecodable":
+        (tiny_folder / name).write_bytes(b"\xff\xfe\xff")
+    else:
+        (tiny_folder / name).unlink()
+    splits = build(BirthplaceQA, {"train": tiny_folder / "birth_places_train.tsv"}, tmp_path)
+    assert list(splits) == ["train"]
+    assert splits["train"].num_rows == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(CorruptionOptions(policy="random-span"), id="random-span"),
+        pytest.param(CorruptionOptions(), id="salient-span"),
+    ],
+)
+def test_corrupted_rows_are_those_of_the_function_epoch_by_epoch(tiny_folder, tmp_path, options):
+    path = tiny_folder / "wiki.txt"
+    rows = build(SpanCorruption, {"train": path}, tmp_path, options=options, sentinel=SENTINEL, seed=3, epochs=4)
+    texts = read_lines(path)
+    assert rows["train"].to_list() == [
+        {"id": index, "epoch": epoch, "text": corrupt(text, 3, epoch, index, options, SENTINEL)}
+        for epoch in range(4)
+        for index, text in enumerate(texts)
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"seed": 1}, id="seed"),
+        pytest.param({"epochs": 5}, id="epochs"),
+        pytest.param({"sentinel": "<mask>"}, id="sentinel"),
+        pytest.param({"options": CorruptionOptions(policy="random-span")}, id="policy"),
+        pytest.param({"options": CorruptionOptions(max_context=0)}, id="max-context"),
+        pytest.param({"options": CorruptionOptions(answer_fraction=1.0), "answers": ("Rome",)}, id="answers"),
+    ],
+)
+def test_other_corruption_is_not_taken_from_the_cache(tiny_folder, tmp_path, change):
+    files, cache, plain = {"train": tiny_folder / "wiki.txt"}, tmp_path / "cache", {"sentinel": SENTINEL, "epochs": 4}
+    before = build(SpanCorruption, files, cache, **plain)["train"]["text"][:]
+    after = build(SpanCorruption, files, cache, **plain | change)["train"]["text"][:]
+    assert after != before
+    assert after == build(SpanCorruption, files, tmp_path / "fresh", **plain | change)["train"]["text"][:]
+
+
+def test_a_changed_file_is_read_anew_in_spite_of_the_cache(tiny_folder, tmp_path):
+    files = {"train": tiny_folder / "wiki.txt"}
+    assert build(WikipediaBios, files, tmp_path)["train"]["title"][:] == ["Ada Stone", "Béla Nagy"]
+    files["train"].write_text("Eva Lund. She sang .\n", encoding="utf-8")
+    later = files["train"].stat().st_mtime + 2
+    os.utime(files["train"], (later, later))
+    assert build(WikipediaBios, files, tmp_path)["train"]["title"][:] == ["Eva Lund"]
+
+
+@pytest.mark.xfail(strict=True, reason="the cache goes by path and time of change only")
+def test_a_file_changed_to_an_equally_old_one_is_read_anew(tiny_folder, tmp_path):
+    path = tiny_folder / "wiki.txt"
+    build(WikipediaBios, {"train": path}, tmp_path)
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_text("Eva Lund. She sang .\n", encoding="utf-8")
+    os.utime(path, ns=times)  # as `cp -p`, `rsync -t` or an archive would leave it
+    assert build(WikipediaBios, {"train": path}, tmp_path)["train"]["title"][:] == ["Eva Lund"]
+
+
+@pytest.mark.parametrize(
+    ("builder_class", "name", "data", "complaint"),
+    [
+        pytest.param(WikipediaBios, "wiki.txt", b"A. b\n\nC. d\n", ":2: found an empty line", id="bios-empty-line"),
+        pytest.param(WikipediaBios, "wiki.txt", b"", ":1: found an empty line", id="bios-empty-file"),
+        pytest.param(WikipediaBios, "wiki.txt", b"A. b\n\xff\n", ":2: byte 1 is ff", id="bios-undecodable"),
+        pytest.param(BirthplaceQA, "birth_dev.tsv", b"Where?\n", ":1: found 0 tabs", id="questions-no-tab"),
+        pytest.param(BirthplaceQA, "birth_dev.tsv", b"Where?\t\n", ":1: the place is empty", id="questions-no-place"),
+        pytest.param(SpanCorruption, "wiki.txt", b"\xff\n", ":1: byte 1 is ff", id="corruption-undecodable"),
+    ],
+)
+def test_bad_input_surfaces_as_one_line(tiny_folder, tmp_path, builder_class, name, data, complaint):
+    path = tiny_folder / name
+    path.write_bytes(data)
+    options = {"sentinel": SENTINEL} if builder_class is SpanCorruption else {}
+    with pytest.raises(DataError) as error:
+        build(builder_class, {"train": path}, tmp_path, **options)
+    assert str(error.value).startswith(f"{path}{complaint}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_repaired_file_builds_after_a_refusal(tiny_folder, tmp_path):
+    path = tiny_folder / "wiki.txt"
+    path.write_text("A. b\n\nC. d\n", encoding="utf-8")
+    with pytest.raises(DataError):
+        build(WikipediaBios, {"train": path}, tmp_path)
+    path.write_text("A. b\nC. d\n", encoding="utf-8")
+    assert build(WikipediaBios, {"train": path}, tmp_path)["train"].num_rows == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two words",
+        ".hidden",
+        "Győr",
+        "a#b%20",
+        pytest.param("data[1]", marks=pytest.mark.xfail(strict=True, reason="the path is read as a glob pattern")),
+        pytest.param("a::b", marks=pytest.mark.xfail(strict=True, reason="the path is read as a chained address")),
+    ],
+)
+def test_a_folder_may_have_any_name(tiny_folder, tmp_path, name):
+    folder = tiny_folder.rename(tmp_path / name)
+    assert build(WikipediaBios, {"train": folder / "wiki.txt"}, tmp_path / "cache")["train"].num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("builder_class", "options", "complaint"),
+    [
+        (WikipediaBios, {}, "WikipediaBios needs data_files="),
+        (BirthplaceQA, {}, "BirthplaceQA needs data_files="),
+        (SpanCorruption, {"data_files": {"train": "wiki.txt"}}, "SpanCorruption needs sentinel="),
+    ],
+    ids=["bios-no-files", "questions-no-files", "corruption-no-sentinel"],
+)
+def test_what_a_builder_cannot_do_without_is_asked_for(
+    tiny_folder, tmp_path, monkeypatch, builder_class, options, complaint
+):
+    monkeypatch.chdir(tiny_folder)
+    with pytest.raises(ValueError, match=complaint):
+        prepare(builder_class(cache_dir=str(tmp_path), **options))
+
+
+def test_the_real_folder_builds_in_full(cs224n, tmp_path):
+    documents = build(WikipediaBios, {"train": cs224n / "wiki.txt"}, tmp_path)["train"]
+    assert documents.num_rows == 2937
+    assert documents[0]["title"] == "Khatchig Mouradian"
+    questions = build(BirthplaceQA, {"train": cs224n / "birth_places_train.tsv"}, tmp_path)["train"]
+    assert questions.num_rows == 2000
+    assert None not in questions["place"][:]

@@ -1,0 +1,114 @@
+"""Asking a model: the same answers in batches as one at a time, in the order asked, and characters it cannot read."""
+
+import pytest
+import torch
+
+from evaluation.answers import VocabularyError, answer_questions
+from modeling_minigpt.configuration_minigpt import MiniGPTConfig
+from modeling_minigpt.modeling_minigpt import MiniGPTForCausalLM
+from modeling_minigpt.tokenization_minigpt import build_bpe_tokenizer, build_character_tokenizer
+
+LINES = ["Where was Ada Stone born?", "Béla Nagy was born in Győr .", "Where was Cyd Moss-Quint born?"]
+QUESTIONS = [
+    "Where was Ada born?",
+    "Where was Béla Nagy-Moss Stone born?",
+    "Where was Cyd Quint born?",
+    "Where was Béla born?",
+    "Where was Ada Nagy born?",
+]
+
+
+def tiny_model(tokenizer, position_type: str) -> MiniGPTForCausalLM:
+    """Return a model of random weights, large enough that every position matters to its answers."""
+    torch.manual_seed(1)  # its answers differ, and some end before the longest allowed
+    config = MiniGPTConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        position_embedding_type=position_type,
+        initializer_range=0.3,
+        zero_init_residual=False,
+        residual_dropout=0.3,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return MiniGPTForCausalLM(config)
+
+
+@pytest.fixture(scope="module", params=["characters-rotary", "characters-learned", "bpe-rotary", "bpe-learned"])
+def asked(request):
+    """A model and its tokenizer."""
+    kind, position_type = request.param.split("-")
+    tokenizer = build_character_tokenizer(LINES, 128) if kind == "characters" else build_bpe_tokenizer(LINES, 300, 128)
+    return tiny_model(tokenizer, position_type), tokenizer
+
+
+@pytest.fixture(scope="module")
+def character_model():
+    tokenizer = build_character_tokenizer(LINES, 128)
+    return tiny_model(tokenizer, "rotary"), tokenizer
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, 100])
+def test_a_batch_gives_the_answers_of_single_questions(asked, batch_size):
+    single = [answer_questions(*asked, [question])[0] for question in QUESTIONS]
+    assert len(set(single)) >= 4
+    assert answer_questions(*asked, QUESTIONS, batch_size=batch_size) == single
+
+
+def test_answers_come_in_the_order_of_the_questions(asked):
+    answers = answer_questions(*asked, QUESTIONS, batch_size=2)
+    assert answer_questions(*asked, QUESTIONS[::-1], batch_size=2) == answers[::-1]
+
+
+def test_a_question_asked_twice_is_answered_twice(character_model):
+    first, _, third = answer_questions(*character_model, [QUESTIONS[0], QUESTIONS[1], QUESTIONS[0]])
+    assert first == third
+
+
+def test_no_questions_have_no_answers(character_model):
+    assert answer_questions(*character_model, []) == []
+
+
+def test_an_answer_is_stripped_and_holds_no_special_token(asked):
+    tokenizer = asked[1]
+    for answer in answer_questions(*asked, QUESTIONS):
+        assert answer == answer.strip()
+        assert tokenizer.mask_token not in answer
+        assert tokenizer.pad_token not in answer
+
+
+def test_an_answer_is_no_longer_than_asked_for(character_model):
+    full = answer_questions(*character_model, QUESTIONS)
+    short = answer_questions(*character_model, QUESTIONS, max_new_tokens=2)
+    assert max(map(len, full)) > 2 >= max(map(len, short)) > 0
+    assert all(answer.startswith(beginning) for answer, beginning in zip(full, short, strict=True))
+
+
+def test_an_unknown_character_is_named_with_its_question(character_model):
+    questions = ["Where was Ada born?", "Where was Nagy Ődön born?"]
+    with pytest.raises(VocabularyError) as error:
+        answer_questions(*character_model, questions)
+    message = str(error.value)
+    assert (
+        "question 2, 'Where was Nagy Ődön born?': character 'Ő' (U+0150) is not in the model's vocabulary" in message
+    )
+    assert "\n" not in message
+
+
+def test_a_byte_level_vocabulary_knows_every_character():
+    tokenizer = build_bpe_tokenizer(LINES, 300, 128)
+    assert len(answer_questions(tiny_model(tokenizer, "rotary"), tokenizer, ["Where was 東 Ődön born?"])) == 1
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
+def test_the_model_s_mode_is_restored_and_dropout_never_answers(character_model, training):
+    model, tokenizer = character_model
+    expected = answer_questions(model.eval(), tokenizer, QUESTIONS)
+    model.train(training)
+    assert answer_questions(model, tokenizer, QUESTIONS) == expected
+    assert model.training is training
+    with pytest.raises(VocabularyError):
+        answer_questions(model, tokenizer, ["東?"])
+    assert model.training is training

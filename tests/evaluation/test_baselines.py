@@ -1,0 +1,62 @@
+"""Baselines: the most popular place, and what the documents tell at best."""
+
+import pytest
+
+from data_scripts.bios_folder import FILES, question_for, read_lines, read_pairs
+from evaluation.baselines import ceiling, majority_place
+
+DOCUMENTS = [
+    "Ada Stone. Ada Stone was born in Rome .",
+    "Ada Stone. She moved to Oslo .",
+    "Ada Stonefield. She was born in Bonn .",
+    "Robert E. Lee. He was born in Stratford .",
+    "B. B. King. King was born in Itta Bena .",
+    "Plato. He was born in Athens .",
+    "Plato Moss. He was born in Lund .",
+]
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        pytest.param(["Rome", "Oslo", "Rome"], "Rome", id="most-frequent"),
+        pytest.param(["Rome", "Oslo", "Bonn", "Oslo", "Bonn"], "Bonn", id="alphabetical-among-equals"),
+        pytest.param(iter(["Rome"]), "Rome", id="any-iterable"),
+    ],
+)
+def test_majority_place(places, expected):
+    assert majority_place(places) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "told"),
+    [
+        pytest.param("Ada Stone", "Rome", True, id="in-a-document"),
+        pytest.param("Ada Stone", "Oslo", True, id="in-a-later-document"),
+        pytest.param("Ada Stone", "Bonn", False, id="in-another-s-document-of-the-same-beginning"),
+        pytest.param("Ada", "Rome", False, id="name-is-the-beginning-of-another"),
+        pytest.param("Robert E. Lee", "Stratford", True, id="initial"),
+        pytest.param("B. B. King", "Itta Bena", True, id="begins-with-an-initial"),
+        pytest.param("Plato", "Athens", True, id="one-word"),
+        pytest.param("Plato", "Lund", False, id="one-word-in-another-s-document"),
+        pytest.param("Eva Lund", "Rome", False, id="no-document"),
+    ],
+)
+def test_the_ceiling_counts_places_in_documents_about_the_person(name, place, told):
+    assert ceiling(DOCUMENTS, [(question_for(name), place)]) == float(told)
+
+
+def test_the_ceiling_is_a_share_of_the_questions():
+    pairs = [(question_for("Ada Stone"), place) for place in ("Rome", "Bonn", "Oslo", "Lund")]
+    assert ceiling(DOCUMENTS, pairs) == 0.5
+
+
+def test_the_real_training_file_s_majority_is_london_for_25_dev_questions(cs224n):
+    popular = majority_place(place for _, place in read_pairs(cs224n / FILES["train"]))
+    places = [place for _, place in read_pairs(cs224n / FILES["validation"])]
+    assert popular == "London"
+    assert (places.count(popular), len(places)) == (25, 500)
+
+
+def test_the_ceiling_of_the_real_dev_file(cs224n):
+    assert ceiling(read_lines(cs224n / FILES["documents"]), read_pairs(cs224n / FILES["validation"])) == 0.958

@@ -1,0 +1,182 @@
+"""What people read: the table with its four rows, the report with its plot, and the README's table."""
+
+import copy
+import io
+import json
+import sys
+
+import pytest
+from rich.console import Console
+
+from evaluation import readme_table
+from evaluation.report import accuracy_rows, markdown_table, percent, print_results, write_report
+
+RESULTS = {
+    "dataset": "cs224n",
+    "split": "dev",
+    "seed": 7,
+    "model": "finetune",
+    "parameters": 3323392,
+    "train_minutes": {"pretrain": 12.34, "no_pretraining": 0.5, "finetune": 0.26},
+    "dev": {"accuracy": 0.61, "correct": 305, "total": 500, "seconds": 4.2},
+    "baselines": {"majority": 0.05, "majority_place": "London", "no_pretraining": 0.012, "ceiling": 0.958},
+    "samples": [
+        {"question": "Where was Ada Stone born?", "answer": "Rome", "place": "Rome"},
+        {"question": "Where was Béla Nagy born?", "answer": "Oslo", "place": "Győr"},
+        {"question": "Where was Cyd Moss born?", "answer": "London", "place": None},
+    ],
+}
+HISTORIES = {"pretrain": [[1, 4.0], [2, 3.0]], "no_pretraining": [[1, 2.0]], "finetune": [[1, 2.5], [2, 1.5]]}
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def results() -> dict:
+    return copy.deepcopy(RESULTS)
+
+
+def printed(results: dict) -> str:
+    """Return what `print_results` writes to a terminal of 120 columns."""
+    console = Console(file=io.StringIO(), width=120)
+    print_results(results, console)
+    return console.file.getvalue()
+
+
+def test_the_four_rows_stand_in_order(results):
+    assert accuracy_rows(results) == [
+        ("always London", 0.05),
+        ("no pretraining", 0.012),
+        ("pretrained", 0.61),
+        ("ceiling: the documents tell", 0.958),
+    ]
+
+
+def test_the_score_is_that_of_the_split_that_was_scored(results):
+    results["split"] = "held_out"
+    results["held_out"] = {"accuracy": 0.4, "correct": 20, "total": 50}
+    assert ("pretrained", 0.4) in accuracy_rows(results)
+    assert "50 held_out questions" in printed(results)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.012, "1.2 %"), (0.0, "0.0 %"), (1.0, "100.0 %"), (0.12345, "12.3 %"), (None, "–")]
+)
+def test_shares_read_as_percentages(share, text):
+    assert percent(share) == text
+
+
+def test_the_terminal_shows_every_row_and_sample(results):
+    text = printed(results)
+    for name, share in [("always London", "5.0 %"), ("no pretraining", "1.2 %"), ("pretrained", "61.0 %")]:
+        assert any(name in line and share in line for line in text.splitlines())
+    assert "500 dev questions" in text
+    assert "95.8 %" in text
+    assert "Where was Ada Stone born? Rome (right)" in text
+    assert "Where was Béla Nagy born? Oslo (wrong, it is Győr)" in text
+    assert "Where was Cyd Moss born? London (a stranger" in text
+
+
+def test_a_score_that_was_not_measured_is_a_dash(results, tmp_path):
+    results["baselines"]["no_pretraining"] = None
+    assert any("no pretraining" in line and "–" in line for line in printed(results).splitlines())
+    assert "| no pretraining | – |" in write_report(results, {}, tmp_path).read_text(encoding="utf-8")
+
+
+@pytest.mark.xfail(strict=True, reason="answers are printed as console markup")
+@pytest.mark.parametrize("answer", ["[/bold]", "[/]", "[red]"])
+def test_an_answer_with_brackets_is_printed_as_it_is(results, answer):
+    results["samples"][0]["answer"] = answer
+    assert answer in printed(results)
+
+
+def test_the_report_tells_what_was_trained_and_how_well(results, tmp_path):
+    path = write_report(results, HISTORIES, tmp_path)
+    assert path == tmp_path / "report.md"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "# cs224n"
+    assert "305 of 500 dev questions right, by exact match." in lines[2]
+    assert "finetune, 3,323,392 parameters; recipe seed 7" in lines[2]
+    for line in (
+        "| always London | 5.0 % |",
+        "| no pretraining | 1.2 % |",
+        "| pretrained | 61.0 % |",
+        "| ceiling: the documents tell | 95.8 % |",
+        "| pretrain | 12.3 |",
+        "| Where was Béla Nagy born? | Oslo | Győr |",
+        "| Where was Cyd Moss born? | London | (nobody knows) |",
+    ):
+        assert line in lines
+
+
+def test_the_report_shows_the_plot_beside_it(results, tmp_path):
+    text = write_report(results, HISTORIES, tmp_path).read_text(encoding="utf-8")
+    assert "](losses.png)" in text
+    assert (tmp_path / "losses.png").read_bytes().startswith(PNG)
+
+
+def test_a_model_that_was_not_trained_here_has_no_plot_and_no_minutes(results, tmp_path):
+    results["train_minutes"] = {}
+    text = write_report(results, {}, tmp_path).read_text(encoding="utf-8")
+    assert "losses.png" not in text
+    assert "## Training" not in text
+    assert not (tmp_path / "losses.png").exists()
+
+
+def test_a_markdown_table_has_as_many_columns_in_every_line():
+    table = markdown_table(["a", "b", "c"], [["1", "2", "3"], ["4", "5", "6"]])
+    assert table == "| a | b | c |\n| :-- | --: | --: |\n| 1 | 2 | 3 |\n| 4 | 5 | 6 |\n"
+
+
+@pytest.mark.xfail(strict=True, reason="cells are not escaped")
+@pytest.mark.parametrize("answer", ["Rome | Italy", "Rome\nItaly"], ids=["bar", "line-feed"])
+def test_an_answer_cannot_break_the_table(results, tmp_path, answer):
+    results["samples"][0]["answer"] = answer
+    text = write_report(results, {}, tmp_path).read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith("| Where was Ada Stone born?"))
+    assert row.replace("\\|", "").count("|") == 4
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch, results):
+    """A folder with a README and one results file, in the place of the repository's root."""
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    (folder / "cs224n.json").write_text(json.dumps(results), encoding="utf-8")
+    readme = f"# Title\n\n{readme_table.BEGIN}old\n{readme_table.END}\n\nThe end, “quoted”.\n"
+    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    monkeypatch.setattr(readme_table, "ROOT", tmp_path)
+    return tmp_path
+
+
+def run_readme_table(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["readme_table", *arguments])
+    return readme_table.main()
+
+
+def test_only_what_is_between_the_marks_is_replaced():
+    readme = f"before\n{readme_table.BEGIN}old | table\n{readme_table.END}\nafter\n"
+    changed = readme_table.with_table(readme, "new\n")
+    assert changed == f"before\n{readme_table.BEGIN}new\n{readme_table.END}\nafter\n"
+    assert readme_table.with_table(changed, "new\n") == changed
+
+
+def test_the_readme_s_table_has_a_row_for_each_results_file(checkout, results):
+    results["baselines"]["no_pretraining"], results["train_minutes"] = None, {"finetune": 1.0}
+    (checkout / "benchmarks" / "results" / "a.json").write_text(json.dumps(results), encoding="utf-8")
+    rows = readme_table.results_table(checkout / "benchmarks" / "results").splitlines()[2:]
+    assert rows == [
+        "| `a` | 5.0 % | – | 61.0 % | 95.8 % | 1.0 |",
+        "| `cs224n` | 5.0 % | 1.2 % | 61.0 % | 95.8 % | 12.6 |",
+    ]
+
+
+def test_the_command_checks_writes_and_then_finds_nothing_to_do(checkout, monkeypatch):
+    readme = (checkout / "README.md").read_text(encoding="utf-8")
+    assert run_readme_table(monkeypatch, "--check") == 1
+    assert (checkout / "README.md").read_text(encoding="utf-8") == readme
+    assert run_readme_table(monkeypatch) == 0
+    changed = (checkout / "README.md").read_text(encoding="utf-8")
+    assert "| `cs224n` | 5.0 % | 1.2 % | 61.0 % | 95.8 % | 12.6 |" in changed
+    assert changed.startswith("# Title\n\n")
+    assert changed.endswith("\n\nThe end, “quoted”.\n")
+    assert run_readme_table(monkeypatch, "--check") == 0

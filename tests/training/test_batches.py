@@ -1,0 +1,82 @@
+"""Training batches: a pure function of the step, with the right tokens counted in the loss."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from data_scripts.span_corruption import CorruptionOptions
+from training.arguments import StageArguments
+from training.batches import IGNORE_INDEX, TrainingBatches, count_targets
+
+MIXED = StageArguments(steps=12, batch_size=8, question_fraction=0.25, bucket_batches=4)
+
+
+@pytest.fixture
+def make_batches(bios, tokenizer):
+    def make(stage=MIXED, seed=0, max_length=64):
+        options = CorruptionOptions()
+        return TrainingBatches(bios.documents, bios.train, tokenizer, stage, options, seed, max_length)
+
+    return make
+
+
+def test_a_batch_depends_on_nothing_but_seed_and_step(make_batches):
+    forwards, backwards = make_batches(), make_batches()
+    expected = [forwards[step] for step in range(12)]
+    for step in reversed(range(12)):
+        batch = backwards[step]
+        assert torch.equal(batch["input_ids"], expected[step]["input_ids"])
+        assert torch.equal(batch["labels"], expected[step]["labels"])
+    assert not torch.equal(make_batches(seed=1)[0]["input_ids"], expected[0]["input_ids"])
+
+
+def test_every_epoch_shows_every_document_once_and_newly_corrupted(make_batches, bios):
+    stage = StageArguments(epochs=2, batch_size=20, bucket_batches=1)
+    batches = make_batches(stage)
+    assert len(batches) == 2 * len(bios.documents) // 20
+    rows = [row for step in range(len(batches)) for row in batches.rows(step)]
+    first, second = rows[: len(bios.documents)], rows[len(bios.documents) :]
+    names = {row.example for row in first}
+    assert len(names) == len(bios.documents)
+    assert {row.example for row in second} == names
+    before = {row.example: row.input_ids for row in first}
+    assert sum(before[row.example] != row.input_ids for row in second) > 0.9 * len(second)
+
+
+def test_the_mix_holds_the_share_of_questions(make_batches):
+    batches = make_batches()
+    kinds = Counter(row.example.split()[0] for step in range(12) for row in batches.rows(step))
+    assert kinds == {"document": 72, "question": 24}
+
+
+def test_bucketing_saves_padding_and_keeps_the_rows(make_batches):
+    def padding(batches):
+        return sum((batches[step]["input_ids"] == batches.tokenizer.pad_token_id).sum().item() for step in range(12))
+
+    plain = StageArguments(steps=12, batch_size=8, question_fraction=0.25, bucket_batches=1)
+    assert padding(make_batches()) < 0.5 * padding(make_batches(plain))
+
+
+def test_documents_count_everywhere_and_questions_after_the_first_sentinel(make_batches, tokenizer, bios):
+    batches = make_batches()
+    places = {place for _, place in bios.train}
+    for step in range(12):
+        batch = batches[step]
+        for row, labels in zip(batches.rows(step), batch["labels"], strict=True):
+            targets = labels[labels != IGNORE_INDEX]
+            if row.example.startswith("document"):
+                assert targets.tolist() == row.input_ids
+            else:
+                answer = tokenizer.decode(targets)
+                assert answer.endswith(tokenizer.mask_token)
+                assert answer.removesuffix(tokenizer.mask_token).strip() in places
+
+
+def test_rows_longer_than_the_context_are_cut(make_batches):
+    batches = make_batches(max_length=10)
+    assert max(batches[step]["input_ids"].shape[1] for step in range(12)) == 10
+
+
+def test_the_first_token_of_a_row_is_no_target():
+    assert count_targets(torch.tensor([[5, 6, 7, IGNORE_INDEX], [IGNORE_INDEX, IGNORE_INDEX, 3, 4]])) == 4

@@ -1,0 +1,139 @@
+"""Recipes: what is shipped parses, and what cannot be run is refused in one line that says where and why."""
+
+from pathlib import Path
+
+import pytest
+
+from modeling_minigpt import MiniGPTForCausalLM
+from training.recipe import RecipeError, build_config, load_recipe
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted((ROOT / "configuration" / "recipes").glob("*.yaml"))
+MINIMAL = """\
+tokenizer:
+  vocab_size: 300
+pretrain:
+  steps: 3
+finetune:
+  epochs: 1
+  question_fraction: 1.0
+no_pretraining:
+  epochs: 1
+  question_fraction: 1.0
+"""
+
+
+def recipe_file(folder: Path, text: str = MINIMAL) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipes_parse_and_build_their_model(path):
+    overrides = [] if path.stem.startswith("quickstart") else ["data.path=somewhere"]
+    recipe = load_recipe(path, overrides)
+    assert recipe.output == f"runs/{path.stem}"
+    model = MiniGPTForCausalLM(build_config(recipe, vocab_size=recipe.tokenizer.vocab_size or 256))
+    assert model.num_parameters() <= 4_200_000
+
+
+def test_the_seed_recipe_is_the_practicals():
+    recipe = load_recipe(ROOT / "configuration" / "recipes" / "cs224n-seed.yaml", ["data.path=somewhere"])
+    assert MiniGPTForCausalLM(build_config(recipe, vocab_size=256)).num_parameters() == 3_323_392
+    assert (recipe.corruption.policy, recipe.corruption.max_length) == ("random-span", 112)
+    stages = recipe.pretrain, recipe.finetune, recipe.no_pretraining
+    assert [(s.epochs, s.batch_size, s.learning_rate) for s in stages] == [
+        (650, 128, 6e-3),
+        (10, 256, 6e-4),
+        (75, 256, 6e-4),
+    ]
+
+
+def test_overrides_take_yaml_values_and_the_last_one_wins(tmp_path):
+    overrides = ["pretrain.learning_rate=1e-4", "pretrain.steps=7", "pretrain.steps=9", "output=there", "seed=3"]
+    recipe = load_recipe(recipe_file(tmp_path), overrides)
+    assert (recipe.pretrain.learning_rate, recipe.pretrain.steps) == (1e-4, 9)
+    assert (recipe.output, recipe.seed) == ("there", 3)
+
+
+def test_an_exponent_without_a_point_and_a_whole_number_are_numbers(tmp_path):
+    text = MINIMAL.replace("steps: 3", "steps: 3\n  learning_rate: 6e-3\n  gradient_clipping: 1")
+    assert load_recipe(recipe_file(tmp_path, text)).pretrain.learning_rate == 0.006
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
+    assert load_recipe(path).pretrain.steps == 3
+
+
+def test_model_fields_change_the_preset(tmp_path):
+    recipe = load_recipe(recipe_file(tmp_path), ["model.hidden_size=64", "model.num_attention_heads=2"])
+    config = build_config(recipe, vocab_size=300)
+    assert (config.hidden_size, config.intermediate_size, config.num_hidden_layers) == (64, 256, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        pytest.param(("steps: 3", "stepz: 3"), ":4: unknown key pretrain.stepz; did you mean steps?", id="key"),
+        pytest.param(("pretrain:", "pretrane:"), ":3: unknown key pretrane; did you mean pretrain?", id="section"),
+        pytest.param(("steps: 3", "steps: many"), ":4: pretrain:", id="type"),
+        pytest.param(("steps: 3", "steps: 3\n  steps: 4"), "line 5: pretrain.steps is given twice", id="twice"),
+        pytest.param(("steps: 3", "steps: 3\n  epochs: 2"), "either steps or epochs", id="both lengths"),
+        pytest.param(("steps: 3", "batch_size: 8"), "either steps or epochs", id="no length"),
+        pytest.param(("steps: 3", "steps: 0"), "steps must be at least 1, found 0", id="no steps"),
+        pytest.param(("steps: 3", "steps: 3\n  optimizer: sgd"), ":5: pretrain:", id="choice"),
+        pytest.param(("steps: 3", "steps: 3\n  learning_rate: -1"), "must be above 0, found -1", id="range"),
+        pytest.param(("vocab_size: 300", "vocab_size: null"), "vocab_size is not set", id="no vocabulary size"),
+        pytest.param(("vocab_size: 300", "type: character\n  vocab_size: 3"), "counted from the text", id="both"),
+        pytest.param(("  steps: 3", "  - steps"), "pretrain must be a section", id="list"),
+        pytest.param(("steps: 3", "steps: [3"), "not YAML", id="syntax"),
+    ],
+)
+def test_a_bad_recipe_is_refused_in_one_line(tmp_path, change, wanted):
+    path = recipe_file(tmp_path, MINIMAL.replace(*change))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert wanted in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        pytest.param("pretrain.stepz=3", "did you mean steps?", id="key"),
+        pytest.param("pretrain.steps", "wanted section.key=value", id="no value"),
+        pytest.param("a.b.c=1", "wanted section.key=value", id="too deep"),
+        pytest.param("seed.x=1", "seed is not a section", id="not a section"),
+        pytest.param("seed=-1", "seed must be a whole number", id="seed"),
+        pytest.param("output=3", "output must be a folder", id="output"),
+        pytest.param("model.hidden_sise=3", "did you mean hidden_size?", id="model key"),
+        pytest.param("model.vocab_size=3", "comes from the tokenizer", id="derived key"),
+        pytest.param("model.hidden_size=30", "multiple", id="heads"),
+        pytest.param("model.preset=minigtp", "did you mean minigpt", id="preset"),
+        pytest.param("data.source=folder", "path is not set", id="no path"),
+        pytest.param("corruption.policy=span", "random-span, salient-span", id="policy"),
+        pytest.param("finetune.question_fraction=0", "there to learn questions", id="no questions"),
+        pytest.param("pretrain.question_fraction=1", "leaves no documents", id="no documents"),
+    ],
+)
+def test_a_bad_override_is_refused_in_one_line(tmp_path, override, wanted):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_file(tmp_path), [override])
+    assert wanted in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_characters_that_do_not_fit_the_context_are_refused(tmp_path):
+    text = MINIMAL.replace("vocab_size: 300", "type: character") + "corruption:\n  max_length: 127\n"
+    with pytest.raises(RecipeError, match=r"max_length \(127\).*max_position_embeddings \(128\)"):
+        load_recipe(recipe_file(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"absent\.yaml: cannot be read"):
+        load_recipe(tmp_path / "absent.yaml")
