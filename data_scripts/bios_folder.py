@@ -20,7 +20,7 @@ FILES = {
 }
 QUESTION_PREFIX, QUESTION_SUFFIX = "Where was ", " born?"
 # The title ends at the first full stop that is not an initial's or an abbreviation's: `James A. Smith. He was …`.
-TITLE_END = re.compile(r"(?<!\b[^\W\d_])(?<!\b[DJMS]r)(?<!\bSt)(?<!\bMrs)\. ")
+TITLE_END = re.compile(r"(?<! )(?<!\b[^\W\d_])(?<!\b[DJMS]r)(?<!\bSt)(?<!\bMrs)\. ")
 
 
 class DataError(ValueError):

@@ -11,7 +11,7 @@ from pathlib import Path
 import datasets
 
 from .bios_folder import name_in, read_pairs, read_questions
-from .wikipedia_bios import builder_info, split_generators
+from .file_builder import FileBuilder
 
 
 def question_text(question: str, place: str, sentinel: str) -> str:
@@ -19,23 +19,14 @@ def question_text(question: str, place: str, sentinel: str) -> str:
     return f"{question}{sentinel}{place}{sentinel}"
 
 
-class BirthplaceQA(datasets.GeneratorBasedBuilder):
+class BirthplaceQA(FileBuilder):
     """Questions and places, one a line of a tab-separated file, in the file's order."""
 
     VERSION = datasets.Version("1.0.0")
+    COLUMNS = {"id": "int32", "name": "string", "question": "string", "place": "string"}
+    DESCRIPTION = "Where was NAME born?"
 
-    def _info(self) -> datasets.DatasetInfo:
-        value = datasets.Value
-        return builder_info(
-            "Where was NAME born?",
-            {"id": value("int32"), "name": value("string"), "question": value("string"), "place": value("string")},
-        )
-
-    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
-        return split_generators(self)
-
-    def _generate_examples(self, path: Path):
-        unlabelled = path.name.endswith("inputs.tsv")
-        rows = [(question, None) for question in read_questions(path)] if unlabelled else read_pairs(path)
+    def _generate_examples(self, split: str, path: Path):
+        rows = [(question, None) for question in read_questions(path)] if split == "test" else read_pairs(path)
         for index, (question, place) in enumerate(rows):
             yield index, {"id": index, "name": name_in(question), "question": question, "place": place}

@@ -15,17 +15,16 @@ process or eight. `SpanCorruption` is the same as a `datasets` builder.
 import random
 import re
 from collections.abc import Iterable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
 
 from .bios_folder import read_lines, split_title
-from .wikipedia_bios import builder_info, split_generators
+from .file_builder import FileBuilder, FileConfig
 
 POLICIES = ("random-span", "salient-span")
 MIN_CHARACTERS = 4  # the shortest text the practical cuts to
-CAPITALISED_PHRASE = re.compile(r"\b[^\W\d_a-z]\w*(?:[ -][^\W\d_a-z]\w*)*")
 WORD = re.compile(r"\w+")
 
 
@@ -76,11 +75,27 @@ def random_span(text: str, rng: random.Random, max_length: int, sentinel: str) -
     return f"{prefix}{sentinel}{suffix}{sentinel}{masked}"
 
 
+def capitalised_phrases(text: str) -> list[tuple[int, int]]:
+    """Return (start, end) of the runs of capitalised words, those joined by a hyphen too."""
+    phrases: list[tuple[int, int]] = []
+    for match in WORD.finditer(text):
+        if not match[0][0].isupper():
+            continue
+        if phrases and text[phrases[-1][1] : match.start()] in (" ", "-"):
+            phrases[-1] = (phrases[-1][0], match.end())
+        else:
+            phrases.append(match.span())
+    return phrases
+
+
 def salient_phrases(title: str, body: str) -> list[tuple[int, int]]:
     """Return (start, end) of the body's capitalised phrases that say more than the title and do not open the body."""
     known = set(WORD.findall(title))
-    spans = (match.span() for match in CAPITALISED_PHRASE.finditer(body))
-    return [(start, end) for start, end in spans if start > 0 and known.isdisjoint(WORD.findall(body[start:end]))]
+    return [
+        (start, end)
+        for start, end in capitalised_phrases(body)
+        if start > 0 and known.isdisjoint(WORD.findall(body[start:end]))
+    ]
 
 
 def choose_spans(
@@ -92,16 +107,16 @@ def choose_spans(
     if answers and rng.random() < options.answer_fraction:
         phrases.sort(key=lambda span: body[slice(*span)] in answers)  # the last is taken first
     words = [match.span() for match in WORD.finditer(body)]
+    if not words:
+        return [(0, len(body))]
     chosen: list[tuple[int, int]] = []
     for _ in range(rng.randint(1, options.max_spans)):
         if phrases and rng.random() < options.salient_fraction:
             span = phrases.pop()
-        elif words:
+        else:
             first = rng.randrange(len(words))
             last = min(first + rng.randrange(4), len(words) - 1)
             span = (words[first][0], words[last][1])
-        else:
-            span = (0, len(body))
         if all(span[1] <= start or end <= span[0] for start, end in chosen):
             chosen.append(span)
     return chosen
@@ -143,7 +158,7 @@ def salient_span(text: str, rng: random.Random, options: CorruptionOptions, sent
     title, body = split_title(text)
     if rng.random() < options.short_fraction:
         return short_form(title, body, choose_spans(title, body, rng, options, answers), rng, options, sentinel)
-    body = cut_to_words(body, options.max_length - len(title))
+    body = cut_to_words(body, options.max_length - len(title) - len(". "))
     return long_form(title, body, choose_spans(title, body, rng, options, answers), sentinel)
 
 
@@ -175,36 +190,28 @@ def corrupt(
 
 
 @dataclass
-class SpanCorruptionConfig(datasets.BuilderConfig):
+class SpanCorruptionConfig(FileConfig):
     """What `SpanCorruption` makes: `epochs` corrupted copies of every line, under `options` and `seed`."""
 
-    options: CorruptionOptions = CorruptionOptions()
+    options: CorruptionOptions = field(default_factory=CorruptionOptions)
     answers: tuple[str, ...] = ()
     sentinel: str = ""
     seed: int = 0
     epochs: int = 1
 
 
-class SpanCorruption(datasets.GeneratorBasedBuilder):
+class SpanCorruption(FileBuilder):
     """Corrupted biographies, one a row, epoch by epoch; the very texts that pretraining sees."""
 
     VERSION = datasets.Version("1.0.0")
     BUILDER_CONFIG_CLASS = SpanCorruptionConfig
+    COLUMNS = {"id": "int32", "epoch": "int32", "text": "string"}
+    DESCRIPTION = "Biographies with spans taken out and put after them."
 
-    def _info(self) -> datasets.DatasetInfo:
-        value = datasets.Value
-        return builder_info(
-            "Biographies with spans taken out and put after them.",
-            {"id": value("int32"), "epoch": value("int32"), "text": value("string")},
-        )
-
-    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
-        if not self.config.sentinel:
-            raise ValueError("SpanCorruption needs sentinel=, the tokenizer's mask_token")
-        return split_generators(self)
-
-    def _generate_examples(self, path: Path):
+    def _generate_examples(self, split: str, path: Path):
         config, texts = self.config, read_lines(path)
+        if not config.sentinel:
+            raise ValueError("SpanCorruption needs sentinel=, the tokenizer's mask_token")
         answers = frozenset(config.answers)
         for epoch in range(config.epochs):
             for index, text in enumerate(texts):

@@ -9,17 +9,17 @@ def made_up_names(names: Iterable[str], documents: Iterable[str], count: int, se
 
     Each takes its first word from one name and its last from another; fewer are returned where fewer exist.
     """
-    names = sorted(set(names))
-    parts = [name.split() for name in names if len(name.split()) > 1]
+    names = set(names)
+    parts = [name.split() for name in sorted(set(names)) if len(name.split()) > 1]
     firsts, lasts = sorted({part[0] for part in parts}), sorted({part[-1] for part in parts})
-    taken, text = set(names), "\n".join(documents)
-    rng = random.Random(seed)
+    taken = {*names, *(f"{part[0]} {part[-1]}" for part in parts)}
+    text = "\n".join(documents)
+    pairs = len(firsts) * len(lasts)
     found: list[str] = []
-    for _ in range(20 * count if firsts else 0):
+    for pair in random.Random(seed).sample(range(pairs), min(pairs, 50 * count + 10_000)):
         if len(found) == count:
             break
-        name = f"{rng.choice(firsts)} {rng.choice(lasts)}"
+        name = f"{firsts[pair // len(lasts)]} {lasts[pair % len(lasts)]}"
         if name not in taken and name not in text:
-            taken.add(name)
             found.append(name)
     return found

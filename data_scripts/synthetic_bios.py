@@ -42,6 +42,7 @@ SILENT = (
     "By profession {a_trade}, {last} moved to {home} in {later} .",
 )
 SILENT_FRACTION = 0.05  # people whose lines do not tell where they were born
+MIN_PEOPLE = 20
 TEST_FRACTION = 0.25  # of the people without a training question, those without any answer file
 
 
@@ -107,7 +108,12 @@ def invent(people: int, seed: int = 0, lines: int = 4) -> SyntheticBios:
     """Invent `people` people with up to `lines` lines each; a pure function of its arguments.
 
     Places are drawn with weights 1 / (rank + 3), so that a most popular one exists, as in real data.
+
+    Raises:
+        ValueError: fewer than `MIN_PEOPLE`, too few for every file to have a line.
     """
+    if people < MIN_PEOPLE:
+        raise ValueError(f"wanted at least {MIN_PEOPLE} people, found {people}")
     rng = random.Random(f"synthetic bios {seed}")
     firsts = invent_distinct(max(8, people // 8), lambda: invent_word(rng, 2))
     lasts = invent_distinct(
@@ -143,7 +149,10 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=800, help="how many people to invent (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="names the random draw (%(default)s)")
     arguments = parser.parse_args()
-    bios = invent(arguments.people, arguments.seed)
+    try:
+        bios = invent(arguments.people, arguments.seed)
+    except ValueError as error:
+        parser.error(str(error))
     bios.write(arguments.folder)
     print(
         f"{arguments.folder}: {len(bios.documents)} lines about {arguments.people} people, {len(bios.train)} training "

@@ -49,17 +49,27 @@ def answer_questions(
     answers = [""] * len(questions)
     was_training = model.training
     model.eval()
-    for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
-        prompts = [questions[index] + tokenizer.mask_token for index in chosen]
-        batch = tokenizer(
-            prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False
-        ).to(model.device)
-        generated = model.generate(
-            **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
-        )
-        texts = tokenizer.batch_decode(generated[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        for index, text in zip(chosen, texts, strict=True):
-            answers[index] = text.strip()
-    model.train(was_training)
+    try:
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            texts = generate_answers(model, tokenizer, [questions[index] for index in chosen], max_new_tokens)
+            for index, text in zip(chosen, texts, strict=True):
+                answers[index] = text
+    finally:
+        model.train(was_training)
     return answers
+
+
+def generate_answers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: list[str], max_new_tokens: int
+) -> list[str]:
+    """Return the greedy answers to one batch of questions, each on one line and stripped."""
+    prompts = [question + tokenizer.mask_token for question in questions]
+    batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False).to(
+        model.device
+    )
+    generated = model.generate(
+        **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+    )
+    texts = tokenizer.batch_decode(generated[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [" ".join(text.splitlines()).strip() for text in texts]

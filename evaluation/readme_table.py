@@ -29,6 +29,8 @@ def results_table(folder: Path) -> str:
 
 def with_table(readme: str, table: str) -> str:
     """Return the README's text with the table between its two marks."""
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
+        raise ValueError(f"the README must hold one {BEGIN.strip()} and one {END}")
     before, rest = readme.split(BEGIN)
     _, after = rest.split(END)
     return before + BEGIN + table + END + after

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -26,23 +27,31 @@ def print_results(results: dict, console: Console | None = None) -> None:
     """Print the table of accuracies and the sample questions with their answers."""
     console = console or Console()
     scored = results[results["split"]]
-    table = Table(title=f"{results['dataset']}: {scored['total']} {results['split']} questions, exact match")
+    title = f"{results['dataset']}: {scored['total']} {results['split']} questions, exact match"
+    table = Table(title=escape(title))
     table.add_column("model")
     table.add_column("accuracy", justify="right")
     for name, share in accuracy_rows(results):
-        table.add_row(name, percent(share))
+        table.add_row(escape(name), percent(share))
     console.print(table)
     for sample in results["samples"]:
         if sample["place"] is None:
             verdict = "a stranger: no document names this person, the answer is a guess"
         else:
             verdict = "right" if sample["answer"] == sample["place"] else f"wrong, it is {sample['place']}"
-        console.print(f"{sample['question']} [bold]{sample['answer']}[/bold] ({verdict})", highlight=False)
+        line = f"{escape(sample['question'])} [bold]{escape(sample['answer'])}[/bold] ({escape(verdict)})"
+        console.print(line, highlight=False)
+
+
+def markdown_cell(text: str) -> str:
+    """Write text so that a Markdown table takes it for one cell."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
     """Lay out a Markdown table, its first column left and the others right."""
-    lines = [columns, [":--", *["--:"] * (len(columns) - 1)], *rows]
+    cells = [[markdown_cell(cell) for cell in row] for row in (columns, *rows)]
+    lines = [cells[0], [":--", *["--:"] * (len(columns) - 1)], *cells[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

@@ -78,6 +78,7 @@ class VanillaAttention(nn.Module):
         self.k_proj = nn.Linear(width, width, bias=bias)
         self.v_proj = nn.Linear(width, width, bias=bias)
         self.o_proj = nn.Linear(width, width, bias=bias)
+        self.o_proj.starts_at_zero = config.zero_init_residual
         norm = {"normalized_shape": self.head_dim, "eps": config.norm_eps}
         self.q_norm = nn.RMSNorm(**norm) if config.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(**norm) if config.qk_norm else nn.Identity()

@@ -6,6 +6,7 @@ practical's model to the letter (learned positions, LayerNorm, GELU, biases, dro
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 ATTENTION_TYPES = ("vanilla",)
 POSITION_TYPES = ("rotary", "learned")
@@ -44,7 +45,7 @@ class MiniGPTConfig(PreTrainedConfig):
         tie_word_embeddings: share the embedding matrix with the head.
 
     Raises:
-        ValueError (as a strict-dataclass error): sizes that contradict each other or unknown names, with the values.
+        StrictDataclassError: sizes that contradict each other or unknown names, with the values in the message.
     """
 
     model_type = "minigpt"
@@ -60,14 +61,14 @@ class MiniGPTConfig(PreTrainedConfig):
     position_embedding_type: str = "rotary"
     rope_parameters: dict | None = None
     norm_type: str = "rmsnorm"
-    norm_eps: float = 1e-6
+    norm_eps: float | int = 1e-6
     qk_norm: bool = True
     hidden_act: str = "relu2"
     use_bias: bool = False
-    embedding_dropout: float = 0.0
-    attention_dropout: float = 0.0
-    residual_dropout: float = 0.0
-    initializer_range: float = 0.02
+    embedding_dropout: float | int = 0.0
+    attention_dropout: float | int = 0.0
+    residual_dropout: float | int = 0.0
+    initializer_range: float | int = 0.02
     zero_init_residual: bool = True
     use_cache: bool = True
     tie_word_embeddings: bool = False
@@ -88,7 +89,14 @@ class MiniGPTConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Refuse sizes that contradict each other; part of the strict validation, so it runs at construction."""
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.hidden_size % self.num_attention_heads:
@@ -108,3 +116,15 @@ class MiniGPTConfig(PreTrainedConfig):
         for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in [0, 1), found {getattr(self, name)}")
+        for name in ("norm_eps", "initializer_range"):
+            if getattr(self, name) < 0.0:
+                raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act must be one of {', '.join(sorted(ACT2FN))}, found {self.hidden_act!r}")
+        if self.rope_parameters["rope_type"] != "default":
+            raise ValueError(f"rope_type must be default, found {self.rope_parameters['rope_type']!r}")
+
+    def validate_rope(self):
+        """Leave rotary settings unchecked where nothing is rotated; the library would refuse odd head widths."""
+        if self.position_embedding_type == "rotary":
+            super().validate_rope()

@@ -30,6 +30,7 @@ class MiniGPTMLP(nn.Module):
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.use_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.use_bias)
+        self.down_proj.starts_at_zero = config.zero_init_residual
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -72,15 +73,15 @@ class MiniGPTPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Initialise one module: normal matrices, zero biases, unit norms, recomputed rotary frequencies."""
+        """Initialise one module: normal matrices, zero biases, unit norms, recomputed rotary frequencies.
+
+        The library asks this of modules that hold parameters or buffers themselves, so a leaf says if it starts at 0.
+        """
         super()._init_weights(module)
         if isinstance(module, MiniGPTRotaryEmbedding):
             init.copy_(module.inv_freq, module.compute_inv_freq())
-        elif isinstance(module, MiniGPTBlock) and self.config.zero_init_residual:
-            init.zeros_(module.self_attn.o_proj.weight)
-            init.zeros_(module.mlp.down_proj.weight)
-        elif isinstance(module, MiniGPTModel) and module.embed_positions is not None:
-            init.zeros_(module.embed_positions.weight)  # as minGPT does: a position starts as no information
+        elif getattr(module, "starts_at_zero", False):
+            init.zeros_(module.weight)
 
 
 class MiniGPTModel(MiniGPTPreTrainedModel):
@@ -91,6 +92,8 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         learned = config.position_embedding_type == "learned"
         self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
+        if learned:
+            self.embed_positions.starts_at_zero = True  # as in minGPT: a position starts as no information
         self.rotary_emb = None if learned else MiniGPTRotaryEmbedding(config)
         self.dropout = nn.Dropout(config.embedding_dropout)
         self.layers = nn.ModuleList([MiniGPTBlock(config, index) for index in range(config.num_hidden_layers)])
@@ -105,6 +108,14 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         if attention_mask is not None and attention_mask.ndim == 2:
             return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, seen : seen + length]
         return torch.arange(seen, seen + length, device=device)[None]
+
+    def check_positions(self, position_ids: torch.Tensor) -> None:
+        """Raise ValueError where a learned position does not exist; not on a GPU, where looking would stall it."""
+        if torch.compiler.is_compiling() or position_ids.device.type != "cpu":
+            return
+        limit, last = self.config.max_position_embeddings, int(position_ids.max())
+        if last >= limit:
+            raise ValueError(f"learned positions end at {limit} tokens, found position {last} (the first is 0)")
 
     @merge_with_config_defaults
     @capture_outputs
@@ -124,7 +135,8 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
             input_ids: token ids (B, T); exactly one of these and `inputs_embeds` (B, T, C).
             attention_mask: 1 for real tokens, 0 for padding, (B, past + T); padding may stand on either side.
             position_ids: positions (B, T), counted from `attention_mask` when None. Positions that start again
-                inside a row mark packed examples, which then do not see each other.
+                inside a row mark packed examples, which then do not see each other; that takes neither an
+                `attention_mask` nor `past_key_values`.
             past_key_values: the cache of earlier calls; a fresh one is made when `use_cache`.
 
         Raises:
@@ -134,26 +146,22 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-
-        seen = past_key_values.get_seq_length() if past_key_values is not None else 0
-        length = inputs_embeds.shape[1]
-        if position_ids is None:
-            position_ids = self.positions(length, seen, attention_mask, inputs_embeds.device)
-        if self.embed_positions is not None:
-            limit = self.config.max_position_embeddings
-            if isinstance(seen, int) and seen + length > limit:
-                raise ValueError(f"learned positions end at {limit} tokens, found {seen + length} ({seen} cached)")
-            inputs_embeds = inputs_embeds + self.embed_positions(position_ids)
-
         causal_mask = create_causal_mask(
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            past_key_values=past_key_values,  # a cache made below is empty: it would only hide packed examples
             position_ids=position_ids,
         )
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if position_ids is None:
+            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = self.positions(inputs_embeds.shape[1], seen, attention_mask, inputs_embeds.device)
+        if self.embed_positions is not None:
+            self.check_positions(position_ids)
+            inputs_embeds = inputs_embeds + self.embed_positions(position_ids)
+
         hidden_states = self.dropout(inputs_embeds)  # (B, T, C)
         rotation = self.rotary_emb(hidden_states, position_ids) if self.rotary_emb is not None else None
         for layer in self.layers:

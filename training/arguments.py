@@ -9,6 +9,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 
 from data_scripts.span_corruption import CorruptionOptions
+from data_scripts.synthetic_bios import MIN_PEOPLE
 
 
 def require(condition: bool, message: str) -> None:
@@ -31,7 +32,7 @@ class DataArguments:
         if self.path is not None:
             self.source = "folder"
         require(self.source == "synthetic" or self.path is not None, "source is folder but path is not set")
-        require(self.people >= 20, f"people must be at least 20, found {self.people}")
+        require(self.people >= MIN_PEOPLE, f"people must be at least {MIN_PEOPLE}, found {self.people}")
         require(
             self.validation_questions >= 0, f"validation_questions must not be negative: {self.validation_questions}"
         )
@@ -76,6 +77,7 @@ class StageArguments:
     batch_size: int = 96  # rows a step, over all processes and accumulation steps
     gradient_accumulation_steps: int = 1
     question_fraction: float = 0.0  # share of training questions among the rows
+    title_loss: bool = True  # count a document's title in the loss; a name cannot be guessed, only told
     bucket_batches: int = 8  # batches drawn and sorted by length together; 1 for no sorting
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = 3e-3  # AdamW's

@@ -7,12 +7,13 @@ so that little of a batch is padding.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from data_scripts.bios_folder import split_title
 from data_scripts.birthplace_qa import question_text
 from data_scripts.span_corruption import CorruptionOptions, corrupt
 from training.arguments import StageArguments
@@ -105,16 +106,29 @@ class TrainingBatches(torch.utils.data.Dataset):
         return [rows[batch * size : (batch + 1) * size] for batch in order]
 
     def document_rows(self, places: range) -> list[Row]:
-        """Return corrupted documents at these places of the endless stream of epochs; all their tokens are targets."""
-        texts, names = [], []
+        """Return corrupted documents at these places of the endless stream of epochs.
+
+        All their tokens are targets, but for the title's where `title_loss` is off.
+        """
+        texts, indices = [], []
         for place in places:
             epoch, index = divmod(place, len(self.documents))
             index = int(permutation(len(self.documents), self.seed, DOCUMENT_STREAM, epoch)[index])
-            sentinel = self.tokenizer.mask_token
-            text = self.documents[index]
+            sentinel, text = self.tokenizer.mask_token, self.documents[index]
             texts.append(corrupt(text, self.seed, epoch, index, self.corruption, sentinel, self.answers))
-            names.append(f"document {index}")
-        return [Row(ids, 0, name) for ids, name in zip(self.encode(texts), names, strict=True)]
+            indices.append(index)
+        return [
+            Row(ids, 0 if self.stage.title_loss else self.title_lengths[index], f"document {index}")
+            for ids, index in zip(self.encode(texts), indices, strict=True)
+        ]
+
+    @cached_property
+    def title_lengths(self) -> list[int]:
+        """The number of tokens of each document's title and full stop."""
+        titles = [split_title(document)[0] for document in self.documents]
+        return [
+            len(ids) if title else 0 for title, ids in zip(titles, self.encode([f"{t}." for t in titles]), strict=True)
+        ]
 
     def question_rows(self, places: range) -> list[Row]:
         """Return questions at these places of their stream; the tokens after the first sentinel are targets."""

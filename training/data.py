@@ -8,8 +8,9 @@ import datasets
 
 from data_scripts.bios_folder import FILES, DataError, check_folder
 from data_scripts.birthplace_qa import BirthplaceQA
+from data_scripts.file_builder import prepare
 from data_scripts.synthetic_bios import invent
-from data_scripts.wikipedia_bios import WikipediaBios, prepare
+from data_scripts.wikipedia_bios import WikipediaBios
 from training.arguments import DataArguments
 
 Pairs = list[tuple[str, str]]

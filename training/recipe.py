@@ -88,7 +88,7 @@ def nearest(name: str, allowed) -> str:
 
 def coerce(value, wanted):
     """Let a float field take an integer, or the `3e-3` that YAML 1.1 reads as text; leave the rest as it is."""
-    if wanted is float and not isinstance(value, bool) and isinstance(value, (int, str)):
+    if wanted in (float, float | int) and not isinstance(value, bool) and isinstance(value, (int, str)):
         try:
             return float(value)
         except ValueError:

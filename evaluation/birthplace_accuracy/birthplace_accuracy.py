@@ -30,5 +30,7 @@ class BirthplaceAccuracy(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float | int]:
+        if not references:
+            raise ValueError("there are no answers to score")
         correct = sum(guess.strip() == place.strip() for guess, place in zip(predictions, references, strict=True))
         return {"accuracy": correct / len(references), "correct": correct, "total": len(references)}

@@ -48,7 +48,6 @@ def test_training_text_of_a_question():
     assert question_text("Where was Ada born?", "Rome", SENTINEL) == "Where was Ada born?⁇Rome⁇"
 
 
-@pytest.mark.xfail(strict=True, reason="the file's name decides, not the split's as documented")
 def test_the_test_split_holds_questions_alone_whatever_its_file_is_called(tiny_folder, tmp_path):
     path = (tiny_folder / "birth_test_inputs.tsv").rename(tiny_folder / "questions.tsv")
     assert build(BirthplaceQA, {"test": path}, tmp_path)["test"]["place"][:] == [None, None]
@@ -112,7 +111,6 @@ def test_a_changed_file_is_read_anew_in_spite_of_the_cache(tiny_folder, tmp_path
     assert build(WikipediaBios, files, tmp_path)["train"]["title"][:] == ["Eva Lund"]
 
 
-@pytest.mark.xfail(strict=True, reason="the cache goes by path and time of change only")
 def test_a_file_changed_to_an_equally_old_one_is_read_anew(tiny_folder, tmp_path):
     path = tiny_folder / "wiki.txt"
     build(WikipediaBios, {"train": path}, tmp_path)
@@ -159,8 +157,8 @@ def test_a_repaired_file_builds_after_a_refusal(tiny_folder, tmp_path):
         ".hidden",
         "Győr",
         "a#b%20",
-        pytest.param("data[1]", marks=pytest.mark.xfail(strict=True, reason="the path is read as a glob pattern")),
-        pytest.param("a::b", marks=pytest.mark.xfail(strict=True, reason="the path is read as a chained address")),
+        "data[1]",
+        "a::b",
     ],
 )
 def test_a_folder_may_have_any_name(tiny_folder, tmp_path, name):

@@ -82,7 +82,6 @@ def test_a_score_that_was_not_measured_is_a_dash(results, tmp_path):
     assert "| no pretraining | – |" in write_report(results, {}, tmp_path).read_text(encoding="utf-8")
 
 
-@pytest.mark.xfail(strict=True, reason="answers are printed as console markup")
 @pytest.mark.parametrize("answer", ["[/bold]", "[/]", "[red]"])
 def test_an_answer_with_brackets_is_printed_as_it_is(results, answer):
     results["samples"][0]["answer"] = answer
@@ -127,7 +126,6 @@ def test_a_markdown_table_has_as_many_columns_in_every_line():
     assert table == "| a | b | c |\n| :-- | --: | --: |\n| 1 | 2 | 3 |\n| 4 | 5 | 6 |\n"
 
 
-@pytest.mark.xfail(strict=True, reason="cells are not escaped")
 @pytest.mark.parametrize("answer", ["Rome | Italy", "Rome\nItaly"], ids=["bar", "line-feed"])
 def test_an_answer_cannot_break_the_table(results, tmp_path, answer):
     results["samples"][0]["answer"] = answer

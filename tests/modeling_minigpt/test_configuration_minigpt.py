@@ -80,13 +80,11 @@ def test_bad_values_are_refused_with_the_values(tiny_config, fields, mentions):
     assert [text for text in mentions if text not in str(refusal.value)] == []
 
 
-@pytest.mark.xfail(strict=True, reason="hidden_act is looked up only when the model is built: a bare KeyError")
 def test_unknown_activation_is_refused_at_construction(tiny_config):
     with pytest.raises(StrictDataclassError, match="hidden_act"):
         tiny_config(hidden_act="reluu")
 
 
-@pytest.mark.xfail(strict=True, reason="compute_inv_freq reads rope_theta alone, so scaled variants act as default")
 def test_rope_scaling_is_applied_or_refused(tiny_config):
     scaled = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
     try:
@@ -97,13 +95,11 @@ def test_rope_scaling_is_applied_or_refused(tiny_config):
     assert not torch.equal(model.model.rotary_emb.inv_freq, plain.model.rotary_emb.inv_freq)
 
 
-@pytest.mark.xfail(strict=True, reason="max_position_embeddings is not checked: a table of no rows is built")
 def test_empty_context_is_refused(tiny_config):
     with pytest.raises(StrictDataclassError, match="max_position_embeddings"):
         tiny_config("learned", max_position_embeddings=0)
 
 
-@pytest.mark.xfail(strict=True, reason="the library's validate_rope runs although no rotation is asked for")
 def test_learned_positions_allow_an_odd_head_width(tiny_config):
     assert tiny_config("learned", hidden_size=36).head_dim == 9
 

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
+from data_scripts.bios_folder import split_title
 from data_scripts.span_corruption import CorruptionOptions
 from training.arguments import StageArguments
 from training.batches import IGNORE_INDEX, TrainingBatches, count_targets
@@ -71,6 +72,14 @@ def test_documents_count_everywhere_and_questions_after_the_first_sentinel(make_
                 answer = tokenizer.decode(targets)
                 assert answer.endswith(tokenizer.mask_token)
                 assert answer.removesuffix(tokenizer.mask_token).strip() in places
+
+
+def test_a_title_can_be_left_out_of_the_loss(make_batches, tokenizer, bios):
+    batches = make_batches(StageArguments(steps=4, batch_size=8, title_loss=False))
+    for step in range(4):
+        for row in batches.rows(step):
+            title = split_title(bios.documents[int(row.example.split()[1])])[0]
+            assert tokenizer.decode(row.input_ids[: row.first_target]).strip() == f"{title}."
 
 
 def test_rows_longer_than_the_context_are_cut(make_batches):
