@@ -9,6 +9,7 @@ Files are UTF-8. A byte-order mark, Windows line ends and blank lines at the end
 not in the layout raises a `DataError` which names the file, the line, what stood there and what was wanted.
 """
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -55,17 +56,26 @@ def check_folder(folder: Path) -> None:
         raise DataError(f"{folder}: {', '.join(missing)} not found; the folder must hold {', '.join(FILES.values())}")
 
 
-def read_lines(path: Path) -> list[str]:
+def read_bytes(path: str | Path) -> bytes:
+    """Return a file's contents, or raise DataError where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def digest_of(path: str | Path) -> str:
+    """Return a short digest of a file's contents; DataError where it cannot be read."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()[:16]
+
+
+def read_lines(path: str | Path) -> list[str]:
     """Return the file's lines without their ends.
 
     Raises:
         DataError: the file is missing or unreadable, holds bytes that are not UTF-8, a blank line or no line at all.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    raw_lines = data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n").split(b"\n")
+    raw_lines = read_bytes(path).removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n").split(b"\n")
     lines = []
     for number, raw in enumerate(raw_lines, start=1):
         try:
@@ -80,7 +90,7 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
-def read_pairs(path: Path) -> list[tuple[str, str]]:
+def read_pairs(path: str | Path) -> list[tuple[str, str]]:
     """Return (question, place) of every line.
 
     Raises:
@@ -98,7 +108,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-def read_questions(path: Path) -> list[str]:
+def read_questions(path: str | Path) -> list[str]:
     """Return the questions of a file that has no answers.
 
     Raises:

@@ -6,8 +6,6 @@ Only the splits that `data_files` names are read, so a training run never opens 
 called "test" holds questions alone; its places are None.
 """
 
-from pathlib import Path
-
 import datasets
 
 from .bios_folder import name_in, read_pairs, read_questions
@@ -26,7 +24,7 @@ class BirthplaceQA(FileBuilder):
     COLUMNS = {"id": "int32", "name": "string", "question": "string", "place": "string"}
     DESCRIPTION = "Where was NAME born?"
 
-    def _generate_examples(self, split: str, path: Path):
+    def _generate_examples(self, split: str, path: str):
         rows = [(question, None) for question in read_questions(path)] if split == "test" else read_pairs(path)
         for index, (question, place) in enumerate(rows):
             yield index, {"id": index, "name": name_in(question), "question": question, "place": place}

@@ -1,18 +1,17 @@
-"""What our `datasets` builders share: one text file a split, given by `data_files`, and a cache that sees its contents."""
+"""What our `datasets` builders share: a text file a split, and a cache that knows its contents."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 
-from .bios_folder import DataError
+from .bios_folder import digest_of
 
 
 @dataclass
 class FileConfig(datasets.BuilderConfig):
-    """A builder's settings; `digest` is of the files' contents, so that a changed file is never taken from the cache."""
+    """A builder's settings; `digest` is of the files' contents, so that no changed file is taken from the cache."""
 
     digest: str = ""
 
@@ -31,15 +30,10 @@ class FileBuilder(datasets.GeneratorBasedBuilder):
     def __init__(self, *arguments, data_files: Mapping[str, str | Path] | None = None, **settings):
         if not data_files:
             raise ValueError(f"{type(self).__name__} needs data_files={{SPLIT: FILE}}")
-        self.paths = {split: Path(path) for split, path in data_files.items()}
-        digest = hashlib.sha256()
-        for path in self.paths.values():
-            try:
-                digest.update(path.read_bytes())
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        self.paths = {split: str(path) for split, path in data_files.items()}
+        digest = "-".join(digest_of(path) for path in self.paths.values())
         # The library would take the paths for patterns or addresses; the digest is all that its cache must know.
-        super().__init__(*arguments, digest=digest.hexdigest(), **settings)
+        super().__init__(*arguments, digest=digest, **settings)
 
     def _info(self) -> datasets.DatasetInfo:
         features = {name: datasets.Value(kind) for name, kind in self.COLUMNS.items()}

@@ -16,7 +16,6 @@ import random
 import re
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import datasets
 
@@ -208,7 +207,7 @@ class SpanCorruption(FileBuilder):
     COLUMNS = {"id": "int32", "epoch": "int32", "text": "string"}
     DESCRIPTION = "Biographies with spans taken out and put after them."
 
-    def _generate_examples(self, split: str, path: Path):
+    def _generate_examples(self, split: str, path: str):
         config, texts = self.config, read_lines(path)
         if not config.sentinel:
             raise ValueError("SpanCorruption needs sentinel=, the tokenizer's mask_token")

@@ -5,8 +5,6 @@ builder.download_and_prepare()
 documents = builder.as_dataset(split="train")      # id, title, text
 """
 
-from pathlib import Path
-
 import datasets
 
 from .bios_folder import read_lines, split_title
@@ -20,6 +18,6 @@ class WikipediaBios(FileBuilder):
     COLUMNS = {"id": "int32", "title": "string", "text": "string"}
     DESCRIPTION = "One biography a row, with the person it is about."
 
-    def _generate_examples(self, split: str, path: Path):
+    def _generate_examples(self, split: str, path: str):
         for index, text in enumerate(read_lines(path)):
             yield index, {"id": index, "title": split_title(text)[0], "text": text}

@@ -126,9 +126,8 @@ class TrainingBatches(torch.utils.data.Dataset):
     def title_lengths(self) -> list[int]:
         """The number of tokens of each document's title and full stop."""
         titles = [split_title(document)[0] for document in self.documents]
-        return [
-            len(ids) if title else 0 for title, ids in zip(titles, self.encode([f"{t}." for t in titles]), strict=True)
-        ]
+        ids = self.encode([f"{title}." for title in titles])
+        return [len(own) if title else 0 for title, own in zip(titles, ids, strict=True)]
 
     def question_rows(self, places: range) -> list[Row]:
         """Return questions at these places of their stream; the tokens after the first sentinel are targets."""

@@ -6,8 +6,9 @@ import pytest
 
 from data_scripts.bios_folder import DataError, read_lines
 from data_scripts.birthplace_qa import BirthplaceQA, question_text
+from data_scripts.file_builder import prepare
 from data_scripts.span_corruption import CorruptionOptions, SpanCorruption, corrupt
-from data_scripts.wikipedia_bios import WikipediaBios, prepare
+from data_scripts.wikipedia_bios import WikipediaBios
 
 SENTINEL = "⁇"
 

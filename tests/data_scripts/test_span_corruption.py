@@ -108,9 +108,9 @@ def test_order_and_the_global_generator_change_nothing(form):
 @pytest.mark.parametrize("form", OPTIONS)
 @pytest.mark.parametrize("key", [(1, 0, 0), (0, 1, 0), (0, 0, 1)], ids=["seed", "epoch", "example"])
 def test_every_part_of_the_key_counts(form, key):
-    texts = [WORDY.replace("word", f"w{number}") for number in range(20)]
-    plain = [corrupt(text, 0, 0, 0, OPTIONS[form], S) for text in texts]
-    other = [corrupt(text, *key, OPTIONS[form], S) for text in texts]
+    seed, epoch, step = key
+    plain = [corrupt(WORDY, 0, 0, 2 * index, OPTIONS[form], S) for index in range(20)]
+    other = [corrupt(WORDY, seed, epoch, 2 * index + step, OPTIONS[form], S) for index in range(20)]
     assert sum(one == another for one, another in zip(plain, other, strict=True)) <= 1
 
 
@@ -246,7 +246,7 @@ def test_salient_phrases_are_capitalised_and_say_more_than_the_title():
 
 
 def test_salient_phrases_begin_with_a_capital_letter():
-    body = "The French émigré met Łukasz at the école ."
+    body = "Once the French émigré met Łukasz at the école ."
     assert [body[start:end] for start, end in salient_phrases("Ada", body)] == ["French", "Łukasz"]
 
 

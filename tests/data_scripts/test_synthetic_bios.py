@@ -35,7 +35,7 @@ def test_another_seed_or_size_invents_others(bios, people, seed):
 
 
 @pytest.mark.parametrize(
-    ("people", "train", "validation", "test"), [(8, 4, 3, 1), (40, 20, 15, 5), (41, 20, 16, 5), (200, 100, 75, 25)]
+    ("people", "train", "validation", "test"), [(20, 10, 8, 2), (40, 20, 15, 5), (41, 20, 16, 5), (200, 100, 75, 25)]
 )
 def test_questions_are_shared_out_in_full(people, train, validation, test):
     bios = invent(people)
@@ -85,7 +85,7 @@ def test_one_place_is_clearly_the_most_popular():
     assert 0.05 < max(map(places.count, places)) / len(places) < 0.25
 
 
-@pytest.mark.parametrize(("people", "seed"), [(8, 3), (40, 0), (200, 0), (200, 5), (800, 0)])
+@pytest.mark.parametrize(("people", "seed"), [(20, 3), (40, 0), (200, 0), (200, 5), (800, 0)])
 def test_the_declared_ceiling_is_the_measured_one(people, seed):
     bios = invent(people, seed)
     assert bios.ceiling == ceiling(bios.documents, bios.validation)
