@@ -339,3 +339,16 @@ def test_accelerate_launch_runs_the_same_program(run, recipe, data, tmp_path):
     name = "pretrain/model.safetensors"
     assert (tmp_path / "r" / name).is_file()
     assert RunFolder(tmp_path / "r").training_record("pretrain")["steps"] == 6
+
+
+def test_two_processes_learn_what_one_does(run, recipe, data, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    sets = ["--set", f"data.path={data}", "--set", f"output={tmp_path / 'r'}"]
+    command = [*launch, str(ROOT / "train.py"), "pretrain", "--config", str(recipe), *sets]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, env=environment)
+    assert result.returncode == 0, result.stderr
+    one, two = (RunFolder(folder).training_record("pretrain") for folder in (run, tmp_path / "r"))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert two["tokens"] == one["tokens"]
+    assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)

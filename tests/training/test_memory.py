@@ -1,0 +1,37 @@
+"""Keeping freed memory in the process."""
+
+import subprocess
+import sys
+
+import pytest
+
+from training import memory
+
+SCRIPT = """
+import resource, torch
+from training.memory import keep_freed_memory
+if {keep}:
+    assert keep_freed_memory()
+def work():
+    for _ in range(20):
+        (torch.zeros(4_000_000) + 1).sum()
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(keep: bool) -> int:
+    command = [sys.executable, "-c", SCRIPT.format(keep=keep)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_a_steps_memory_is_not_asked_of_the_kernel_again():
+    assert page_faults(keep=True) < 0.1 * page_faults(keep=False)
+
+
+def test_elsewhere_nothing_is_done(monkeypatch):
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    assert memory.keep_freed_memory() is False
