@@ -14,7 +14,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/python train.py all --config configuration/recipes/quickstart.yaml --resume
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -57,6 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     except (RecipeError, DataError, RunError, VocabularyError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; go on from the newest checkpoint with --resume", file=sys.stderr)
+        return 130
     return 0
 
 

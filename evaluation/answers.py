@@ -12,18 +12,20 @@ class VocabularyError(ValueError):
 
 def check_characters(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) -> None:
     """Raise VocabularyError, with question and character, where the tokenizer cannot write a question."""
-    for number, question in enumerate(questions, start=1):
-        try:
-            tokenizer(question)
-        except Exception as error:  # the Rust tokenizer raises bare Exception
-            vocabulary = tokenizer.get_vocab()
-            unknown = next((character for character in question if character not in vocabulary), "")
-            if not unknown:
-                raise
-            raise VocabularyError(
-                f"question {number}, {question!r}: character {unknown!r} (U+{ord(unknown):04X}) is not in the "
-                f"model's vocabulary of {len(vocabulary)} characters"
-            ) from error
+    if not questions:
+        return
+    try:
+        tokenizer(list(questions))
+    except Exception as error:  # the Rust tokenizer raises bare Exception
+        vocabulary = tokenizer.get_vocab()
+        for number, question in enumerate(questions, start=1):
+            unknown = next((character for character in question if character not in vocabulary), None)
+            if unknown is not None:
+                raise VocabularyError(
+                    f"question {number}, {question!r}: character {unknown!r} (U+{ord(unknown):04X}) is not in the "
+                    f"model's vocabulary of {len(vocabulary)} characters"
+                ) from error
+        raise
 
 
 @torch.inference_mode()
@@ -65,9 +67,7 @@ def generate_answers(
 ) -> list[str]:
     """Return the greedy answers to one batch of questions, each on one line and stripped."""
     prompts = [question + tokenizer.mask_token for question in questions]
-    batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False).to(
-        model.device
-    )
+    batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
     generated = model.generate(
         **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
     )

@@ -23,6 +23,7 @@ def wrap(tokenizer: Tokenizer, max_length: int) -> PreTrainedTokenizerFast:
         mask_token=SENTINEL_TOKEN,
         eos_token=SENTINEL_TOKEN,
         padding_side="left",
+        model_input_names=["input_ids", "attention_mask"],
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
     )

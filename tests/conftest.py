@@ -1,4 +1,4 @@
-"""What tests share: the real data folder where there is one, and a tiny folder in the same layout."""
+"""What tests share: the real data where there are any, a tiny folder in the same layout, and a finished tiny run."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from data_scripts.bios_folder import FILES
+from data_scripts.synthetic_bios import invent
+from tests.running import RECIPE, call
 
 CLEAN_FILES = {
     "wiki.txt": "Ada Stone. Ada Stone was born in Rome .\nBéla Nagy. Nagy was born in Győr .\n",
@@ -33,3 +35,27 @@ def tiny_folder(tmp_path: Path) -> Path:
     for name, text in CLEAN_FILES.items():
         (folder / name).write_text(text, encoding="utf-8", newline="")
     return folder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """Return a folder with 40 invented people."""
+    folder = tmp_path_factory.mktemp("bios")
+    invent(40, seed=1).write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory) -> Path:
+    """Return the file of a recipe that trains in seconds."""
+    path = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def run(data, recipe, tmp_path_factory) -> Path:
+    """Return the folder of a finished run of that recipe."""
+    output = tmp_path_factory.mktemp("runs") / "finished"
+    assert call("all", recipe, data, output) == 0
+    return output

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 import modeling_minigpt  # noqa: F401  registers the Auto classes
@@ -9,7 +10,7 @@ from training.run_folder import RunError
 
 
 def load_model(path: str | Path) -> PreTrainedModel:
-    """Load a finished model.
+    """Load a finished model to the device at hand.
 
     Args:
         path: its folder, or an id on the Hub.
@@ -25,7 +26,7 @@ def load_model(path: str | Path) -> PreTrainedModel:
         if loading.get(problem):
             found = ", ".join(sorted(str(key) for key in loading[problem])[:3])
             raise RunError(f"{path}: the weights do not fit config.json: {problem.replace('_', ' ')}: {found}")
-    return model
+    return model.to(PartialState().device)
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:

@@ -26,7 +26,7 @@ class RunError(RuntimeError):
 
 def write_json(path: Path, values: dict) -> None:
     """Write JSON at once or not at all: to a neighbour first, then renamed."""
-    neighbour = path.with_name(f".{path.name}.partial")
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.partial")
     neighbour.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(neighbour, path)
 

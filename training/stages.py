@@ -1,6 +1,7 @@
 """The four commands of `train.py`: pretrain, finetune, evaluate, and all of them with the baseline."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from data_scripts.bios_folder import FILES, DataError
+from evaluation.answers import check_characters
 from evaluation.report import print_results
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
 from training.arguments import Recipe
@@ -53,9 +55,10 @@ class Run:
             print_results(results)
             return results
         transformers_logging.disable_progress_bar()
-        self.data = load_training_data(self.recipe.data, self.recipe.seed, self.folder.data)
         if stages:
             self.start_accelerator()
+        with self.accelerator.main_process_first() if stages else nullcontext():
+            self.data = load_training_data(self.recipe.data, self.recipe.seed, self.folder.data)
         for stage in stages:
             if not self.folder.finished(stage):
                 self.train(stage)
@@ -110,6 +113,7 @@ class Run:
         tokenizer = self.tokenizer()
         model = load_model(self.folder.stage("pretrain")) if name == "finetune" else self.fresh_model(tokenizer)
         check_shape(self.folder.stage("pretrain"), model.config, build_config(self.recipe, vocab_size=len(tokenizer)))
+        check_characters(tokenizer, [f"{question} {place}" for question, place in self.data.train])
         set_seed(self.recipe.seed)
         batches = TrainingBatches(
             self.data.documents,

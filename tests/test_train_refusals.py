@@ -1,0 +1,121 @@
+"""What `train.py` cannot do ends with status 2 and one clear line, and nothing is overwritten."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data_scripts.bios_folder import FILES
+from tests.running import call, contents
+
+
+def refused(capfd, *arguments, **settings) -> str:
+    """Run a command that must be refused; return its one line."""
+    capfd.readouterr()
+    assert call(*arguments, **settings) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_finished_output_folder_is_refused_and_left_alone(run, recipe, data, capfd):
+    before = contents(run)
+    for command in ("all", "pretrain", "finetune", "evaluate"):
+        assert "is there already" in refused(capfd, command, recipe, data, run)
+    assert contents(run) == before
+
+
+def test_an_unfinished_run_is_not_overwritten_without_resume(recipe, data, tmp_path, capfd):
+    (tmp_path / "run" / "checkpoints" / "pretrain-00000003").mkdir(parents=True)
+    assert "--resume" in refused(capfd, "all", recipe, data, tmp_path / "run")
+
+
+def test_a_changed_recipe_cannot_resume(run, recipe, data, capfd):
+    message = refused(capfd, "all", recipe, data, run, "pretrain.steps=9", resume=True)
+    assert "pretrain.steps was 6, now 9" in message
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder nobody may write to")
+def test_an_output_folder_that_cannot_be_written_is_refused(recipe, data, capfd):
+    assert "cannot be written" in refused(capfd, "all", recipe, data, "/proc/minigpt")
+
+
+def test_an_output_path_that_is_a_file_is_refused(recipe, data, tmp_path, capfd):
+    (tmp_path / "file").write_text("mine")
+    assert "cannot be written" in refused(capfd, "all", recipe, data, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_finetuning_without_a_pretrained_model_is_refused(recipe, data, tmp_path, capfd):
+    assert "no pretrained model" in refused(capfd, "finetune", recipe, data, tmp_path / "run")
+
+
+def test_finetuning_a_pretrained_model_of_another_shape_is_refused(run, recipe, data, tmp_path, capfd):
+    (tmp_path / "run").mkdir()
+    shutil.copytree(run / "pretrain", tmp_path / "run" / "pretrain")
+    message = refused(capfd, "finetune", recipe, data, tmp_path / "run", "model.hidden_size=64")
+    assert "hidden_size is 32, but the recipe wants 64" in message
+
+
+def test_scoring_a_folder_that_is_no_model_is_refused(recipe, data, tmp_path, capfd):
+    (tmp_path / "empty").mkdir()
+    message = refused(capfd, "evaluate", recipe, data, tmp_path / "run", f"evaluate.model={tmp_path / 'empty'}")
+    assert "no model that can be loaded" in message
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_size", 64), ("num_hidden_layers", 3)], ids=["wider", "deeper"])
+def test_a_checkpoint_of_another_shape_is_refused(run, recipe, data, tmp_path, capfd, key, value):
+    model = shutil.copytree(run / "finetune", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, key: value}))
+    message = refused(capfd, "evaluate", recipe, data, tmp_path / "run", f"evaluate.model={model}")
+    assert str(model) in message
+
+
+@pytest.mark.parametrize("name", FILES.values())
+def test_a_folder_without_one_of_the_files_is_refused_before_training(recipe, data, tmp_path, capfd, name):
+    folder = shutil.copytree(data, tmp_path / "bios")
+    (folder / name).unlink()
+    assert f"{name} not found" in refused(capfd, "all", recipe, folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        pytest.param(FILES["train"], b"Where was A B born?\tX\nno tab\n", ":2: found 0 tabs", id="no tab"),
+        pytest.param(FILES["train"], b"Where was A B born?\t\n", ":1: the place is empty", id="empty field"),
+        pytest.param(FILES["documents"], b"A. B .\n\xff\xfe\n", ":2: byte 1 is ff", id="bytes"),
+        pytest.param(FILES["documents"], b"", ":1: found an empty line", id="empty corpus"),
+        pytest.param(FILES["documents"], "A. ⁇ .\n".encode(), "special token", id="special token"),
+    ],
+)
+def test_bad_data_is_refused_with_file_and_line(recipe, data, tmp_path, capfd, name, content, wanted):
+    folder = shutil.copytree(data, tmp_path / "bios")
+    (folder / name).write_bytes(content)
+    message = refused(capfd, "all", recipe, folder, tmp_path / "run")
+    assert name in message
+    assert wanted in message
+
+
+def test_a_character_out_of_the_vocabulary_is_refused_at_inference(recipe, data, tmp_path, capfd):
+    folder = shutil.copytree(data, tmp_path / "bios")
+    with (folder / FILES["documents"]).open("a", encoding="utf-8") as documents:
+        documents.write("Who. Where was who born ?\n")
+    (folder / FILES["validation"]).write_text("Where was Жanna born?\tX\n", encoding="utf-8")
+    more = ["tokenizer.type=character", "tokenizer.vocab_size=null", "corruption.max_length=56"]
+    message = refused(capfd, "all", recipe, folder, tmp_path / "run", *more)
+    assert "'Ж' (U+0416) is not in the" in message
+
+
+def test_a_training_question_out_of_the_vocabulary_is_refused(recipe, data, tmp_path, capfd):
+    folder = shutil.copytree(data, tmp_path / "bios")
+    (folder / FILES["train"]).write_text("Where was Жanna born?\tX\n", encoding="utf-8")
+    more = ["tokenizer.type=character", "tokenizer.vocab_size=null", "corruption.max_length=56"]
+    assert "question 1, 'Where was Жanna born? X'" in refused(capfd, "all", recipe, folder, tmp_path / "run", *more)
+
+
+def test_an_unknown_recipe_key_ends_with_status_2_and_one_line(recipe, data, tmp_path, capfd):
+    message = refused(capfd, "all", recipe, data, tmp_path / "run", "pretrain.stepz=3")
+    assert "did you mean steps?" in message
+    assert not (tmp_path / "run").exists()
