@@ -130,7 +130,7 @@ class EvaluateArguments:
 class RunArguments:
     """What a run needs besides its stages."""
 
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU that has it
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 on a GPU that has it
     checkpoint_minutes: float = 5.0  # between checkpoints; one is written at the end of a stage too
     keep_checkpoints: int = 2  # the newest so many
     log_steps: int = 10  # between points in the logs

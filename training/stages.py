@@ -111,8 +111,10 @@ class Run:
         """Train one stage and leave its model in the run's folder."""
         stage, accelerator = getattr(self.recipe, name), self.accelerator
         tokenizer = self.tokenizer()
-        model = load_model(self.folder.stage("pretrain")) if name == "finetune" else self.fresh_model(tokenizer)
-        check_shape(self.folder.stage("pretrain"), model.config, build_config(self.recipe, vocab_size=len(tokenizer)))
+        model = self.fresh_model(tokenizer)
+        if name == "finetune":
+            wanted, model = model.config, load_model(self.folder.stage("pretrain"))
+            check_shape(self.folder.stage("pretrain"), model.config, wanted)
         check_characters(tokenizer, [f"{question} {place}" for question, place in self.data.train])
         set_seed(self.recipe.seed)
         batches = TrainingBatches(
@@ -143,7 +145,7 @@ class Run:
 def check_shape(path: Path, found: MiniGPTConfig, wanted: MiniGPTConfig) -> None:
     """Raise RunError, with the field, where a pretrained model is not the one that the recipe describes."""
     for name in MiniGPTConfig.__annotations__:
-        if not name.endswith("_token_id") and getattr(found, name) != getattr(wanted, name):
+        if getattr(found, name) != getattr(wanted, name):
             raise RunError(f"{path}: {name} is {getattr(found, name)}, but the recipe wants {getattr(wanted, name)}")
 
 

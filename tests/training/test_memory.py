@@ -14,7 +14,7 @@ if {keep}:
     assert keep_freed_memory()
 def work():
     for _ in range(20):
-        (torch.zeros(4_000_000) + 1).sum()
+        (torch.zeros(12_000_000) + 1).sum()
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 work()
