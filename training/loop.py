@@ -57,6 +57,56 @@ def set_learning_rates(optimizers, factor: float) -> None:
             group["lr"] = group["peak_lr"] * factor
 
 
+class Meter:
+    """Loss and speed between log lines: on the progress bar, in the trackers and in the stage's `Progress`."""
+
+    def __init__(self, name: str, progress: Progress, total: int, accelerator: Accelerator):
+        self.name, self.progress, self.accelerator = name, progress, accelerator
+        self.bar = tqdm(
+            total=total,
+            initial=progress.step,
+            desc=name,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5,
+            disable=not accelerator.is_main_process,
+        )
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new stretch."""
+        self.since, self.first_step, self.first_token = time.monotonic(), self.progress.step, self.progress.tokens
+        self.losses = torch.zeros((), device=self.accelerator.device)
+
+    def add(self, loss: torch.Tensor, tokens: int) -> None:
+        """Count one step: its loss on this process, not yet fetched from the device, and its target tokens."""
+        self.losses += loss
+        self.progress.step += 1
+        self.progress.tokens += tokens
+        self.bar.update()
+
+    def log(self, learning_rate_factor: float) -> None:
+        """Close a stretch: show, record and track its mean loss and its speed.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        progress, seconds = self.progress, time.monotonic() - self.since
+        progress.loss = self.accelerator.reduce(self.losses, "sum").item() / (progress.step - self.first_step)
+        progress.minutes += seconds / 60
+        progress.history.append([progress.step, progress.loss])
+        speed = (progress.tokens - self.first_token) / seconds
+        self.bar.set_postfix_str(f"loss {progress.loss:.3f}, {speed:,.0f} tokens/s")
+        values = {"loss": progress.loss, "tokens_per_second": speed, "learning_rate_factor": learning_rate_factor}
+        self.accelerator.log({f"{self.name}/{key}": value for key, value in values.items()}, step=progress.step)
+        if not math.isfinite(progress.loss):
+            self.bar.close()
+            raise FloatingPointError(
+                f"{self.name}: the loss is {progress.loss} at step {progress.step}; lower the learning rate"
+            )
+        self.restart()
+
+
 def train_stage(
     name: str,
     model: torch.nn.Module,
@@ -81,45 +131,26 @@ def train_stage(
     """
     accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
     prepared, *optimizers = accelerator.prepare(model, *build_optimizers(model, stage))
-    progress = load_newest(accelerator, checkpoints, name)
     prepared.train()
-    first = progress.step
-    loader = torch.utils.data.DataLoader(
-        batches, batch_size=None, sampler=range(first, len(batches)), generator=torch.Generator()
-    )
-    bar = tqdm(
-        total=len(batches), initial=first, desc=name, unit="step", dynamic_ncols=True,
-        disable=not accelerator.is_main_process,
-    )  # fmt: skip
-    last_save = mark = time.monotonic()
-    losses, tokens_at_mark = torch.zeros((), device=accelerator.device), progress.tokens
-    steps_at_mark = first
-    for step, batch in enumerate(loader, start=first):
-        factor = learning_rate_factor(step, len(batches), stage)
+    progress = load_newest(accelerator, checkpoints, name)
+    total, last_save = len(batches), time.monotonic()
+    meter = Meter(name, progress, total, accelerator)
+    # With a generator of its own, the loader draws nothing from the global one, which dropout goes on with.
+    remaining = range(progress.step, total)
+    loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=remaining, generator=torch.Generator())
+    for step, batch in zip(remaining, loader, strict=True):
+        factor = learning_rate_factor(step, total, stage)
         set_learning_rates(optimizers, factor)
-        losses += optimizer_step(prepared, optimizers, batch, accelerator, stage.gradient_clipping)
-        progress.step, progress.tokens = step + 1, progress.tokens + count_targets(batch["labels"])
-        bar.update()
-        last_step = progress.step == len(batches)
+        loss = optimizer_step(prepared, optimizers, batch, accelerator, stage.gradient_clipping)
+        meter.add(loss, count_targets(batch["labels"]))
+        last_step = progress.step == total
         if progress.step % run.log_steps == 0 or last_step:
-            now = time.monotonic()
-            progress.loss = accelerator.reduce(losses, "sum").item() / (progress.step - steps_at_mark)
-            speed = (progress.tokens - tokens_at_mark) / (now - mark)
-            progress.minutes += (now - mark) / 60
-            progress.history.append([progress.step, progress.loss])
-            bar.set_postfix_str(f"loss {progress.loss:.3f}, {speed:,.0f} tokens/s")
-            values = {"loss": progress.loss, "tokens_per_second": speed, "learning_rate_factor": factor}
-            accelerator.log({f"{name}/{key}": value for key, value in values.items()}, step=progress.step)
-            if not math.isfinite(progress.loss):
-                raise FloatingPointError(
-                    f"{name}: the loss is {progress.loss} at step {progress.step}; lower the learning rate"
-                )
-            losses, mark, tokens_at_mark, steps_at_mark = torch.zeros_like(losses), now, progress.tokens, progress.step
-            due = now - last_save > 60 * run.checkpoint_minutes
+            meter.log(factor)
+            due = time.monotonic() - last_save > 60 * run.checkpoint_minutes
             if last_step or flag_from_main(accelerator, due):
                 save_checkpoint(accelerator, checkpoints, name, progress, run.keep_checkpoints)
-                last_save = mark = time.monotonic()
-    bar.close()
+                last_save = time.monotonic()
+    meter.bar.close()
     accelerator.free_memory()
     return accelerator.unwrap_model(prepared), progress
 
