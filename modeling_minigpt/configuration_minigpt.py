@@ -8,7 +8,9 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
-ATTENTION_TYPES = ("vanilla",)
+ATTENTION_TYPES = ("vanilla", "linformer", "bigbird", "window", "performer")
+SLOT_TYPES = ("positional", "content")
+RANDOM_TYPES = ("rows", "reservoir")
 POSITION_TYPES = ("rotary", "learned")
 NORM_TYPES = ("rmsnorm", "layernorm")
 
@@ -31,7 +33,7 @@ class MiniGPTConfig(PreTrainedConfig):
         num_attention_heads: heads of each attention.
         intermediate_size: width of the MLP; `4 * hidden_size` when None.
         max_position_embeddings: training context in tokens; a hard limit with learned positions only.
-        attention_type: the attention variant, one of `ATTENTION_TYPES`.
+        attention_type: the attention variant, one of `ATTENTION_TYPES`, or a list of them, one a layer.
         position_embedding_type: "rotary" (Su et al. 2021, arXiv 2104.09864) or "learned" (added to the embeddings).
         rope_parameters: the library's rotary settings, `{"rope_type": "default", "rope_theta": 10000.0}` when None.
         norm_type: "rmsnorm" (Zhang and Sennrich 2019) or "layernorm".
@@ -43,6 +45,23 @@ class MiniGPTConfig(PreTrainedConfig):
         initializer_range: standard deviation of normally initialised weights.
         zero_init_residual: start `o_proj` and `down_proj` at zero, so that every block starts as the identity.
         tie_word_embeddings: share the embedding matrix with the head.
+        linformer_segment: tokens of a segment; a query sees its own and the one before exactly, the rest in slots.
+        linformer_slots: learned mixtures of all earlier tokens, a head.
+        linformer_slot_type: what a token's slot weights depend on, "positional" (its place in its segment, as in the
+            Linformer, Wang et al. 2020) or "content" (its hidden state; Peng et al. 2021, arXiv 2110.02488).
+        bigbird_block: tokens of a block (Zaheer et al. 2020); FlexAttention kernels want a multiple of 16.
+        bigbird_global, bigbird_window, bigbird_random: key blocks a query block sees: the first ones, the last ones
+            (its own included, so at least 1), and random ones in between.
+        bigbird_random_type: "rows" draws each block's random blocks on its own, as in the paper, and must remember
+            every key to decode; "reservoir" draws each as uniformly, but from the last row's blocks and the newest,
+            and decodes in constant memory.
+        bigbird_seed: with layer, head and block number the only source of random blocks.
+        window_size: tokens a query of a window layer sees, itself included.
+        window_sinks: first tokens of the text that it sees as well (Xiao et al. 2024, arXiv 2309.17453).
+        window_block: tokens computed together; changes speed, not the function.
+        performer_features: random features of a head (Choromanski et al. 2021); the error falls as 1/sqrt of it.
+        performer_seed: what the features are drawn from; they are saved with the weights.
+        performer_chunk: tokens computed together; changes speed, not the function.
 
     Raises:
         StrictDataclassError: sizes that contradict each other or unknown names, with the values in the message.
@@ -57,7 +76,7 @@ class MiniGPTConfig(PreTrainedConfig):
     num_attention_heads: int = 8
     intermediate_size: int | None = None
     max_position_embeddings: int = 128
-    attention_type: str = "vanilla"
+    attention_type: str | list[str] = "vanilla"
     position_embedding_type: str = "rotary"
     rope_parameters: dict | None = None
     norm_type: str = "rmsnorm"
@@ -72,6 +91,21 @@ class MiniGPTConfig(PreTrainedConfig):
     zero_init_residual: bool = True
     use_cache: bool = True
     tie_word_embeddings: bool = False
+    linformer_segment: int = 32
+    linformer_slots: int = 16
+    linformer_slot_type: str = "positional"
+    bigbird_block: int = 16
+    bigbird_global: int = 1
+    bigbird_window: int = 3
+    bigbird_random: int = 1
+    bigbird_random_type: str = "rows"
+    bigbird_seed: int = 0
+    window_size: int = 64
+    window_sinks: int = 4
+    window_block: int = 32
+    performer_features: int = 64
+    performer_seed: int = 0
+    performer_chunk: int = 64
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
@@ -86,6 +120,18 @@ class MiniGPTConfig(PreTrainedConfig):
     def head_dim(self) -> int:
         """Width of one head, D."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def layer_attention_types(self) -> list[str]:
+        """The attention variant of each layer."""
+        if isinstance(self.attention_type, str):
+            return [self.attention_type] * self.num_hidden_layers
+        return list(self.attention_type)
+
+    @property
+    def is_vanilla(self) -> bool:
+        """Whether every layer has full attention."""
+        return set(self.layer_attention_types) == {"vanilla"}
 
     def validate_architecture(self):
         """Refuse sizes that contradict each other; part of the strict validation, so it runs at construction."""
@@ -107,9 +153,10 @@ class MiniGPTConfig(PreTrainedConfig):
         if self.position_embedding_type == "rotary" and self.head_dim % 2:
             raise ValueError(f"rotary positions need an even head width, found {self.head_dim}")
         for name, allowed in (
-            ("attention_type", ATTENTION_TYPES),
             ("position_embedding_type", POSITION_TYPES),
             ("norm_type", NORM_TYPES),
+            ("linformer_slot_type", SLOT_TYPES),
+            ("bigbird_random_type", RANDOM_TYPES),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, found {getattr(self, name)!r}")
@@ -123,8 +170,29 @@ class MiniGPTConfig(PreTrainedConfig):
             raise ValueError(f"hidden_act must be one of {', '.join(sorted(ACT2FN))}, found {self.hidden_act!r}")
         if self.rope_parameters["rope_type"] != "default":
             raise ValueError(f"rope_type must be default, found {self.rope_parameters['rope_type']!r}")
+        self.validate_attention()
 
     def validate_rope(self):
         """Leave rotary settings unchecked where nothing is rotated; the library would refuse odd head widths."""
         if self.position_embedding_type == "rotary":
             super().validate_rope()
+
+    def validate_attention(self):
+        """Refuse attention variants that do not exist, do not fit the layers or have impossible sizes."""
+        variants = self.layer_attention_types
+        if len(variants) != self.num_hidden_layers:
+            raise ValueError(
+                f"attention_type names {len(variants)} layers, but num_hidden_layers is {self.num_hidden_layers}"
+            )
+        for variant in variants:
+            if variant not in ATTENTION_TYPES:
+                raise ValueError(f"attention_type must be one of {', '.join(ATTENTION_TYPES)}, found {variant!r}")
+        least = {
+            1: "linformer_segment linformer_slots bigbird_block bigbird_window window_size window_block "
+            "performer_features performer_chunk",
+            0: "bigbird_global bigbird_random bigbird_seed window_sinks performer_seed",
+        }
+        for minimum, names in least.items():
+            for name in names.split():
+                if getattr(self, name) < minimum:
+                    raise ValueError(f"{name} must be at least {minimum}, found {getattr(self, name)}")

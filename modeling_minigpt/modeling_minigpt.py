@@ -6,7 +6,7 @@ The architecture is minGPT's (Karpathy 2020, after Radford et al. 2019); the con
 
 import torch
 from torch import nn
-from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_causal_mask
@@ -17,8 +17,12 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention_minigpt import ATTENTION_CLASSES, MiniGPTRotaryEmbedding, VanillaAttention
+from .attention_base_minigpt import Content, MiniGPTRotaryEmbedding, SelfAttention
+from .attention_minigpt import ATTENTION_CLASSES
+from .cache_minigpt import check_cache, find_content, make_cache, refuse_packed
 from .configuration_minigpt import MiniGPTConfig
+from .linformer_attention_minigpt import LinformerAttention
+from .performer_attention_minigpt import PerformerAttention
 
 NORM_CLASSES = {"rmsnorm": nn.RMSNorm, "layernorm": nn.LayerNorm}
 
@@ -44,7 +48,7 @@ class MiniGPTBlock(GradientCheckpointingLayer):
         super().__init__()
         norm = NORM_CLASSES[config.norm_type]
         self.input_layernorm = norm(config.hidden_size, eps=config.norm_eps)
-        self.self_attn = ATTENTION_CLASSES[config.attention_type](config, layer_idx)
+        self.self_attn = ATTENTION_CLASSES[config.layer_attention_types[layer_idx]](config, layer_idx)
         self.post_attention_layernorm = norm(config.hidden_size, eps=config.norm_eps)
         self.mlp = MiniGPTMLP(config)
         self.dropout = nn.Dropout(config.residual_dropout)
@@ -69,7 +73,7 @@ class MiniGPTPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _can_record_outputs = {"hidden_states": MiniGPTBlock, "attentions": VanillaAttention}
+    _can_record_outputs = {"hidden_states": MiniGPTBlock, "attentions": SelfAttention}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -82,6 +86,10 @@ class MiniGPTPreTrainedModel(PreTrainedModel):
             init.copy_(module.inv_freq, module.compute_inv_freq())
         elif getattr(module, "starts_at_zero", False):
             init.zeros_(module.weight)
+        elif isinstance(module, PerformerAttention):
+            init.copy_(module.features, module.draw_features())
+        elif isinstance(module, LinformerAttention) and module.slot_logits is not None:
+            init.normal_(module.slot_logits)  # wide, so that the slots start out different
 
 
 class MiniGPTModel(MiniGPTPreTrainedModel):
@@ -117,6 +125,28 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         if last >= limit:
             raise ValueError(f"learned positions end at {limit} tokens, found position {last} (the first is 0)")
 
+    def layer_masks(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        past_key_values: Cache | None,
+    ) -> list[torch.Tensor | Content | None]:
+        """Return each layer's mask: the library's for full attention, a `Content` for the linear-time variants."""
+        variants, content, causal_mask = self.config.layer_attention_types, None, None
+        if not self.config.is_vanilla:
+            refuse_packed(position_ids, attention_mask, past_key_values)
+            content = find_content(attention_mask, past_key_values, *inputs_embeds.shape[:2])
+        if "vanilla" in variants:  # the others would not read its T² entries
+            causal_mask = create_causal_mask(
+                config=self.config,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                position_ids=position_ids,
+            )
+        return [causal_mask if variant == "vanilla" else content for variant in variants]
+
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -140,21 +170,20 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
             past_key_values: the cache of earlier calls; a fresh one is made when `use_cache`.
 
         Raises:
-            ValueError: not exactly one input, or learned positions asked for more than `max_position_embeddings`.
+            ValueError: not exactly one input; learned positions asked for more than `max_position_embeddings`; a cache
+                made for another model or batch; with a linear-time variant, packed examples, a mask that is not
+                (B, past + T), or one that contradicts the cache.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        causal_mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,  # a cache made below is empty: it would only hide packed examples
-            position_ids=position_ids,
-        )
+        if past_key_values is not None:
+            check_cache(past_key_values, self.config, inputs_embeds.shape[0])
+        # Before a cache is made below, which is empty and would only hide packed examples.
+        masks = self.layer_masks(inputs_embeds, attention_mask, position_ids, past_key_values)
         if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+            past_key_values = make_cache(self.config)
         if position_ids is None:
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = self.positions(inputs_embeds.shape[1], seen, attention_mask, inputs_embeds.device)
@@ -164,10 +193,10 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
 
         hidden_states = self.dropout(inputs_embeds)  # (B, T, C)
         rotation = self.rotary_emb(hidden_states, position_ids) if self.rotary_emb is not None else None
-        for layer in self.layers:
+        for layer, mask in zip(self.layers, masks, strict=True):
             hidden_states = layer(
                 hidden_states,
-                attention_mask=causal_mask,
+                attention_mask=mask,
                 position_embeddings=rotation,
                 past_key_values=past_key_values,
                 **kwargs,
@@ -185,6 +214,17 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         self.model = MiniGPTModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        """Give `generate` the cache its linear-time layers need; the library would hand them a `DynamicCache`."""
+        made_here = model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False
+        if made_here and not self.config.is_vanilla:
+            kind = generation_config.cache_implementation
+            if kind not in (None, "dynamic"):
+                raise ValueError(f"attention_type {self.config.attention_type!r} has its own cache, found {kind!r}")
+            model_kwargs["past_key_values"] = make_cache(self.config)
+            return
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
 
     @can_return_tuple
     def forward(

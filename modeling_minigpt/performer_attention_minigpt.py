@@ -1,0 +1,140 @@
+"""Causal Performer: softmax attention through positive random features (FAVOR+), in O(T).
+
+Choromanski et al. 2021 (arXiv 2009.14794): exp(q·k) is the mean over w ~ N(0, I) of phi_w(q) phi_w(k) with
+phi_w(x) = exp(w·x - |x|²/2) (lemma 1), and orthogonal w have less variance (section 2.4). Numerators and denominators
+are then running sums over keys. Unlike trigonometric features, positive ones keep small weights small and above zero.
+"""
+
+import torch
+from torch import nn
+
+from .attention_base_minigpt import LinearTimeAttention
+from .configuration_minigpt import MiniGPTConfig
+
+
+def draw_features(heads: int, features: int, dim: int, seed: int, orthogonal: bool = True) -> torch.Tensor:
+    """Draw w (H, m, D), each row N(0, I); orthogonal ones are orthogonal within every D rows.
+
+    The draw depends on `seed` only, not on any global generator.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    blocks = -(-features // dim)
+    rows = torch.randn(heads, blocks, dim, dim, generator=generator, device="cpu", dtype=torch.float64)
+    if orthogonal:
+        lengths = torch.randn(heads, blocks, dim, dim, generator=generator, device="cpu", dtype=torch.float64)
+        directions, upper = torch.linalg.qr(rows)
+        directions = directions * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]  # makes Q uniform (Haar)
+        rows = directions.mT * lengths.norm(dim=-1, keepdim=True)  # rows as long as a normal vector's
+    return rows.flatten(1, 2)[:, :features].float()  # (H, m, D)
+
+
+def log_features(states: torch.Tensor, features: torch.Tensor, norms: bool) -> torch.Tensor:
+    """Return log phi (B, H, T, m) of states (B, H, T, D) with w (H, m, D), so that phi(q)·phi(k) ≈ m exp(q·k/√D).
+
+    A query's norm scales its numerator and its denominator alike, so it may be left out.
+    """
+    dtype = torch.promote_types(states.dtype, torch.float32)
+    states = states.to(dtype) * states.shape[-1] ** -0.25
+    logs = states @ features.to(dtype).mT
+    return logs - states.square().sum(-1, keepdim=True) / 2 if norms else logs
+
+
+def performer_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    features: torch.Tensor,
+    chunk: int,
+    sums: torch.Tensor | None = None,
+    peak: torch.Tensor | None = None,
+    added: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Attend causally by running sums, in chunks.
+
+    Key features are held relative to their running maximum M_t, a number per head that knows no future key: keys
+    enter at exp(log phi - M_j) <= 1 and are read by query t at exp(M_j - M_t) <= 1. M cancels in the ratio, so it
+    carries no gradient; it only keeps sums from overflowing, and chunked, whole and token-by-token runs agree.
+
+    Args:
+        query, key, value: (B, H, T, D), any T.
+        features: w (H, m, D).
+        chunk: tokens handled at once; changes time and memory, O(T (chunk + m) D), not the function.
+        sums: running Σ phi(k) [v, 1] (B, H, m, D + 1) to start from, relative to `peak`.
+        peak: running maximum M (B, H) to start from.
+        added: real tokens of each row, (B,), the first ones; the others leave no trace in the sums.
+
+    Returns:
+        Mixed values (B, H, T, D), and `sums` and `peak` after the last token.
+    """
+    batch, heads, length, dim = query.shape
+    query, key = log_features(query, features, norms=False), log_features(key, features, norms=True)  # (B, H, T, m)
+    if added is not None:
+        padding = torch.arange(length, device=key.device) >= added[:, None]  # (B, T)
+        key = key.masked_fill(padding[:, None, :, None], float("-inf"))
+    lowest = torch.finfo(key.dtype).min / 2  # finite, so that no difference below is inf - inf
+    if sums is None:
+        sums = key.new_zeros(batch, heads, features.shape[1], dim + 1)
+        peak = key.new_full((batch, heads), lowest)
+    with torch.no_grad():
+        peaks = torch.cat((peak[:, :, None], key.amax(-1)), dim=2).cummax(dim=2).values  # (B, H, 1 + T)
+
+    count = -(-length // chunk)
+    tail = count * chunk - length
+    query = (query - query.amax(-1, keepdim=True).detach()).exp()
+    key = (key - peaks[:, :, 1:, None]).exp()
+    value = nn.functional.pad(value.to(key.dtype), (0, 1), value=1.0)  # (B, H, T, D + 1): the denominators ride along
+    query, key, value = (
+        nn.functional.pad(states, (0, 0, 0, tail)).unflatten(2, (count, chunk)) for states in (query, key, value)
+    )  # (B, H, n, chunk, ·)
+    ends = nn.functional.pad(peaks, (0, tail), mode="replicate")
+    now = ends[:, :, 1:].unflatten(2, (count, chunk))  # (B, H, n, chunk): M at each token
+    ends = ends[:, :, ::chunk]  # (B, H, n + 1): M before each chunk, and after the last
+
+    # Within a chunk: causal scores, each key faded from its own M_j to the query's M_t.
+    later = torch.ones(chunk, chunk, dtype=torch.bool, device=key.device).triu(1)
+    fade = (now[..., None, :] - now[..., None]).masked_fill(later, float("-inf")).exp()  # (B, H, n, chunk, chunk)
+    mixed = ((query @ key.mT) * fade) @ value  # (B, H, n, chunk, D + 1)
+
+    # Between chunks: the sums each chunk starts from.
+    writes = (key * (now - ends[:, :, 1:, None]).exp()[..., None]).mT @ value  # (B, H, n, m, D + 1)
+    fade = (ends[:, :, :-1] - ends[:, :, 1:]).exp()[..., None, None]  # (B, H, n, 1, 1)
+    starts = []
+    for index in range(count):
+        starts.append(sums)
+        sums = sums * fade[:, :, index] + writes[:, :, index]
+    fade = (ends[:, :, :-1, None] - now).exp()[..., None]  # (B, H, n, chunk, 1)
+    mixed = (mixed + (query * fade) @ torch.stack(starts, dim=2)).flatten(2, 3)[:, :, :length]  # (B, H, T, D + 1)
+    mixed = mixed[..., :-1] / mixed[..., -1:].clamp(min=1e-30)  # all weights underflown: zero, not NaN
+    return mixed, sums, peaks[:, :, -1]
+
+
+class PerformerAttention(LinearTimeAttention):
+    """Causal FAVOR+ attention: O(T m D) time, and a decoding state of H m (D + 1) + H numbers.
+
+    There are no attention weights to drop: `attention_dropout` drops a key's value from the numerator for all later
+    queries at once, which has the same mean.
+    """
+
+    def __init__(self, config: MiniGPTConfig, layer_idx: int):
+        super().__init__(config, layer_idx)
+        shape = (self.num_heads, config.performer_features, self.head_dim)
+        # Saved with the weights, which are trained for these very features and for no redrawn ones.
+        self.register_buffer("features", torch.empty(shape))
+
+    def draw_features(self) -> torch.Tensor:
+        """Return the layer's w (H, m, D); how `_init_weights` fills the buffer."""
+        heads, features, dim = self.features.shape
+        return draw_features(heads, features, dim, seed=self.config.performer_seed * 1_000_003 + self.layer_idx)
+
+    def attend(self, query, key, value, *, state=None, added=None):
+        """Mix the values: (B, H, T, D)."""
+        chunk = min(self.config.performer_chunk, query.shape[2])
+        kept = nn.functional.dropout(torch.ones_like(value[..., :1]), self.dropout) if self.dropout else 1.0
+        sums, peak = (None, None) if state is None else state.read()
+        with torch.autocast(query.device.type, enabled=False):  # exponents of features need float32's digits
+            mixed, sums, peak = performer_attention(
+                query, key, value * kept, self.features, chunk, sums=sums, peak=peak, added=added
+            )
+        if state is not None:
+            state.update(sums, peak, length=query.shape[2], added=added)
+        return mixed.to(value.dtype), None
