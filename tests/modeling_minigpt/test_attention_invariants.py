@@ -1,0 +1,380 @@
+"""What holds for a model of every attention variant: no leak, padding that changes nothing, reloads, refusals."""
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import DynamicCache
+
+from modeling_minigpt import MiniGPTForCausalLM
+from modeling_minigpt.attention_base_minigpt import Content
+from modeling_minigpt.attention_minigpt import VanillaAttention
+from modeling_minigpt.block_index_minigpt import BlockPattern, block_table, dense_mask
+from modeling_minigpt.linformer_attention_minigpt import linformer_attention
+from tests import reference_attention as reference
+from tests.attention_variants import (
+    LENGTHS,
+    SIZE,
+    VARIANTS,
+    assert_equal,
+    draw_tokens,
+    left_pad,
+    tiny_config,
+    tiny_model,
+)
+
+POSITIONS = {"rotary": {}, "learned": {"position_embedding_type": "learned", "norm_type": "layernorm"}}
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request):
+    """Name each attention variant."""
+    return request.param
+
+
+def logits_of(model, ids, **inputs):
+    """Return logits (B, T, V) without a cache or a gradient."""
+    with torch.no_grad():
+        return model(ids, use_cache=False, **inputs).logits
+
+
+def oracle_of(layer, weights):
+    """Return the slow oracle of an attention layer, as a function of queries, keys and values."""
+    kind = type(layer).__name__
+    if kind == "LinformerAttention":
+        return lambda q, k, v: reference.linformer_attention(q, k, v, weights, SIZE)
+    if kind == "PerformerAttention":
+        return lambda q, k, v: reference.performer_attention(q, k, v, layer.features)
+    if kind == "VanillaAttention":
+        return reference.full_attention
+    return lambda q, k, v: reference.masked_attention(q, k, v, reference.block_mask(layer.pattern, q.shape[2]))
+
+
+# --- A layer equals its oracle, weights of the projections included.
+
+
+@pytest.mark.parametrize("length", LENGTHS, ids="T{}".format)
+def test_layer_and_its_gradients_equal_the_oracle(variant, length):
+    model = tiny_model(variant)
+    layer = model.model.layers[1].self_attn
+    hidden = torch.randn(2, length, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    rotation = model.model.rotary_emb(hidden, torch.arange(length)[None])
+    direction = torch.randn(2, length, 32, generator=torch.Generator().manual_seed(1))
+
+    def slow():
+        project = layer.project if isinstance(layer, VanillaAttention) else layer.streams
+        query, key, value, *weights = project(hidden, rotation)
+        if not weights and type(layer).__name__ == "LinformerAttention":
+            weights = [layer.positional_weights(length, None)]
+        mixed = oracle_of(layer, *weights or [None])(query, key, value)
+        return layer.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    wanted = [hidden, *(p for p in layer.parameters() if p.requires_grad)]
+    results = []
+    for mixed in (layer(hidden, position_embeddings=rotation)[0], slow()):
+        gradients = torch.autograd.grad((mixed * direction).sum(), wanted, materialize_grads=True)
+        results.append((mixed, *gradients))
+    for actual, expected in zip(*results, strict=True):
+        scale = max(1.0, expected.abs().max().item())  # a matrix's gradient sums over all tokens
+        assert_equal(actual / scale, expected / scale)
+
+
+# --- No leak, in three forms.
+
+
+def test_later_tokens_change_nothing_before_them(variant):
+    model, length = tiny_model(variant), 61
+    ids = draw_tokens(1, length)
+    changed = draw_tokens(length, length, seed=1)
+    later = torch.arange(length) >= torch.arange(length)[:, None]  # row t: tokens t and after are changed
+    before = logits_of(model, ids)
+    after = logits_of(model, torch.where(later, changed, ids))
+    assert_equal(torch.where(later[..., None], 0.0, after), torch.where(later[..., None], 0.0, before))
+
+
+def test_no_gradient_reaches_back_from_the_past(variant):
+    model, length = tiny_model(variant), 29
+    embeddings = model.get_input_embeddings()(draw_tokens(1, length)).detach().requires_grad_()
+    hidden = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    for t in range(length):
+        reached = torch.autograd.grad(hidden[0, t].sum(), embeddings, retain_graph=True)[0][0].abs().sum(-1)
+        assert torch.all(reached[t + 1 :] == 0)
+        assert reached[t] > 0
+
+
+def test_a_shorter_text_gives_the_same_start(variant):
+    model, length = tiny_model(variant), 37
+    ids = draw_tokens(2, length)
+    whole = logits_of(model, ids)
+    for t in range(1, length):
+        assert_equal(logits_of(model, ids[:, :t]), whole[:, :t])
+
+
+# --- Padding.
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_left_padded_rows_equal_the_rows_alone(variant, positions):
+    model = tiny_model(variant, **POSITIONS[positions])
+    rows = [draw_tokens(length, seed=length) for length in (1, SIZE - 1, 2 * SIZE + 1, 63)]
+    ids, mask = left_pad(rows)
+    padded = logits_of(model, ids, attention_mask=mask)
+    for row, logits in zip(rows, padded, strict=True):
+        assert_equal(logits[-len(row) :], logits_of(model, row[None])[0])
+
+
+def test_right_padding_needs_no_mask_and_does_no_harm(variant):
+    model, row = tiny_model(variant), draw_tokens(1, 21)
+    ids = torch.nn.functional.pad(row, (0, 20))
+    mask = torch.nn.functional.pad(torch.ones_like(row), (0, 20))
+    alone = logits_of(model, row)
+    assert_equal(logits_of(model, ids)[:, :21], alone)
+    assert_equal(logits_of(model, ids, attention_mask=mask)[:, :21], alone)
+
+
+def test_a_row_with_holes_equals_the_row_without_them(variant):
+    model, row = tiny_model(variant), draw_tokens(40)
+    mask = torch.ones(1, 60, dtype=torch.long)
+    mask[0, torch.randperm(60, generator=torch.Generator().manual_seed(0))[:20]] = 0
+    ids = torch.zeros(1, 60, dtype=torch.long)
+    ids[mask.bool()] = row
+    assert_equal(logits_of(model, ids, attention_mask=mask)[mask.bool()], logits_of(model, row[None])[0])
+
+
+@pytest.mark.parametrize("use_cache", [False, True], ids=["parallel", "cached"])
+def test_a_row_of_padding_stays_finite(variant, use_cache):
+    model = tiny_model(variant)
+    ids, mask = left_pad([draw_tokens(20), draw_tokens(0)])
+    with torch.no_grad():
+        outputs = model(ids, attention_mask=mask, use_cache=use_cache)
+        assert outputs.logits.isfinite().all()
+        assert_equal(outputs.logits[:1], logits_of(model, ids[:1]))
+        if use_cache:  # and when it gets its first token
+            mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+            outputs = model(draw_tokens(2, 1), attention_mask=mask, past_key_values=outputs.past_key_values)
+            assert_equal(outputs.logits[1:], logits_of(model, draw_tokens(2, 1)[1:]))
+
+
+def test_without_a_mask_nothing_is_moved(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("mask work on the fast path")
+
+    monkeypatch.setattr(Content, "from_mask", refuse)
+    for variant in VARIANTS:
+        model = tiny_model(variant)
+        logits_of(model, draw_tokens(2, 20))
+        logits_of(model, draw_tokens(2, 20), attention_mask=torch.ones(2, 20))
+
+
+# --- Training and saving.
+
+
+def test_checkpointed_gradients_are_the_same(variant):
+    gradients = []
+    for checkpointed in (False, True):
+        model = tiny_model(variant).train()
+        if checkpointed:
+            model.gradient_checkpointing_enable()
+        ids = draw_tokens(2, 30)
+        model(ids, labels=ids, use_cache=False).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert all(torch.equal(gradients[0][name], gradient) for name, gradient in gradients[1].items())
+
+
+def test_every_parameter_gets_a_gradient_and_dropout_drops(variant):
+    model = tiny_model(variant, attention_dropout=0.5).train()
+    ids = draw_tokens(2, 40)
+    torch.manual_seed(0)
+    loss = model(ids, labels=ids).loss  # with the default cache, as a user might
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    assert loss != model(ids, labels=ids).loss
+
+
+def test_a_reloaded_model_is_bitwise_equal(variant, tmp_path):
+    model, ids = tiny_model(variant), draw_tokens(2, 50)
+    model.save_pretrained(tmp_path)
+    torch.manual_seed(99)
+    loaded = MiniGPTForCausalLM.from_pretrained(tmp_path)
+    assert loaded.config.attention_type == model.config.attention_type
+    assert torch.equal(logits_of(loaded, ids), logits_of(model, ids))
+
+
+def test_initialisation_covers_every_tensor(variant):
+    models = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        models.append(MiniGPTForCausalLM(tiny_config(variant)))
+        _ = torch.full((10_000,), float("nan"))  # garbage for uninitialised memory to pick up
+    for (name, one), two in zip(models[0].state_dict().items(), models[1].state_dict().values(), strict=True):
+        assert one.isfinite().all(), name
+        assert torch.equal(one, two), name
+    assert all(not layer.self_attn.o_proj.weight.any() for layer in models[0].model.layers)
+
+
+def test_performer_features_follow_the_config_seed_and_the_layer():
+    first, second = (tiny_model("performer", performer_seed=seed) for seed in (0, 1))
+    layers = [model.model.layers[index].self_attn.features for model in (first, second) for index in (0, 1)]
+    assert all(not torch.equal(layers[0], other) for other in layers[1:])
+
+
+def test_outputs_are_recorded(variant):
+    model = tiny_model(variant, attn_implementation="eager")
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        outputs = model(draw_tokens(2, 20), output_hidden_states=True, output_attentions=True, use_cache=False)
+    assert len(outputs.hidden_states) == 3
+    expected = {"bigbird": 2, "bigbird-reservoir": 2, "window": 2, "hybrid": 1}.get(variant, 0)
+    assert len(outputs.attentions) == expected
+    for weights in outputs.attentions:
+        assert weights.shape == (2, 4, 20, 20)
+        assert_equal(weights.sum(-1), torch.ones(2, 4, 20))
+
+
+@pytest.mark.parametrize("kernel", ["eager", "flex_attention"])
+@pytest.mark.parametrize("name", ["bigbird", "window"])
+def test_kernels_are_one_function(name, kernel):
+    model, ids = tiny_model(name), draw_tokens(2, 45)
+    expected = logits_of(model, ids)
+    model.set_attn_implementation(kernel)
+    assert_equal(logits_of(model, ids), expected)
+
+
+def test_tables_made_in_inference_mode_serve_training():
+    model, ids = tiny_model("bigbird", bigbird_seed=77), draw_tokens(1, 50)
+    with torch.inference_mode():
+        model(ids)
+    model.train()(ids, labels=ids).loss.backward()
+
+
+@pytest.mark.parametrize("half", ["bfloat16", "autocast"])
+def test_half_precision_stays_close(variant, half):
+    model, ids = tiny_model(variant), draw_tokens(2, 40)
+    expected = logits_of(model, ids)
+    if half == "bfloat16":
+        model = model.to(torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half == "autocast"):
+        outputs = model(ids, labels=ids)
+        outputs.loss.backward()
+        step = model(ids[:, :1], past_key_values=outputs.past_key_values)
+    assert (outputs.logits.float() - expected).square().mean().sqrt() < 0.1 * expected.square().mean().sqrt()
+    assert step.logits.isfinite().all()
+
+
+# --- Cost, in counts.
+
+
+@pytest.mark.parametrize("name", ["bigbird", "bigbird-reservoir", "window"])
+def test_keys_per_query_do_not_grow(name):
+    pattern = BlockPattern.from_config(tiny_config(name), 0)
+    keys = dense_mask(pattern, 400).sum(-1)
+    assert keys.max() <= pattern.columns * pattern.block
+    assert keys[:, 320:].float().mean() == pytest.approx(keys[:, 160:240].float().mean(), rel=1e-6)
+    assert block_table(pattern, 400).shape == (4, 400, pattern.columns)
+
+
+def test_attention_memory_grows_with_the_text_only(variant):
+    if variant == "hybrid":
+        pytest.skip("its vanilla layer is full attention")
+    layer, kept = tiny_model(variant).model.layers[0].self_attn, []
+    for length in (512, 1024):
+        storages = {}
+
+        def keep(tensor, storages=storages):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            layer(torch.randn(1, length, 32, requires_grad=True))
+        kept.append(sum(storage.nbytes() for storage in storages.values()))
+    assert kept[1] < 2.1 * kept[0]
+
+
+# --- Refusals.
+
+BAD_FIELDS = {
+    "unknown": ({"attention_type": "longformer"}, ["attention_type", "vanilla, linformer", "'longformer'"]),
+    "unknown-in-list": ({"attention_type": ["vanilla", "reformer"]}, ["attention_type", "'reformer'"]),
+    "short-list": ({"attention_type": ["vanilla"]}, ["1 layers", "num_hidden_layers is 2"]),
+    "long-list": ({"attention_type": ["window"] * 3}, ["3 layers", "num_hidden_layers is 2"]),
+    "no-segment": ({"linformer_segment": 0}, ["linformer_segment", "at least 1", "0"]),
+    "no-slots": ({"linformer_slots": 0}, ["linformer_slots", "at least 1", "0"]),
+    "slot-type": ({"linformer_slot_type": "mean"}, ["linformer_slot_type", "positional, content", "'mean'"]),
+    "no-block": ({"bigbird_block": 0}, ["bigbird_block", "at least 1", "0"]),
+    "no-window": ({"bigbird_window": 0}, ["bigbird_window", "at least 1", "0"]),
+    "negative-global": ({"bigbird_global": -1}, ["bigbird_global", "at least 0", "-1"]),
+    "negative-random": ({"bigbird_random": -2}, ["bigbird_random", "at least 0", "-2"]),
+    "random-type": ({"bigbird_random_type": "dice"}, ["bigbird_random_type", "rows, reservoir", "'dice'"]),
+    "window-size": ({"window_size": 0}, ["window_size", "at least 1", "0"]),
+    "negative-sinks": ({"window_sinks": -1}, ["window_sinks", "at least 0", "-1"]),
+    "no-features": ({"performer_features": 0}, ["performer_features", "at least 1", "0"]),
+    "no-chunk": ({"performer_chunk": 0}, ["performer_chunk", "at least 1", "0"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FIELDS)
+def test_bad_fields_are_refused_with_their_values(name):
+    fields, named = BAD_FIELDS[name]
+    with pytest.raises(StrictDataclassError) as error:
+        tiny_config("vanilla", **fields)
+    assert all(text in str(error.value.__cause__ or error.value) for text in named)
+
+
+def test_packed_examples_are_refused(variant):
+    model = tiny_model(variant)
+    with pytest.raises(ValueError, match="packed examples need attention_type 'vanilla'"):
+        model(draw_tokens(1, 6), position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]))
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (1, 6), (2, 1, 6, 6)], ids=str)
+def test_masks_of_other_shapes_are_refused(variant, shape):
+    with pytest.raises(ValueError, match=r"attention_mask must be \(2, 0 \+ 6\)"):
+        tiny_model(variant)(draw_tokens(2, 6), attention_mask=torch.ones(shape))
+
+
+def test_foreign_caches_are_refused(variant):
+    model, ids = tiny_model(variant), draw_tokens(2, 6)
+    with pytest.raises(ValueError, match=r"decodes with a cache of its own.*found DynamicCache of 0 layers"):
+        model(ids, past_key_values=DynamicCache())
+    with pytest.raises(ValueError, match=r"layer \d wants a cache layer for .* found DynamicLayer"):
+        model(ids, past_key_values=DynamicCache(config=model.config))
+    for other in VARIANTS:
+        if other != variant:
+            cache = tiny_model(other)(ids).past_key_values
+            with pytest.raises(ValueError, match="wants a cache layer for"):
+                model(ids, past_key_values=cache)
+            with pytest.raises(ValueError, match=r"layer \d wants a cache layer for vanilla"):
+                tiny_model("vanilla")(ids, past_key_values=cache)
+
+
+def test_caches_of_another_batch_are_refused(variant):
+    model = tiny_model(variant)
+    cache = model(draw_tokens(2, 6)).past_key_values
+    for batch in (1, 3):
+        with pytest.raises(ValueError, match=f"the cache holds 2 rows, found a batch of {batch}"):
+            model(draw_tokens(batch, 1), past_key_values=cache)
+
+
+def test_masks_that_contradict_the_cache_are_refused(variant):
+    model = tiny_model(variant)
+    ids, mask = left_pad([draw_tokens(3), draw_tokens(6)])
+    cache = model(ids, attention_mask=mask).past_key_values
+    with pytest.raises(ValueError, match=r"the cache holds padded rows: give their attention_mask, \(2, 6 \+ 1\)"):
+        model(draw_tokens(2, 1), past_key_values=cache)
+    with pytest.raises(ValueError, match=r"says \[6, 6\] of the 6 cached columns are real.* counted \[3, 6\]"):
+        model(draw_tokens(2, 1), past_key_values=cache, attention_mask=torch.ones(2, 7))
+
+
+@pytest.mark.parametrize("kind", ["static", "offloaded", "quantized"])
+def test_generate_refuses_the_librarys_own_caches(variant, kind):
+    with pytest.raises(ValueError, match=f"has its own cache, found '{kind}'"):
+        tiny_model(variant).generate(draw_tokens(1, 4), max_new_tokens=2, cache_implementation=kind)
+
+
+def test_linformer_slots_that_stay_empty_give_finite_gradients():
+    weights = torch.zeros(1, 1, 40, 2)
+    weights[..., 0] = 1.0  # nobody ever writes into the second slot
+    weights.requires_grad_()
+    states = torch.randn(1, 1, 40, 4, requires_grad=True)
+    mixed = linformer_attention(states, states, states, weights, SIZE, 0.5)
+    gradients = torch.autograd.grad(mixed.sum(), (weights, states))
+    assert all(tensor.isfinite().all() for tensor in (mixed, *gradients))

@@ -1,0 +1,109 @@
+"""Slow and obvious attention: one query at a time, plain Python for every pattern. What the fast paths are tested by.
+
+All functions take queries, keys and values (B, H, T, D) and return (B, H, T, D); none shares code with the package.
+"""
+
+import math
+
+import torch
+
+
+def attend(query, keys, values, bias=None):
+    """Attend from one query (B, H, D) to keys (B, H, N, D), with a bias (B or 1, H, N) on the scores."""
+    scores = (keys @ query[..., None])[..., 0] / math.sqrt(query.shape[-1])  # (B, H, N)
+    scores = scores if bias is None else scores + bias
+    return (scores.softmax(-1)[..., None, :] @ values)[..., 0, :]
+
+
+def full_attention(query, key, value):
+    """Every query sees every key up to its own."""
+    return torch.stack(
+        [attend(query[:, :, t], key[:, :, : t + 1], value[:, :, : t + 1]) for t in range(query.shape[2])], dim=2
+    )
+
+
+def masked_attention(query, key, value, mask):
+    """Every query sees the keys that the mask (H, T, T) of booleans lists."""
+    bias = torch.zeros(mask.shape).masked_fill(~mask, -math.inf)
+    return torch.stack([attend(query[:, :, t], key, value, bias[:, t]) for t in range(query.shape[2])], dim=2)
+
+
+def linformer_attention(query, key, value, weights, segment):
+    """Exact keys of a query's segment and of the one before; slots hold the tokens before these.
+
+    `weights` (B or 1, H, T, k) is what each token writes into the slots.
+    """
+    mixed = []
+    for t in range(query.shape[2]):
+        first = max(0, t // segment - 1) * segment  # the first exact key
+        keys, values = key[:, :, first : t + 1], value[:, :, first : t + 1]
+        bias = torch.zeros(1, key.shape[1], t + 1 - first, dtype=key.dtype)
+        if first:
+            written = weights[:, :, :first]  # (B or 1, H, first, k)
+            mass = written.sum(2)
+            keys = torch.cat((written.mT @ key[:, :, :first] / mass[..., None], keys), dim=2)
+            values = torch.cat((written.mT @ value[:, :, :first] / mass[..., None], values), dim=2)
+            bias = torch.cat((mass.log(), bias.expand(mass.shape[0], -1, -1)), dim=2)
+        mixed.append(attend(query[:, :, t], keys, values, bias))
+    return torch.stack(mixed, dim=2)
+
+
+def performer_attention(query, key, value, features):
+    """Weights are inner products of positive random features, normalised; `features` is w (H, m, D)."""
+    query, key = query * query.shape[-1] ** -0.25, key * key.shape[-1] ** -0.25
+    query, key = ((x @ features.mT - x.square().sum(-1, keepdim=True) / 2).exp() for x in (query, key))
+    mixed = []
+    for t in range(query.shape[2]):
+        weights = (key[:, :, : t + 1] @ query[:, :, t, :, None])[..., 0]  # (B, H, t + 1)
+        mixed.append((weights[..., None] * value[:, :, : t + 1]).sum(2) / weights.sum(-1, keepdim=True))
+    return torch.stack(mixed, dim=2)
+
+
+def counter_hash(*counters):
+    """Hash integers to 32 bits."""
+    state, word = 0, 2**32
+    for counter in counters:
+        state = (state * 0x9E3779B1 + counter + 0x7F4A7C15) % word
+        state = ((state ^ (state >> 16)) * 0x7FEB352D) % word
+        state = ((state ^ (state >> 15)) * 0x846CA68B) % word
+        state ^= state >> 16
+    return state
+
+
+def random_blocks(pattern, head, row):
+    """Return the random blocks of one row: a set drawn by Floyd's algorithm, or a reservoir run from the start."""
+    first, last = pattern.global_blocks, row - pattern.window_blocks
+    candidates, wanted = list(range(first, last + 1)), pattern.random_blocks
+    if len(candidates) <= wanted:
+        return set(candidates)
+    if pattern.random_type == "reservoir":
+        held = candidates[:wanted]
+        for item in range(wanted, len(candidates)):
+            place = counter_hash(pattern.seed, pattern.layer, head, item) % (item + 1)
+            if place < wanted:
+                held[place] = candidates[item]
+        return set(held)
+    chosen = set()
+    for index in range(wanted):
+        top = len(candidates) - wanted + index
+        draw = counter_hash(pattern.seed, pattern.layer, head, row, index) % (top + 1)
+        chosen.add(candidates[top] if candidates[draw] in chosen else candidates[draw])
+    return chosen
+
+
+def seen_blocks(pattern, head, row):
+    """Return the key blocks of one query block: global, window, random."""
+    window = range(max(0, row - pattern.window_blocks + 1), row + 1)
+    return {*window, *range(min(pattern.global_blocks, row + 1)), *random_blocks(pattern, head, row)}
+
+
+def block_mask(pattern, length):
+    """Return the mask (H, T, T) of a block pattern, entry by entry."""
+    mask = torch.zeros(pattern.heads, length, length, dtype=torch.bool)
+    for head in range(pattern.heads):
+        for query in range(length):
+            blocks = seen_blocks(pattern, head, query // pattern.block)
+            for key in range(query + 1):
+                near = pattern.span is None or query - key < pattern.span or key < pattern.sinks
+                mask[head, query, key] = near and key // pattern.block in blocks
+    return mask
