@@ -85,8 +85,10 @@ def find_content(attention_mask: torch.Tensor | None, cache: Cache | None, batch
 
 
 def refuse_packed(position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, cache: Cache | None) -> None:
-    """Raise ValueError for positions that start again inside a row, the library's sign of packed examples: patterns and
-    running sums would carry one example into the next."""
+    """Raise ValueError for positions that start again inside a row, the library's sign of packed examples.
+
+    Patterns and running sums would carry one example into the next.
+    """
     if position_ids is None or attention_mask is not None or (cache is not None and cache.get_seq_length()):
         return
     if (position_ids.diff(dim=-1) != 1).any():

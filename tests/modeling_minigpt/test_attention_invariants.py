@@ -268,7 +268,7 @@ def test_keys_per_query_do_not_grow(name):
     pattern = BlockPattern.from_config(tiny_config(name), 0)
     keys = dense_mask(pattern, 400).sum(-1)
     assert keys.max() <= pattern.columns * pattern.block
-    assert keys[:, 320:].float().mean() == pytest.approx(keys[:, 160:240].float().mean(), rel=1e-6)
+    assert keys[:, 320:].sum() == keys[:, 160:240].sum()
     assert block_table(pattern, 400).shape == (4, 400, pattern.columns)
 
 
