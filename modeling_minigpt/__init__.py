@@ -5,6 +5,7 @@ Importing the package registers it, so that `AutoModelForCausalLM.from_pretraine
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
+from .cache_minigpt import make_cache
 from .configuration_minigpt import MiniGPTConfig
 from .modeling_minigpt import MiniGPTForCausalLM, MiniGPTModel, MiniGPTPreTrainedModel
 from .tokenization_minigpt import build_bpe_tokenizer, build_character_tokenizer
@@ -25,4 +26,5 @@ __all__ = [
     "MiniGPTPreTrainedModel",
     "build_bpe_tokenizer",
     "build_character_tokenizer",
+    "make_cache",
 ]

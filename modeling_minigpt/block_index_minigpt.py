@@ -140,13 +140,18 @@ def _build_table(pattern: BlockPattern, blocks: int, device: torch.device) -> to
         return torch.cat((fixed.expand(heads), drawn, window.expand(heads)), dim=-1).to(device)
 
 
+@torch.compiler.assume_constant_result  # so that a compiler need not trace its making
+def _kept_table(pattern: BlockPattern, blocks: int, device: torch.device) -> torch.Tensor:
+    return _build_table(pattern, blocks, device)
+
+
 def block_table(pattern: BlockPattern, blocks: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """Return the key blocks of each query block, (H, nb, c) int64: global, random, window; -1 for none.
 
     A row depends on its number only: the table of a longer text starts with a shorter one's.
     """
     size = max(16, 1 << (blocks - 1).bit_length())  # few sizes, so that a growing text finds its table made
-    return _build_table(pattern, size, torch.device(device))[:, :blocks]
+    return _kept_table(pattern, size, torch.device(device))[:, :blocks]
 
 
 def block_map(pattern: BlockPattern, blocks: int, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -224,17 +229,14 @@ def block_attention(
     )  # (B, H, nb, b, D)
     table = block_table(pattern, blocks, query.device)
     positions = torch.arange(blocks * block, device=query.device).view(blocks, block)
-    mixed = []
     # From row c - 1 on all c blocks are there and stand in the same relation to the query: one mask serves them all.
-    for rows, masked in ((slice(0, pattern.columns - 1), None), (slice(pattern.columns - 1, blocks), 1)):
-        ids = table[:, rows]  # (H, rows, c)
-        if ids.shape[1] == 0:
-            continue
-        mask = row_mask(pattern, ids[:masked, :masked], positions[rows][:masked])[
-            None
-        ]  # (1, H or 1, rows or 1, b, c·b)
-        slots = ids.clamp(min=0)[None]
-        mixed.append(gather_attention(query[:, :, rows], key, value, slots, mask, scaling, dropout))
+    first, mixed = min(pattern.columns - 1, blocks), []
+    parts = [states.split((first, blocks - first), dim) for states, dim in ((query, 2), (table, 1), (positions, 0))]
+    for queries, ids, places, masked in zip(*parts, (None, 1), strict=True):
+        if ids.shape[1]:
+            mask = row_mask(pattern, ids[:masked, :masked], places[:masked])[None]  # (1, H|1, rows|1, b, c·b)
+            slots = ids.clamp(min=0)[None]
+            mixed.append(gather_attention(queries, key, value, slots, mask, scaling, dropout))
     return torch.cat(mixed, dim=2).flatten(2, 3)[:, :, :length]
 
 

@@ -36,16 +36,14 @@ def check_cache(cache: Cache, config: MiniGPTConfig, batch: int) -> None:
     Raises:
         ValueError: wrong kind or number of layers, or another number of rows; the message names both.
     """
-    layers = cache.layers if isinstance(cache, Cache) else None
-    if config.is_vanilla and not layers:
-        return  # the library's lazy caches have no layers yet, and others their own ways
-    if layers is None or len(layers) != config.num_hidden_layers:
+    layers = getattr(cache, "layers", None)
+    if not config.is_vanilla and (layers is None or len(layers) != config.num_hidden_layers):
         found = type(cache).__name__ + ("" if layers is None else f" of {len(layers)} layers")
         raise ValueError(
             f"attention_type {config.attention_type!r} with {config.num_hidden_layers} layers decodes with a cache of "
             f"its own (make_cache(config)), found {found}"
         )
-    for index, layer in enumerate(layers):
+    for index, layer in enumerate((layers or [])[: config.num_hidden_layers]):  # the library's are made lazily
         wanted, found = layer_signature(config, index), getattr(layer, "signature", None)
         if wanted != found:
             described = type(layer).__name__ if found is None else found

@@ -132,8 +132,14 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         position_ids: torch.Tensor | None,
         past_key_values: Cache | None,
     ) -> list[torch.Tensor | Content | None]:
-        """Return each layer's mask: the library's for full attention, a `Content` for the linear-time variants."""
+        """Return each layer's mask: the library's for full attention, a `Content` for the linear-time variants.
+
+        Raises:
+            ValueError: inputs or a cache that do not go together, with what was found.
+        """
         variants, content, causal_mask = self.config.layer_attention_types, None, None
+        if past_key_values is not None:
+            check_cache(past_key_values, self.config, inputs_embeds.shape[0])
         if not self.config.is_vanilla:
             refuse_packed(position_ids, attention_mask, past_key_values)
             content = find_content(attention_mask, past_key_values, *inputs_embeds.shape[:2])
@@ -170,19 +176,15 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
             past_key_values: the cache of earlier calls; a fresh one is made when `use_cache`.
 
         Raises:
-            ValueError: not exactly one input; learned positions asked for more than `max_position_embeddings`; a cache
-                made for another model or batch; with a linear-time variant, packed examples, a mask that is not
-                (B, past + T), or one that contradicts the cache.
+            ValueError: not exactly one input; a position past the learned ones; a cache of another model or batch; for
+                linear-time variants also packed examples and masks that are not (B, past + T) or not the cache's.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        if past_key_values is not None:
-            check_cache(past_key_values, self.config, inputs_embeds.shape[0])
-        # Before a cache is made below, which is empty and would only hide packed examples.
         masks = self.layer_masks(inputs_embeds, attention_mask, position_ids, past_key_values)
-        if use_cache and past_key_values is None:
+        if use_cache and past_key_values is None:  # not before the masks: an empty one only hides packed examples
             past_key_values = make_cache(self.config)
         if position_ids is None:
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0

@@ -39,6 +39,43 @@ def log_features(states: torch.Tensor, features: torch.Tensor, norms: bool) -> t
     return logs - states.square().sum(-1, keepdim=True) / 2 if norms else logs
 
 
+def relative_features(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    features: torch.Tensor,
+    peak: torch.Tensor | None,
+    added: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the features (B, H, T, m) of queries, each relative to its own largest, and of keys, relative to the
+    running maximum of all keys' features so far, and that maximum before each token and after the last (B, H, 1 + T).
+    """
+    query, key = log_features(query, features, norms=False), log_features(key, features, norms=True)
+    if added is not None:
+        padding = torch.arange(key.shape[2], device=key.device) >= added[:, None]  # (B, T)
+        key = key.masked_fill(padding[:, None, :, None], float("-inf"))
+    if peak is None:
+        peak = key.new_full(key.shape[:2], torch.finfo(key.dtype).min / 2)  # finite: no difference is inf - inf
+    peaks = torch.cat((peak[:, :, None], key.detach().amax(-1)), dim=2).cummax(dim=2).values
+    return (query - query.detach().amax(-1, keepdim=True)).exp(), (key - peaks[:, :, 1:, None]).exp(), peaks
+
+
+def chunk_starts(
+    key: torch.Tensor, value: torch.Tensor, now: torch.Tensor, ends: torch.Tensor, sums: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sums each chunk starts from, (B, H, n, m, E), and the sums after the last, (B, H, m, E).
+
+    Keys (B, H, n, chunk, m) are relative to their own running maximum, `now` (B, H, n, chunk); `sums` (B, H, m, E), of
+    everything before, to `ends[:, :, 0]`. `ends` (B, H, n + 1) holds the maximum before each chunk and after the last.
+    """
+    writes = (key * (now - ends[:, :, 1:, None]).exp()[..., None]).mT @ value  # (B, H, n, m, E)
+    fades = (ends[:, :, :-1] - ends[:, :, 1:]).exp()[..., None, None]  # (B, H, n, 1, 1)
+    starts = []
+    for write, fade in zip(writes.unbind(2), fades.unbind(2), strict=True):  # over chunks, not over tokens
+        starts.append(sums)
+        sums = sums * fade + write
+    return torch.stack(starts, dim=2), sums
+
+
 def performer_attention(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -66,44 +103,24 @@ def performer_attention(
     Returns:
         Mixed values (B, H, T, D), and `sums` and `peak` after the last token.
     """
-    batch, heads, length, dim = query.shape
-    query, key = log_features(query, features, norms=False), log_features(key, features, norms=True)  # (B, H, T, m)
-    if added is not None:
-        padding = torch.arange(length, device=key.device) >= added[:, None]  # (B, T)
-        key = key.masked_fill(padding[:, None, :, None], float("-inf"))
-    lowest = torch.finfo(key.dtype).min / 2  # finite, so that no difference below is inf - inf
-    if sums is None:
-        sums = key.new_zeros(batch, heads, features.shape[1], dim + 1)
-        peak = key.new_full((batch, heads), lowest)
-    with torch.no_grad():
-        peaks = torch.cat((peak[:, :, None], key.amax(-1)), dim=2).cummax(dim=2).values  # (B, H, 1 + T)
-
-    count = -(-length // chunk)
-    tail = count * chunk - length
-    query = (query - query.amax(-1, keepdim=True).detach()).exp()
-    key = (key - peaks[:, :, 1:, None]).exp()
+    length, count = query.shape[2], -(-query.shape[2] // chunk)
+    query, key, peaks = relative_features(query, key, features, peak, added)
     value = nn.functional.pad(value.to(key.dtype), (0, 1), value=1.0)  # (B, H, T, D + 1): the denominators ride along
+
+    if sums is None:
+        sums = value.new_zeros(*key.shape[:2], key.shape[3], value.shape[3])
+    tail = count * chunk - length
     query, key, value = (
         nn.functional.pad(states, (0, 0, 0, tail)).unflatten(2, (count, chunk)) for states in (query, key, value)
     )  # (B, H, n, chunk, ·)
     ends = nn.functional.pad(peaks, (0, tail), mode="replicate")
-    now = ends[:, :, 1:].unflatten(2, (count, chunk))  # (B, H, n, chunk): M at each token
-    ends = ends[:, :, ::chunk]  # (B, H, n + 1): M before each chunk, and after the last
-
-    # Within a chunk: causal scores, each key faded from its own M_j to the query's M_t.
+    now, ends = ends[:, :, 1:].unflatten(2, (count, chunk)), ends[:, :, ::chunk]  # (B, H, n, chunk), (B, H, n + 1)
     later = torch.ones(chunk, chunk, dtype=torch.bool, device=key.device).triu(1)
     fade = (now[..., None, :] - now[..., None]).masked_fill(later, float("-inf")).exp()  # (B, H, n, chunk, chunk)
-    mixed = ((query @ key.mT) * fade) @ value  # (B, H, n, chunk, D + 1)
-
-    # Between chunks: the sums each chunk starts from.
-    writes = (key * (now - ends[:, :, 1:, None]).exp()[..., None]).mT @ value  # (B, H, n, m, D + 1)
-    fade = (ends[:, :, :-1] - ends[:, :, 1:]).exp()[..., None, None]  # (B, H, n, 1, 1)
-    starts = []
-    for index in range(count):
-        starts.append(sums)
-        sums = sums * fade[:, :, index] + writes[:, :, index]
+    mixed = ((query @ key.mT) * fade) @ value  # (B, H, n, chunk, D + 1), from the query's own chunk
+    starts, sums = chunk_starts(key, value, now, ends, sums)
     fade = (ends[:, :, :-1, None] - now).exp()[..., None]  # (B, H, n, chunk, 1)
-    mixed = (mixed + (query * fade) @ torch.stack(starts, dim=2)).flatten(2, 3)[:, :, :length]  # (B, H, T, D + 1)
+    mixed = (mixed + (query * fade) @ starts).flatten(2, 3)[:, :, :length]  # (B, H, T, D + 1), and from those before
     mixed = mixed[..., :-1] / mixed[..., -1:].clamp(min=1e-30)  # all weights underflown: zero, not NaN
     return mixed, sums, peaks[:, :, -1]
 

@@ -69,6 +69,16 @@ def test_linformer_with_a_slot_for_each_token_equals_full_attention():
     compare(lambda q, k, v: linformer_attention(q, k, v, one_hot, SIZE, SCALING), reference.full_attention, *inputs)
 
 
+def test_linformer_slots_that_stay_empty_give_finite_gradients():
+    weights = torch.zeros(1, 1, 40, 2)
+    weights[..., 0] = 1.0  # nobody ever writes into the second slot
+    weights.requires_grad_()
+    states = torch.randn(1, 1, 40, 4, requires_grad=True)
+    mixed = linformer_attention(states, states, states, weights, SIZE, 0.5)
+    gradients = torch.autograd.grad(mixed.sum(), (weights, states))
+    assert all(tensor.isfinite().all() for tensor in (mixed, *gradients))
+
+
 def test_linformer_positional_weights_repeat_with_the_segment():
     layer = tiny_model("linformer").model.layers[0].self_attn
     weights = layer.positional_weights(3 * SIZE, None)
