@@ -10,7 +10,7 @@ def made_up_names(names: Iterable[str], documents: Iterable[str], count: int, se
     Each takes its first word from one name and its last from another; fewer are returned where fewer exist.
     """
     names = set(names)
-    parts = [name.split() for name in sorted(set(names)) if len(name.split()) > 1]
+    parts = [name.split() for name in sorted(names) if len(name.split()) > 1]
     firsts, lasts = sorted({part[0] for part in parts}), sorted({part[-1] for part in parts})
     taken = {*names, *(f"{part[0]} {part[-1]}" for part in parts)}
     text = "\n".join(documents)

@@ -30,6 +30,16 @@ VARIANTS = {
 CONSTANT = ["linformer", "linformer-content", "bigbird-reservoir", "window", "performer"]  # in decoding memory
 
 
+def disturbed_model(config):
+    """Return a model in evaluation mode, every parameter disturbed, so that none is zero or one."""
+    torch.manual_seed(0)
+    model = MiniGPTForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    return model
+
+
 def tiny_config(variant, **overrides):
     """Return the config of a two-layer model of a variant."""
     sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -38,13 +48,8 @@ def tiny_config(variant, **overrides):
 
 
 def tiny_model(variant, **overrides):
-    """Return a two-layer model in evaluation mode, every parameter disturbed, so that none is zero or one."""
-    torch.manual_seed(0)
-    model = MiniGPTForCausalLM(tiny_config(variant, **overrides)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.2)
-    return model
+    """Return a two-layer model of a variant, as `disturbed_model` makes them."""
+    return disturbed_model(tiny_config(variant, **overrides))
 
 
 def draw_tokens(*shape, seed=0):

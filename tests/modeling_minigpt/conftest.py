@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_character_tokenizer
+from modeling_minigpt import MiniGPTConfig, build_character_tokenizer
+from tests.attention_variants import disturbed_model
 
 TINY = {
     "vocab_size": 64,
@@ -40,12 +41,7 @@ def tiny_model(tiny_config):
     """Make a tiny model in evaluation mode, its zeros and ones disturbed so that every parameter counts."""
 
     def make(variant="rotary", **overrides):
-        torch.manual_seed(0)
-        model = MiniGPTForCausalLM(tiny_config(variant, **overrides)).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter), alpha=0.2)
-        return model
+        return disturbed_model(tiny_config(variant, **overrides))
 
     return make
 
