@@ -1,6 +1,6 @@
 """Write the README's table of results from committed results files.
 
-python -m evaluation.readme_table            # after copying RUN/results.json to benchmarks/results/NAME.json
+python -m evaluation.readme_table            # after copying RUN/results.json to benchmarks/results/recipes/NAME.json
 python -m evaluation.readme_table --check    # exit 1 if the README does not show what the files say
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from evaluation.report import accuracy_rows, markdown_table, percent
 
 ROOT = Path(__file__).parent.parent
+RESULTS = Path("benchmarks") / "results" / "recipes"
 BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->"
 COLUMNS = ["recipe", "always the top place", "no pretraining", "pretrained", "ceiling", "training minutes"]
 
@@ -42,7 +43,7 @@ def main() -> int:
     arguments = parser.parse_args()
     path = ROOT / "README.md"
     readme = path.read_text(encoding="utf-8")
-    wanted = with_table(readme, results_table(ROOT / "benchmarks" / "results"))
+    wanted = with_table(readme, results_table(ROOT / RESULTS))
     if arguments.check:
         return int(wanted != readme)
     path.write_text(wanted, encoding="utf-8")

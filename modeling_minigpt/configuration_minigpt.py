@@ -46,7 +46,7 @@ class MiniGPTConfig(PreTrainedConfig):
         zero_init_residual: start `o_proj` and `down_proj` at zero, so that every block starts as the identity.
         tie_word_embeddings: share the embedding matrix with the head.
         linformer_segment: tokens of a segment; a query sees its own and the one before exactly, the rest in slots.
-        linformer_slots: learned mixtures of all earlier tokens, a head.
+        linformer_slots: learned mixtures of all earlier tokens, a head; at most a segment's tokens if positional.
         linformer_slot_type: what a token's slot weights depend on, "positional" (its place in its segment, as in the
             Linformer, Wang et al. 2020) or "content" (its hidden state; Peng et al. 2021, arXiv 2110.02488).
         bigbird_block: tokens of a block (Zaheer et al. 2020); FlexAttention kernels want a multiple of 16.
@@ -196,3 +196,16 @@ class MiniGPTConfig(PreTrainedConfig):
             for name in names.split():
                 if getattr(self, name) < minimum:
                     raise ValueError(f"{name} must be at least {minimum}, found {getattr(self, name)}")
+        positional = "linformer" in variants and self.linformer_slot_type == "positional"
+        if positional and self.linformer_slots > self.linformer_segment:
+            raise ValueError(
+                f"linformer_slots ({self.linformer_slots}) must be at most linformer_segment "
+                f"({self.linformer_segment}) with positional slots: so many places cannot fill more"
+            )
+        blocks = -(-self.max_position_embeddings // self.bigbird_block)
+        if "bigbird" in variants and self.bigbird_window + self.bigbird_random > blocks:
+            raise ValueError(
+                f"bigbird_window ({self.bigbird_window}) and bigbird_random ({self.bigbird_random}) must be at most "
+                f"the {blocks} blocks of {self.bigbird_block} that max_position_embeddings "
+                f"({self.max_position_embeddings}) holds"
+            )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.readme_table import BEGIN, END, results_table, with_table
+from evaluation.readme_table import BEGIN, END, RESULTS, results_table, with_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,8 +24,8 @@ def test_the_wheel_installs_the_model_package_alone(tmp_path):
 
 
 def test_the_readmes_table_says_what_the_results_files_say():
-    assert with_table(README, results_table(ROOT / "benchmarks" / "results")) == README
-    table, files = README.split(BEGIN)[1].split(END)[0], list((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert with_table(README, results_table(ROOT / RESULTS)) == README
+    table, files = README.split(BEGIN)[1].split(END)[0], list((ROOT / RESULTS).glob("*.json"))
     assert files
     assert table.count("`") == 2 * len(files)
 

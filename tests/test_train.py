@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_scripts.bios_folder import FILES, read_lines
@@ -56,6 +57,46 @@ def test_stage_by_stage_gives_the_same_predictions_as_all(run, recipe, data, tmp
     for command in ("pretrain", "finetune", "evaluate"):
         assert call(command, recipe, data, output) == 0
     assert (output / "predictions.dev.txt").read_bytes() == (run / "predictions.dev.txt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("attention", "new"), [("linformer", "slot_logits"), ("bigbird", None), ("performer", "features")]
+)
+def test_finetuning_starts_from_a_pretrained_model_of_other_attention(
+    run, recipe, data, tmp_path, caplog, attention, new
+):
+    output, source = tmp_path / "other", run / "pretrain"
+    steps = ("finetune.learning_rate=1e-9", "finetune.muon_learning_rate=1e-9")  # to see what it started from
+    assert (
+        call("all", recipe, data, output, f"model.attention_type={attention}", f"finetune.start_from={source}", *steps)
+        == 0
+    )
+    told = caplog.text
+    assert (new in told) if new else ("MISSING" not in told)
+    assert not (output / "pretrain").exists()
+    model = AutoModelForCausalLM.from_pretrained(output / "finetune")
+    assert model.config.attention_type == attention
+    assert model.generation_config.max_new_tokens == 8
+    for name, weight in AutoModelForCausalLM.from_pretrained(source).state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], weight, atol=1e-5, rtol=0)
+    assert (output / "finetune" / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
+
+
+def test_pretraining_goes_on_from_a_model_with_its_tokenizer(run, recipe, tmp_path):
+    other, output = tmp_path / "other", tmp_path / "run"
+    invent(40, seed=2).write(other)
+    assert call("pretrain", recipe, other, output, f"pretrain.start_from={run / 'pretrain'}") == 0
+    name = "tokenizer.json"
+    assert (output / "pretrain" / name).read_bytes() == (run / "pretrain" / name).read_bytes()
+    first, second = (RunFolder(folder).training_record("pretrain")["history"][0][1] for folder in (run, output))
+    assert second < first
+
+
+def test_a_run_that_came_to_nothing_leaves_no_tokenizer_to_the_next(recipe, data, tmp_path):
+    output = tmp_path / "run"
+    assert call("pretrain", recipe, data, output, "tokenizer.vocab_size=300", "pretrain.learning_rate=1e30") == 2
+    assert call("pretrain", recipe, data, output) == 0
+    assert len(AutoTokenizer.from_pretrained(output / "pretrain")) == 400
 
 
 def test_a_run_killed_by_the_kernel_resumes_to_the_same_model(run, recipe, data, tmp_path):

@@ -58,6 +58,28 @@ def test_finetuning_a_pretrained_model_of_another_shape_is_refused(run, recipe, 
     assert "hidden_size is 32, but the recipe wants 64" in message
 
 
+def test_starting_from_a_model_that_does_not_fit_is_refused(run, recipe, data, tmp_path, capfd):
+    def message(folder, *overrides):
+        return refused(capfd, "finetune", recipe, data, tmp_path / "run", f"finetune.start_from={folder}", *overrides)
+
+    source = run / "pretrain"
+    assert "hidden_size is 32, but the recipe wants 64" in message(
+        source, "model.hidden_size=64", "model.preset=minigpt"
+    )
+    assert "no tokenizer there" in message(tmp_path / "absent")
+    empty = shutil.copytree(source, tmp_path / "empty")
+    (empty / "config.json").write_text("[]")
+    assert "no tokenizer there" in message(empty)
+    stranger = shutil.copytree(source, tmp_path / "stranger")
+    (stranger / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 400}))
+    assert "a gpt2 model is there, no minigpt to start from" in message(stranger)
+    torn = shutil.copytree(source, tmp_path / "torn")
+    (torn / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes()[:1000])
+    assert "cannot start from it" in message(torn)
+    shutil.copytree(source, tmp_path / "run" / "pretrain")
+    assert "holds a pretrained model, but finetune.start_from names another" in message(source)
+
+
 def test_scoring_a_folder_that_is_no_model_is_refused(recipe, data, tmp_path, capfd):
     (tmp_path / "empty").mkdir()
     message = refused(capfd, "evaluate", recipe, data, tmp_path / "run", f"evaluate.model={tmp_path / 'empty'}")

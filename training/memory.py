@@ -1,4 +1,4 @@
-"""Keep freed memory in the process, so that a training step does not ask the kernel for the same pages again."""
+"""Freed memory: kept in the process, so that a step does not ask the kernel for its pages again, or given back."""
 
 import ctypes
 import sys
@@ -7,16 +7,26 @@ import sys
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
+def glibc(name: str):
+    """Return a function of glibc's malloc; None elsewhere than on glibc."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+
+
+def give_back_freed_memory() -> None:
+    """Return freed memory to the kernel once, so that what is resident is in use."""
+    trim = glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
 def keep_freed_memory(top_pad_mib: int = 256) -> bool:
     """Tell glibc to serve large blocks from the heap and never to shrink it; return whether that took.
 
     By default glibc maps each activation anew and unmaps it when freed, and the page faults cost about a quarter of a
     CPU training step. Elsewhere than on glibc this does nothing. The peak of memory stays; it is only not given back.
     """
-    if sys.platform != "linux":
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # musl
+    mallopt = glibc("mallopt")
+    if mallopt is None:
         return False
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, top_pad_mib * 2**20))
     return all(mallopt(parameter, value) == 1 for parameter, value in settings)

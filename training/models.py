@@ -3,10 +3,14 @@
 from pathlib import Path
 
 from accelerate import PartialState
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-import modeling_minigpt  # noqa: F401  registers the Auto classes
+from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM  # which also registers the Auto classes
 from training.run_folder import RunError
+
+# Fields in which a checkpoint may differ from the model that starts from its weights.
+ATTENTION_FIELDS = ("attention_type", "linformer_", "bigbird_", "window_", "performer_")
+TRAINING_FIELDS = ("embedding_dropout", "attention_dropout", "residual_dropout", "initializer_range", "zero_init_")
 
 
 def load_model(path: str | Path) -> PreTrainedModel:
@@ -20,7 +24,7 @@ def load_model(path: str | Path) -> PreTrainedModel:
     """
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a broken file makes the libraries raise many kinds
         raise RunError(f"{path}: no model that can be loaded: {' '.join(str(error).split())[:300]}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loading.get(problem):
@@ -29,9 +33,43 @@ def load_model(path: str | Path) -> PreTrainedModel:
     return model.to(PartialState().device)
 
 
+def check_shape(path: str | Path, found: MiniGPTConfig, wanted: MiniGPTConfig, free: tuple[str, ...] = ()) -> None:
+    """Raise RunError, with the field, where a pretrained model is not the one that the recipe describes.
+
+    Fields whose names start with one of `free` may differ.
+    """
+    for name in MiniGPTConfig.__annotations__:
+        if not name.startswith(free) and getattr(found, name) != getattr(wanted, name):
+            raise RunError(f"{path}: {name} is {getattr(found, name)}, but the recipe wants {getattr(wanted, name)}")
+
+
+def start_from(path: str | Path, wanted: MiniGPTConfig) -> MiniGPTForCausalLM:
+    """Return a model of the config `wanted` with a finished model's weights, be its attention the same or another.
+
+    Weights that only the new attention has start at random; the Hub library names them in a warning.
+
+    Args:
+        path: the finished model's folder, or an id on the Hub.
+
+    Raises:
+        RunError: no MiniGPT there, or one that differs in more than its attention and its dropout.
+    """
+    try:
+        found = AutoConfig.from_pretrained(path)
+    except Exception as error:  # as above
+        raise RunError(f"{path}: no model to start from: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(found, MiniGPTConfig):
+        raise RunError(f"{path}: a {found.model_type} model is there, no {wanted.model_type} to start from")
+    check_shape(path, found, wanted, free=(*ATTENTION_FIELDS, *TRAINING_FIELDS))
+    try:
+        return MiniGPTForCausalLM.from_pretrained(path, config=wanted)
+    except Exception as error:  # as above
+        raise RunError(f"{path}: cannot start from it: {' '.join(str(error).split())[:300]}") from error
+
+
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     """Load the tokenizer that is stored beside a model; RunError where there is none."""
     try:
         return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as above
         raise RunError(f"{path}: no tokenizer there: {' '.join(str(error).split())[:200]}") from error

@@ -1,6 +1,7 @@
 """Read a recipe: a YAML file of `configuration/recipes/`, `--set section.key=value` overrides, strict dataclasses.
 
-Every complaint is one line: the file and line (or the override), the key, what was found and the nearest valid name.
+A recipe may name another one beside it as its `base` and hold only what differs. Every complaint is one line: the file
+and line (or the override), the key, what was found and the nearest valid name.
 """
 
 import dataclasses
@@ -58,12 +59,32 @@ def parse_yaml(path: Path) -> tuple[dict, dict[tuple, str]]:
     return values, {key: f"{path}:{line}" for key, line in lines.items()}
 
 
+def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, dict[tuple, str]]:
+    """Read a recipe over its `base`, if it names one, section by section; `output` is each recipe's own."""
+    values, places = parse_yaml(path)
+    name = values.pop("base", None)
+    if name is None:
+        return values, places
+    where, base = places[("base",)], path.parent / f"{name}.yaml"
+    if not isinstance(name, str) or not base.is_file():
+        names = sorted(recipe.stem for recipe in path.parent.glob("*.yaml") if recipe != path)
+        raise RecipeError(f"{where}: no recipe {name!r} beside this one; {nearest(name, names)}")
+    if base in (path, *children):
+        raise RecipeError(f"{where}: base {name} leads back to this recipe")
+    inherited, inherited_places = read_with_base(base, (path, *children))
+    inherited.pop("output", None)
+    for key, value in values.items():
+        both_sections = isinstance(value, dict) and isinstance(inherited.get(key), dict)
+        inherited[key] = {**inherited[key], **value} if both_sections else value
+    return inherited, {**inherited_places, **places}
+
+
 def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]) -> None:
     """Put `section.key=value` overrides over the file's values; a value is read as YAML."""
     for override in overrides:
         name, equals, text = override.partition("=")
         keys = tuple(name.strip().split("."))
-        if not equals or not all(keys) or len(keys) > 2:
+        if not equals or not all(keys) or len(keys) > 2 or keys == ("base",):
             raise RecipeError(f"--set {override}: wanted section.key=value, or output=FOLDER, or seed=NUMBER")
         try:
             value = yaml.safe_load(text)
@@ -83,7 +104,7 @@ def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]
 def nearest(name: str, allowed) -> str:
     """Say which valid name is nearest to a wrong one, or list them all."""
     close = difflib.get_close_matches(str(name), list(allowed), n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(allowed)}"
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(allowed) or 'none'}"
 
 
 def coerce(value, wanted):
@@ -157,11 +178,11 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
         RecipeError: unreadable, not YAML, an unknown key, a value of the wrong type, or values that contradict.
     """
     path = Path(path)
-    values, places = parse_yaml(path)
+    values, places = read_with_base(path)
     apply_overrides(values, places, list(overrides))
     for key in values:
         if key not in ("output", "seed", *SECTIONS):
-            known = ["output", "seed", *SECTIONS]
+            known = ["base", "output", "seed", *SECTIONS]
             raise RecipeError(f"{places[(key,)]}: unknown key {key}; {nearest(key, known)}")
     output = values.get("output", f"runs/{path.stem}")
     seed = values.get("seed", 0)
@@ -189,5 +210,9 @@ def check_contradictions(recipe: Recipe, path: Path) -> None:
     for name in ("finetune", "no_pretraining"):
         if getattr(recipe, name).question_fraction == 0.0:
             raise RecipeError(f"{path}: {name}.question_fraction is 0, but the stage is there to learn questions")
+    if recipe.no_pretraining.start_from is not None:
+        raise RecipeError(f"{path}: no_pretraining.start_from is set, but the stage is there to start from nothing")
+    if recipe.pretrain.start_from and recipe.finetune.start_from:
+        raise RecipeError(f"{path}: both pretrain.start_from and finetune.start_from are set; choose one")
     if recipe.pretrain.question_fraction == 1.0:
         raise RecipeError(f"{path}: pretrain.question_fraction is 1, which leaves no documents to pretrain on")

@@ -1,6 +1,7 @@
 """The four commands of `train.py`: pretrain, finetune, evaluate, and all of them with the baseline."""
 
 import json
+import shutil
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -14,16 +15,16 @@ from transformers.utils import logging as transformers_logging
 from data_scripts.bios_folder import FILES, DataError
 from evaluation.answers import check_characters
 from evaluation.report import print_results
-from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
+from modeling_minigpt import MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
 from training.arguments import Recipe
 from training.batches import TrainingBatches
 from training.checkpoints import remove_checkpoints
 from training.data import load_training_data
 from training.loop import train_stage
 from training.memory import keep_freed_memory
-from training.models import load_model, load_tokenizer
+from training.models import check_shape, load_model, load_tokenizer, start_from
 from training.recipe import build_config
-from training.run_folder import RunError, RunFolder, write_json
+from training.run_folder import STAGES, RunError, RunFolder, write_json
 from training.scoring import score_run
 
 COMMANDS = {
@@ -44,8 +45,15 @@ class Run:
     def execute(self, command: str) -> dict | None:
         """Carry out a command of `COMMANDS`; return the results where it scores."""
         stages, scores = COMMANDS[command], command in ("evaluate", "all")
+        if self.recipe.finetune.start_from is not None:  # then nothing would read the pretrained model
+            stages = tuple(stage for stage in stages if stage != "pretrain")
+            if stages and self.folder.finished("pretrain"):
+                raise RunError(
+                    f"output {self.folder.path}: holds a pretrained model, but finetune.start_from names another; "
+                    "choose another --set output=FOLDER"
+                )
         self.folder.claim(self.recipe, stages, scores, self.resume)
-        if command == "finetune" and not self.folder.finished("pretrain"):
+        if command == "finetune" and not (self.recipe.finetune.start_from or self.folder.finished("pretrain")):
             raise RunError(
                 f"{self.folder.stage('pretrain')}: no pretrained model there; run `train.py pretrain` first"
             )
@@ -57,6 +65,7 @@ class Run:
         transformers_logging.disable_progress_bar()
         if stages:
             self.start_accelerator()
+            self.forget_tokenizer()
         with self.accelerator.main_process_first() if stages else nullcontext():
             self.data = load_training_data(self.recipe.data, self.recipe.seed, self.folder.data)
         for stage in stages:
@@ -77,11 +86,20 @@ class Run:
         )
         self.accelerator.init_trackers("logs")
 
+    def forget_tokenizer(self) -> None:
+        """Remove the tokenizer of an earlier run that came to nothing, so that this one makes its own."""
+        begins = not self.resume and not any(self.folder.finished(stage) for stage in STAGES)
+        if begins and self.accelerator.is_main_process:
+            shutil.rmtree(self.folder.tokenizer, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """Return the run's tokenizer, built from the documents the first time and kept."""
+        """Return the run's tokenizer: the first time that of the model it starts from, or built from the documents."""
+        source = self.recipe.pretrain.start_from or self.recipe.finetune.start_from
         with self.accelerator.main_process_first():
             if not (self.folder.tokenizer / "tokenizer.json").is_file():
-                self.build_tokenizer().save_pretrained(self.folder.tokenizer)
+                tokenizer = load_tokenizer(source) if source else self.build_tokenizer()
+                tokenizer.save_pretrained(self.folder.tokenizer)
             return load_tokenizer(self.folder.tokenizer)
 
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
@@ -107,14 +125,24 @@ class Run:
         model.generation_config.max_new_tokens = self.recipe.evaluate.max_new_tokens
         return model
 
+    def first_model(self, name: str, tokenizer: PreTrainedTokenizerFast) -> MiniGPTForCausalLM:
+        """Return what a stage starts from: a model given by the recipe, the pretrained one, or random weights."""
+        fresh, given = self.fresh_model(tokenizer), getattr(self.recipe, name).start_from
+        if given is not None:
+            model = start_from(given, fresh.config)
+            model.generation_config = fresh.generation_config
+            return model
+        if name == "finetune":
+            model = load_model(self.folder.stage("pretrain"))
+            check_shape(self.folder.stage("pretrain"), model.config, fresh.config)
+            return model
+        return fresh
+
     def train(self, name: str) -> None:
         """Train one stage and leave its model in the run's folder."""
         stage, accelerator = getattr(self.recipe, name), self.accelerator
         tokenizer = self.tokenizer()
-        model = self.fresh_model(tokenizer)
-        if name == "finetune":
-            wanted, model = model.config, load_model(self.folder.stage("pretrain"))
-            check_shape(self.folder.stage("pretrain"), model.config, wanted)
+        model = self.first_model(name, tokenizer)
         check_characters(tokenizer, [f"{question} {place}" for question, place in self.data.train])
         set_seed(self.recipe.seed)
         batches = TrainingBatches(
@@ -140,13 +168,6 @@ class Run:
             self.folder.publish_stage(name, save)
         remove_checkpoints(accelerator, self.folder.checkpoints, name)
         accelerator.wait_for_everyone()
-
-
-def check_shape(path: Path, found: MiniGPTConfig, wanted: MiniGPTConfig) -> None:
-    """Raise RunError, with the field, where a pretrained model is not the one that the recipe describes."""
-    for name in MiniGPTConfig.__annotations__:
-        if getattr(found, name) != getattr(wanted, name):
-            raise RunError(f"{path}: {name} is {getattr(found, name)}, but the recipe wants {getattr(wanted, name)}")
 
 
 def choose_precision(wanted: str) -> str:

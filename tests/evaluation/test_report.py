@@ -137,7 +137,7 @@ def test_an_answer_cannot_break_the_table(results, tmp_path, answer):
 @pytest.fixture
 def checkout(tmp_path, monkeypatch, results):
     """A folder with a README and one results file, in the place of the repository's root."""
-    folder = tmp_path / "benchmarks" / "results"
+    folder = tmp_path / readme_table.RESULTS
     folder.mkdir(parents=True)
     (folder / "cs224n.json").write_text(json.dumps(results), encoding="utf-8")
     readme = f"# Title\n\n{readme_table.BEGIN}old\n{readme_table.END}\n\nThe end, “quoted”.\n"
@@ -160,8 +160,8 @@ def test_only_what_is_between_the_marks_is_replaced():
 
 def test_the_readme_s_table_has_a_row_for_each_results_file(checkout, results):
     results["baselines"]["no_pretraining"], results["train_minutes"] = None, {"finetune": 1.0}
-    (checkout / "benchmarks" / "results" / "a.json").write_text(json.dumps(results), encoding="utf-8")
-    rows = readme_table.results_table(checkout / "benchmarks" / "results").splitlines()[2:]
+    (checkout / readme_table.RESULTS / "a.json").write_text(json.dumps(results), encoding="utf-8")
+    rows = readme_table.results_table(checkout / readme_table.RESULTS).splitlines()[2:]
     assert rows == [
         "| `a` | 5.0 % | – | 61.0 % | 95.8 % | 1.0 |",
         "| `cs224n` | 5.0 % | 1.2 % | 61.0 % | 95.8 % | 12.6 |",

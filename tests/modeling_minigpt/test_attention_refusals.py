@@ -14,11 +14,19 @@ BAD_FIELDS = {
     "long-list": ({"attention_type": ["window"] * 3}, ["3 layers", "num_hidden_layers is 2"]),
     "no-segment": ({"linformer_segment": 0}, ["linformer_segment", "at least 1", "0"]),
     "no-slots": ({"linformer_slots": 0}, ["linformer_slots", "at least 1", "0"]),
+    "more-slots-than-places": (
+        {"attention_type": ["vanilla", "linformer"], "linformer_segment": 8, "linformer_slots": 9},
+        ["linformer_slots (9)", "linformer_segment (8)"],
+    ),
     "slot-type": ({"linformer_slot_type": "mean"}, ["linformer_slot_type", "positional, content", "'mean'"]),
     "no-block": ({"bigbird_block": 0}, ["bigbird_block", "at least 1", "0"]),
     "no-window": ({"bigbird_window": 0}, ["bigbird_window", "at least 1", "0"]),
     "negative-global": ({"bigbird_global": -1}, ["bigbird_global", "at least 0", "-1"]),
     "negative-random": ({"bigbird_random": -2}, ["bigbird_random", "at least 0", "-2"]),
+    "pattern-larger-than-text": (
+        {"attention_type": "bigbird", "bigbird_window": 15, "bigbird_random": 6},
+        ["bigbird_window (15)", "bigbird_random (6)", "20 blocks of 8", "max_position_embeddings (160)"],
+    ),
     "random-type": ({"bigbird_random_type": "dice"}, ["bigbird_random_type", "rows, reservoir", "'dice'"]),
     "window-size": ({"window_size": 0}, ["window_size", "at least 1", "0"]),
     "negative-sinks": ({"window_sinks": -1}, ["window_sinks", "at least 0", "-1"]),
@@ -39,6 +47,13 @@ def test_bad_fields_are_refused_with_their_values(name):
     with pytest.raises(StrictDataclassError) as error:
         tiny_config("vanilla", **fields)
     assert all(text in str(error.value.__cause__ or error.value) for text in named)
+
+
+def test_sizes_may_go_to_the_edge_and_unused_variants_are_free():
+    tiny_config("bigbird", bigbird_window=20, bigbird_random=0)
+    tiny_config("linformer", linformer_slots=8)
+    tiny_config("linformer-content", linformer_slots=99)
+    tiny_config("vanilla", linformer_slots=99, bigbird_window=99)
 
 
 def test_packed_examples_are_refused(variant):

@@ -32,6 +32,23 @@ def test_a_steps_memory_is_not_asked_of_the_kernel_again():
     assert page_faults(keep=True) < 0.1 * page_faults(keep=False)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_kept_memory_can_be_given_back():
+    script = """
+import torch
+from benchmarks.measurement import resident
+from training.memory import give_back_freed_memory, keep_freed_memory
+assert keep_freed_memory()
+torch.ones(2**26)
+held = resident("VmRSS")
+give_back_freed_memory()
+print(held - resident("VmRSS"))
+"""
+    freed = int(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60).stdout)
+    assert freed > 0.9 * 4 * 2**26
+
+
 def test_elsewhere_nothing_is_done(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     assert memory.keep_freed_memory() is False
+    memory.give_back_freed_memory()

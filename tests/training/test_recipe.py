@@ -1,5 +1,6 @@
 """Recipes: what is shipped parses, and what cannot be run is refused in one line that says where and why."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,52 @@ def test_the_seed_recipe_is_the_practicals():
         (10, 256, 6e-4),
         (75, 256, 6e-4),
     ]
+
+
+@pytest.mark.parametrize("variant", ["linformer", "bigbird", "performer"])
+@pytest.mark.parametrize("base", ["quickstart", "cs224n"])
+def test_siblings_differ_from_their_base_in_attention_and_length_only(base, variant):
+    folder, overrides = ROOT / "configuration" / "recipes", ["data.path=somewhere"]
+    one, other = (load_recipe(folder / f"{name}.yaml", overrides) for name in (base, f"{base}-{variant}"))
+    changed = {f.name for f in dataclasses.fields(one) if getattr(one, f.name) != getattr(other, f.name)}
+    assert changed <= {"output", "model", "pretrain"}
+    assert build_config(other).attention_type == variant
+    assert all(name.startswith((variant, "attention_type")) for name in other.model.fields.keys() - one.model.fields)
+    assert dataclasses.replace(other.pretrain, steps=one.pretrain.steps) == one.pretrain
+    assert other.pretrain.steps <= one.pretrain.steps
+
+
+def test_a_recipe_changes_its_base_key_by_key(tmp_path):
+    recipe_file(tmp_path, MINIMAL + "output: there\nseed: 5\n").rename(tmp_path / "first.yaml")
+    (tmp_path / "second.yaml").write_text("base: first\npretrain:\n  batch_size: 7\n")
+    (tmp_path / "third.yaml").write_text("base: second\nseed: 6\n")
+    recipe = load_recipe(tmp_path / "third.yaml", ["pretrain.learning_rate=1"])
+    assert (recipe.pretrain.steps, recipe.pretrain.batch_size, recipe.pretrain.learning_rate) == (3, 7, 1.0)
+    assert (recipe.seed, recipe.output) == (6, "runs/third")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        pytest.param(
+            "base: recipee\n", "child.yaml:1: no recipe 'recipee' beside this one; did you mean recipe", id="name"
+        ),
+        pytest.param("base: 3\n", "child.yaml:1: no recipe 3", id="type"),
+        pytest.param("seed: 1\nbase: child\n", "child.yaml:2: base child leads back", id="cycle"),
+        pytest.param(
+            "base: recipe\npretrain:\n  stepz: 3\n", "child.yaml:3: unknown key pretrain.stepz", id="child key"
+        ),
+        pytest.param("base: broken\n", "broken.yaml:4: unknown key pretrain.stepz", id="base key"),
+        pytest.param("base: recipe\npretrain: 3\n", "child.yaml:2: pretrain must be a section", id="section"),
+    ],
+)
+def test_a_bad_base_is_refused_with_its_file_and_line(tmp_path, text, wanted):
+    recipe_file(tmp_path)
+    (tmp_path / "broken.yaml").write_text(MINIMAL.replace("steps", "stepz"))
+    (tmp_path / "child.yaml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "child.yaml")
+    assert wanted in str(caught.value)
 
 
 def test_overrides_take_yaml_values_and_the_last_one_wins(tmp_path):
@@ -118,6 +165,8 @@ def test_a_bad_recipe_is_refused_in_one_line(tmp_path, change, wanted):
         pytest.param("data.source=folder", "path is not set", id="no path"),
         pytest.param("corruption.policy=span", "random-span, salient-span", id="policy"),
         pytest.param("finetune.question_fraction=0", "there to learn questions", id="no questions"),
+        pytest.param("base=quickstart", "wanted section.key=value", id="base"),
+        pytest.param("no_pretraining.start_from=there", "there to start from nothing", id="baseline start"),
         pytest.param("pretrain.question_fraction=1", "leaves no documents", id="no documents"),
     ],
 )
@@ -126,6 +175,11 @@ def test_a_bad_override_is_refused_in_one_line(tmp_path, override, wanted):
         load_recipe(recipe_file(tmp_path), [override])
     assert wanted in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_two_stages_cannot_both_start_from_a_model(tmp_path):
+    with pytest.raises(RecipeError, match=r"both pretrain\.start_from and finetune\.start_from"):
+        load_recipe(recipe_file(tmp_path), ["pretrain.start_from=a", "finetune.start_from=b"])
 
 
 def test_characters_that_do_not_fit_the_context_are_refused(tmp_path):

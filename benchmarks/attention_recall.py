@@ -1,0 +1,219 @@
+"""Recall beside speed: what each attention variant still knows of a context of 4,096 tokens.
+
+    python -m benchmarks.attention_recall            # seven models on two cores, half an hour
+    python -m benchmarks.attention_recall --subjects vanilla linformer --output /tmp/recall
+
+A text is biographies, `NAME PLACE word … STOP` with up to eight words, no name twice, and questions in between,
+`ASK NAME PLACE`, about people met before: associative recall with many queries (Arora et al. 2023, "Zoology",
+arXiv 2312.04927, section 4). Each variant trains on the same texts, first short ones, then long ones, and on nothing
+but the answers. It is scored by one question at the end of a long context, about anybody not asked for before; all
+such questions share a context through copies of its cache. Writes attention_recall.{json,md}.
+"""
+
+import argparse
+import copy
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.attention_subjects import SIZES
+from benchmarks.measurement import describe_machine
+from evaluation.report import markdown_table, percent
+from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
+from training.arguments import StageArguments
+from training.memory import keep_freed_memory
+from training.optimizers import build_optimizers, learning_rate_factor
+
+ASK, STOP = range(2)
+WORDS, PLACES, NAMES = range(2, 34), range(34, 98), range(98, 1122)
+SHARES = (64, 16, 4, 1)  # of the context, as lengths of the texts trained on, one after the other
+DISTANCES = (64, 256, 1024, 4096)  # tokens from a place to the question about it, as they are reported
+SUBJECTS: dict[str, str | list[str]] = {
+    "vanilla": "vanilla",
+    "linformer": "linformer",
+    "linformer, content slots": "linformer",
+    "bigbird": "bigbird",
+    "window": "window",
+    "performer": "performer",
+    "linformer below vanilla": ["linformer", "vanilla"],
+}
+
+
+@dataclass
+class Text:
+    """A text and what can be asked of it.
+
+    Attributes:
+        ids: its tokens.
+        answers: positions of places that answer a question.
+        open: (name, place, position of the place) of the people nobody asked for.
+    """
+
+    ids: np.ndarray
+    answers: list[int]
+    open: list[tuple[int, int, int]]
+
+
+def write_text(rng: np.random.Generator, length: int, question_share: float = 0.4) -> Text:
+    """Write a text of `length` tokens; a question is as likely near as far, in octaves, and nobody is asked twice."""
+    names, ids, answers = iter(rng.permutation(NAMES)), [], []
+    people: list[tuple[int, int, int]] = []
+    while len(ids) < length:
+        if len(people) > 1 and rng.random() < question_share:
+            back = math.floor(len(people) ** rng.random())  # log-uniform over 1 … all
+            name, place, _ = people.pop(-back)
+            answers.append(len(ids) + 2)
+            ids += [ASK, name, place]
+        else:
+            name, place = int(next(names)), int(rng.choice(PLACES))
+            people.append((name, place, len(ids) + 1))
+            ids += [name, place, *rng.choice(WORDS, size=rng.integers(0, 9)).tolist(), STOP]
+    return Text(
+        ids=np.array(ids[:length]),
+        answers=[position for position in answers if position < length],
+        open=[person for person in people if person[2] < length],
+    )
+
+
+def batch_of(rng: np.random.Generator, rows: int, length: int) -> dict[str, torch.Tensor]:
+    """Return `rows` texts as `{"input_ids", "labels"}` (B, T), with labels at the answers only."""
+    texts = [write_text(rng, length) for _ in range(rows)]
+    ids = torch.from_numpy(np.stack([text.ids for text in texts]))
+    labels = torch.full_like(ids, -100)
+    for row, text in enumerate(texts):
+        labels[row, text.answers] = ids[row, text.answers]
+    return {"input_ids": ids, "labels": labels}
+
+
+def build_model(subject: str, length: int) -> MiniGPTForCausalLM:
+    """Return a two-layer model of a subject, the same random weights for one seed."""
+    torch.manual_seed(0)
+    return MiniGPTForCausalLM(
+        MiniGPTConfig(
+            vocab_size=NAMES.stop,
+            hidden_size=128,
+            num_attention_heads=2,
+            num_hidden_layers=2,
+            max_position_embeddings=length,
+            attention_type=SUBJECTS[subject],
+            linformer_slot_type="content" if subject.endswith("content slots") else "positional",
+            **SIZES,
+        )
+    )
+
+
+def train(model: MiniGPTForCausalLM, subject: str, length: int, steps: list[int], tokens: int) -> dict:
+    """Train on texts of 1/64, 1/16, 1/4 and all of `length`, so many steps each; return minutes and loss."""
+    stage = StageArguments(steps=sum(steps), decay_fraction=0.4, learning_rate=3e-3, muon_learning_rate=0.02)
+    optimizers, rng, start = build_optimizers(model, stage), np.random.default_rng(1), time.monotonic()
+    losses = []
+    lengths = [length // share for share, count in zip(SHARES, steps, strict=True) for _ in range(count)]
+    with tqdm(lengths, desc=subject, unit="step", dynamic_ncols=True) as bar:
+        for step, n in enumerate(bar):
+            factor = learning_rate_factor(step, stage.steps, stage)
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+                group["lr"] = group["peak_lr"] * factor
+            loss = model(**batch_of(rng, max(1, tokens // n), n), use_cache=False).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            losses.append(loss.item())
+            if step % 20 == 0:
+                bar.set_postfix_str(f"{n} tokens, loss {losses[-1]:.3f}")
+    return {"minutes": (time.monotonic() - start) / 60, "loss": float(np.mean(losses[-20:]))}
+
+
+@torch.inference_mode()
+def ask(model: MiniGPTForCausalLM, text: Text, people: list[tuple[int, int, int]], at_once: int = 64) -> list[bool]:
+    """Ask for each person alone, at the end of the text; return which answers are right."""
+    read = model(torch.from_numpy(text.ids)[None], use_cache=True, logits_to_keep=1).past_key_values
+    right = []
+    for start in range(0, len(people), at_once):
+        asked, cache = people[start : start + at_once], copy.deepcopy(read)
+        cache.batch_repeat_interleave(len(asked))
+        questions = torch.tensor([[ASK, name] for name, _, _ in asked])
+        answers = model(questions, past_key_values=cache, logits_to_keep=1).logits[:, -1].argmax(-1)
+        right += [answer == place for answer, (_, place, _) in zip(answers.tolist(), asked, strict=True)]
+    return right
+
+
+def score(model: MiniGPTForCausalLM, length: int, contexts: int) -> dict:
+    """Return the share of right answers over all people of some contexts, and by distance in tokens."""
+    rng, found = np.random.default_rng(2), []
+    model.eval()
+    for _ in range(contexts):
+        text = write_text(rng, length)
+        distances = [length + 2 - position for _, _, position in text.open]  # the place is told two tokens after
+        found += zip(distances, ask(model, text, text.open), strict=True)
+    result, low = {"questions": len(found), "recall": float(np.mean([right for _, right in found]))}, 0
+    for high in DISTANCES:
+        hits = [right for distance, right in found if low < distance <= high]
+        result[f"to_{high}"] = float(np.mean(hits)) if hits else None
+        low = high
+    return result
+
+
+def write_table(rows: dict[str, dict], machine: dict, arguments: argparse.Namespace) -> str:
+    """Return the results as Markdown."""
+    columns = ["attention", *(f"to {high:,}" for high in DISTANCES), "all people", "loss", "training minutes"]
+    cells = [
+        [
+            subject,
+            *(percent(row[f"to_{high}"]) for high in DISTANCES),
+            percent(row["recall"]),
+            f"{row['loss']:.2f}",
+            f"{row['minutes']:.1f}",
+        ]
+        for subject, row in rows.items()
+    ]
+    asked = next(iter(rows.values()))["questions"]
+    return (
+        f"# Recall in a context of {arguments.length:,} tokens\n\n"
+        f"Two layers of width 128, {sum(arguments.steps)} steps of {arguments.tokens:,} tokens; {machine['device']}, "
+        f"{machine['threads']} threads. Right answers of {asked} questions, by the tokens from a place to its "
+        f"question; a guess is right for {100 / len(PLACES):.1f} %.\n\n{markdown_table(columns, cells)}"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--subjects", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS), metavar="NAME")
+    parser.add_argument("--length", type=int, default=4096, help="tokens of a context (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens of a step (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, nargs=4, default=[400, 400, 100, 60], metavar="N",
+        help="steps on texts of 1/64, 1/16, 1/4 and all of the length (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--contexts", type=int, default=12, help="contexts to score on (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="threads (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("runs/attention_recall"), help="folder for the results")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
+    machine, rows = describe_machine(torch.device("cpu")), {}
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for subject in arguments.subjects:
+        model = build_model(subject, arguments.length)
+        training = train(model, subject, arguments.length, arguments.steps, arguments.tokens)
+        rows[subject] = {**training, **score(model, arguments.length, arguments.contexts)}
+        record = {"machine": machine, "length": arguments.length, "steps": arguments.steps, "subjects": rows}
+        (arguments.output / "attention_recall.json").write_text(json.dumps(record, indent=1) + "\n")
+        (arguments.output / "attention_recall.md").write_text(write_table(rows, machine, arguments), encoding="utf-8")
+    print(write_table(rows, machine, arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

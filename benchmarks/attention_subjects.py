@@ -1,0 +1,227 @@
+"""What `attention_scaling` measures: one attention layer of each variant and of each peer, and models made of them.
+
+Widths are equal: two heads of 64. A linear variant's query sees 128 to 384 keys at once.
+"""
+
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+from benchmarks.measurement import PeakMemory, seconds_of
+from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
+from modeling_minigpt.attention_base_minigpt import MiniGPTRotaryEmbedding
+from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
+from training.memory import keep_freed_memory
+
+WIDTH, HEADS, LAYERS, VOCABULARY = 128, 2, 2, 256
+SIZES = {
+    "linformer_segment": 64,
+    "linformer_slots": 64,
+    "bigbird_block": 64,
+    "bigbird_global": 1,
+    "bigbird_window": 3,
+    "bigbird_random": 2,
+    "window_size": 192,
+    "window_sinks": 4,
+    "window_block": 64,
+    "performer_features": 64,
+    "performer_chunk": 64,
+}
+EAGER, SDPA = "vanilla, eager", "vanilla, SDPA"
+VARIANTS = {  # name: attention_type, attn_implementation
+    EAGER: ("vanilla", "eager"),
+    SDPA: ("vanilla", "sdpa"),
+    "linformer": ("linformer", "sdpa"),
+    "bigbird": ("bigbird", "sdpa"),
+    "window": ("window", "sdpa"),
+    "performer": ("performer", "sdpa"),
+}
+CUDA_VARIANTS = {
+    "bigbird, FlexAttention": ("bigbird", "flex_attention"),
+    "window, FlexAttention": ("window", "flex_attention"),
+}
+LINEAR = ("linformer", "bigbird", "window", "performer", *CUDA_VARIANTS)
+PEER_BIGBIRD, PEER_LINFORMER = "transformers' BigBird (leaks)", "linformer package (leaks)"
+PEERS = (PEER_BIGBIRD, PEER_LINFORMER)  # both bidirectional: neither can train a causal model
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is measured at once: a subject of `VARIANTS` or `PEERS`, a measure, a context length in tokens."""
+
+    subject: str
+    measure: str  # "layer", "step" or "decode"
+    length: int
+
+    def __str__(self) -> str:
+        return f"{self.measure} {self.subject} {self.length}"
+
+
+def variant_config(subject: str, length: int, **fields) -> MiniGPTConfig:
+    """Return the config of a variant at the benchmark's sizes."""
+    attention_type, kernel = {**VARIANTS, **CUDA_VARIANTS}[subject]
+    return MiniGPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        num_attention_heads=HEADS,
+        num_hidden_layers=LAYERS,
+        max_position_embeddings=length,
+        attention_type=attention_type,
+        attn_implementation=kernel,
+        **SIZES,
+        **fields,
+    )
+
+
+class VariantLayer(nn.Module):
+    """One attention layer of ours, (1, T, C) to (1, T, C); rotary angles and eager attention's mask are made once."""
+
+    def __init__(self, subject: str, length: int):
+        super().__init__()
+        self.config = variant_config(subject, length, zero_init_residual=False)
+        self.attention = ATTENTION_CLASSES[self.config.attention_type](self.config, layer_idx=0)
+        if subject == "linformer":
+            nn.init.normal_(self.attention.slot_logits)
+        elif subject == "performer":
+            self.attention.features.copy_(self.attention.draw_features())
+        self.rotary = MiniGPTRotaryEmbedding(self.config)
+        self.prepared = (0, None, None)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        length = hidden_states.shape[1]
+        if self.prepared[0] != length:
+            positions = torch.arange(length, device=hidden_states.device)[None]
+            mask = None
+            if self.config._attn_implementation == "eager":
+                mask = torch.full((length, length), float("-inf"), device=hidden_states.device).triu_(1)
+            self.prepared = (length, self.rotary(hidden_states, positions), mask)
+        _, angles, mask = self.prepared
+        return self.attention(hidden_states, position_embeddings=angles, attention_mask=mask)[0]
+
+
+class TransformersBigBirdLayer(nn.Module):
+    """The block-sparse self-attention of transformers' BigBird with the masks its model makes for it."""
+
+    def __init__(self, length: int):
+        super().__init__()
+        from transformers import BigBirdConfig, BigBirdModel
+        from transformers.models.big_bird.modeling_big_bird import BigBirdBlockSparseAttention
+
+        block = SIZES["bigbird_block"]
+        config = BigBirdConfig(
+            hidden_size=WIDTH,
+            num_attention_heads=HEADS,
+            block_size=block,
+            num_random_blocks=SIZES["bigbird_random"],
+            max_position_embeddings=length,
+        )
+        self.attention, self.out = BigBirdBlockSparseAttention(config, seed=0), nn.Linear(WIDTH, WIDTH)
+        self.make_masks, self.block = BigBirdModel.create_masks_for_block_sparse_attn, block
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        seen = torch.ones(hidden_states.shape[:2], device=hidden_states.device, dtype=hidden_states.dtype)
+        blocked, band, rows, columns = self.make_masks(seen, self.block)
+        return self.out(self.attention(hidden_states, band, rows, columns, blocked, blocked)[0])
+
+
+def build_layer(subject: str, length: int) -> nn.Module:
+    """Return the attention layer of a subject."""
+    if subject == PEER_BIGBIRD:
+        return TransformersBigBirdLayer(length)
+    if subject == PEER_LINFORMER:
+        from linformer import LinformerSelfAttention
+
+        return LinformerSelfAttention(WIDTH, seq_len=length, k=SIZES["linformer_slots"], heads=HEADS)
+    return VariantLayer(subject, length)
+
+
+def available_peers() -> list[str]:
+    """Return the peers that are installed here."""
+    return [PEER_BIGBIRD, *([PEER_LINFORMER] if find_spec("linformer") else [])]
+
+
+def measure_layer(subject: str, length: int, device: torch.device, dtype: torch.dtype) -> dict:
+    """Measure one layer's forward, and forward with backward: seconds, and bytes over those of weights and input."""
+    layer = build_layer(subject, length).to(device, dtype)
+    hidden_states = torch.randn(1, length, WIDTH, device=device, dtype=dtype, requires_grad=True)
+    gradient = torch.randn_like(hidden_states)
+
+    def forward():
+        with torch.no_grad():
+            layer(hidden_states)
+
+    def train(states=hidden_states, gradient=gradient):
+        layer(states).backward(gradient)
+
+    if not isinstance(layer, TransformersBigBirdLayer):  # what libraries allocate once is not the layer's
+        train(hidden_states[:, :128].detach(), gradient[:, :128])
+    results = {}
+    for name, call in (("forward", forward), ("forward+backward", train)):
+        peak = PeakMemory(device)
+        call()
+        results[name] = {"bytes": peak.read(), "seconds": seconds_of(call, device)}
+    return results
+
+
+def build_model(subject: str, length: int, device: torch.device, dtype: torch.dtype) -> MiniGPTForCausalLM:
+    """Return a two-layer model of a variant."""
+    torch.manual_seed(0)
+    return MiniGPTForCausalLM(variant_config(subject, length)).to(device, dtype)
+
+
+def measure_step(subject: str, length: int, device: torch.device, dtype: torch.dtype) -> dict:
+    """Measure a training step of a model on one text: forward, backward, AdamW."""
+    model = build_model(subject, length, device, dtype)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step(ids):
+        model(ids, labels=ids, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    ids = torch.randint(VOCABULARY, (1, length), device=device)
+    step(ids[:, :128])
+    peak = PeakMemory(device)
+    step(ids)
+    return {"training step": {"bytes": peak.read(), "seconds": seconds_of(lambda: step(ids), device)}}
+
+
+@torch.inference_mode()
+def measure_decode(subject: str, length: int, device: torch.device, dtype: torch.dtype, tokens: int = 128) -> dict:
+    """Measure the seconds to generate a token after `length` others, and the bytes that the cache then holds."""
+    model = build_model(subject, length, device, dtype).eval()
+    ids = torch.randint(VOCABULARY, (1, length), device=device)
+    outputs = model(ids, use_cache=True, logits_to_keep=1)
+    durations = []
+    for _ in range(tokens):
+        start = time.perf_counter()
+        outputs = model(outputs.logits[:, -1:].argmax(-1), past_key_values=outputs.past_key_values)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        durations.append(time.perf_counter() - start)
+    held = sum(tensor.numel() * tensor.element_size() for tensor in cache_tensors(outputs.past_key_values))
+    return {"decode": {"bytes": held, "seconds": torch.tensor(durations).median().item()}}
+
+
+def cache_tensors(cache) -> list[torch.Tensor]:
+    """Return all tensors that a cache holds."""
+    return [
+        tensor
+        for layer in cache.layers
+        for tensor in getattr(layer, "state", {"keys": layer.keys, "values": layer.values}).values()
+    ]
+
+
+MEASURES = {"layer": measure_layer, "step": measure_step, "decode": measure_decode}
+
+
+def measure_point(point: Point, device: str, threads: int) -> dict:
+    """Measure a point in this process: `{what: {"seconds": …, "bytes": …}}`. float32 on a CPU, bfloat16 on CUDA."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    place = torch.device(device)
+    dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
+    return MEASURES[point.measure](point.subject, point.length, place, dtype)

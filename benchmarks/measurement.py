@@ -1,0 +1,132 @@
+"""How benchmarks measure: each point in a fresh process, points interleaved over rounds, medians with their spread."""
+
+import math
+import multiprocessing
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from training.memory import give_back_freed_memory
+
+STATUS = Path("/proc/self/status")
+
+
+def in_fresh_process(measure: Callable[..., dict], *arguments) -> dict:
+    """Return `measure(*arguments)` from a process of its own, or `{"error": …}` where it fails or is killed.
+
+    The process is forked from a server that has imported the module of `measure` and done nothing else: as clean as a
+    new interpreter, without its seconds of imports.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["modeling_minigpt", measure.__module__])
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        try:
+            return pool.submit(measure, *arguments).result()
+        except BrokenProcessPool:
+            return {"error": "killed, most likely for want of memory"}
+        except torch.OutOfMemoryError:
+            return {"error": "out of memory"}
+        except Exception as error:  # one point that cannot be measured must not lose the others
+            return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+
+
+def interleave(
+    measure: Callable[..., dict], points: Sequence[Hashable], rounds: int, *arguments
+) -> dict[Hashable, list[dict]]:
+    """Measure every point once a round, in a new order each round, so that a slow minute of the machine hits all.
+
+    Returns:
+        Each point's results of `measure(point, *arguments)`, one a round, in the points' order. A point that fails is
+        not tried again.
+    """
+    results = {point: [] for point in points}
+    with tqdm(total=rounds * len(points), unit="point", dynamic_ncols=True) as bar:
+        for number in range(rounds):
+            for point in random.Random(number).sample(list(points), len(points)):
+                bar.set_description(str(point))
+                if not any("error" in result for result in results[point]):
+                    results[point].append(in_fresh_process(measure, point, *arguments))
+                bar.update()
+    return results
+
+
+class PeakMemory:
+    """The most memory in use since this was made, over what was in use then, in bytes; None where nobody counts it.
+
+    On CUDA it is the allocator's count, on Linux the process's resident set.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.before = torch.cuda.memory_allocated(device)
+        elif sys.platform == "linux":
+            give_back_freed_memory()
+            Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to the present
+            self.before = resident("VmRSS")
+
+    def read(self) -> int | None:
+        """Return the peak so far."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) - self.before
+        return max(0, resident("VmHWM") - self.before) if sys.platform == "linux" else None
+
+
+def resident(field: str) -> int:
+    """Return a field of the process's memory status, in bytes."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    return 1024 * int(line.split()[1])
+
+
+def seconds_of(call: Callable[[], object], device: torch.device, at_least: float = 0.5, repeats: int = 1) -> float:
+    """Return the median duration of `call` in seconds, over so many `repeats` and so much time `at_least`."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    durations = []
+    while len(durations) < repeats or sum(durations) < at_least:
+        durations.append(once())
+    return statistics.median(durations)
+
+
+def exponent(sizes: Sequence[float], rounds: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """Fit value ∝ size^p by least squares in logarithms; return p and its 95 % confidence interval.
+
+    Args:
+        sizes: the sizes.
+        rounds: for each size, its values of all rounds; every one is a point of the fit.
+    """
+    from scipy import stats
+
+    points = [(size, value) for size, values in zip(sizes, rounds, strict=True) for value in values]
+    fit = stats.linregress(*torch.tensor(points, dtype=torch.float64).log2().T.numpy())
+    spread = 0.0 if math.isnan(fit.stderr) else fit.stderr  # NaN for values all equal
+    reach = stats.t.ppf(0.975, len(points) - 2) * spread
+    return float(fit.slope), float(fit.slope - reach), float(fit.slope + reach)
+
+
+def describe_machine(device: torch.device) -> dict:
+    """Return what the numbers of a run depend on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def processor_name() -> str:
+    """Return the processor's name, or just "CPU"."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")

@@ -1,0 +1,67 @@
+"""How benchmarks measure: fresh processes, interleaved rounds, peak memory, exponents."""
+
+import os
+import sys
+import time
+
+import pytest
+import torch
+
+from benchmarks.measurement import PeakMemory, exponent, in_fresh_process, interleave, seconds_of
+
+CPU = torch.device("cpu")
+
+
+def own_process(point):
+    return {"pid": os.getpid(), "point": point}
+
+
+def die(point):
+    os._exit(9)
+
+
+def fail(point):
+    raise ValueError(f"no {point}")
+
+
+def test_each_point_of_each_round_has_a_process_of_its_own():
+    results = interleave(own_process, ["a", "b"], 2)
+    processes = {result["pid"] for rounds in results.values() for result in rounds}
+    assert [result["point"] for result in results["a"]] == ["a", "a"]
+    assert len(processes) == 4
+    assert os.getpid() not in processes
+
+
+def test_a_point_that_fails_or_is_killed_is_reported_and_not_repeated():
+    assert "killed" in in_fresh_process(die, 1)["error"]
+    assert interleave(fail, ["x"], 3) == {"x": [{"error": "ValueError: no x"}]}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_is_what_was_added_and_freed():
+    size = 96 * 2**20
+    torch.ones(size, dtype=torch.uint8)  # freed before: not counted
+    peak = PeakMemory(CPU)
+    torch.ones(size, dtype=torch.uint8)
+    assert 0.9 * size < peak.read() < 1.2 * size
+
+
+def test_seconds_are_the_median_of_some_calls():
+    calls = []
+
+    def call():
+        calls.append(1)
+        time.sleep(0.1 if len(calls) == 1 else 0.01)
+
+    assert 0.01 <= seconds_of(call, CPU, at_least=0.0, repeats=3) < 0.05
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 1.9])
+def test_an_exponent_is_found_within_its_interval(power):
+    sizes = [2**octave for octave in range(10, 15)]
+    exact = exponent(sizes, [[3.0 * size**power] * 2 for size in sizes])
+    assert exact == pytest.approx((power, power, power), abs=1e-6)
+    slope, low, high = exponent(sizes, [[0.9 * size**power, 1.1 * size**power] for size in sizes])
+    assert low < power < high
+    assert slope == pytest.approx(power, abs=1e-6)
