@@ -3,11 +3,11 @@
     python -m benchmarks.attention_recall            # seven models on two cores, half an hour
     python -m benchmarks.attention_recall --subjects vanilla linformer --output /tmp/recall
 
-A text is biographies, `NAME PLACE word … STOP` with up to eight words, no name twice, and questions in between,
-`ASK NAME PLACE`, about people met before: associative recall with many queries (Arora et al. 2023, "Zoology",
-arXiv 2312.04927, section 4). Each variant trains on the same texts, first short ones, then long ones, and on nothing
-but the answers. It is scored by one question at the end of a long context, about anybody not asked for before; all
-such questions share a context through copies of its cache. Writes attention_recall.{json,md}.
+A text is biographies, `NAME PLACE word … STOP`, with no name twice, and questions in between, `ASK NAME PLACE`, about
+people met before: associative recall with many queries (Arora et al. 2023, "Zoology", arXiv 2312.04927, section 4).
+Each variant trains on the same texts, first short ones, then long ones, and on nothing but the answers. It is scored by
+one question at the end of a long context, about anybody not asked for before; all such questions share a context
+through copies of its cache. Writes attention_recall.{json,md}.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from training.memory import keep_freed_memory
 from training.optimizers import build_optimizers, learning_rate_factor
 
 ASK, STOP = range(2)
-WORDS, PLACES, NAMES = range(2, 34), range(34, 98), range(98, 1122)
+WORDS, PLACES, NAMES = range(2, 34), range(34, 66), range(66, 322)
 SHARES = (64, 16, 4, 1)  # of the context, as lengths of the texts trained on, one after the other
 DISTANCES = (64, 256, 1024, 4096)  # tokens from a place to the question about it, as they are reported
 SUBJECTS: dict[str, str | list[str]] = {
@@ -65,7 +65,10 @@ class Text:
 
 
 def write_text(rng: np.random.Generator, length: int, question_share: float = 0.4) -> Text:
-    """Write a text of `length` tokens; a question is as likely near as far, in octaves, and nobody is asked twice."""
+    """Write a text of `length` tokens: about a hundred people in a long one, up to length / 64 words each.
+
+    A question is as likely near as far, in octaves, and nobody is asked for twice.
+    """
     names, ids, answers = iter(rng.permutation(NAMES)), [], []
     people: list[tuple[int, int, int]] = []
     while len(ids) < length:
@@ -77,7 +80,7 @@ def write_text(rng: np.random.Generator, length: int, question_share: float = 0.
         else:
             name, place = int(next(names)), int(rng.choice(PLACES))
             people.append((name, place, len(ids) + 1))
-            ids += [name, place, *rng.choice(WORDS, size=rng.integers(0, 9)).tolist(), STOP]
+            ids += [name, place, *rng.choice(WORDS, size=rng.integers(length // 64 + 1)).tolist(), STOP]
     return Text(
         ids=np.array(ids[:length]),
         answers=[position for position in answers if position < length],

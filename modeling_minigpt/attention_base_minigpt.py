@@ -81,6 +81,14 @@ class SelfAttention(nn.Module):
         return self.attention_dropout if self.training else 0.0
 
 
+def into_pieces(states: torch.Tensor, size: int) -> torch.Tensor:
+    """Cut (B, H, T, X) into pieces of `size` tokens, (B, H, n, size, X), the last one filled up with zeros."""
+    tail = -states.shape[2] % size
+    if tail:  # the library's pad would copy even for none
+        states = nn.functional.pad(states, (0, 0, 0, tail))
+    return states.unflatten(2, (-1, size))
+
+
 def place(states: torch.Tensor, new: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
     """Write `new` (B, H, T, X) into `states` (B, H, S, X) from each row's place `start` (B,) on, in place."""
     index = start[:, None] + torch.arange(new.shape[2], device=new.device)  # (B, T)

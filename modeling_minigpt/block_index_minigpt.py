@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.attention.flex_attention import BlockMask
 
+from .attention_base_minigpt import into_pieces
 from .configuration_minigpt import MiniGPTConfig
 
 WORD = 0xFFFFFFFF
@@ -223,10 +224,7 @@ def block_attention(
     """Attend over a whole text (B, H, T, D), any T, through its table: the path that trains, O(T·c·b·D)."""
     length = query.shape[2]
     block, blocks = pattern.block, -(-length // pattern.block)
-    query, key, value = (
-        nn.functional.pad(states, (0, 0, 0, blocks * block - length)).unflatten(2, (blocks, block))
-        for states in (query, key, value)
-    )  # (B, H, nb, b, D)
+    query, key, value = (into_pieces(states, block) for states in (query, key, value))  # (B, H, nb, b, D)
     table = block_table(pattern, blocks, query.device)
     positions = torch.arange(blocks * block, device=query.device).view(blocks, block)
     # From row c - 1 on all c blocks are there and stand in the same relation to the query: one mask serves them all.

@@ -10,7 +10,7 @@ of the one before. No token is counted twice and none is lost.
 import torch
 from torch import nn
 
-from .attention_base_minigpt import LinearTimeAttention, place, take
+from .attention_base_minigpt import LinearTimeAttention, into_pieces, place, take
 from .configuration_minigpt import MiniGPTConfig
 
 
@@ -64,11 +64,8 @@ def linformer_attention(
         Mixed values (B, H, T, D).
     """
     length = query.shape[2]
-    count = -(-length // segment)  # m, the last segment possibly incomplete
-    pad = (0, 0, 0, count * segment - length)
-    query, key, value, weights = (
-        nn.functional.pad(states, pad).unflatten(2, (count, segment)) for states in (query, key, value, weights)
-    )  # (B, H, m, s, ·)
+    query, key, value, weights = (into_pieces(states, segment) for states in (query, key, value, weights))
+    count = query.shape[2]  # m segments (B, H, m, s, ·)
     slot_keys, slot_values, mass = slots if slots is not None else (None, None, None)
     mass = two_late(weights.sum(-2), mass)  # (B or 1, H, m, k)
     slot_keys = slot_means(two_late(segment_sums(weights, key), slot_keys), mass, key.dtype)  # (B, H, m, k, D)

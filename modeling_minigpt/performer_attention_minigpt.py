@@ -8,7 +8,7 @@ are then running sums over keys. Unlike trigonometric features, positive ones ke
 import torch
 from torch import nn
 
-from .attention_base_minigpt import LinearTimeAttention
+from .attention_base_minigpt import LinearTimeAttention, into_pieces
 from .configuration_minigpt import MiniGPTConfig
 
 
@@ -110,9 +110,7 @@ def performer_attention(
     if sums is None:
         sums = value.new_zeros(*key.shape[:2], key.shape[3], value.shape[3])
     tail = count * chunk - length
-    query, key, value = (
-        nn.functional.pad(states, (0, 0, 0, tail)).unflatten(2, (count, chunk)) for states in (query, key, value)
-    )  # (B, H, n, chunk, ·)
+    query, key, value = (into_pieces(states, chunk) for states in (query, key, value))  # (B, H, n, chunk, ·)
     ends = nn.functional.pad(peaks, (0, tail), mode="replicate")
     now, ends = ends[:, :, 1:].unflatten(2, (count, chunk)), ends[:, :, ::chunk]  # (B, H, n, chunk), (B, H, n + 1)
     later = torch.ones(chunk, chunk, dtype=torch.bool, device=key.device).triu(1)

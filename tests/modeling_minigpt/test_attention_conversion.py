@@ -1,0 +1,57 @@
+"""A pretrained vanilla checkpoint loads into every other variant: what fits is taken, what is new is named."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from modeling_minigpt import MiniGPTForCausalLM
+from tests.attention_variants import SIZE, VARIANTS, assert_equal, draw_tokens, tiny_config, tiny_model
+
+NEW = {
+    "linformer": {0: "slot_logits", 1: "slot_logits"},
+    "linformer-content": {0: "slot_proj.weight", 1: "slot_proj.weight"},
+    "performer": {0: "features", 1: "features"},
+    "hybrid": {1: "slot_logits"},
+}
+EXACT = {"performer": 0, "window": 13}  # tokens over which a variant is full attention; else two segments or blocks
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Save a vanilla model; return it and its folder."""
+    vanilla = tiny_model("vanilla")
+    vanilla.save_pretrained(tmp_path)
+    return vanilla, tmp_path
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_weights_that_fit_are_taken_and_new_ones_are_named(checkpoint, variant, caplog):
+    vanilla, folder = checkpoint
+    model, loading = MiniGPTForCausalLM.from_pretrained(folder, config=tiny_config(variant), output_loading_info=True)
+    new = {f"model.layers.{layer}.self_attn.{name}" for layer, name in NEW.get(variant, {}).items()}
+    assert loading["missing_keys"] == new
+    assert not loading["unexpected_keys"]
+    for name, weight in vanilla.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight)
+    for name in new:
+        assert model.state_dict()[name].std() > 0
+    assert ("MISSING" in caplog.text) == bool(new)
+    assert all(name in caplog.text for name in NEW.get(variant, {}).values())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_converted_model_says_the_same_where_its_attention_is_full(checkpoint, variant):
+    vanilla, folder = checkpoint
+    model = MiniGPTForCausalLM.from_pretrained(folder, config=tiny_config(variant)).eval()
+    exact, ids = EXACT.get(variant, 2 * SIZE), draw_tokens(2, 4 * SIZE)
+    with torch.no_grad():
+        converted, wanted = model(ids).logits, vanilla(ids).logits
+    assert_equal(converted[:, :exact], wanted[:, :exact])
+    assert not torch.allclose(converted[:, exact:], wanted[:, exact:], atol=1e-3)
+
+
+def test_a_keyword_chooses_the_attention_of_a_checkpoint(checkpoint):
+    vanilla, folder = checkpoint
+    model = AutoModelForCausalLM.from_pretrained(folder, attention_type=["vanilla", "window"], window_size=5)
+    assert model.config.layer_attention_types == ["vanilla", "window"]
+    assert torch.equal(model.model.layers[1].self_attn.q_proj.weight, vanilla.model.layers[1].self_attn.q_proj.weight)
