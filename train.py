@@ -14,7 +14,7 @@ import sys
 
 HELP = {
     "pretrain": "learn the biographies by span corruption",
-    "finetune": "learn to answer, from the output folder's pretrained model",
+    "finetune": "learn to answer, from the output folder's pretrained model, or finetune.start_from",
     "evaluate": "score the finetuned model, or evaluate.model, beside the baselines",
     "all": "pretrain, finetune, train the baseline without pretraining, evaluate",
 }

@@ -5,8 +5,8 @@
 
 A text is biographies, `NAME PLACE word … STOP`, with no name twice, and questions in between, `ASK NAME PLACE`, about
 people met before: associative recall with many queries (Arora et al. 2023, "Zoology", arXiv 2312.04927, section 4).
-Each variant trains on the same texts, first short ones, then long ones, and on nothing but the answers. It is scored by
-one question at the end of a long context, about anybody not asked for before; all such questions share a context
+Each variant trains on the same texts, first short ones, then long ones, and on nothing but the answers. It is scored
+by one question at the end of a long context, about anybody not asked for before; all such questions share a context
 through copies of its cache. Writes attention_recall.{json,md}.
 """
 
@@ -37,7 +37,7 @@ from training.optimizers import build_optimizers, learning_rate_factor
 ASK, STOP = range(2)
 WORDS, PLACES, NAMES = range(2, 34), range(34, 66), range(66, 322)
 SHARES = (64, 16, 4, 1)  # of the context, as lengths of the texts trained on, one after the other
-DISTANCES = (64, 256, 1024, 4096)  # tokens from a place to the question about it, as they are reported
+NEAREST = 64  # tokens; recall is reported by the distance of a place from its question: to 64, 256, 1,024, …
 SUBJECTS: dict[str, str | list[str]] = {
     "vanilla": "vanilla",
     "linformer": "linformer",
@@ -73,7 +73,7 @@ def write_text(rng: np.random.Generator, length: int, question_share: float = 0.
     people: list[tuple[int, int, int]] = []
     while len(ids) < length:
         if len(people) > 1 and rng.random() < question_share:
-            back = math.floor(len(people) ** rng.random())  # log-uniform over 1 … all
+            back = min(len(people), math.floor((len(people) + 1) ** rng.random()))  # log-uniform over 1 … all
             name, place, _ = people.pop(-back)
             answers.append(len(ids) + 2)
             ids += [ASK, name, place]
@@ -160,33 +160,54 @@ def score(model: MiniGPTForCausalLM, length: int, contexts: int) -> dict:
         text = write_text(rng, length)
         distances = [length + 2 - position for _, _, position in text.open]  # the place is told two tokens after
         found += zip(distances, ask(model, text, text.open), strict=True)
-    result, low = {"questions": len(found), "recall": float(np.mean([right for _, right in found]))}, 0
-    for high in DISTANCES:
+    low, parts = 0, []
+    for high in (*(NEAREST * 4**step for step in range(20) if NEAREST * 4**step < length), length + 2):
         hits = [right for distance, right in found if low < distance <= high]
-        result[f"to_{high}"] = float(np.mean(hits)) if hits else None
+        parts.append({"above": low, "to": high, **share(hits)})
         low = high
-    return result
+    return {**share([right for _, right in found]), "by_distance": parts}
+
+
+def share(hits: list[bool]) -> dict:
+    """Return how many questions there were, the share of right answers and the reach of its 95 % interval."""
+    if not hits:
+        return {"questions": 0, "recall": None, "plus_minus": None}
+    recall = float(np.mean(hits))
+    return {
+        "questions": len(hits),
+        "recall": recall,
+        "plus_minus": 1.96 * math.sqrt(recall * (1 - recall) / len(hits)),
+    }
+
+
+def cell(part: dict) -> str:
+    """Write a share with its interval."""
+    return "–" if part["recall"] is None else f"{percent(part['recall'])} ± {100 * part['plus_minus']:.1f}"
 
 
 def write_table(rows: dict[str, dict], machine: dict, arguments: argparse.Namespace) -> str:
     """Return the results as Markdown."""
-    columns = ["attention", *(f"to {high:,}" for high in DISTANCES), "all people", "loss", "training minutes"]
+    first = next(iter(rows.values()))
+    *near, far = first["by_distance"]
+    distances = [*(f"{part['above']:,}–{part['to']:,}" for part in near), f"over {far['above']:,}"]
+    columns = ["recall, by tokens back", *distances, "anybody", "loss", "training minutes"]
     cells = [
         [
             subject,
-            *(percent(row[f"to_{high}"]) for high in DISTANCES),
-            percent(row["recall"]),
+            *(cell(part) for part in row["by_distance"]),
+            cell(row),
             f"{row['loss']:.2f}",
             f"{row['minutes']:.1f}",
         ]
         for subject, row in rows.items()
     ]
-    asked = next(iter(rows.values()))["questions"]
+    asked = ", ".join(str(part["questions"]) for part in first["by_distance"])
     return (
         f"# Recall in a context of {arguments.length:,} tokens\n\n"
-        f"Two layers of width 128, {sum(arguments.steps)} steps of {arguments.tokens:,} tokens; {machine['device']}, "
-        f"{machine['threads']} threads. Right answers of {asked} questions, by the tokens from a place to its "
-        f"question; a guess is right for {100 / len(PLACES):.1f} %.\n\n{markdown_table(columns, cells)}"
+        f"Two layers of width 128, one seed, {sum(arguments.steps)} steps of {arguments.tokens:,} tokens; "
+        f"{machine['device']}, {machine['threads']} threads. Right answers to {first['questions']} questions ({asked} "
+        f"by distance), with 95 % intervals; a guess is right for {100 / len(PLACES):.1f} %. `SIZES` of "
+        f"`attention_subjects.py` gives each variant's segments and blocks.\n\n{markdown_table(columns, cells)}"
     )
 
 

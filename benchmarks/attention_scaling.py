@@ -4,9 +4,10 @@
     python -m benchmarks.attention_scaling --lengths 512 1024 --rounds 1 --output /tmp/scaling
 
 Every point runs in a fresh process; points are interleaved over rounds; medians and ranges are given. The slope is the
-exponent p of value ∝ length^p over the top four octaves, by least squares in logarithms over all rounds, with its 95 %
-confidence interval. With a CUDA device it runs there: bfloat16, 1,024 … 262,144 tokens, FlexAttention compiled.
-Writes attention_scaling.{json,md,svg}, and exits with 1 where one of the bars printed at the end is missed.
+exponent p of value ∝ length^p over the top four octaves, by least squares through the medians in logarithms, with its
+95 % confidence interval. With a CUDA device it runs there: bfloat16, 1,024 … 262,144 tokens, FlexAttention compiled.
+Writes attention_scaling.DEVICE.{json,md,svg} after each round, and exits with 1 where a bar printed at the end is
+missed, or could not be judged although its lengths were asked for.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from benchmarks.attention_subjects import (
     EAGER,
     LINEAR,
     SDPA,
+    SHORTEST,
     VARIANTS,
     Point,
     available_peers,
@@ -43,6 +45,13 @@ QUANTITIES = [  # what, field, heading, unit, units in one SI unit
     ("decode", "seconds", "Decoding, two-layer model, a token", "ms", 1e3),
     ("decode", "bytes", "Cache, two-layer model", "MiB", 2**-20),
 ]
+WHAT = {"layer": ("forward", "forward+backward"), "step": ("training step",), "decode": ("decode",)}
+NOTES = """\
+- A range is that of the rounds. Memory is what a point needs over its weights and its input.
+- transformers' BigBird and the linformer package are bidirectional: neither can train a causal model. The former
+  multiplies its attention out to T × T besides, to return it, and turns into full attention on short texts.
+- The buffer of bigbird's cache doubles when full, so it may hold twice what it needs.
+"""
 OCTAVES = 4
 LINEAR_SLOPE, QUADRATIC_SLOPE, SPEEDUP, FLATNESS = 1.10, 1.7, 3.0, 1.3  # the bars
 
@@ -51,30 +60,25 @@ def collect(results: dict[Point, list[dict]]) -> dict:
     """Arrange results as `{(what, field): {subject: {length: [values of all rounds] or the error}}}`."""
     table = defaultdict(lambda: defaultdict(dict))
     for point, rounds in results.items():
-        error = next((result["error"] for result in rounds if "error" in result), None)
+        good = [result for result in rounds if "error" not in result]
         for what, field, *_ in QUANTITIES:
-            if error is not None and what in measured_by(point):
-                table[what, field][point.subject][point.length] = error
-            elif what in rounds[0]:
-                values = [result[what][field] for result in rounds]
-                if None not in values:
-                    table[what, field][point.subject][point.length] = values
+            if what not in WHAT[point.measure]:
+                continue
+            values = [result[what][field] for result in good]
+            if not good:
+                table[what, field][point.subject][point.length] = rounds[0]["error"]
+            elif None not in values:  # memory that nobody counts
+                table[what, field][point.subject][point.length] = values
     return table
 
 
-def measured_by(point: Point) -> tuple[str, ...]:
-    """Return what a point's measure yields."""
-    return {"layer": ("forward", "forward+backward"), "step": ("training step",), "decode": ("decode",)}[point.measure]
-
-
-def top_slope(values: dict[int, list[float]]) -> tuple[float, float, float] | None:
+def top_slope(values: dict[int, list[float] | str]) -> tuple[float, float, float] | None:
     """Return the exponent over the top octaves with its interval; None unless all of them were measured."""
-    measured = {length: rounds for length, rounds in values.items() if not isinstance(rounds, str)}
-    longest = max(values)
-    lengths = sorted(length for length in measured if length * 2**OCTAVES >= longest)
-    if lengths[-1:] != [longest] or lengths[0] * 2**OCTAVES > longest or min(map(min, measured.values())) <= 0:
+    lengths = sorted(length for length in values if length * 2**OCTAVES >= max(values))
+    if lengths[0] * 2**OCTAVES > lengths[-1] or any(isinstance(values[length], str) for length in lengths):
         return None
-    return exponent(lengths, [measured[length] for length in lengths])
+    medians = [statistics.median(values[length]) for length in lengths]
+    return exponent(lengths, medians) if min(medians) > 0 else None
 
 
 def slopes(table: dict) -> dict:
@@ -113,15 +117,14 @@ def write_tables(table: dict, fits: dict, machine: dict, rounds: int) -> str:
         columns = [f"{unit}, by tokens", *(f"{length:,}" for length in lengths), "p"]
         parts.append(f"## {heading}\n\n{markdown_table(columns, rows)}")
     errors = {
-        f"- {subject} at {length:,}: {rounds}"
-        for subjects in table.values()
+        f"- {subject}, {what}, {length:,} tokens: {values[length]}"
+        for (what, _), subjects in table.items()
         for subject, values in subjects.items()
-        for length, rounds in values.items()
-        if isinstance(rounds, str)
+        for length in values
+        if isinstance(values[length], str)
     }
-    if errors:
-        parts.append("What failed, and why:\n\n" + "\n".join(sorted(errors)) + "\n")
-    return "\n".join(parts)
+    failures = ["## What failed\n\n" + "\n".join(sorted(errors)) + "\n"] if errors else []
+    return "\n".join([*parts, "## Notes\n\n" + NOTES, *failures])
 
 
 def draw(table: dict, path: Path) -> None:
@@ -154,27 +157,43 @@ def draw(table: dict, path: Path) -> None:
     plt.close(figure)
 
 
-def judge(table: dict, fits: dict, device: str) -> list[tuple[str, float, float, bool]]:
-    """Return each bar as (what, found, bar, whether it holds), as far as the lengths measured allow."""
-    bars = []
-    for field, name in (("seconds", "time"), ("bytes", "peak memory")):
-        for subject, (slope, *_) in fits.get(("forward+backward", field), {}).items():
-            if subject in LINEAR:
-                bars.append((f"{subject}: exponent of {name} at most", slope, LINEAR_SLOPE, slope <= LINEAR_SLOPE))
-            elif subject == EAGER or (subject == SDPA and field == "seconds"):
-                enough = slope >= QUADRATIC_SLOPE
-                bars.append((f"{subject}: exponent of {name} at least", slope, QUADRATIC_SLOPE, enough))
-    for subject in LINEAR:
-        decoding = table.get(("decode", "seconds"), {}).get(subject, {})
-        if isinstance(decoding.get(1024), list) and isinstance(decoding.get(16384), list):
-            ratio = statistics.median(decoding[16384]) / statistics.median(decoding[1024])
-            bars.append((f"{subject}: decoding at 16,384 over 1,024 at most", ratio, FLATNESS, ratio <= FLATNESS))
-        training = table.get(("forward+backward", "seconds"), {})
-        rival, own = training.get(SDPA, {}).get(8192), training.get(subject, {}).get(8192)
-        if device == "cpu" and isinstance(rival, list) and isinstance(own, list):
-            ratio = statistics.median(rival) / statistics.median(own)
-            bars.append((f"{subject}: times SDPA's speed at 8,192 at least", ratio, SPEEDUP, ratio >= SPEEDUP))
-    return bars
+def ratio(table: dict, what: str, one: tuple[str, int], other: tuple[str, int]) -> float | None:
+    """Return the median seconds of one subject and length over another's; None unless both were measured."""
+    values = [table.get((what, "seconds"), {}).get(subject, {}).get(length) for subject, length in (one, other)]
+    if any(not isinstance(rounds, list) for rounds in values):
+        return None
+    return statistics.median(values[0]) / statistics.median(values[1])
+
+
+def judge(table: dict, fits: dict, arguments: argparse.Namespace) -> list[dict]:
+    """Return each bar that the lengths and measures asked for allow: what, what was found (None: failed), the bar."""
+    subjects = {point.subject: None for point in plan(arguments)}
+    linear = [subject for subject in subjects if subject in LINEAR]
+    bars: list[tuple[str, float | None, str, float]] = []
+    octaves = max(arguments.lengths) >= min(arguments.lengths) * 2**OCTAVES
+    if octaves and "layer" in arguments.measures:
+        for field, name in (("seconds", "time"), ("bytes", "peak memory")):
+            fitted = fits.get(("forward+backward", field), {})
+            steep = [subject for subject in (EAGER, *([SDPA] if field == "seconds" else [])) if subject in subjects]
+            for subject in (*steep, *linear):
+                sign, bar = (">=", QUADRATIC_SLOPE) if subject in steep else ("<=", LINEAR_SLOPE)
+                bars.append((f"{subject}: exponent of {name}", fitted.get(subject, (None,))[0], sign, bar))
+    for subject in linear:
+        if {1024, 16384} <= set(arguments.lengths) and "decode" in arguments.measures and subject in VARIANTS:
+            found = ratio(table, "decode", (subject, 16384), (subject, 1024))
+            bars.append((f"{subject}: decoding at 16,384 over 1,024 tokens", found, "<=", FLATNESS))
+        if 8192 in arguments.lengths and "layer" in arguments.measures and arguments.device == "cpu":
+            found = ratio(table, "forward+backward", (SDPA, 8192), (subject, 8192))
+            bars.append((f"{subject}: speed over SDPA's at 8,192 tokens", found, ">=", SPEEDUP))
+    return [
+        {"what": what, "found": found, "sign": sign, "bar": bar, "holds": holds(found, sign, bar)}
+        for what, found, sign, bar in bars
+    ]
+
+
+def holds(found: float | None, sign: str, bar: float) -> bool:
+    """Say whether `found` is on the right side of a bar; what could not be measured is not."""
+    return found is not None and (found <= bar if sign == "<=" else found >= bar)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -183,7 +202,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"default here: {device}")
     parser.add_argument("--lengths", type=int, nargs="+", help="context lengths in tokens")
-    parser.add_argument("--measures", nargs="+", default=["layer", "step", "decode"], help="of: layer step decode")
+    parser.add_argument("--measures", nargs="+", choices=list(WHAT), default=list(WHAT), help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="times each point is measured (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads on a CPU (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("runs/attention_scaling"), help="folder for the results")
@@ -195,25 +214,27 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def plan(arguments: argparse.Namespace) -> list[Point]:
     """Return all points to measure: layers of everything, models of our variants with their usual kernels."""
-    models = [*(name for name in VARIANTS if name != EAGER), *(CUDA_VARIANTS if arguments.device == "cuda" else ())]
+    models = [name for name in VARIANTS if name != EAGER]
+    compiled = list(CUDA_VARIANTS) if arguments.device == "cuda" else []
+    subjects = {
+        "layer": (EAGER, *models, *compiled, *available_peers()),
+        "step": (*models, *compiled),
+        "decode": models,
+    }
     return [
         Point(subject, measure, length)
         for measure in arguments.measures
-        for subject in ((EAGER, *models, *available_peers()) if measure == "layer" else models)
+        for subject in subjects[measure]
         for length in arguments.lengths
+        if length >= SHORTEST.get(subject, 1)
     ]
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    torch.set_num_threads(arguments.threads)
-    machine = describe_machine(torch.device(arguments.device))
-    machine["dtype"] = "bfloat16" if arguments.device == "cuda" else "float32"
-    results = interleave(measure_point, plan(arguments), arguments.rounds, arguments.device, arguments.threads)
+def write(results: dict[Point, list[dict]], machine: dict, arguments: argparse.Namespace) -> tuple[str, list[dict]]:
+    """Write what was measured so far; return its tables and bars."""
     table = collect(results)
     fits = slopes(table)
-    bars = judge(table, fits, arguments.device)
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    bars = judge(table, fits, arguments)
     record = {
         "machine": machine,
         "points": [{**vars(point), "rounds": rounds} for point, rounds in results.items()],
@@ -222,16 +243,30 @@ def main(argv: list[str] | None = None) -> int:
             for (what, field), row in fits.items()
             for subject, (slope, low, high) in row.items()
         ],
-        "bars": [{"what": what, "found": found, "bar": bar, "holds": holds} for what, found, bar, holds in bars],
+        "bars": bars,
     }
-    (arguments.output / "attention_scaling.json").write_text(json.dumps(record, indent=1) + "\n")
-    text = write_tables(table, fits, machine, arguments.rounds)
-    (arguments.output / "attention_scaling.md").write_text(text, encoding="utf-8")
-    draw(table, arguments.output / "attention_scaling.svg")
+    text = write_tables(table, fits, machine, max(map(len, results.values())))
+    path = arguments.output / f"attention_scaling.{arguments.device}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
+    draw(table, path.with_suffix(".svg"))
+    return text, bars
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(arguments.threads)
+    machine = describe_machine(torch.device(arguments.device))
+    machine["dtype"] = "bfloat16" if arguments.device == "cuda" else "float32"
+    text, bars = "", []
+    for results in interleave(measure_point, plan(arguments), arguments.rounds, arguments.device, arguments.threads):
+        text, bars = write(results, machine, arguments)
     print(text)
-    for what, found, bar, holds in bars:
-        print(f"{'holds ' if holds else 'MISSED'} {what} {bar:g}: {found:.2f}")
-    return int(not all(holds for *_, holds in bars))
+    for bar in bars:
+        found = "failed" if bar["found"] is None else f"{bar['found']:.2f}"
+        print(f"{'holds ' if bar['holds'] else 'MISSED'} {bar['what']}: {found} {bar['sign']} {bar['bar']:g}")
+    return int(not all(bar["holds"] for bar in bars))
 
 
 if __name__ == "__main__":

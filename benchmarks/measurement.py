@@ -6,7 +6,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -19,33 +19,39 @@ from training.memory import give_back_freed_memory
 STATUS = Path("/proc/self/status")
 
 
+def guarded(measure: Callable[..., dict], *arguments) -> dict:
+    """Return `measure(*arguments)`, or `{"error": …}`: not every exception can travel to another process."""
+    try:
+        return measure(*arguments)
+    except torch.OutOfMemoryError:
+        return {"error": "out of memory"}
+    except Exception as error:  # one point that cannot be measured must not lose the others
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+
+
 def in_fresh_process(measure: Callable[..., dict], *arguments) -> dict:
     """Return `measure(*arguments)` from a process of its own, or `{"error": …}` where it fails or is killed.
 
-    The process is forked from a server that has imported the module of `measure` and done nothing else: as clean as a
-    new interpreter, without its seconds of imports.
+    The process is forked from a server that has imported the model's package and done nothing else: as clean as a new
+    interpreter, without its seconds of imports.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["modeling_minigpt", measure.__module__])
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         try:
-            return pool.submit(measure, *arguments).result()
+            return pool.submit(guarded, measure, *arguments).result()
         except BrokenProcessPool:
             return {"error": "killed, most likely for want of memory"}
-        except torch.OutOfMemoryError:
-            return {"error": "out of memory"}
-        except Exception as error:  # one point that cannot be measured must not lose the others
-            return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
 
 
 def interleave(
     measure: Callable[..., dict], points: Sequence[Hashable], rounds: int, *arguments
-) -> dict[Hashable, list[dict]]:
+) -> Iterator[dict[Hashable, list[dict]]]:
     """Measure every point once a round, in a new order each round, so that a slow minute of the machine hits all.
 
-    Returns:
-        Each point's results of `measure(point, *arguments)`, one a round, in the points' order. A point that fails is
-        not tried again.
+    Yields:
+        After each round, every point's results of `measure(point, *arguments)` so far. A point that fails is not tried
+        again.
     """
     results = {point: [] for point in points}
     with tqdm(total=rounds * len(points), unit="point", dynamic_ncols=True) as bar:
@@ -55,7 +61,7 @@ def interleave(
                 if not any("error" in result for result in results[point]):
                     results[point].append(in_fresh_process(measure, point, *arguments))
                 bar.update()
-    return results
+            yield results
 
 
 class PeakMemory:
@@ -87,35 +93,32 @@ def resident(field: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def seconds_of(call: Callable[[], object], device: torch.device, at_least: float = 0.5, repeats: int = 1) -> float:
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(call: Callable[[], object], device: torch.device, at_least: float = 0.5, repeats: int = 2) -> float:
     """Return the median duration of `call` in seconds, over so many `repeats` and so much time `at_least`."""
-
-    def once() -> float:
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
-
     durations = []
     while len(durations) < repeats or sum(durations) < at_least:
-        durations.append(once())
+        wait_for(device)
+        start = time.perf_counter()
+        call()
+        wait_for(device)
+        durations.append(time.perf_counter() - start)
     return statistics.median(durations)
 
 
-def exponent(sizes: Sequence[float], rounds: Sequence[Sequence[float]]) -> tuple[float, float, float]:
-    """Fit value ∝ size^p by least squares in logarithms; return p and its 95 % confidence interval.
-
-    Args:
-        sizes: the sizes.
-        rounds: for each size, its values of all rounds; every one is a point of the fit.
-    """
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float, float]:
+    """Fit value ∝ size^p by least squares in logarithms; return p and its 95 % confidence interval."""
     from scipy import stats
 
-    points = [(size, value) for size, values in zip(sizes, rounds, strict=True) for value in values]
-    fit = stats.linregress(*torch.tensor(points, dtype=torch.float64).log2().T.numpy())
+    points = torch.tensor([sizes, values], dtype=torch.float64).log2().numpy()
+    fit = stats.linregress(*points)
     spread = 0.0 if math.isnan(fit.stderr) else fit.stderr  # NaN for values all equal
-    reach = stats.t.ppf(0.975, len(points) - 2) * spread
+    reach = stats.t.ppf(0.975, len(sizes) - 2) * spread
     return float(fit.slope), float(fit.slope - reach), float(fit.slope + reach)
 
 

@@ -24,7 +24,8 @@ def results_table(folder: Path) -> str:
         results = json.loads(path.read_text(encoding="utf-8"))
         minutes = sum(results["train_minutes"].get(stage, 0.0) for stage in ("pretrain", "finetune"))
         shares = [percent(share) for _, share in accuracy_rows(results)]
-        rows.append([f"`{path.stem}`", *shares, f"{minutes:.1f}"])
+        before = " and those before" if results.get("start_from") else ""
+        rows.append([f"`{path.stem}`", *shares, f"{minutes:.1f}{before}"])
     return markdown_table(COLUMNS, rows)
 
 

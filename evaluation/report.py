@@ -79,6 +79,7 @@ def write_report(results: dict, histories: dict[str, list], folder: Path) -> Pat
         f"# {results['dataset']}\n",
         f"{scored['correct']} of {scored['total']} {results['split']} questions right, by exact match. "
         f"Model: {results['model']}, {results['parameters']:,} parameters; recipe seed {results['seed']}.\n",
+        *([f"Training started from the weights of {results['start_from']}.\n"] if results.get("start_from") else []),
         markdown_table(["model", "accuracy"], [[name, percent(share)] for name, share in accuracy_rows(results)]),
     ]
     if results["train_minutes"]:

@@ -32,7 +32,8 @@ class BlockAttention(LinearTimeAttention):
     """Attention through a block table, any T, O(T·c·b·D).
 
     The kernel follows `attn_implementation`: "eager" is dense, O(T²), and returns weights; "flex_attention" is
-    FlexAttention on CUDA; all else, and every step with a cache, gathers blocks. All are one function.
+    FlexAttention on CUDA, whose lists of tiles are O((T / 128)²); all else, and every step with a cache, gathers
+    blocks. All are one function.
     """
 
     def __init__(self, config: MiniGPTConfig, layer_idx: int):

@@ -5,6 +5,7 @@ From the table and `BlockPattern.allows`, the rule for single tokens, come three
 FlexAttention `BlockMask` (`flex_block_mask`, for CUDA). BigBird and sliding windows with sinks are such tables.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ from .attention_base_minigpt import into_pieces
 from .configuration_minigpt import MiniGPTConfig
 
 WORD = 0xFFFFFFFF
+FLEX_TILE = 128  # tokens; the largest tile of FlexAttention's kernels, forward and backward, on today's GPUs
 
 
 def counter_hash(*counters: int | torch.Tensor) -> torch.Tensor:
@@ -238,24 +240,36 @@ def block_attention(
     return torch.cat(mixed, dim=2).flatten(2, 3)[:, :, :length]
 
 
+@lru_cache(maxsize=16)
 def flex_block_mask(pattern: BlockPattern, length: int, device: torch.device | str = "cpu") -> BlockMask:
     """Return the table as a FlexAttention `BlockMask`, without evaluating T² entries.
 
-    The lists are O(nb·c) but for the library's own transposes, nb² small integers.
+    Its tiles are `FLEX_TILE` tokens or a multiple, which the GPU kernels ask for; within them the table's own blocks
+    rule. It is kept, since every layer of every step asks for it: (T / tile)² small integers a head.
     """
-    blocks = -(-length // pattern.block)
-    table = block_table(pattern, blocks, device)  # (H, nb, c)
-    # A block wholly before the query's needs no token rule, unless a span cuts through it.
-    whole = (table < torch.arange(blocks, device=device)[:, None]) & (pattern.span is None)
-    lists = []
-    for wanted in ((table >= 0) & ~whole, (table >= 0) & whole):
-        order = wanted.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)
-        ids = table.gather(-1, order).clamp(min=0)  # the wanted first
-        ids = nn.functional.pad(ids, (0, max(0, blocks - pattern.columns)))[..., :blocks]  # (H, nb, nb)
-        lists += [wanted.sum(-1, dtype=torch.int32)[None], ids.to(torch.int32)[None].contiguous()]
-    seen = block_map(pattern, blocks, device)
+    tile = math.lcm(pattern.block, FLEX_TILE)
+    ratio, tiles = tile // pattern.block, -(-length // tile)
+    with torch.inference_mode(False):
+        table = block_table(pattern, tiles * ratio, device)  # (H, rows of whole tiles, c)
+        listed = table[:, : -(-length // pattern.block)]
+        rows = torch.arange(listed.shape[1], device=device)[:, None] // ratio
+        index = rows * (tiles + 1) + torch.where(listed >= 0, listed // ratio, tiles)  # none: an extra column
+        pairs = torch.zeros(pattern.heads, tiles * (tiles + 1), dtype=torch.int32, device=device)
+        pairs.scatter_add_(1, index.flatten(1), torch.ones_like(index, dtype=torch.int32).flatten(1))
+        pairs = pairs.view(pattern.heads, tiles, tiles + 1)[..., :tiles]  # (row, block) pairs of each pair of tiles
+        # A tile wholly before the queries', all of whose pairs are listed, needs no token rule, unless a span cuts it.
+        numbers = torch.arange(tiles, device=device)
+        whole = (pairs == ratio**2) & (numbers < numbers[:, None]) & (pattern.span is None)
+        lists = []
+        for wanted in ((pairs > 0) & ~whole, whole):
+            ids = wanted.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)  # the wanted first
+            lists += [wanted.sum(-1, dtype=torch.int32)[None], ids.to(torch.int32)[None].contiguous()]
 
     def mask_mod(batch, head, query, key):
-        return seen[head, query // pattern.block, key // pattern.block] & pattern.allows(query, key)
+        row, wanted = query // pattern.block, key // pattern.block
+        seen = table[head, row, 0] == wanted
+        for column in range(1, pattern.columns):
+            seen = seen | (table[head, row, column] == wanted)
+        return seen & pattern.allows(query, key)
 
-    return BlockMask.from_kv_blocks(*lists, BLOCK_SIZE=pattern.block, mask_mod=mask_mod, seq_lengths=(length, length))
+    return BlockMask.from_kv_blocks(*lists, BLOCK_SIZE=tile, mask_mod=mask_mod, seq_lengths=(length, length))

@@ -49,9 +49,10 @@ class MiniGPTConfig(PreTrainedConfig):
         linformer_slots: learned mixtures of all earlier tokens, a head; at most a segment's tokens if positional.
         linformer_slot_type: what a token's slot weights depend on, "positional" (its place in its segment, as in the
             Linformer, Wang et al. 2020) or "content" (its hidden state; Peng et al. 2021, arXiv 2110.02488).
-        bigbird_block: tokens of a block (Zaheer et al. 2020); FlexAttention kernels want a multiple of 16.
+        bigbird_block: tokens of a block (Zaheer et al. 2020).
         bigbird_global, bigbird_window, bigbird_random: key blocks a query block sees: the first ones, the last ones
-            (its own included, so at least 1), and random ones in between.
+            (its own included, so at least 1), and random ones in between; no more window and random blocks than
+            `max_position_embeddings` holds.
         bigbird_random_type: "rows" draws each block's random blocks on its own, as in the paper, and must remember
             every key to decode; "reservoir" draws each as uniformly, but from the last row's blocks and the newest,
             and decodes in constant memory.

@@ -35,6 +35,11 @@ def test_the_readme_names_files_that_exist(path):
     assert (ROOT / path).is_file()
 
 
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
+def test_the_readme_links_to_files_that_exist(path):
+    assert (ROOT / path).is_file()
+
+
 def test_the_readme_lists_every_recipe():
     recipes = {path.stem for path in (ROOT / "configuration" / "recipes").glob("*.yaml")}
     assert recipes == {name for name in recipes if f"| `{name}` |" in README}

@@ -74,6 +74,8 @@ def test_finetuning_starts_from_a_pretrained_model_of_other_attention(
     told = caplog.text
     assert (new in told) if new else ("MISSING" not in told)
     assert not (output / "pretrain").exists()
+    assert json.loads((output / "results.json").read_text())["start_from"] == str(source)
+    assert str(source) in (output / "report.md").read_text()
     model = AutoModelForCausalLM.from_pretrained(output / "finetune")
     assert model.config.attention_type == attention
     assert model.generation_config.max_new_tokens == 8
@@ -85,7 +87,8 @@ def test_finetuning_starts_from_a_pretrained_model_of_other_attention(
 def test_pretraining_goes_on_from_a_model_with_its_tokenizer(run, recipe, tmp_path):
     other, output = tmp_path / "other", tmp_path / "run"
     invent(40, seed=2).write(other)
-    assert call("pretrain", recipe, other, output, f"pretrain.start_from={run / 'pretrain'}") == 0
+    longer = "model.max_position_embeddings=96"
+    assert call("pretrain", recipe, other, output, f"pretrain.start_from={run / 'pretrain'}", longer) == 0
     name = "tokenizer.json"
     assert (output / "pretrain" / name).read_bytes() == (run / "pretrain" / name).read_bytes()
     first, second = (RunFolder(folder).training_record("pretrain")["history"][0][1] for folder in (run, output))

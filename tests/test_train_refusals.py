@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from data_scripts.bios_folder import FILES
 from tests.running import call, contents
@@ -76,8 +77,24 @@ def test_starting_from_a_model_that_does_not_fit_is_refused(run, recipe, data, t
     torn = shutil.copytree(source, tmp_path / "torn")
     (torn / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes()[:1000])
     assert "cannot start from it" in message(torn)
-    shutil.copytree(source, tmp_path / "run" / "pretrain")
-    assert "holds a pretrained model, but finetune.start_from names another" in message(source)
+    headless = shutil.copytree(source, tmp_path / "headless")
+    weights = load_file(source / "model.safetensors")
+    save_file(
+        {k: v for k, v in weights.items() if "lm_head" not in k}, headless / "model.safetensors", {"format": "pt"}
+    )
+    assert "1 weights are not there: lm_head.weight" in message(headless)
+
+
+def test_starting_elsewhere_leaves_a_pretraining_alone(run, recipe, data, tmp_path, capfd):
+    start = f"finetune.start_from={run / 'pretrain'}"
+    (tmp_path / "killed" / "checkpoints" / "pretrain-00000003").mkdir(parents=True)
+    shutil.copytree(run / "pretrain", tmp_path / "finished" / "pretrain")
+    for name in ("killed", "finished"):
+        before = contents(tmp_path / name)
+        assert "holds a pretraining, but" in refused(capfd, "all", recipe, data, tmp_path / name, start)
+        assert contents(tmp_path / name) == before
+    message = refused(capfd, "pretrain", recipe, data, tmp_path / "run", start)
+    assert "nothing would read what pretrain leaves" in message
 
 
 def test_scoring_a_folder_that_is_no_model_is_refused(recipe, data, tmp_path, capfd):

@@ -76,7 +76,7 @@ class StageArguments:
     epochs: int | None = None  # passes over the documents, or over the questions where `question_fraction` is 1
     batch_size: int = 96  # rows a step, over all processes and accumulation steps
     gradient_accumulation_steps: int = 1
-    start_from: str | None = None  # a finished model's folder or Hub id, for its weights and its tokenizer
+    start_from: str | None = None  # a finished model's folder or Hub id, for its weights and tokenizer
     question_fraction: float = 0.0  # share of training questions among the rows
     title_loss: bool = True  # count a document's title in the loss; a name cannot be guessed, only told
     bucket_batches: int = 8  # batches drawn and sorted by length together; 1 for no sorting

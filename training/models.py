@@ -8,9 +8,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM  # which also registers the Auto classes
 from training.run_folder import RunError
 
-# Fields in which a checkpoint may differ from the model that starts from its weights.
-ATTENTION_FIELDS = ("attention_type", "linformer_", "bigbird_", "window_", "performer_")
-TRAINING_FIELDS = ("embedding_dropout", "attention_dropout", "residual_dropout", "initializer_range", "zero_init_")
+# Fields in which a checkpoint may differ from the model that starts from its weights: they decide no weight of it.
+FREE_FIELDS = (
+    "attention_type", "bigbird_", "window_",
+    "embedding_dropout", "attention_dropout", "residual_dropout", "initializer_range", "zero_init_residual",
+)  # fmt: skip
+NEW_WEIGHTS = (".slot_logits", ".slot_proj.weight", ".features")  # that only some attention has
 
 
 def load_model(path: str | Path) -> PreTrainedModel:
@@ -46,13 +49,14 @@ def check_shape(path: str | Path, found: MiniGPTConfig, wanted: MiniGPTConfig, f
 def start_from(path: str | Path, wanted: MiniGPTConfig) -> MiniGPTForCausalLM:
     """Return a model of the config `wanted` with a finished model's weights, be its attention the same or another.
 
-    Weights that only the new attention has start at random; the Hub library names them in a warning.
+    Weights that only the new attention has start at random; the Hub library names them in a warning. With rotary
+    positions the context may change too.
 
     Args:
         path: the finished model's folder, or an id on the Hub.
 
     Raises:
-        RunError: no MiniGPT there, or one that differs in more than its attention and its dropout.
+        RunError: no MiniGPT there, weights missing, or a model that differs in more than that and its dropout.
     """
     try:
         found = AutoConfig.from_pretrained(path)
@@ -60,11 +64,17 @@ def start_from(path: str | Path, wanted: MiniGPTConfig) -> MiniGPTForCausalLM:
         raise RunError(f"{path}: no model to start from: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(found, MiniGPTConfig):
         raise RunError(f"{path}: a {found.model_type} model is there, no {wanted.model_type} to start from")
-    check_shape(path, found, wanted, free=(*ATTENTION_FIELDS, *TRAINING_FIELDS))
+    unused = [f"{name}_" for name in ("linformer", "performer") if name not in found.layer_attention_types]
+    length = ["max_position_embeddings"] if wanted.position_embedding_type == "rotary" else []
+    check_shape(path, found, wanted, free=(*FREE_FIELDS, *unused, *length))
     try:
-        return MiniGPTForCausalLM.from_pretrained(path, config=wanted)
+        model, loading = MiniGPTForCausalLM.from_pretrained(path, config=wanted, output_loading_info=True)
     except Exception as error:  # as above
         raise RunError(f"{path}: cannot start from it: {' '.join(str(error).split())[:300]}") from error
+    missing = sorted(key for key in loading["missing_keys"] if not key.endswith(NEW_WEIGHTS))
+    if missing:
+        raise RunError(f"{path}: cannot start from it: {len(missing)} weights are not there: {', '.join(missing[:3])}")
+    return model
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:

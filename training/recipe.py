@@ -62,11 +62,11 @@ def parse_yaml(path: Path) -> tuple[dict, dict[tuple, str]]:
 def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, dict[tuple, str]]:
     """Read a recipe over its `base`, if it names one, section by section; `output` is each recipe's own."""
     values, places = parse_yaml(path)
-    name = values.pop("base", None)
-    if name is None:
+    if "base" not in values:
         return values, places
-    where, base = places[("base",)], path.parent / f"{name}.yaml"
-    if not isinstance(name, str) or not base.is_file():
+    name, where = values.pop("base"), places[("base",)]
+    base = path.parent / f"{name}.yaml"
+    if not isinstance(name, str) or base.parent != path.parent or not base.is_file():
         names = sorted(recipe.stem for recipe in path.parent.glob("*.yaml") if recipe != path)
         raise RecipeError(f"{where}: no recipe {name!r} beside this one; {nearest(name, names)}")
     if base in (path, *children):
@@ -84,7 +84,7 @@ def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]
     for override in overrides:
         name, equals, text = override.partition("=")
         keys = tuple(name.strip().split("."))
-        if not equals or not all(keys) or len(keys) > 2 or keys == ("base",):
+        if not equals or not all(keys) or len(keys) > 2 or keys[0] == "base":
             raise RecipeError(f"--set {override}: wanted section.key=value, or output=FOLDER, or seed=NUMBER")
         try:
             value = yaml.safe_load(text)
@@ -183,7 +183,8 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
     for key in values:
         if key not in ("output", "seed", *SECTIONS):
             known = ["base", "output", "seed", *SECTIONS]
-            raise RecipeError(f"{places[(key,)]}: unknown key {key}; {nearest(key, known)}")
+            where = places.get((key,)) or next(place for keys, place in places.items() if keys[0] == key)
+            raise RecipeError(f"{where}: unknown key {key}; {nearest(key, known)}")
     output = values.get("output", f"runs/{path.stem}")
     seed = values.get("seed", 0)
     if not isinstance(output, str) or not output:

@@ -75,6 +75,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
         "model": model_path.name,
         "parameters": model.num_parameters(),
         "train_minutes": {stage: record["minutes"] for stage, record in records.items() if record},
+        "start_from": next((r["start_from"] for r in records.values() if r.get("start_from")), None),
         split: {**accuracy(answers, pairs), "seconds": seconds},
         "baselines": {
             "majority": accuracy([popular] * len(pairs), pairs)["accuracy"],

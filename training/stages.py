@@ -45,13 +45,8 @@ class Run:
     def execute(self, command: str) -> dict | None:
         """Carry out a command of `COMMANDS`; return the results where it scores."""
         stages, scores = COMMANDS[command], command in ("evaluate", "all")
-        if self.recipe.finetune.start_from is not None:  # then nothing would read the pretrained model
-            stages = tuple(stage for stage in stages if stage != "pretrain")
-            if stages and self.folder.finished("pretrain"):
-                raise RunError(
-                    f"output {self.folder.path}: holds a pretrained model, but finetune.start_from names another; "
-                    "choose another --set output=FOLDER"
-                )
+        if self.recipe.finetune.start_from is not None:
+            stages = self.without_pretraining(stages, command)
         self.folder.claim(self.recipe, stages, scores, self.resume)
         if command == "finetune" and not (self.recipe.finetune.start_from or self.folder.finished("pretrain")):
             raise RunError(
@@ -75,6 +70,17 @@ class Run:
             self.accelerator.end_training()
         is_main = not stages or self.accelerator.is_main_process
         return score_run(self.folder, self.recipe, self.data) if scores and is_main else None
+
+    def without_pretraining(self, stages: tuple[str, ...], command: str) -> tuple[str, ...]:
+        """Return the stages but for the pretraining, which nothing would read; RunError where there is one already."""
+        if command == "pretrain":
+            raise RunError("finetune.start_from is set: nothing would read what pretrain leaves; run finetune or all")
+        if stages and (self.folder.finished("pretrain") or self.folder.unfinished(("pretrain",))):
+            raise RunError(
+                f"output {self.folder.path}: holds a pretraining, but finetune.start_from names another model; choose "
+                "another --set output=FOLDER"
+            )
+        return tuple(stage for stage in stages if stage != "pretrain")
 
     def start_accelerator(self) -> None:
         """Make the Accelerator, its log and the process's memory settings."""
@@ -157,7 +163,7 @@ class Run:
         model, progress = train_stage(
             name, model, batches, stage, self.recipe.run, accelerator, self.folder.checkpoints
         )
-        record = {**asdict(progress), "processes": accelerator.num_processes}
+        record = {**asdict(progress), "processes": accelerator.num_processes, "start_from": stage.start_from}
 
         def save(folder: Path) -> None:
             model.save_pretrained(folder)

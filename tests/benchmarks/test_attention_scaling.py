@@ -5,24 +5,30 @@ import json
 import pytest
 
 from benchmarks import attention_scaling
-from benchmarks.attention_scaling import collect, judge, slopes
-from benchmarks.attention_subjects import EAGER, LINEAR, PEERS, VARIANTS, Point
+from benchmarks.attention_scaling import collect, judge, parse_arguments, plan, slopes, write_tables
+from benchmarks.attention_subjects import CUDA_VARIANTS, EAGER, LINEAR, PEERS, SDPA, VARIANTS, Point
 
 LENGTHS = [1024, 2048, 4096, 8192, 16384]
+TRAINING = ("forward+backward", "layer")
+MACHINE = {"device": "x", "threads": 1, "torch": "2", "dtype": "float32"}
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     """Run the benchmark as short as it can be."""
     folder = tmp_path_factory.mktemp("scaling")
-    assert (
-        attention_scaling.main(["--lengths", "1024", "--rounds", "1", "--threads", "1", "--output", str(folder)]) == 0
-    )
+    sizes = ["--device", "cpu", "--lengths", "1024", "--rounds", "1", "--threads", "1"]
+    assert attention_scaling.main([*sizes, "--output", str(folder)]) == 0
     return folder
 
 
-def test_every_subject_is_measured_and_written(output):
-    record = json.loads((output / "attention_scaling.json").read_text())
+@pytest.fixture(scope="module")
+def record(output):
+    """Return what the run wrote."""
+    return json.loads((output / "attention_scaling.cpu.json").read_text())
+
+
+def test_every_subject_is_measured_and_written(output, record):
     measured = {(point["subject"], point["measure"]): point["rounds"][0] for point in record["points"]}
     assert set(measured) == {
         *((subject, measure) for subject in VARIANTS for measure in ("step", "decode") if subject != EAGER),
@@ -33,16 +39,15 @@ def test_every_subject_is_measured_and_written(output):
         for result in results.values():
             assert result["seconds"] > 0
     assert record["machine"]["threads"] == 1
-    tables = (output / "attention_scaling.md").read_text()
+    tables = (output / "attention_scaling.cpu.md").read_text(encoding="utf-8")
     assert all(subject in tables for subject in (*VARIANTS, *PEERS))
-    assert "<svg" in (output / "attention_scaling.svg").read_text()
+    assert "<svg" in (output / "attention_scaling.cpu.svg").read_text(encoding="utf-8")
 
 
-def test_constant_caches_are_smaller_than_vanillas(output):
-    record = json.loads((output / "attention_scaling.json").read_text())
+def test_constant_caches_are_smaller_than_vanillas(record):
     held = {p["subject"]: p["rounds"][0]["decode"]["bytes"] for p in record["points"] if p["measure"] == "decode"}
     vanilla = 2 * 2 * (1024 + 128) * 128 * 4  # keys and values of two layers, float32
-    assert held["vanilla, SDPA"] == vanilla
+    assert held[SDPA] == vanilla
     assert held["performer"] < held["window"] < vanilla
 
 
@@ -54,37 +59,59 @@ def invented(subject, what, measure, power, constant=1.0):
     }
 
 
-def test_bars_follow_the_numbers():
-    def bars(results):
-        table = collect(results)
-        return {what: (round(found, 2), holds) for what, found, _, holds in judge(table, slopes(table), "cpu")}
-
-    training = ("forward+backward", "layer")
-    good = bars(
-        invented("vanilla, SDPA", *training, 2.0) | invented("linformer", *training, 1.0, constant=8192 / 4)
-        | invented("linformer", "decode", "decode", 0.0)
-    )  # fmt: skip
-    assert good["linformer: exponent of time at most"] == (1.0, True)
-    assert good["vanilla, SDPA: exponent of time at least"] == (2.0, True)
-    assert good["linformer: times SDPA's speed at 8,192 at least"] == (4.0, True)
-    assert good["linformer: decoding at 16,384 over 1,024 at most"] == (1.0, True)
-    bad = bars(
-        invented("vanilla, SDPA", *training, 1.0) | invented("linformer", *training, 1.5)
-        | invented("linformer", "decode", "decode", 0.5)
-    )  # fmt: skip
-    assert not any(holds for _, holds in bad.values())
-
-
-def test_a_point_that_ran_out_of_memory_is_shown_and_fits_nothing():
-    results = invented("vanilla, eager", "forward+backward", "layer", 2.0)
-    results[Point("vanilla, eager", "layer", 16384)] = [{"error": "out of memory"}]
+def bars(results):
+    """Judge results as if these lengths had been asked for; return found and holds by what is judged."""
     table = collect(results)
-    assert table["forward+backward", "seconds"]["vanilla, eager"][16384] == "out of memory"
-    assert not slopes(table)["forward+backward", "seconds"]
-    assert "out of memory" in attention_scaling.write_tables(
-        table, slopes(table), {"device": "x", "threads": 1, "torch": "2", "dtype": "float32"}, 1
+    arguments = parse_arguments(["--device", "cpu", "--lengths", *map(str, LENGTHS)])
+    return {bar["what"]: (bar["found"], bar["holds"]) for bar in judge(table, slopes(table), arguments)}
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good", "bad"])
+def test_bars_follow_the_numbers(good):
+    found = bars(
+        invented(SDPA, *TRAINING, 2.0 if good else 1.5)
+        | invented("linformer", *TRAINING, 1.0 if good else 1.5, constant=8192 / 4 if good else 1.0)
+        | invented("linformer", "decode", "decode", 0.0 if good else 0.5)
     )
+    judged = [(f"{SDPA}: exponent of time", 2.0, 1.5)]
+    judged += [("linformer: exponent of time", 1.0, 1.5), ("linformer: exponent of peak memory", 1.0, 1.5)]
+    judged += [("linformer: speed over SDPA's at 8,192 tokens", 4.0, 1.0)]
+    judged += [("linformer: decoding at 16,384 over 1,024 tokens", 1.0, 4.0)]
+    for what, if_good, if_bad in judged:
+        assert found[what] == (pytest.approx(if_good if good else if_bad, abs=1e-6), good)
 
 
-def test_linear_subjects_are_subjects():
-    assert set(LINEAR) <= {*VARIANTS, *attention_scaling.CUDA_VARIANTS}
+def test_what_could_not_be_measured_misses_its_bar():
+    results = invented("linformer", *TRAINING, 1.0)
+    results[Point("linformer", "layer", 16384)] = [{"error": "killed"}]
+    found = bars(results)
+    assert found["linformer: exponent of time"] == (None, False)
+    assert found["linformer: decoding at 16,384 over 1,024 tokens"] == (None, False)
+    assert found["performer: exponent of peak memory"] == (None, False)
+
+
+def test_a_failed_point_is_shown_and_a_failed_round_does_not_hide_the_others():
+    results = invented(EAGER, *TRAINING, 2.0)
+    results[Point(EAGER, "layer", 16384)] = [{"error": "out of memory"}]
+    results[Point(EAGER, "layer", 8192)].append({"error": "killed"})
+    table = collect(results)
+    assert table["forward+backward", "seconds"][EAGER][8192] == [8192.0**2] * 2
+    assert not slopes(table)["forward+backward", "seconds"]
+    text = write_tables(table, slopes(table), MACHINE, 2)
+    assert f"- {EAGER}, forward+backward, 16,384 tokens: out of memory" in text
+    assert "fails" in text
+
+
+def test_a_reading_of_nothing_at_a_short_length_costs_no_slope():
+    results = invented("linformer", *TRAINING, 1.0)
+    results[Point("linformer", "layer", 512)] = [{"forward+backward": {"seconds": 1.0, "bytes": 0}}]
+    fits = slopes(collect(results))
+    assert fits["forward+backward", "bytes"]["linformer"] == pytest.approx((1.0, 1.0, 1.0), abs=1e-6)
+
+
+def test_on_cuda_compiled_variants_join_but_not_to_decode():
+    points = plan(parse_arguments(["--device", "cuda"]))
+    for subject in CUDA_VARIANTS:
+        assert {point.measure for point in points if point.subject == subject} == {"layer", "step"}
+    assert max(point.length for point in points) == 262_144
+    assert {point.subject for point in points} >= set(LINEAR)

@@ -160,10 +160,11 @@ def test_only_what_is_between_the_marks_is_replaced():
 
 def test_the_readme_s_table_has_a_row_for_each_results_file(checkout, results):
     results["baselines"]["no_pretraining"], results["train_minutes"] = None, {"finetune": 1.0}
+    results["start_from"] = "elsewhere"
     (checkout / readme_table.RESULTS / "a.json").write_text(json.dumps(results), encoding="utf-8")
     rows = readme_table.results_table(checkout / readme_table.RESULTS).splitlines()[2:]
     assert rows == [
-        "| `a` | 5.0 % | – | 61.0 % | 95.8 % | 1.0 |",
+        "| `a` | 5.0 % | – | 61.0 % | 95.8 % | 1.0 and those before |",
         "| `cs224n` | 5.0 % | 1.2 % | 61.0 % | 95.8 % | 12.6 |",
     ]
 

@@ -7,6 +7,7 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 
 from modeling_minigpt.block_index_minigpt import (
+    FLEX_TILE,
     BlockPattern,
     block_attention,
     block_table,
@@ -169,29 +170,53 @@ def test_hash_equals_python_integers():
     assert counter_hash(7, counters, 3).tolist() == expected
 
 
-@pytest.mark.parametrize("length", [1, SIZE, 63, 130], ids="T{}".format)
-@pytest.mark.parametrize("name", PATTERNS)
-def test_flex_block_mask_equals_dense_mask(name, length):
-    pattern = PATTERNS[name]
+FLEX_CASES = [
+    *((name, pattern, length) for name, pattern in PATTERNS.items() for length in (1, 63, 130, 300)),
+    ("whole-tiles", BlockPattern(64, 1, 8, heads=HEADS), 520),
+    ("odd-blocks", BlockPattern(48, 1, 2, 1, heads=HEADS), 520),
+]
+
+
+@pytest.mark.parametrize(("name", "pattern", "length"), FLEX_CASES, ids=[f"{name}-T{n}" for name, _, n in FLEX_CASES])
+def test_flex_block_mask_equals_dense_mask(name, pattern, length):
     mask = flex_block_mask(pattern, length)
     dense = dense_mask(pattern, length)
-    blocks = mask.to_dense()[0].bool()  # (H, nb, nb)
-    whole = torch.zeros_like(blocks)
+    tile = mask.BLOCK_SIZE[0]
+    assert tile % FLEX_TILE == tile % pattern.block == 0
+    listed = mask.to_dense()[0].bool()  # (H, tiles, tiles)
+    whole = torch.zeros_like(listed)
     for head in range(HEADS):
-        for row in range(blocks.shape[1]):
+        for row in range(listed.shape[1]):
             count = int(mask.full_kv_num_blocks[0, head, row])
             whole[head, row, mask.full_kv_indices[0, head, row, :count].long()] = True
+    assert whole.any() == (name == "whole-tiles")
     positions = torch.arange(length)
-    places = positions // SIZE
+    places = positions // tile
     by_rule = torch.stack([mask.mask_mod(0, head, positions[:, None], positions) for head in range(HEADS)])
     assert torch.equal(by_rule, dense)  # what an uncompiled kernel reads
-    listed, free = blocks[:, places][:, :, places], whole[:, places][:, :, places]
+    listed, free = listed[:, places][:, :, places], whole[:, places][:, :, places]
     assert torch.equal(listed & (by_rule | free), dense)  # what a compiled one does
     inputs = [states.detach() for states in draw_states(1, HEADS, length, DIM)]
     with torch.no_grad():
         assert_equal(
             flex_attention(*inputs, block_mask=mask, scale=SCALING), block_attention(*inputs, pattern, SCALING)
         )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("attention_type", ["bigbird", "window"])
+@pytest.mark.parametrize("length", [130, 1000], ids="T{}".format)
+def test_flex_attention_on_cuda_equals_gathering(attention_type, length):
+    fields = {"hidden_size": 128, "num_attention_heads": 2, "max_position_embeddings": length}
+    results = []
+    for kernel in ("sdpa", "flex_attention"):
+        model = tiny_model(attention_type, attn_implementation=kernel, **fields).cuda()
+        ids = torch.randint(2, 64, (2, length), generator=torch.Generator().manual_seed(0)).cuda()
+        outputs = model(ids, labels=ids, use_cache=False)
+        outputs.loss.backward()
+        results.append([outputs.logits, *(parameter.grad for parameter in model.parameters())])
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-3, rtol=1e-2)
 
 
 @pytest.mark.parametrize("length", LENGTHS, ids="T{}".format)

@@ -80,6 +80,8 @@ def test_a_recipe_changes_its_base_key_by_key(tmp_path):
             "base: recipee\n", "child.yaml:1: no recipe 'recipee' beside this one; did you mean recipe", id="name"
         ),
         pytest.param("base: 3\n", "child.yaml:1: no recipe 3", id="type"),
+        pytest.param("base:\n", "child.yaml:1: no recipe None", id="empty"),
+        pytest.param("base: ../recipes/child\n", "child.yaml:1: no recipe '../recipes/child' beside", id="path"),
         pytest.param("seed: 1\nbase: child\n", "child.yaml:2: base child leads back", id="cycle"),
         pytest.param(
             "base: recipe\npretrain:\n  stepz: 3\n", "child.yaml:3: unknown key pretrain.stepz", id="child key"
@@ -153,6 +155,7 @@ def test_a_bad_recipe_is_refused_in_one_line(tmp_path, change, wanted):
     ("override", "wanted"),
     [
         pytest.param("pretrain.stepz=3", "did you mean steps?", id="key"),
+        pytest.param("pretrian.steps=3", "--set pretrian.steps=3: unknown key pretrian; did you mean", id="section"),
         pytest.param("pretrain.steps", "wanted section.key=value", id="no value"),
         pytest.param("a.b.c=1", "wanted section.key=value", id="too deep"),
         pytest.param("seed.x=1", "seed is not a section", id="not a section"),
