@@ -36,7 +36,7 @@ from training.optimizers import build_optimizers, learning_rate_factor
 
 ASK, STOP = range(2)
 WORDS, PLACES, NAMES = range(2, 34), range(34, 66), range(66, 322)
-SHARES = (64, 16, 4, 1)  # of the context, as lengths of the texts trained on, one after the other
+SHARES = (256, 64, 16, 4, 1)  # of the context, as lengths of the texts trained on, one after the other
 NEAREST = 64  # tokens; recall is reported by the distance of a place from its question: to 64, 256, 1,024, …
 SUBJECTS: dict[str, str | list[str]] = {
     "vanilla": "vanilla",
@@ -116,8 +116,8 @@ def build_model(subject: str, length: int) -> MiniGPTForCausalLM:
 
 
 def train(model: MiniGPTForCausalLM, subject: str, length: int, steps: list[int], tokens: int) -> dict:
-    """Train on texts of 1/64, 1/16, 1/4 and all of `length`, so many steps each; return minutes and loss."""
-    stage = StageArguments(steps=sum(steps), decay_fraction=0.4, learning_rate=3e-3, muon_learning_rate=0.02)
+    """Train on texts of `SHARES` of `length`, the shortest first, so many steps each; return minutes and loss."""
+    stage = StageArguments(steps=sum(steps), decay_fraction=0.4, muon_learning_rate=0.005)
     optimizers, rng, start = build_optimizers(model, stage), np.random.default_rng(1), time.monotonic()
     losses = []
     lengths = [length // share for share, count in zip(SHARES, steps, strict=True) for _ in range(count)]
@@ -217,8 +217,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--length", type=int, default=4096, help="tokens of a context (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of a step (default: %(default)s)")
     parser.add_argument(
-        "--steps", type=int, nargs=4, default=[400, 400, 100, 60], metavar="N",
-        help="steps on texts of 1/64, 1/16, 1/4 and all of the length (default: %(default)s)",
+        "--steps", type=int, nargs=5, default=[100, 60, 60, 60, 140], metavar="N",
+        help="steps on texts of 1/256, 1/64, 1/16, 1/4 and all of the length (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--contexts", type=int, default=12, help="contexts to score on (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads (default: %(default)s)")

@@ -64,7 +64,7 @@ def collect(results: dict[Point, list[dict]]) -> dict:
         for what, field, *_ in QUANTITIES:
             if what not in WHAT[point.measure]:
                 continue
-            values = [result[what][field] for result in good]
+            values = [result.get(what, {}).get(field) for result in good]
             if not good:
                 table[what, field][point.subject][point.length] = rounds[0]["error"]
             elif None not in values:  # memory that nobody counts

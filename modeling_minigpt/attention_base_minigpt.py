@@ -89,6 +89,12 @@ def into_pieces(states: torch.Tensor, size: int) -> torch.Tensor:
     return states.unflatten(2, (-1, size))
 
 
+def from_pieces(pieces: torch.Tensor, length: int) -> torch.Tensor:
+    """Undo `into_pieces`: the first `length` tokens of (B, H, n, size, X) as (B, H, T, X)."""
+    states = pieces.flatten(2, 3)
+    return states if states.shape[2] == length else states[:, :, :length]  # even a whole slice's gradient is a copy
+
+
 def place(states: torch.Tensor, new: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
     """Write `new` (B, H, T, X) into `states` (B, H, S, X) from each row's place `start` (B,) on, in place."""
     index = start[:, None] + torch.arange(new.shape[2], device=new.device)  # (B, T)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.attention.flex_attention import BlockMask
 
-from .attention_base_minigpt import into_pieces
+from .attention_base_minigpt import from_pieces, into_pieces
 from .configuration_minigpt import MiniGPTConfig
 
 WORD = 0xFFFFFFFF
@@ -237,7 +237,7 @@ def block_attention(
             mask = row_mask(pattern, ids[:masked, :masked], places[:masked])[None]  # (1, H|1, rows|1, b, c·b)
             slots = ids.clamp(min=0)[None]
             mixed.append(gather_attention(queries, key, value, slots, mask, scaling, dropout))
-    return torch.cat(mixed, dim=2).flatten(2, 3)[:, :, :length]
+    return from_pieces(torch.cat(mixed, dim=2), length)
 
 
 @lru_cache(maxsize=16)

@@ -10,7 +10,7 @@ of the one before. No token is counted twice and none is lost.
 import torch
 from torch import nn
 
-from .attention_base_minigpt import LinearTimeAttention, into_pieces, place, take
+from .attention_base_minigpt import LinearTimeAttention, from_pieces, into_pieces, place, take
 from .configuration_minigpt import MiniGPTConfig
 
 
@@ -83,7 +83,7 @@ def linformer_attention(
     scores = (query * scaling) @ keys.mT  # (B, H, m, s, k + 2s)
     shares = scores.add_(bias[:, :, :, None]).masked_fill_(hidden, float("-inf")).softmax(dim=-1)
     mixed = nn.functional.dropout(shares, dropout) @ values  # (B, H, m, s, D)
-    return mixed.flatten(2, 3)[:, :, :length]
+    return from_pieces(mixed, length)
 
 
 class LinformerAttention(LinearTimeAttention):

@@ -8,7 +8,7 @@ are then running sums over keys. Unlike trigonometric features, positive ones ke
 import torch
 from torch import nn
 
-from .attention_base_minigpt import LinearTimeAttention, into_pieces
+from .attention_base_minigpt import LinearTimeAttention, from_pieces, into_pieces
 from .configuration_minigpt import MiniGPTConfig
 
 
@@ -118,7 +118,7 @@ def performer_attention(
     mixed = ((query @ key.mT) * fade) @ value  # (B, H, n, chunk, D + 1), from the query's own chunk
     starts, sums = chunk_starts(key, value, now, ends, sums)
     fade = (ends[:, :, :-1, None] - now).exp()[..., None]  # (B, H, n, chunk, 1)
-    mixed = (mixed + (query * fade) @ starts).flatten(2, 3)[:, :, :length]  # (B, H, T, D + 1), and from those before
+    mixed = from_pieces(mixed + (query * fade) @ starts, length)  # (B, H, T, D + 1), and from those before
     mixed = mixed[..., :-1] / mixed[..., -1:].clamp(min=1e-30)  # all weights underflown: zero, not NaN
     return mixed, sums, peaks[:, :, -1]
 

@@ -105,6 +105,7 @@ class Run:
         with self.accelerator.main_process_first():
             if not (self.folder.tokenizer / "tokenizer.json").is_file():
                 tokenizer = load_tokenizer(source) if source else self.build_tokenizer()
+                tokenizer.model_max_length = build_config(self.recipe).max_position_embeddings
                 tokenizer.save_pretrained(self.folder.tokenizer)
             return load_tokenizer(self.folder.tokenizer)
 

@@ -58,7 +58,7 @@ def test_questions_asked_together_are_answered_as_if_alone(subject):
 
 
 def test_it_runs_and_writes_what_it_found(tmp_path):
-    sizes = ["--length", "1024", "--tokens", "1024", "--steps", "1", "1", "1", "1", "--contexts", "1"]
+    sizes = ["--length", "1024", "--tokens", "1024", "--steps", "1", "1", "1", "1", "1", "--contexts", "1"]
     subjects = ["--subjects", "vanilla", "linformer below vanilla", "--threads", "1"]
     assert attention_recall.main([*sizes, *subjects, "--output", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "attention_recall.json").read_text())
