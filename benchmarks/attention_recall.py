@@ -28,7 +28,7 @@ if not __package__:  # run as a file
 
 from benchmarks.attention_subjects import SIZES
 from benchmarks.measurement import describe_machine
-from evaluation.report import markdown_table, percent
+from evaluation.tables import markdown_table, percent
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
 from training.arguments import StageArguments
 from training.memory import keep_freed_memory

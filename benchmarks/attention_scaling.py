@@ -34,7 +34,8 @@ from benchmarks.attention_subjects import (
     measure_point,
 )
 from benchmarks.measurement import describe_machine, exponent, interleave
-from evaluation.report import markdown_table
+from evaluation.plots import new_figure, save_figure
+from evaluation.tables import markdown_table
 
 QUANTITIES = [  # what, field, heading, unit, units in one SI unit
     ("forward", "seconds", "Forward, one layer", "ms", 1e3),
@@ -129,14 +130,8 @@ def write_tables(table: dict, fits: dict, machine: dict, rounds: int) -> str:
 
 def draw(table: dict, path: Path) -> None:
     """Draw the main quantities against length, both axes logarithmic."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams["svg.hashsalt"] = "minigpt"  # the same numbers, the same file
     shown = [quantity for quantity in QUANTITIES if quantity[0] in ("forward+backward", "decode")]
-    figure, axes = plt.subplots(2, 2, figsize=(9.6, 7.6), layout="constrained")
+    figure, axes = new_figure(2, 2, width=9.6, height=7.6)
     styles = {}
     for (what, field, heading, unit, scale), plot in zip(shown, axes.flat, strict=True):
         for subject, values in table.get((what, field), {}).items():
@@ -147,14 +142,13 @@ def draw(table: dict, path: Path) -> None:
             ]
             number = styles.setdefault(subject, len(styles))
             marker, dash = "os^Dv<>pPX"[number % 10], "--" if "leaks" in subject else "-"
-            color = plt.get_cmap("tab10")(number % 10)
+            color = f"C{number % 10}"
             plot.plot(*zip(*points, strict=True), marker=marker, linestyle=dash, color=color, label=subject, ms=4)
         plot.set_xscale("log", base=2)
         plot.set(title=heading, xlabel="context, tokens", ylabel=unit, yscale="log")
         plot.grid(alpha=0.3)
     axes[0, 0].legend(frameon=False, fontsize="small")
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def ratio(table: dict, what: str, one: tuple[str, int], other: tuple[str, int]) -> float | None:

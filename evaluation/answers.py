@@ -1,6 +1,7 @@
-"""Ask a model questions: batched, cached, greedy generation."""
+"""Ask a model questions: batched, cached, greedy generation, and how probable the model finds its answers."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -8,6 +9,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 class VocabularyError(ValueError):
     """A question holds a character that a character tokenizer does not know."""
+
+
+class Answer(NamedTuple):
+    """What a model answers, and the probability that it gives this answer to be the whole one: not calibrated."""
+
+    text: str
+    probability: float
 
 
 def check_characters(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) -> None:
@@ -35,8 +43,8 @@ def answer_questions(
     questions: Sequence[str],
     batch_size: int = 100,
     max_new_tokens: int = 32,
-) -> list[str]:
-    """Return the model's greedy answer to each question, stripped.
+) -> list[Answer]:
+    """Return the model's greedy answer to each question.
 
     Args:
         questions: any number; those of like length are generated together.
@@ -48,15 +56,15 @@ def answer_questions(
     """
     check_characters(tokenizer, questions)
     order = sorted(range(len(questions)), key=lambda index: len(questions[index]))
-    answers = [""] * len(questions)
+    answers = [Answer("", 0.0)] * len(questions)
     was_training = model.training
     model.eval()
     try:
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
-            texts = generate_answers(model, tokenizer, [questions[index] for index in chosen], max_new_tokens)
-            for index, text in zip(chosen, texts, strict=True):
-                answers[index] = text
+            batch = generate_answers(model, tokenizer, [questions[index] for index in chosen], max_new_tokens)
+            for index, answer in zip(chosen, batch, strict=True):
+                answers[index] = answer
     finally:
         model.train(was_training)
     return answers
@@ -64,12 +72,25 @@ def answer_questions(
 
 def generate_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: list[str], max_new_tokens: int
-) -> list[str]:
+) -> list[Answer]:
     """Return the greedy answers to one batch of questions, each on one line and stripped."""
     prompts = [question + tokenizer.mask_token for question in questions]
     batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
     generated = model.generate(
-        **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+        **batch,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+        return_dict_in_generate=True,
+        output_logits=True,
     )
-    texts = tokenizer.batch_decode(generated[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [" ".join(text.splitlines()).strip() for text in texts]
+    tokens = generated.sequences[:, batch["input_ids"].shape[1] :]  # (B, T)
+    log_probabilities = torch.stack(generated.logits, dim=1).float().log_softmax(-1)  # (B, T, V)
+    chosen = log_probabilities.gather(-1, tokens[..., None])[..., 0]
+    ended = (tokens == tokenizer.eos_token_id).cumsum(-1) - (tokens == tokenizer.eos_token_id).long() > 0
+    probabilities = chosen.masked_fill(ended, 0.0).sum(-1).exp().tolist()  # what follows the end is padding
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return [
+        Answer(" ".join(text.splitlines()).strip(), probability)
+        for text, probability in zip(texts, probabilities, strict=True)
+    ]

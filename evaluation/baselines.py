@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from data_scripts.bios_folder import name_in
 
 
-def majority_place(places: Iterable[str]) -> str:
-    """Return the most frequent place, the alphabetically first among equals."""
+def popular_places(places: Iterable[str], count: int) -> list[str]:
+    """Return the most frequent places, the most frequent first, the alphabetically first among equals."""
     counts = Counter(places)
-    return min(counts, key=lambda place: (-counts[place], place))
+    return sorted(counts, key=lambda place: (-counts[place], place))[:count]
 
 
 def ceiling(documents: Sequence[str], pairs: Sequence[tuple[str, str]]) -> float:

@@ -9,7 +9,8 @@ import json
 import sys
 from pathlib import Path
 
-from evaluation.report import accuracy_rows, markdown_table, percent
+from evaluation.report import accuracy_rows
+from evaluation.tables import markdown_table, percent
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path("benchmarks") / "results" / "recipes"

@@ -6,6 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from evaluation.plots import new_figure, save_figure
+from evaluation.tables import markdown_table, percent
+from evaluation.trust import trust_table
+
 
 def accuracy_rows(results: dict) -> list[tuple[str, float | None]]:
     """Return the rows that every table of results carries: baselines, pretrained, ceiling."""
@@ -16,11 +20,6 @@ def accuracy_rows(results: dict) -> list[tuple[str, float | None]]:
         ("pretrained", results[results["split"]]["accuracy"]),
         ("ceiling: the documents tell", baselines["ceiling"]),
     ]
-
-
-def percent(share: float | None) -> str:
-    """Write a share as a percentage, or a dash where it was not measured."""
-    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def print_results(results: dict, console: Console | None = None) -> None:
@@ -43,33 +42,14 @@ def print_results(results: dict, console: Console | None = None) -> None:
         console.print(line, highlight=False)
 
 
-def markdown_cell(text: str) -> str:
-    """Write text so that a Markdown table takes it for one cell."""
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
-    """Lay out a Markdown table, its first column left and the others right."""
-    cells = [[markdown_cell(cell) for cell in row] for row in (columns, *rows)]
-    lines = [cells[0], [":--", *["--:"] * (len(columns) - 1)], *cells[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
 def plot_losses(histories: dict[str, list], path: Path) -> None:
     """Draw each stage's loss against its steps: `histories` maps a stage to [step, loss] points."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    figure, axes = new_figure(1, 1, width=6.4, height=3.6)
     for stage, points in histories.items():
         axes.plot([step for step, _ in points], [loss for _, loss in points], label=stage.replace("_", " "))
     axes.set(xlabel="step", ylabel="loss, nats a target token", yscale="log")
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def write_report(results: dict, histories: dict[str, list], folder: Path) -> Path:
@@ -93,6 +73,13 @@ def write_report(results: dict, histories: dict[str, list], folder: Path) -> Pat
     if histories:
         plot_losses(histories, folder / "losses.png")
         lines.append("![Loss against steps, by stage](losses.png)\n")
+    if "trust" in results:
+        lines += [
+            "## Trust\n",
+            f"Confidence on these questions, and on {results['trust']['made_up']} about made-up people.\n",
+            trust_table(results["trust"]),
+            "![Risk and coverage, reliability, confidences](trust.png)\n",
+        ]
     lines += [
         "## Some answers\n",
         markdown_table(

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_scripts.bios_folder import FILES, read_lines
 from data_scripts.synthetic_bios import invent
+from evaluation.trust import ROWS
 from tests.running import ROOT, call, contents
 from training.run_folder import RunFolder
 
@@ -25,9 +26,12 @@ def test_a_run_leaves_models_predictions_results_report_and_logs(run, data):
     assert results["dev"]["accuracy"] == results["dev"]["correct"] / results["dev"]["total"]
     assert set(results["baselines"]) == {"majority", "majority_place", "no_pretraining", "ceiling"}
     assert len(results["samples"]) == 4
+    assert set(results["trust"]) == {*ROWS, "made_up"}
+    assert results["trust"]["made_up"] > 50
+    assert (run / "trust.png").is_file()
     assert (run / "predictions.dev.txt").read_text(encoding="utf-8").count("\n") == results["dev"]["total"]
     report = (run / "report.md").read_text()
-    for words in ("no pretraining", "pretrained", "ceiling", "always"):
+    for words in ("no pretraining", "pretrained", "ceiling", "always", "](trust.png)", "calibration error"):
         assert words in report
     assert list((run / "logs").rglob("events.out.tfevents.*"))
 

@@ -7,9 +7,10 @@ import evaluate
 
 from data_scripts.bios_folder import name_in, question_for
 from data_scripts.strangers import made_up_names
-from evaluation.answers import answer_questions
-from evaluation.baselines import ceiling, majority_place
+from evaluation.answers import Answer, answer_questions
+from evaluation.baselines import ceiling, popular_places
 from evaluation.report import print_results, write_report
+from evaluation.trust import STRANGERS, judge_trust, plot_trust
 from training.arguments import Recipe
 from training.data import Pairs, TrainingData, load_scoring_pairs
 from training.models import load_model, load_tokenizer
@@ -19,10 +20,10 @@ METRIC = Path(__file__).parent.parent / "evaluation" / "birthplace_accuracy"
 SAMPLES = 3  # questions shown with their answers, before one about a stranger
 
 
-def accuracy(answers: list[str], pairs: Pairs) -> dict:
+def accuracy(texts: list[str], pairs: Pairs) -> dict:
     """Score answers by the `birthplace_accuracy` metric."""
     metric = evaluate.load(str(METRIC))
-    return metric.compute(predictions=answers, references=[place for _, place in pairs])
+    return metric.compute(predictions=texts, references=[place for _, place in pairs])
 
 
 def sibling_baseline(model_path: Path, folder: RunFolder) -> Path | None:
@@ -31,14 +32,12 @@ def sibling_baseline(model_path: Path, folder: RunFolder) -> Path | None:
     return next((path for path in candidates if (path / "config.json").is_file()), None)
 
 
-def sample_answers(answers: list[str], pairs: Pairs, stranger: str | None, ask) -> list[dict]:
+def sample_answers(texts: list[str], pairs: Pairs, strangers: list[str], made_up: list[Answer]) -> list[dict]:
     """Return the first questions with their answers, and one about a person who is in no document."""
-    shown = zip(pairs[:SAMPLES], answers, strict=False)
+    shown = zip(pairs[:SAMPLES], texts, strict=False)
     samples = [{"question": question, "answer": answer, "place": place} for (question, place), answer in shown]
-    if stranger is not None:
-        question = question_for(stranger)
-        samples.append({"question": question, "answer": ask([question])[0], "place": None})
-    return samples
+    stranger = zip(strangers[:1], made_up, strict=False)
+    return samples + [{"question": question, "answer": answer.text, "place": None} for question, answer in stranger]
 
 
 def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
@@ -52,7 +51,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
     split, pairs = load_scoring_pairs(data, folder.data)
     questions = [question for question, _ in pairs]
 
-    def ask(questions: list[str], model=model, tokenizer=tokenizer) -> list[str]:
+    def ask(questions: list[str], model=model, tokenizer=tokenizer) -> list[Answer]:
         return answer_questions(
             model, tokenizer, questions, recipe.evaluate.batch_size, recipe.evaluate.max_new_tokens
         )
@@ -60,13 +59,17 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
     start = time.monotonic()
     answers = ask(questions)
     seconds = time.monotonic() - start
+    texts = [answer.text for answer in answers]
     baseline_path = sibling_baseline(model_path, folder)
     baseline = None
     if baseline_path is not None:
         baseline_answers = ask(questions, load_model(baseline_path), load_tokenizer(baseline_path))
-        baseline = accuracy(baseline_answers, pairs)["accuracy"]
-    popular = majority_place(place for _, place in data.train)
-    stranger = next(iter(made_up_names([name_in(question) for question, _ in data.train], data.documents, 1)), None)
+        baseline = accuracy([answer.text for answer in baseline_answers], pairs)["accuracy"]
+    popular = popular_places((place for _, place in data.train), 2)
+    names = made_up_names([name_in(question) for question, _ in data.train], data.documents, STRANGERS)
+    strangers = [question_for(name) for name in names]
+    made_up = ask(strangers)
+    right = [text == place.strip() for text, (_, place) in zip(texts, pairs, strict=True)]
     records = {stage: folder.training_record(stage) for stage in STAGES}
     results = {
         "dataset": data.name,
@@ -76,16 +79,18 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
         "parameters": model.num_parameters(),
         "train_minutes": {stage: record["minutes"] for stage, record in records.items() if record},
         "start_from": next((r["start_from"] for r in records.values() if r.get("start_from")), None),
-        split: {**accuracy(answers, pairs), "seconds": seconds},
+        split: {**accuracy(texts, pairs), "seconds": seconds},
         "baselines": {
-            "majority": accuracy([popular] * len(pairs), pairs)["accuracy"],
-            "majority_place": popular,
+            "majority": accuracy(popular[:1] * len(pairs), pairs)["accuracy"],
+            "majority_place": popular[0],
             "no_pretraining": baseline,
             "ceiling": ceiling(data.documents, pairs),
         },
-        "samples": sample_answers(answers, pairs, stranger, ask),
+        "trust": judge_trust(answers, right, made_up, popular),
+        "samples": sample_answers(texts, pairs, strangers, made_up),
     }
-    (folder.path / f"predictions.{split}.txt").write_text("\n".join(answers) + "\n", encoding="utf-8")
+    (folder.path / f"predictions.{split}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    plot_trust(answers, right, made_up, folder.path / "trust.png")
     write_report(results, {stage: record["history"] for stage, record in records.items() if record}, folder.path)
     write_json(folder.results, results)
     print_results(results)

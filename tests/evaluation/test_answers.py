@@ -50,20 +50,51 @@ def character_model():
     return tiny_model(tokenizer, "rotary"), tokenizer
 
 
+def texts(answers) -> list[str]:
+    """Return the answers without their probabilities."""
+    return [answer.text for answer in answers]
+
+
 @pytest.mark.parametrize("batch_size", [2, 5, 100])
 def test_a_batch_gives_the_answers_of_single_questions(asked, batch_size):
     single = [answer_questions(*asked, [question])[0] for question in QUESTIONS]
-    assert len(set(single)) >= 4
-    assert answer_questions(*asked, QUESTIONS, batch_size=batch_size) == single
+    batched = answer_questions(*asked, QUESTIONS, batch_size=batch_size)
+    assert len(set(texts(single))) >= 4
+    assert texts(batched) == texts(single)
+    for one, other in zip(batched, single, strict=True):
+        assert one.probability == pytest.approx(other.probability, rel=1e-4)
+
+
+def test_a_probability_is_that_of_the_answer_and_its_end(asked):
+    model, tokenizer = asked
+    for question in QUESTIONS:
+        prompt = tokenizer(question + tokenizer.mask_token, return_tensors="pt").input_ids
+        whole = model.eval().generate(prompt, max_new_tokens=32, do_sample=False)
+        with torch.no_grad():
+            predicted = model(whole).logits[0, prompt.shape[1] - 1 : -1].double().softmax(-1)
+        tokens = whole[0, prompt.shape[1] :]
+        expected = predicted[range(len(tokens)), tokens].prod().item()
+        (answer,) = answer_questions(model, tokenizer, [question])
+        assert answer.probability == pytest.approx(expected, rel=1e-3)
+        assert 0.0 < answer.probability < 1.0
+
+
+def test_padding_after_the_end_costs_no_probability(character_model):
+    model, tokenizer = character_model
+    alone = [answer_questions(model, tokenizer, [question])[0] for question in QUESTIONS]
+    lengths = [len(answer.text) for answer in alone]
+    assert min(lengths) < max(lengths) - 5  # so that the shortest is padded
+    for one, other in zip(answer_questions(model, tokenizer, QUESTIONS), alone, strict=True):
+        assert one.probability == pytest.approx(other.probability, rel=1e-4)
 
 
 def test_answers_come_in_the_order_of_the_questions(asked):
-    answers = answer_questions(*asked, QUESTIONS, batch_size=2)
-    assert answer_questions(*asked, QUESTIONS[::-1], batch_size=2) == answers[::-1]
+    answers = texts(answer_questions(*asked, QUESTIONS, batch_size=2))
+    assert texts(answer_questions(*asked, QUESTIONS[::-1], batch_size=2)) == answers[::-1]
 
 
 def test_a_question_asked_twice_is_answered_twice(character_model):
-    first, _, third = answer_questions(*character_model, [QUESTIONS[0], QUESTIONS[1], QUESTIONS[0]])
+    first, _, third = texts(answer_questions(*character_model, [QUESTIONS[0], QUESTIONS[1], QUESTIONS[0]]))
     assert first == third
 
 
@@ -73,15 +104,15 @@ def test_no_questions_have_no_answers(character_model):
 
 def test_an_answer_is_stripped_and_holds_no_special_token(asked):
     tokenizer = asked[1]
-    for answer in answer_questions(*asked, QUESTIONS):
+    for answer in texts(answer_questions(*asked, QUESTIONS)):
         assert answer == answer.strip()
         assert tokenizer.mask_token not in answer
         assert tokenizer.pad_token not in answer
 
 
 def test_an_answer_is_no_longer_than_asked_for(character_model):
-    full = answer_questions(*character_model, QUESTIONS)
-    short = answer_questions(*character_model, QUESTIONS, max_new_tokens=2)
+    full = texts(answer_questions(*character_model, QUESTIONS))
+    short = texts(answer_questions(*character_model, QUESTIONS, max_new_tokens=2))
     assert max(map(len, full)) > 2 >= max(map(len, short)) > 0
     assert all(answer.startswith(beginning) for answer, beginning in zip(full, short, strict=True))
 

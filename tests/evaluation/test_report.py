@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from evaluation import readme_table
-from evaluation.report import accuracy_rows, markdown_table, percent, print_results, write_report
+from evaluation.report import accuracy_rows, print_results, write_report
+from evaluation.tables import markdown_table, percent
 
 RESULTS = {
     "dataset": "cs224n",

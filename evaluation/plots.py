@@ -1,0 +1,25 @@
+"""Figures for reports: made without a display, and closed when saved."""
+
+from pathlib import Path
+
+
+def new_figure(rows: int, columns: int, width: float, height: float):
+    """Return a figure of so many inches and its axes, an array of them where there are several."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams["svg.hashsalt"] = "minigpt"  # the same numbers, the same file
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained")
+    for plot in figure.axes:
+        plot.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save_figure(figure, path: Path) -> None:
+    """Write a figure in the format that the path's suffix names, and free it."""
+    import matplotlib.pyplot as plt
+
+    figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
+    plt.close(figure)

@@ -1,0 +1,18 @@
+"""Markdown tables, and numbers as they are written in them."""
+
+
+def percent(share: float | None) -> str:
+    """Write a share as a percentage, or a dash where it was not measured."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def markdown_cell(text: str) -> str:
+    """Write text so that a Markdown table takes it for one cell."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
+    """Lay out a Markdown table, its first column left and the others right."""
+    cells = [[markdown_cell(cell) for cell in row] for row in (columns, *rows)]
+    lines = [cells[0], [":--", *["--:"] * (len(columns) - 1)], *cells[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

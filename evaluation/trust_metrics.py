@@ -1,0 +1,80 @@
+"""The metrics of confidence: does it part right answers from wrong ones, known people from strangers, and is it true?
+
+`scores` are confidences, the higher the surer, `right` says of the same answers which are right. Answers of one score
+cannot be told apart, so wherever an order matters their errors are spread evenly over them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
+
+
+def auroc(high: Sequence[float], low: Sequence[float]) -> float | None:
+    """Return the chance that a score of `high` exceeds one of `low`, ties counting half; None where either is empty.
+
+    Scores lie in [0, 1].
+    """
+    if not len(high) or not len(low):
+        return None
+    scores = torch.tensor([*high, *low], dtype=torch.float64)
+    return binary_auroc(scores, torch.tensor([1] * len(high) + [0] * len(low))).item()
+
+
+def expected_calibration_error(scores: Sequence[float], right: Sequence[bool], bins: int = 15) -> float:
+    """Return the mean distance of confidence from accuracy over bins of [0, 1] (Guo et al. 2017, section 2)."""
+    target = torch.tensor(right, dtype=torch.int64)
+    return binary_calibration_error(torch.tensor(scores, dtype=torch.float64), target, n_bins=bins, norm="l1").item()
+
+
+def brier_score(scores: Sequence[float], right: Sequence[bool]) -> float:
+    """Return the mean squared distance of the probabilities from what came true (Brier 1950)."""
+    return float(np.mean((np.asarray(scores, dtype=float) - np.asarray(right, dtype=float)) ** 2))
+
+
+def errors_by_coverage(scores: Sequence[float], right: Sequence[bool]) -> np.ndarray:
+    """Return the expected number of errors among the k surest answers, for k = 1 … n."""
+    values, group = np.unique(-np.asarray(scores, dtype=float), return_inverse=True)  # the surest first
+    wrong = 1.0 - np.asarray(right, dtype=float)
+    rates = np.bincount(group, weights=wrong, minlength=len(values)) / np.bincount(group, minlength=len(values))
+    return np.cumsum(rates[np.sort(group)])
+
+
+def risk_coverage(scores: Sequence[float], right: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
+    """Return coverages k / n and the risks there, the shares of errors among the k surest answers, (n,) each.
+
+    Geifman and El-Yaniv 2017 (arXiv 1705.08500), section 2.
+    """
+    answered = np.arange(1, len(scores) + 1)
+    return answered / len(scores), errors_by_coverage(scores, right) / answered
+
+
+def aurc(scores: Sequence[float], right: Sequence[bool]) -> float:
+    """Return the mean risk over all coverages; 0 is best."""
+    return float(risk_coverage(scores, right)[1].mean())
+
+
+def augrc(scores: Sequence[float], right: Sequence[bool]) -> float:
+    """Return the mean over all coverages of the chance that an answer is given and wrong; 0 is best.
+
+    Traub et al. 2024 (arXiv 2407.01032), section 3: unlike AURC it does not count the surest answers' errors most.
+    """
+    return float(errors_by_coverage(scores, right).mean() / len(scores))
+
+
+def coverage_at_precision(scores: Sequence[float], right: Sequence[bool], precision: float) -> float:
+    """Return the largest share of answers above some threshold of which at least `precision` are right; 0 if none."""
+    coverage, risk = risk_coverage(scores, right)
+    ordered = np.sort(np.asarray(scores, dtype=float))[::-1]
+    separable = np.append(ordered[:-1] > ordered[1:], True)  # a threshold can cut here
+    reached = coverage[separable & (risk <= 1.0 - precision + 1e-12)]
+    return float(reached.max(initial=0.0))
+
+
+def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 10) -> list[tuple[float, float, int]]:
+    """Return mean confidence, accuracy and number of answers for each bin of [0, 1] that holds any."""
+    scores, right = np.asarray(scores, dtype=float), np.asarray(right, dtype=float)
+    places = np.minimum((scores * bins).astype(int), bins - 1)
+    chosen = [places == place for place in range(bins)]
+    return [(float(scores[c].mean()), float(right[c].mean()), int(c.sum())) for c in chosen if c.any()]

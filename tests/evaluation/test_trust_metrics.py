@@ -1,0 +1,92 @@
+"""Metrics of confidence against slow definitions, at their ends, and with ties."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from evaluation.trust_metrics import (
+    augrc,
+    aurc,
+    auroc,
+    brier_score,
+    coverage_at_precision,
+    expected_calibration_error,
+    reliability,
+    risk_coverage,
+)
+
+PERFECT = ([0.9, 0.8, 0.7, 0.2, 0.1], [True, True, True, False, False])
+
+
+def draw(seed, ties=False):
+    """Draw scores and rightness that have something to do with each other."""
+    rng = np.random.default_rng(seed)
+    scores = rng.random(12)
+    scores = np.round(scores, 1) if ties else scores
+    return scores.tolist(), (rng.random(12) < scores).tolist()
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
+@pytest.mark.parametrize("seed", range(3))
+def test_auroc_is_the_share_of_pairs_in_order(seed, ties):
+    scores, right = draw(seed, ties)
+    high, low = ([s for s, r in zip(scores, right, strict=True) if r == kind] for kind in (True, False))
+    pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in itertools.product(high, low)]
+    assert auroc(high, low) == pytest.approx(np.mean(pairs))
+
+
+def test_auroc_of_nobody_is_unknown():
+    assert auroc([], [0.5]) is None
+    assert auroc([0.5], []) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_areas_are_means_over_random_orders_of_ties(seed):
+    scores, right = draw(seed, ties=True)
+    rng, risks, joint = np.random.default_rng(0), [], []
+    for _ in range(4000):
+        order = sorted(range(12), key=lambda index: (-scores[index], rng.random()))
+        errors = np.cumsum([not right[index] for index in order])
+        risks.append((errors / np.arange(1, 13)).mean())
+        joint.append(errors.mean() / 12)
+    assert aurc(scores, right) == pytest.approx(np.mean(risks), abs=5e-3)
+    assert augrc(scores, right) == pytest.approx(np.mean(joint), abs=5e-3)
+
+
+def test_a_perfect_order_errs_only_where_it_must():
+    coverage, risk = risk_coverage(*PERFECT)
+    assert coverage.tolist() == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert risk == pytest.approx([0, 0, 0, 0.25, 0.4])
+    assert aurc(*PERFECT) == pytest.approx(0.65 / 5)
+    assert augrc(*PERFECT) == pytest.approx((1 + 2) / 25)
+    scores, right = PERFECT
+    assert aurc(scores[::-1], right) > aurc(scores, right)
+    assert augrc(scores[::-1], right) > augrc(scores, right)
+
+
+def test_coverage_at_a_precision_takes_all_of_equal_scores_or_none():
+    assert coverage_at_precision(*PERFECT, 0.9) == 0.6
+    assert coverage_at_precision(*PERFECT, 0.75) == 0.8
+    assert coverage_at_precision(*PERFECT, 0.5) == 1.0
+    assert coverage_at_precision([0.5] * 4, [True, True, True, False], 0.9) == 0.0
+    assert coverage_at_precision([0.9, 0.8], [False, False], 0.9) == 0.0
+
+
+def test_true_probabilities_are_calibrated_and_boasts_are_not():
+    rng = np.random.default_rng(0)
+    scores = rng.random(20_000)
+    right = rng.random(20_000) < scores
+    assert expected_calibration_error(scores.tolist(), right.tolist()) < 0.02
+    assert brier_score(scores, right) == pytest.approx(1 / 6, abs=0.01)
+    assert expected_calibration_error([1.0] * 4, [True, False, False, False]) == pytest.approx(0.75)
+    assert brier_score([1.0] * 4, [True, False, False, False]) == pytest.approx(0.75)
+
+
+def test_reliability_bins_hold_every_answer_once():
+    scores, right = [0.0, 0.04, 0.55, 1.0], [False, True, True, True]
+    assert reliability(scores, right) == [
+        (pytest.approx(0.02), 0.5, 2),
+        (pytest.approx(0.55), 1.0, 1),
+        (pytest.approx(1.0), 1.0, 1),
+    ]
