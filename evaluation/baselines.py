@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from data_scripts.bios_folder import name_in
 
 
-def popular_places(places: Iterable[str], count: int) -> list[str]:
-    """Return the most frequent places, the most frequent first, the alphabetically first among equals."""
+def popular_places(places: Iterable[str], count: int | None = None) -> list[str]:
+    """Return the `count` most frequent places, or all, by falling frequency, the alphabetically first among equals."""
     counts = Counter(places)
     return sorted(counts, key=lambda place: (-counts[place], place))[:count]
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.answers import Answer
 from evaluation.plots import new_figure, save_figure
 from evaluation.tables import markdown_table, percent
 from evaluation.trust_metrics import (
@@ -16,6 +15,7 @@ from evaluation.trust_metrics import (
     reliability,
     risk_coverage,
 )
+from modeling_minigpt.answers_minigpt import Answer
 
 STRANGERS = 500  # made-up names that are asked for
 ROWS = {  # key: what it says, and whether it is a share

@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from .cache_minigpt import make_cache
 from .configuration_minigpt import MiniGPTConfig
 from .modeling_minigpt import MiniGPTForCausalLM, MiniGPTModel, MiniGPTPreTrainedModel
+from .pipeline_minigpt import BirthplacePipeline
 from .tokenization_minigpt import build_bpe_tokenizer, build_character_tokenizer
 
 AutoConfig.register(MiniGPTConfig.model_type, MiniGPTConfig, exist_ok=True)
@@ -20,6 +21,7 @@ MiniGPTModel.register_for_auto_class("AutoModel")
 MiniGPTForCausalLM.register_for_auto_class("AutoModelForCausalLM")
 
 __all__ = [
+    "BirthplacePipeline",
     "MiniGPTConfig",
     "MiniGPTForCausalLM",
     "MiniGPTModel",

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from data_scripts.bios_folder import FILES, read_lines
 from data_scripts.synthetic_bios import invent
@@ -44,6 +44,15 @@ def test_each_stage_loads_by_the_auto_classes_and_keeps_one_tokenizer(run, stage
     first = (run / "pretrain" / "tokenizer.json").read_bytes()
     assert (run / stage / "tokenizer.json").read_bytes() == first
     assert not list((run / stage).glob("*.bin"))
+
+
+def test_a_finished_model_answers_through_the_pipeline(run, data):
+    ask = pipeline("birthplace-qa", model=str(run / "finetune"), device="cpu", trust_remote_code=True)
+    pairs = [line.split("\t") for line in read_lines(data / FILES["train"])]
+    assert set(ask.candidates) == {place for _, place in pairs}
+    result = ask(pairs[0][0])
+    assert result["question"] == pairs[0][0]
+    assert result["candidates"][0]["answer"] == result["answer"]
 
 
 def test_a_finished_model_is_scored_on_another_folder(run, recipe, tmp_path):

@@ -7,10 +7,11 @@ import evaluate
 
 from data_scripts.bios_folder import name_in, question_for
 from data_scripts.strangers import made_up_names
-from evaluation.answers import Answer, answer_questions
+from evaluation.answers import answer_questions
 from evaluation.baselines import ceiling, popular_places
 from evaluation.report import print_results, write_report
 from evaluation.trust import STRANGERS, judge_trust, plot_trust
+from modeling_minigpt.answers_minigpt import Answer
 from training.arguments import Recipe
 from training.data import Pairs, TrainingData, load_scoring_pairs
 from training.models import load_model, load_tokenizer

@@ -14,8 +14,14 @@ from transformers.utils import logging as transformers_logging
 
 from data_scripts.bios_folder import FILES, DataError
 from evaluation.answers import check_characters
+from evaluation.baselines import popular_places
 from evaluation.report import print_results
-from modeling_minigpt import MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
+from modeling_minigpt import (
+    BirthplacePipeline,
+    MiniGPTForCausalLM,
+    build_bpe_tokenizer,
+    build_character_tokenizer,
+)
 from training.arguments import Recipe
 from training.batches import TrainingBatches
 from training.checkpoints import remove_checkpoints
@@ -167,8 +173,13 @@ class Run:
         record = {**asdict(progress), "processes": accelerator.num_processes, "start_from": stage.start_from}
 
         def save(folder: Path) -> None:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+            if name == "pretrain":
+                model.save_pretrained(folder)
+                tokenizer.save_pretrained(folder)
+            else:
+                places = popular_places((place for _, place in self.data.train))
+                answering = {"model": model, "tokenizer": tokenizer, "device": model.device, "candidates": places}
+                BirthplacePipeline(**answering).save_pretrained(folder)
             write_json(folder / "training.json", record)
 
         if accelerator.is_main_process:

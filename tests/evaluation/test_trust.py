@@ -2,8 +2,8 @@
 
 import pytest
 
-from evaluation.answers import Answer
 from evaluation.trust import ROWS, judge_trust, plot_trust, trust_table
+from modeling_minigpt.answers_minigpt import Answer
 
 ANSWERS = [Answer("Rome", 0.9), Answer("Oslo", 0.8), Answer("London", 0.3), Answer("London", 0.2)]
 RIGHT = [True, True, False, True]

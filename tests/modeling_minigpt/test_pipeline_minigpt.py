@@ -1,0 +1,162 @@
+"""`pipeline("birthplace-qa")`: native to call, faithful to the model, and unharmed by bad items."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from transformers import pipeline
+
+from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer, build_character_tokenizer
+from modeling_minigpt.answers_minigpt import greedy_answers
+from tests.attention_variants import tiny_model
+
+LINES = [
+    "Where was Ada Stone born in Rome?",
+    "Béla Nagy was born in Romeo .",
+    "Where was Cyd Moss-Quint of Rome West?",
+]
+PLACES = ["Rome", "Romeo", "Rome West", "Ada"]
+KEYS = {"question", "answer", "score", "abstained", "candidates", "calibrated", "reason"}
+
+
+def random_model(tokenizer):
+    """Return a model of random weights whose answers are short."""
+    model = tiny_model("vanilla", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
+    model.generation_config.max_new_tokens = 6
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Save a pipeline around a model of random weights."""
+    tokenizer = build_bpe_tokenizer(LINES, 300, 128)
+    model = random_model(tokenizer)
+    path = tmp_path_factory.mktemp("pipeline") / "model"
+    BirthplacePipeline(model=model, tokenizer=tokenizer, device="cpu", candidates=PLACES).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ask(folder):
+    """Load it as a user does."""
+    return pipeline("birthplace-qa", model=str(folder), device="cpu", trust_remote_code=True)
+
+
+def test_a_name_and_its_question_are_asked_alike(ask):
+    (named, questioned, lower) = ask(["Ada Stone", "Where was Ada Stone born?", "  where was Ada  Stone born "])
+    assert named == questioned == lower
+    assert named.keys() == KEYS
+    assert named["question"] == "Where was Ada Stone born?"
+    assert (named["abstained"], named["calibrated"], named["reason"]) == (False, False, None)
+
+
+def test_one_text_gives_one_result_a_list_a_list_and_an_iterable_a_stream(ask):
+    one = ask("Ada Stone")
+    assert ask(["Ada Stone"]) == ask(("Ada Stone",)) == [one]
+    assert list(ask(name for name in ["Ada Stone"])) == [one]
+    assert ask([]) == []
+
+
+def test_candidates_are_the_folders_places_and_the_greedy_answer_in_order(ask):
+    result = ask("Ada Stone", top_k=99)
+    (greedy,) = greedy_answers(ask.model, ask.tokenizer, ["Where was Ada Stone born?"], 6)
+    assert {candidate["answer"] for candidate in result["candidates"]} == {*PLACES, greedy.text}
+    scores = [candidate["score"] for candidate in result["candidates"]]
+    assert scores == sorted(scores, reverse=True)
+    assert result["candidates"][0] == {"answer": result["answer"], "score": result["score"]}
+    assert len(ask("Ada Stone", top_k=2)["candidates"]) == 2
+    free = ask("Ada Stone", free_form=True)
+    assert (free["answer"], free["score"]) == (greedy.text, pytest.approx(greedy.probability))
+
+
+def test_batches_of_any_size_give_the_same_results_in_order(ask):
+    names = ["Ada Stone", "Béla Nagy-Moss Stone", None, "Cyd", "Ada Quint"]
+    single = [ask(name) for name in names]
+    for size in (1, 2, 5):
+        for one, other in zip(ask(names, batch_size=size), single, strict=True):
+            assert (one["question"], one["answer"], one["reason"]) == (
+                other["question"],
+                other["answer"],
+                other["reason"],
+            )
+            assert one["score"] == pytest.approx(other["score"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param(None, "not a text but NoneType", id="none"),
+        pytest.param(7, "not a text but int", id="number"),
+        pytest.param({"text": "Ada"}, "not a text but dict", id="dict"),
+        pytest.param("", "no name in it", id="empty"),
+        pytest.param(" \n", "no name in it", id="blank"),
+        pytest.param("1234 ?!", "no name in it", id="digits"),
+        pytest.param("Who was Ada Stone?", "neither a name nor", id="other question"),
+        pytest.param("Ada was a poet. " * 40, "neither a name nor", id="paragraph"),
+        pytest.param("Where was " + "Ada " * 50 + "born?", "neither a name nor", id="long name"),
+        pytest.param("Ada ⁇ Stone", "holds '⁇'", id="special token"),
+    ],
+)
+def test_what_cannot_be_asked_is_abstained_from_with_a_reason_and_harms_no_other(ask, text, reason):
+    before, bad, after = ask(["Ada Stone", text, "Cyd"])
+    assert (bad["answer"], bad["score"], bad["abstained"], bad["candidates"]) == (None, 0.0, True, [])
+    assert reason in bad["reason"]
+    assert ask(text) == bad
+    assert before["answer"] is not None
+    assert after["answer"] is not None
+
+
+def test_another_script_is_read_by_bytes_and_refused_by_characters(ask):
+    assert ask("東京 Ж")["answer"] is not None
+    tokenizer = build_character_tokenizer(LINES, 128)
+    model = random_model(tokenizer)
+    result = BirthplacePipeline(model=model, tokenizer=tokenizer, device="cpu")("東京")
+    assert (result["abstained"], result["reason"]) == (True, "holds a character that the model does not know")
+
+
+def test_a_model_without_places_answers_freely(tmp_path, ask):
+    random_model(ask.tokenizer).save_pretrained(tmp_path)
+    ask.tokenizer.save_pretrained(tmp_path)
+    result = pipeline("birthplace-qa", model=str(tmp_path), device="cpu")("Ada Stone")
+    assert [result["answer"]] == [candidate["answer"] for candidate in result["candidates"]]
+
+
+@pytest.mark.parametrize("text", ["[1", "[]", '{"candidates": "Rome"}', '{"candidates": [1]}', "{}"])
+def test_broken_places_are_refused_by_name(folder, tmp_path, ask, text):
+    ask.save_pretrained(tmp_path)
+    (tmp_path / "birthplaces.json").write_text(text)
+    with pytest.raises(ValueError, match=r"birthplaces\.json"):
+        pipeline("birthplace-qa", model=str(tmp_path), device="cpu", trust_remote_code=True)
+
+
+def test_a_loaded_pipeline_is_saved_whole_again(ask, tmp_path):
+    ask.save_pretrained(tmp_path / "again")
+    again = pipeline("birthplace-qa", model=str(tmp_path / "again"), device="cpu", trust_remote_code=True)
+    assert again("Ada Stone") == ask("Ada Stone")
+    assert again.candidates == PLACES
+
+
+def test_a_bad_top_k_is_refused(ask):
+    with pytest.raises(ValueError, match="top_k must be at least 1, found 0"):
+        ask("Ada Stone", top_k=0)
+
+
+def test_a_stranger_gets_the_same_answers_from_the_folders_own_code(folder, ask, tmp_path):
+    script = f"""
+import json, sys
+sys.modules["modeling_minigpt"] = None
+from transformers import pipeline
+ask = pipeline("birthplace-qa", model={str(folder)!r}, device="cpu", trust_remote_code=True)
+assert type(ask).__module__.startswith("transformers_modules.")
+print(json.dumps(ask(["Ada Stone", None])))
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    for result, expected in zip(json.loads(found.stdout.splitlines()[-1]), ask(["Ada Stone", None]), strict=True):
+        assert result["answer"] == expected["answer"]
+        assert result["score"] == pytest.approx(expected["score"], rel=1e-4)
