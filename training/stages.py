@@ -173,6 +173,7 @@ class Run:
         record = {**asdict(progress), "processes": accelerator.num_processes, "start_from": stage.start_from}
 
         def save(folder: Path) -> None:
+            tokenizer = load_tokenizer(self.folder.tokenizer)  # one that has cut and padded nothing: it remembers
             if name == "pretrain":
                 model.save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
