@@ -109,7 +109,7 @@ def score_answers(
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[str],
     trie: AnswerTrie,
-    cutoff: float = 1e-6,
+    cutoff: float = 1e-4,
 ) -> torch.Tensor:
     """Return the log-probability of every answer of a trie to each question of one batch, (B, answers).
 

@@ -138,9 +138,18 @@ def test_a_loaded_pipeline_is_saved_whole_again(ask, tmp_path):
     assert again.candidates == PLACES
 
 
-def test_a_bad_top_k_is_refused(ask):
+def test_a_cutoff_leaves_improbable_candidates_at_zero(ask):
+    full, cut = (ask("Ada Stone", top_k=99, cutoff=cutoff)["candidates"] for cutoff in (0.0, 0.9))
+    assert min(candidate["score"] for candidate in full) > 0.0
+    assert sum(candidate["score"] > 0.0 for candidate in cut) == 1  # the greedy answer's
+    assert {candidate["answer"] for candidate in cut} == {candidate["answer"] for candidate in full}
+
+
+def test_bad_parameters_are_refused(ask):
     with pytest.raises(ValueError, match="top_k must be at least 1, found 0"):
         ask("Ada Stone", top_k=0)
+    with pytest.raises(ValueError, match=r"cutoff must be in \[0, 1\), found 2"):
+        ask("Ada Stone", cutoff=2)
 
 
 def test_a_stranger_gets_the_same_answers_from_the_folders_own_code(folder, ask, tmp_path):
