@@ -21,7 +21,7 @@ COLUMNS = ["recipe", "always the top place", "no pretraining", "pretrained", "ce
 def results_table(folder: Path) -> str:
     """Return the table of all results files in `folder`, one row a file, by name."""
     rows = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
         results = json.loads(path.read_text(encoding="utf-8"))
         minutes = sum(results["train_minutes"].get(stage, 0.0) for stage in ("pretrain", "finetune"))
         shares = [percent(share) for _, share in accuracy_rows(results)]
