@@ -75,13 +75,12 @@ def linformer_attention(
     before = (0, 0, 0, 0, 1, -1)  # shifts segments by one; the first has none before it
     keys = torch.cat((slot_keys, nn.functional.pad(key, before), key), dim=3)  # (B, H, m, k + 2s, D)
     values = torch.cat((slot_values, nn.functional.pad(value, before), value), dim=3)
-    bias = nn.functional.pad(slot_bias(mass), (0, 2 * segment))  # (B or 1, H, m, k + 2s)
-    k = mass.shape[-1]
-    hidden = torch.ones(count, segment, k + 2 * segment, dtype=torch.bool, device=query.device)
-    hidden = hidden.triu(k + segment + 1)  # (m, s, k + 2s): what comes later in the segment
-    hidden[0, :, k : k + segment] = True
+    k, exact = mass.shape[-1], torch.zeros(count, 2 * segment, dtype=mass.dtype, device=mass.device)
+    exact[0, :segment] = float("-inf")
+    bias = torch.cat((slot_bias(mass), exact.expand(*mass.shape[:2], -1, -1)), dim=-1)  # (B or 1, H, m, k + 2s)
+    later = torch.ones(segment, k + 2 * segment, dtype=torch.bool, device=query.device).triu(k + segment + 1)
     scores = (query * scaling) @ keys.mT  # (B, H, m, s, k + 2s)
-    shares = scores.add_(bias[:, :, :, None]).masked_fill_(hidden, float("-inf")).softmax(dim=-1)
+    shares = scores.add_(bias[:, :, :, None]).masked_fill_(later, float("-inf")).softmax(dim=-1)
     mixed = nn.functional.dropout(shares, dropout) @ values  # (B, H, m, s, D)
     return from_pieces(mixed, length)
 
