@@ -145,7 +145,8 @@ def draw(table: dict, path: Path) -> None:
             color = f"C{number % 10}"
             plot.plot(*zip(*points, strict=True), marker=marker, linestyle=dash, color=color, label=subject, ms=4)
         plot.set_xscale("log", base=2)
-        plot.set(title=heading, xlabel="context, tokens", ylabel=unit, yscale="log")
+        plot.set_title(heading, fontsize="medium")
+        plot.set(xlabel="context, tokens", ylabel=unit, yscale="log")
         plot.grid(alpha=0.3)
     axes[0, 0].legend(frameon=False, fontsize="small")
     save_figure(figure, path)
