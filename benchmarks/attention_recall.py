@@ -31,6 +31,7 @@ from benchmarks.measurement import describe_machine
 from evaluation.tables import markdown_table, percent
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
 from training.arguments import StageArguments
+from training.loop import set_learning_rates
 from training.memory import keep_freed_memory
 from training.optimizers import build_optimizers, learning_rate_factor
 
@@ -123,9 +124,7 @@ def train(model: MiniGPTForCausalLM, subject: str, length: int, steps: list[int]
     lengths = [length // share for share, count in zip(SHARES, steps, strict=True) for _ in range(count)]
     with tqdm(lengths, desc=subject, unit="step", dynamic_ncols=True) as bar:
         for step, n in enumerate(bar):
-            factor = learning_rate_factor(step, stage.steps, stage)
-            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-                group["lr"] = group["peak_lr"] * factor
+            set_learning_rates(optimizers, learning_rate_factor(step, stage.steps, stage))
             loss = model(**batch_of(rng, max(1, tokens // n), n), use_cache=False).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

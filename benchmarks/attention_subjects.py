@@ -12,9 +12,7 @@ import torch
 from torch import nn
 
 from benchmarks.measurement import PeakMemory, seconds_of, wait_for
-from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
-from modeling_minigpt.attention_base_minigpt import MiniGPTRotaryEmbedding
-from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
+from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, MiniGPTModel
 from training.memory import keep_freed_memory
 
 WIDTH, HEADS, LAYERS, VOCABULARY = 128, 2, 2, 256
@@ -83,13 +81,8 @@ class VariantLayer(nn.Module):
 
     def __init__(self, subject: str, length: int):
         super().__init__()
-        self.config = variant_config(subject, length, zero_init_residual=False)
-        self.attention = ATTENTION_CLASSES[self.config.attention_type](self.config, layer_idx=0)
-        if subject == "linformer":
-            nn.init.normal_(self.attention.slot_logits)
-        elif subject == "performer":
-            self.attention.features.copy_(self.attention.draw_features())
-        self.rotary = MiniGPTRotaryEmbedding(self.config)
+        model = MiniGPTModel(variant_config(subject, length, zero_init_residual=False))
+        self.config, self.attention, self.rotary = model.config, model.layers[0].self_attn, model.rotary_emb
         self.prepared = (0, None, None)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -31,6 +31,12 @@ ROWS = {  # key: what it says, and whether it is a share
 }
 
 
+def by_rightness(scores: Sequence[float], right: Sequence[bool]) -> tuple[list[float], list[float]]:
+    """Return the scores of the right answers and those of the wrong ones."""
+    pairs = list(zip(scores, right, strict=True))
+    return [score for score, is_right in pairs if is_right], [score for score, is_right in pairs if not is_right]
+
+
 def judge_trust(
     answers: Sequence[Answer], right: Sequence[bool], made_up: Sequence[Answer], popular: Sequence[str]
 ) -> dict:
@@ -43,7 +49,7 @@ def judge_trust(
         popular: the most popular places, those that a model without knowledge falls back to.
     """
     scores, strange = [answer.probability for answer in answers], [answer.probability for answer in made_up]
-    correct, wrong = ([s for s, r in zip(scores, right, strict=True) if r == kind] for kind in (True, False))
+    correct, wrong = by_rightness(scores, right)
     fallen = [answer.text in popular for answer in made_up]
     return {
         "auroc_correct": auroc(correct, wrong),
@@ -78,12 +84,8 @@ def plot_trust(answers: Sequence[Answer], right: Sequence[bool], made_up: Sequen
     axes[1].plot([0, 1], [0, 1], color="0.7", linestyle="--")
     axes[1].plot(confidence, accuracy, marker="o")
     axes[1].set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    groups = {
-        "right": [score for score, is_right in zip(scores, right, strict=True) if is_right],
-        "wrong": [score for score, is_right in zip(scores, right, strict=True) if not is_right],
-        "made-up people": strange,
-    }
-    for label, values in groups.items():
+    groups = (*by_rightness(scores, right), strange)
+    for label, values in zip(("right", "wrong", "made-up people"), groups, strict=True):
         axes[2].hist(values, bins=20, range=(0, 1), histtype="step", label=label)
     axes[2].set(xlabel="confidence", ylabel="questions")
     axes[2].legend(frameon=False)

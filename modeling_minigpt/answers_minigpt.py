@@ -126,9 +126,9 @@ def score_answers(
     found = torch.full((count, trie.size), float("-inf"), device=device)
     rows = torch.arange(count, device=device)[:, None]  # (B, prefixes above): where the cache holds each; -1: nowhere
     reached = torch.zeros(count, 1, device=device)  # (B, prefixes above): their log-probabilities
+    following = outputs.logits[:, -1].float().log_softmax(-1)  # (rows, V)
     for level in trie.levels:
         tokens, parents, answers = (part.to(device) for part in (level.tokens, level.parents, level.answers))
-        following = outputs.logits[:, -1].float().log_softmax(-1)  # (rows, V)
         sources = rows[:, parents]  # (B, N)
         reached = reached[:, parents] + following[sources.clamp(min=0), tokens]
         kept = (sources >= 0) & (reached > least)
@@ -136,16 +136,11 @@ def score_answers(
             break
         question, prefix = kept.nonzero(as_tuple=True)
         outputs.past_key_values.batch_select_indices(sources[kept])
-        mask = extend_mask(mask[sources[kept]])
+        mask = torch.nn.functional.pad(mask[sources[kept]], (0, 1), value=1)  # and the prefixes' last tokens
         outputs = model(tokens[prefix][:, None], attention_mask=mask, past_key_values=outputs.past_key_values)
-        ends = outputs.logits[:, -1].float().log_softmax(-1)[:, trie.end]  # (rows,)
+        following = outputs.logits[:, -1].float().log_softmax(-1)
         whole = answers[prefix] >= 0
-        found[question[whole], answers[prefix][whole]] = (reached[kept] + ends)[whole]
+        found[question[whole], answers[prefix][whole]] = (reached[kept] + following[:, trie.end])[whole]
         rows = torch.full_like(sources, -1)
         rows[kept] = torch.arange(len(prefix), device=device)
     return found
-
-
-def extend_mask(mask: torch.Tensor) -> torch.Tensor:
-    """Extend an attention mask (B, T) by one real token."""
-    return torch.nn.functional.pad(mask, (0, 1), value=1)
