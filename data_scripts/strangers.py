@@ -1,7 +1,18 @@
-"""People who occur nowhere: made-up names, recombined from the first and last names of the training questions."""
+"""People of whom a model was told nothing: real ones who are withheld from it, and made-up ones.
+
+The names of the made-up are recombined from the first and last names of the training questions.
+"""
 
 import random
 from collections.abc import Iterable
+
+
+def withhold_people(documents: Iterable[str], people: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Part documents, in their order, into those that name none of the people anywhere and those that name one."""
+    names, kept, withheld = set(people), [], []
+    for document in documents:
+        (withheld if any(name in document for name in names) else kept).append(document)
+    return kept, withheld
 
 
 def made_up_names(names: Iterable[str], documents: Iterable[str], count: int, seed: int = 0) -> list[str]:

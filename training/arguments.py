@@ -27,15 +27,16 @@ class DataArguments:
     path: str | None = None  # a folder in the cs224n layout (source: folder)
     people: int = 800  # invented people (source: synthetic)
     validation_questions: int = 0  # training questions held out and scored in place of the dev file, for tuning
+    calibration_questions: int = 0  # training questions held out, from which the model's confidence is calibrated
+    withheld_people: int = 0  # people of training questions whose questions and documents no stage sees: strangers
 
     def __post_init__(self):
         if self.path is not None:
             self.source = "folder"
         require(self.source == "synthetic" or self.path is not None, "source is folder but path is not set")
         require(self.people >= MIN_PEOPLE, f"people must be at least {MIN_PEOPLE}, found {self.people}")
-        require(
-            self.validation_questions >= 0, f"validation_questions must not be negative: {self.validation_questions}"
-        )
+        for name in ("validation_questions", "calibration_questions", "withheld_people"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative, found {getattr(self, name)}")
 
 
 @strict

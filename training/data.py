@@ -2,13 +2,15 @@
 
 import random
 from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 
 import datasets
 
-from data_scripts.bios_folder import FILES, DataError, check_folder
+from data_scripts.bios_folder import FILES, DataError, check_folder, name_in
 from data_scripts.birthplace_qa import BirthplaceQA
 from data_scripts.file_builder import prepare
+from data_scripts.strangers import withhold_people
 from data_scripts.synthetic_bios import invent
 from data_scripts.wikipedia_bios import WikipediaBios
 from training.arguments import DataArguments
@@ -23,16 +25,22 @@ class TrainingData:
     Attributes:
         name: the dataset's name, for results.
         folder: where the four files are.
-        documents: biographies.
+        documents: biographies to learn from, in which nobody withheld is named.
+        withheld_documents: the others, which nothing learns from.
         train: (question, place) pairs to learn from.
         held_out: pairs kept back from the training file, for tuning without the dev file.
+        calibration: pairs kept back from it, to calibrate the confidence on.
+        withheld: pairs kept back from it, whose people are in no document either.
     """
 
     name: str
     folder: Path
     documents: list[str]
+    withheld_documents: list[str]
     train: Pairs
     held_out: Pairs
+    calibration: Pairs
+    withheld: Pairs
 
 
 def find_folder(data: DataArguments, seed: int, run_data: Path) -> Path:
@@ -58,30 +66,62 @@ def load_training_data(data: DataArguments, seed: int, run_data: Path) -> Traini
 
     Args:
         data: the recipe's section.
-        seed: names the invented data, and which questions are held out.
+        seed: names the invented data; which questions are held out does not depend on it.
         run_data: the run's own folder, for invented files and the cache.
 
     Raises:
-        DataError: a file is missing or not in the layout, or more questions are to be held out than there are.
+        DataError: a file is missing or not in the layout, or nothing would be left to learn from.
     """
     datasets.disable_progress_bars()
     folder = find_folder(data, seed, run_data)
     cache = run_data / "cache"
     documents = prepare(WikipediaBios(data_files={"train": str(folder / FILES["documents"])}, cache_dir=str(cache)))
-    pairs = read_pairs_of(folder, "train", cache)
-    if data.validation_questions >= len(pairs):
+    held_out, calibration, withheld, train = split_pairs(
+        read_pairs_of(folder, "train", cache),
+        [data.validation_questions, data.calibration_questions, data.withheld_people],
+        folder / FILES["train"],
+    )
+    kept, withheld_documents = withhold_people(
+        documents["train"]["text"], (name_in(question) for question, _ in withheld)
+    )
+    if not kept:
         raise DataError(
-            f"{folder / FILES['train']}: {len(pairs)} questions, but data.validation_questions is "
-            f"{data.validation_questions}"
+            f"{folder / FILES['documents']}: every line names a withheld person; lower data.withheld_people"
         )
-    held_out = set(random.Random(seed).sample(range(len(pairs)), data.validation_questions))
     return TrainingData(
         name=folder.resolve().name if data.source == "folder" else f"synthetic_bios({data.people})",
         folder=folder,
-        documents=list(documents["train"]["text"]),
-        train=[pair for index, pair in enumerate(pairs) if index not in held_out],
-        held_out=[pairs[index] for index in sorted(held_out)],
+        documents=kept,
+        withheld_documents=withheld_documents,
+        train=train,
+        held_out=held_out,
+        calibration=calibration,
+        withheld=withheld,
     )
+
+
+def split_pairs(pairs: Pairs, sizes: list[int], path: Path) -> list[Pairs]:
+    """Draw parts of the given sizes, and return them and what is left, each in the file's order.
+
+    A person who is asked for twice stays in one part, so a part may be larger by those.
+
+    Raises:
+        DataError: nothing would be left.
+    """
+    people: dict[str, list[int]] = {}
+    for index, (question, _) in enumerate(pairs):
+        people.setdefault(name_in(question), []).append(index)
+    groups = list(people.values())
+    random.Random("held out").shuffle(groups)
+    if sum(sizes) >= len(groups):
+        raise DataError(
+            f"{path}: asks for {len(groups)} people, but the recipe holds out {sum(sizes)} "
+            "(data.validation_questions, data.calibration_questions and data.withheld_people)"
+        )
+    bounds = [0, *accumulate(sizes), len(groups)]
+    return [
+        [pairs[index] for index in sorted(chain.from_iterable(groups[first:last]))] for first, last in pairwise(bounds)
+    ]
 
 
 def load_scoring_pairs(data: TrainingData, run_data: Path) -> tuple[str, Pairs]:
