@@ -1,0 +1,172 @@
+"""A threshold with a guarantee: at most so many of the answers above it are wrong, and so few strangers get one.
+
+The threshold is picked on one half of the calibration people and certified on the other, by exact binomial bounds
+(Clopper and Pearson 1934). The picking half fixes an order of thresholds, from its safest down; the certifying half
+follows that order until one fails, so that the last that held is certified at the full confidence (fixed-sequence
+testing; Angelopoulos et al. 2021, "Learn then test", arXiv 2110.01052, section 4).
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class GuaranteeError(ValueError):
+    """The data cannot support the guarantee that was asked for; the message says why."""
+
+
+def upper_bound(failures: int, trials: int, confidence: float) -> float:
+    """Return the rate that is not exceeded, with this confidence, where `failures` of `trials` failed.
+
+    The one-sided bound of Clopper and Pearson: the rate at which so few failures have the probability 1 - confidence.
+    """
+    if failures >= trials:
+        return 1.0
+    ways = [
+        math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) for k in range(failures + 1)
+    ]  # logarithms of binomial coefficients
+    low, high = failures / trials, 1.0
+    for _ in range(50):
+        rate = (low + high) / 2
+        so_few = sum(
+            math.exp(way + k * math.log(rate) + (trials - k) * math.log1p(-rate)) for k, way in enumerate(ways)
+        )
+        low, high = (rate, high) if so_few > 1.0 - confidence else (low, rate)
+    return high
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a threshold was certified for, and on whom.
+
+    Attributes:
+        threshold: scores from here on are answered.
+        risk: largest share of the answers to known people that are wrong.
+        stranger_rate: largest share of the strangers who get an answer; None where none were there to certify on.
+        confidence: the chance, over draws of calibration people, that each of the two holds.
+        people, answered, wrong: the certifying half's known people, their answers and the wrong ones among these.
+        strangers, strangers_answered: the certifying half's strangers, and those who got an answer.
+    """
+
+    threshold: float
+    risk: float
+    stranger_rate: float | None
+    confidence: float
+    people: int
+    answered: int
+    wrong: int
+    strangers: int
+    strangers_answered: int
+
+    def __str__(self) -> str:
+        text = (
+            f"with {self.confidence:.0%} confidence at most {self.risk:.0%} of the answers are wrong "
+            f"({self.wrong} of {self.answered} were, among {self.people} people)"
+        )
+        if self.stranger_rate is not None:
+            text += (
+                f", and at most {self.stranger_rate:.0%} of strangers get one "
+                f"({self.strangers_answered} of {self.strangers} did)"
+            )
+        return text
+
+
+def halves(items: Sequence, seed: int) -> tuple[list, list]:
+    """Draw the picking and the certifying half."""
+    drawn = random.Random(f"halves {seed}").sample(list(items), len(items))
+    return drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
+
+
+class Half:
+    """One half of the calibration people, against which thresholds are held."""
+
+    def __init__(self, known: list[tuple[float, bool]], strangers: list[float], limits: tuple[float, float, float]):
+        self.known, self.strangers = known, strangers
+        self.risk, self.stranger_rate, self.confidence = limits
+
+    def count(self, threshold: float) -> dict[str, int]:
+        """Return a certificate's counts at a threshold."""
+        rights = [right for score, right in self.known if score >= threshold]
+        return {
+            "people": len(self.known),
+            "answered": len(rights),
+            "wrong": len(rights) - sum(rights),
+            "strangers": len(self.strangers),
+            "strangers_answered": sum(score >= threshold for score in self.strangers),
+        }
+
+    def excess(self, threshold: float) -> float:
+        """Return the larger of the two bounds over what is allowed; at most 1 where the threshold holds."""
+        found = self.count(threshold)
+        wrong = self.exceeds(found["wrong"], found["answered"], self.risk)
+        if not self.strangers:
+            return wrong
+        return max(wrong, self.exceeds(found["strangers_answered"], found["strangers"], self.stranger_rate))
+
+    def exceeds(self, failures: int, trials: int, allowed: float) -> float:
+        """Return a rate's bound over the rate that is allowed, or the rate itself over it where that is enough."""
+        if failures > allowed * trials:
+            return failures / trials / allowed
+        return upper_bound(failures, trials, self.confidence) / allowed
+
+
+def threshold_for(
+    scores: Sequence[float],
+    right: Sequence[bool],
+    strangers: Sequence[float] = (),
+    risk: float = 0.1,
+    confidence: float = 0.95,
+    stranger_rate: float = 0.05,
+    seed: int = 0,
+) -> Certificate:
+    """Return the lowest threshold, with its certificate, at which both promises hold.
+
+    Args:
+        scores: how sure the answers to calibration people are, who took no part in training or in making the scores.
+        right: which of the answers are right.
+        strangers: scores of answers about people whom the model was told nothing of; without any, nothing is
+            promised of them.
+        risk: largest share of wrong ones among the answers given to known people.
+        confidence: chance, over draws of calibration people, that a promise holds; of each promise for itself.
+        stranger_rate: largest share of strangers who may get an answer.
+        seed: names the draw of the halves.
+
+    Raises:
+        ValueError: a share that is not between 0 and 1, or not one `right` for each score.
+        GuaranteeError: the data cannot support it: too few people, or too many of the sure answers are wrong.
+    """
+    for name, share in (("risk", risk), ("confidence", confidence), ("stranger_rate", stranger_rate)):
+        if not 0.0 < share < 1.0:
+            raise ValueError(f"{name} must be between 0 and 1, found {share}")
+    limits = (risk, stranger_rate, confidence)
+    parts = zip(halves(list(zip(scores, right, strict=True)), seed), halves(strangers, seed), strict=True)
+    picking, certifying = (Half(known, unknown, limits) for known, unknown in parts)
+    excesses = {score: picking.excess(score) for score in sorted({score for score, _ in picking.known}, reverse=True)}
+    held = [score for score, excess in excesses.items() if excess <= 1.0]
+    if not held:
+        raise GuaranteeError(refusal("pick", picking, min(excesses, key=excesses.get, default=1.0)))
+    safest = min(held, key=excesses.get)
+    threshold = None
+    for score in (score for score in held if score <= safest):
+        if certifying.excess(score) > 1.0:
+            break
+        threshold = score
+    if threshold is None:
+        raise GuaranteeError(refusal("certify", certifying, safest))
+    promised = stranger_rate if len(strangers) else None
+    return Certificate(threshold, risk, promised, confidence, **certifying.count(threshold))
+
+
+def refusal(verb: str, half: Half, threshold: float) -> str:
+    """Say why no threshold can be picked or certified, by the one that came nearest."""
+    found = half.count(threshold)
+    needed = math.ceil(math.log(1.0 - half.confidence) / math.log1p(-half.risk))
+    wanted, seen = f"at most {half.risk:.0%} of the answers wrong", "{wrong} of {answered} answers were wrong"
+    if half.strangers:
+        wanted += f" and at most {half.stranger_rate:.0%} of strangers answered"
+        seen += " and {strangers_answered} of {strangers} strangers were answered"
+    return (
+        f"{found['people']} calibration people cannot {verb} a threshold with {wanted} at {half.confidence:.0%} "
+        f"confidence: at {threshold:.3f}, {seen.format(**found)} (without a wrong one, {needed} answers would do)"
+    )
