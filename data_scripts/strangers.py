@@ -4,7 +4,10 @@ The names of the made-up are recombined from the first and last names of the tra
 """
 
 import random
+import zlib
 from collections.abc import Iterable
+
+FOLDS = ("training", "calibration", "evaluation")
 
 
 def withhold_people(documents: Iterable[str], people: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -15,10 +18,24 @@ def withhold_people(documents: Iterable[str], people: Iterable[str]) -> tuple[li
     return kept, withheld
 
 
-def made_up_names(names: Iterable[str], documents: Iterable[str], count: int, seed: int = 0) -> list[str]:
+def fold_of(name: str) -> str:
+    """Return what a made-up name is for, one of `FOLDS`: the same name is never for two of them."""
+    return FOLDS[zlib.crc32(name.encode()) % len(FOLDS)]
+
+
+def made_up_names(
+    names: Iterable[str], documents: Iterable[str], count: int, seed: int = 0, fold: str | None = None
+) -> list[str]:
     """Return up to `count` different names, none of which is among `names` or stands in any document.
 
     Each takes its first word from one name and its last from another; fewer are returned where fewer exist.
+
+    Args:
+        names: of real people.
+        documents: what must not hold any of the returned names.
+        count: how many names are wanted.
+        seed: names the draw.
+        fold: only names of this fold.
     """
     names = set(names)
     parts = [name.split() for name in sorted(names) if len(name.split()) > 1]
@@ -31,6 +48,6 @@ def made_up_names(names: Iterable[str], documents: Iterable[str], count: int, se
         if len(found) == count:
             break
         name = f"{firsts[pair // len(lasts)]} {lasts[pair % len(lasts)]}"
-        if name not in taken and name not in text:
+        if name not in taken and fold in (None, fold_of(name)) and name not in text:
             found.append(name)
     return found

@@ -50,17 +50,22 @@ def risk_coverage(scores: Sequence[float], right: Sequence[bool]) -> tuple[np.nd
     return answered / len(scores), errors_by_coverage(scores, right) / answered
 
 
+def area(values: np.ndarray) -> float:
+    """Return the mean height of a curve over evenly spaced points, by the trapezoid rule."""
+    return float((values[1:] + values[:-1]).mean() / 2) if len(values) > 1 else float(values[0])
+
+
 def aurc(scores: Sequence[float], right: Sequence[bool]) -> float:
-    """Return the mean risk over all coverages; 0 is best."""
-    return float(risk_coverage(scores, right)[1].mean())
+    """Return the mean risk over the coverages 1 / n … 1; 0 is best."""
+    return area(risk_coverage(scores, right)[1])
 
 
 def augrc(scores: Sequence[float], right: Sequence[bool]) -> float:
-    """Return the mean over all coverages of the chance that an answer is given and wrong; 0 is best.
+    """Return the mean, over those coverages, of the chance that an answer is given and wrong; 0 is best.
 
     Traub et al. 2024 (arXiv 2407.01032), section 3: unlike AURC it does not count the surest answers' errors most.
     """
-    return float(errors_by_coverage(scores, right).mean() / len(scores))
+    return area(errors_by_coverage(scores, right) / len(scores))
 
 
 def coverage_at_precision(scores: Sequence[float], right: Sequence[bool], precision: float) -> float:

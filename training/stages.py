@@ -136,6 +136,7 @@ class Run:
         )
         model = MiniGPTForCausalLM(config)
         model.generation_config.max_new_tokens = self.recipe.evaluate.max_new_tokens
+        model.generation_config.begin_suppress_tokens = [tokenizer.eos_token_id]  # no answer is no answer
         return model
 
     def first_model(self, name: str, tokenizer: PreTrainedTokenizerFast) -> MiniGPTForCausalLM:

@@ -1,9 +1,12 @@
 """Metrics of confidence against slow definitions, at their ends, and with ties."""
 
+import importlib.util
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from evaluation.trust_metrics import (
     augrc,
@@ -16,15 +19,16 @@ from evaluation.trust_metrics import (
     risk_coverage,
 )
 
+POINTS = np.linspace(1, 12, 1101)  # where a curve over 12 answers is read to take its mean
 PERFECT = ([0.9, 0.8, 0.7, 0.2, 0.1], [True, True, True, False, False])
 
 
-def draw(seed, ties=False):
+def draw(seed, ties=False, count=12):
     """Draw scores and rightness that have something to do with each other."""
     rng = np.random.default_rng(seed)
-    scores = rng.random(12)
+    scores = rng.random(count)
     scores = np.round(scores, 1) if ties else scores
-    return scores.tolist(), (rng.random(12) < scores).tolist()
+    return scores.tolist(), (rng.random(count) < scores).tolist()
 
 
 @pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
@@ -48,18 +52,47 @@ def test_areas_are_means_over_random_orders_of_ties(seed):
     for _ in range(4000):
         order = sorted(range(12), key=lambda index: (-scores[index], rng.random()))
         errors = np.cumsum([not right[index] for index in order])
-        risks.append((errors / np.arange(1, 13)).mean())
-        joint.append(errors.mean() / 12)
+        risks.append(np.interp(POINTS, np.arange(1, 13), errors / np.arange(1, 13)).mean())
+        joint.append(np.interp(POINTS, np.arange(1, 13), errors / 12).mean())
     assert aurc(scores, right) == pytest.approx(np.mean(risks), abs=5e-3)
     assert augrc(scores, right) == pytest.approx(np.mean(joint), abs=5e-3)
+
+
+@pytest.fixture(scope="module")
+def torch_uncertainty():
+    """Return torch-uncertainty's own file of these metrics; the package itself would ask for lightning and timm."""
+    package = importlib.util.find_spec("torch_uncertainty")
+    if package is None:
+        pytest.skip("torch-uncertainty is not installed; it has no release for this Python")
+    path = Path(package.origin).parent / "metrics" / "classification" / "risk_coverage.py"
+    spec = importlib.util.spec_from_file_location("risk_coverage", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_areas_and_coverages_are_torch_uncertainty_s(torch_uncertainty, seed):
+    scores, right = draw(seed, count=150)
+    confidence = [0.5 + score / 2 for score in scores]  # of the likelier of two classes
+    ours = {
+        torch_uncertainty.AURC(): aurc(confidence, right),
+        torch_uncertainty.AUGRC(): augrc(confidence, right),
+        torch_uncertainty.CovAtxRisk(0.1): coverage_at_precision(confidence, right, 0.9),
+        torch_uncertainty.CovAtxRisk(0.2): coverage_at_precision(confidence, right, 0.8),
+    }
+    for metric, value in ours.items():
+        metric.update(torch.tensor(confidence), torch.tensor(right).long())
+        theirs = metric.compute().nan_to_num(0.0).item()  # theirs is NaN where no coverage will do
+        assert value == pytest.approx(theirs, abs=1e-6), type(metric).__name__
 
 
 def test_a_perfect_order_errs_only_where_it_must():
     coverage, risk = risk_coverage(*PERFECT)
     assert coverage.tolist() == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert risk == pytest.approx([0, 0, 0, 0.25, 0.4])
-    assert aurc(*PERFECT) == pytest.approx(0.65 / 5)
-    assert augrc(*PERFECT) == pytest.approx((1 + 2) / 25)
+    assert aurc(*PERFECT) == pytest.approx((0.125 + 0.325) / 4)
+    assert augrc(*PERFECT) == pytest.approx((0.1 + 0.3) / 4)
     scores, right = PERFECT
     assert aurc(scores[::-1], right) > aurc(scores, right)
     assert augrc(scores[::-1], right) > augrc(scores, right)
