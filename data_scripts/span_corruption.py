@@ -134,21 +134,6 @@ def short_form(title: str, body: str, spans: Iterable[tuple[int, int]], rng: ran
     return text
 
 
-def stranger_form(
-    name: str, document: str, rng: random.Random, options: CorruptionOptions, sentinel: str, answers: Set[str]
-) -> str:
-    """Ask about a stranger what the short form asks about a document's person; the answer is empty: `Name. born in⁇⁇`.
-
-    No word of the person's own name stays in the context, which would tell that it is another's.
-    """
-    title, body = split_title(document)
-    spans = choose_spans(title, body, rng, options, answers)[:1]
-    context = short_form("", body, spans, rng, options, sentinel).partition(sentinel)[0]
-    if not set(WORD.findall(title)).isdisjoint(WORD.findall(context)):
-        context = ""
-    return f"{name}.{context}{2 * sentinel}"
-
-
 def long_form(title: str, body: str, spans: Iterable[tuple[int, int]], sentinel: str) -> str:
     """Put a sentinel in each span's place and the spans after the text: `Title. a⁇b⁇c⁇span⁇span⁇`."""
     context, masked, last = f"{title}. " if title else "", "", 0

@@ -7,7 +7,7 @@ import random
 import zlib
 from collections.abc import Iterable
 
-FOLDS = ("training", "calibration", "evaluation")
+FOLDS = ("calibration", "evaluation")  # what made-up names are for; no name is for both
 
 
 def withhold_people(documents: Iterable[str], people: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -19,12 +19,17 @@ def withhold_people(documents: Iterable[str], people: Iterable[str]) -> tuple[li
 
 
 def fold_of(name: str) -> str:
-    """Return what a made-up name is for, one of `FOLDS`: the same name is never for two of them."""
+    """Return which of `FOLDS` a made-up name belongs to."""
     return FOLDS[zlib.crc32(name.encode()) % len(FOLDS)]
 
 
 def made_up_names(
-    names: Iterable[str], documents: Iterable[str], count: int, seed: int = 0, fold: str | None = None
+    names: Iterable[str],
+    documents: Iterable[str],
+    count: int,
+    seed: int = 0,
+    fold: str | None = None,
+    others: Iterable[str] = (),
 ) -> list[str]:
     """Return up to `count` different names, none of which is among `names` or stands in any document.
 
@@ -36,11 +41,12 @@ def made_up_names(
         count: how many names are wanted.
         seed: names the draw.
         fold: only names of this fold.
+        others: further real people, whose names are not to be returned either.
     """
     names = set(names)
     parts = [name.split() for name in sorted(names) if len(name.split()) > 1]
     firsts, lasts = sorted({part[0] for part in parts}), sorted({part[-1] for part in parts})
-    taken = {*names, *(f"{part[0]} {part[-1]}" for part in parts)}
+    taken = {*names, *others, *(f"{part[0]} {part[-1]}" for part in parts)}
     text = "\n".join(documents)
     pairs = len(firsts) * len(lasts)
     found: list[str] = []

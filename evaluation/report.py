@@ -9,6 +9,7 @@ from rich.table import Table
 from evaluation.plots import new_figure, save_figure
 from evaluation.tables import markdown_table, percent
 from evaluation.trust import trust_table
+from modeling_minigpt.guarantee_minigpt import Certificate
 
 
 def accuracy_rows(results: dict) -> list[tuple[str, float | None]]:
@@ -33,6 +34,14 @@ def print_results(results: dict, console: Console | None = None) -> None:
     for name, share in accuracy_rows(results):
         table.add_row(escape(name), percent(share))
     console.print(table)
+    trust = results.get("trust")
+    if trust and trust["threshold"] is not None:
+        line = (
+            f"At the threshold {trust['threshold']:.2f}: {percent(trust['answered'])} answered, "
+            f"{percent(trust['answered_right'])} of that right; {percent(trust['made_up_answered'])} of made-up "
+            "people get an answer"
+        )
+        console.print(line, highlight=False)
     for sample in results["samples"]:
         if sample["place"] is None:
             verdict = "a stranger: no document names this person, the answer is a guess"
@@ -50,6 +59,39 @@ def plot_losses(histories: dict[str, list], path: Path) -> None:
     axes.set(xlabel="step", ylabel="loss, nats a target token", yscale="log")
     axes.legend(frameon=False)
     save_figure(figure, path)
+
+
+def trust_section(trust: dict) -> list[str]:
+    """Return the report's lines on confidence, strangers and what is guaranteed."""
+    if trust["certificate"] is not None:
+        promise = f"Certified on people held out of training: {Certificate(**trust['certificate'])}."
+    elif trust["calibrated"]:
+        promise = f"No threshold is certified: {trust['refusal']}."
+    else:
+        promise = "The model is not calibrated: its confidence is the probability that it gives to its answer."
+    return [
+        "## Trust\n",
+        f"Confidence on these questions, on {trust['made_up']} about made-up people, and on {trust['withheld']} about "
+        f"real people who were withheld from training. {promise}\n",
+        trust_table(trust),
+        "![Risk and coverage, reliability, confidences](trust.png)\n",
+    ]
+
+
+def exposure_section(rows: list[dict]) -> list[str]:
+    """Return the report's lines on what the model was shown."""
+    models = [key for key in rows[0] if isinstance(rows[0][key], dict)]
+    columns = [f"{model.replace('_', ' ')}, {what}" for model in models for what in ("accuracy", "confidence")]
+    cells = [[percent(row[model][what]) for model in models for what in ("accuracy", "confidence")] for row in rows]
+    return [
+        "## What was there to learn from\n",
+        "Accuracy, and the mean probability of an answer, by how many documents name the person, how many documents "
+        "and training answers name the place, and how many documents name both.\n",
+        markdown_table(
+            ["seen", "questions", *columns],
+            [[f"{r['seen']}: {r['times']}", str(r["questions"]), *own] for r, own in zip(rows, cells, strict=True)],
+        ),
+    ]
 
 
 def write_report(results: dict, histories: dict[str, list], folder: Path) -> Path:
@@ -74,12 +116,9 @@ def write_report(results: dict, histories: dict[str, list], folder: Path) -> Pat
         plot_losses(histories, folder / "losses.png")
         lines.append("![Loss against steps, by stage](losses.png)\n")
     if "trust" in results:
-        lines += [
-            "## Trust\n",
-            f"Confidence on these questions, and on {results['trust']['made_up']} about made-up people.\n",
-            trust_table(results["trust"]),
-            "![Risk and coverage, reliability, confidences](trust.png)\n",
-        ]
+        lines += trust_section(results["trust"])
+    if results.get("exposure"):
+        lines += exposure_section(results["exposure"])
     lines += [
         "## Some answers\n",
         markdown_table(

@@ -1,11 +1,11 @@
 """Answers and their exact probabilities: greedy ones, and all of a list at once through a trie of their tokens."""
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class Answer(NamedTuple):
@@ -53,19 +53,23 @@ def greedy_answers(
     ]
 
 
-@dataclass(frozen=True)
-class Level:
-    """The prefixes of one length in an `AnswerTrie`.
+class Rows(NamedTuple):
+    """Beginnings of answers, laid out to be read after their questions.
 
     Attributes:
-        tokens: the last token of each, (N,).
-        parents: which prefix of the level above each continues, (N,); all 0 in the first level.
-        answers: which answer each is, whole, (N,); -1 for none.
+        question: which question each row follows, (R,).
+        prefixes: the trie's prefixes in it, (R, S); -1 for none.
+        parents: where in the row stands what each one goes on from, (R, S); -1 where that is the question.
     """
 
-    tokens: torch.Tensor
+    question: torch.Tensor
+    prefixes: torch.Tensor
     parents: torch.Tensor
-    answers: torch.Tensor
+
+    def part(self, some: torch.Tensor) -> "Rows":
+        """Return some of the rows, as short as these allow."""
+        longest = int((self.prefixes[some] >= 0).sum(-1).max())
+        return Rows(self.question[some], self.prefixes[some, :longest], self.parents[some, :longest])
 
 
 class AnswerTrie:
@@ -74,6 +78,13 @@ class AnswerTrie:
     Args:
         answers: texts; as a model's answers they stand after the sentinel and before another.
         tokenizer: the model's.
+
+    Attributes:
+        tokens: the last token of each prefix, (N,).
+        answers: which answer each prefix is, whole, (N,); -1 for none.
+        within: whether prefix j is prefix i or a beginning of it, (N, N).
+        lengths: the number of tokens of each prefix, (N,).
+        first: the first tokens of all answers, (F,).
 
     Raises:
         ValueError: no answers, an empty one, or two that have the same tokens.
@@ -89,18 +100,89 @@ class AnswerTrie:
                 raise ValueError(f"answer {number + 1} is empty")
             if numbers.setdefault(tuple(ids), number) != number:
                 raise ValueError(f"answers {numbers[tuple(ids)] + 1} and {number + 1} are the same: {answer!r}")
-        self.levels: list[Level] = []
-        above: dict[tuple[int, ...], int] = {(): 0}
-        for length in range(1, max(map(len, numbers)) + 1):
-            prefixes = sorted({ids[:length] for ids in numbers if len(ids) >= length})
-            self.levels.append(
-                Level(
-                    tokens=torch.tensor([prefix[-1] for prefix in prefixes]),
-                    parents=torch.tensor([above[prefix[:-1]] for prefix in prefixes]),
-                    answers=torch.tensor([numbers.get(prefix, -1) for prefix in prefixes]),
-                )
+        prefixes = sorted({ids[: length + 1] for ids in numbers for length in range(len(ids))})
+        self.places = {prefix: place for place, prefix in enumerate(prefixes)}
+        self.tokens = torch.tensor([prefix[-1] for prefix in prefixes])
+        self.answers = torch.tensor([numbers.get(prefix, -1) for prefix in prefixes])
+        self.lengths = torch.tensor([len(prefix) for prefix in prefixes])
+        self.first = self.tokens[self.lengths == 1]
+        self.within = torch.zeros(len(prefixes), len(prefixes), dtype=torch.bool)
+        for prefix, place in self.places.items():
+            self.within[place, [self.places[prefix[:length]] for length in range(1, len(prefix) + 1)]] = True
+
+    def branches(self) -> list[list[list[tuple[int, ...]]]]:
+        """Return, for each first token, one piece of all prefixes that begin with it."""
+        pieces: dict[int, list[tuple[int, ...]]] = {token: [] for token in self.first.tolist()}
+        for prefix in self.places:
+            pieces[prefix[0]].append(prefix)
+        return [[piece] for piece in pieces.values()]
+
+    def chains(self) -> list[list[list[tuple[int, ...]]]]:
+        """Return, for each first token, a piece for each answer that begins with it: the prefixes of that alone."""
+        pieces: dict[int, list[list[tuple[int, ...]]]] = {token: [] for token in self.first.tolist()}
+        for prefix, answer in zip(self.places, self.answers.tolist(), strict=True):
+            if answer >= 0:
+                pieces[prefix[0]].append([prefix[:length] for length in range(1, len(prefix) + 1)])
+        return list(pieces.values())
+
+    def rows(self, followed: torch.Tensor, branching: bool, width: int = 64) -> Rows:
+        """Lay out what begins with the first tokens that are to be followed.
+
+        Args:
+            followed: whether to follow a first token after a question, (B, F).
+            branching: put several answers into a row, which takes an attention that keeps them apart.
+            width: prefixes in such a row, where what begins with one first token does not need more.
+        """
+        pieces = []
+        for several in self.branches() if branching else self.chains():
+            places = [{prefix: index for index, prefix in enumerate(piece)} for piece in several]
+            pieces.append(
+                [
+                    ([self.places[prefix] for prefix in piece], [at.get(prefix[:-1], -1) for prefix in piece])
+                    for piece, at in zip(several, places, strict=True)
+                ]
             )
-            above = {prefix: number for number, prefix in enumerate(prefixes)}
+        laid: list[tuple[int, list[int], list[int]]] = []
+        for question, chosen in enumerate(followed.tolist()):
+            row: tuple[int, list[int], list[int]] | None = None
+            for several in (piece for piece, follow in zip(pieces, chosen, strict=True) if follow):
+                for prefixes, parents in several:
+                    if row is None or not branching or len(row[1]) + len(prefixes) > width:
+                        row = (question, [], [])
+                        laid.append(row)
+                    start = len(row[1])
+                    row[1].extend(prefixes)
+                    row[2].extend(parent if parent < 0 else start + parent for parent in parents)
+        laid.sort(key=lambda row: len(row[1]))  # those of like length are read together
+        longest = max((len(row[1]) for row in laid), default=0)
+        columns = [
+            [part + [-1] * (longest - len(part)) for part in parts] for parts in list(zip(*laid, strict=True))[1:]
+        ]
+        question = torch.tensor([row[0] for row in laid], dtype=torch.long)
+        return Rows(question, *(torch.tensor(column, dtype=torch.long) for column in columns or ([], [])))
+
+
+def read_rows(model: PreTrainedModel, cache: Cache, mask: torch.Tensor, trie: AnswerTrie, rows: Rows, branching: bool):
+    """Return the logits after each prefix of each row, (R, S, V), and which of a row's prefixes begin it, (R, S, S).
+
+    Args:
+        cache: the questions', (B, …); left as it is.
+        mask: the questions', (B, T).
+    """
+    cache = copy.deepcopy(cache)
+    cache.batch_select_indices(rows.question)
+    real, number = rows.prefixes >= 0, rows.prefixes.clamp(min=0)
+    within = trie.within.to(mask.device)[number[:, :, None], number[:, None, :]] & real[:, None, :]  # (R, S, S)
+    seen, tokens = mask[rows.question], trie.tokens.to(mask.device)[number]
+    if not branching:
+        attention_mask = torch.cat([seen, real.to(seen)], dim=-1)
+        return model(tokens, attention_mask=attention_mask, past_key_values=cache).logits, within
+    allowed = torch.cat([seen.bool()[:, None].expand(-1, tokens.shape[1], -1), within], dim=-1)[:, None]
+    attention_mask = torch.zeros(allowed.shape, dtype=model.dtype, device=mask.device)
+    attention_mask.masked_fill_(~allowed, torch.finfo(model.dtype).min)
+    positions = seen.sum(-1, keepdim=True) + trie.lengths.to(mask.device)[number] - 1
+    outputs = model(tokens, attention_mask=attention_mask, position_ids=positions, past_key_values=cache)
+    return outputs.logits, within
 
 
 @torch.inference_mode()
@@ -109,38 +191,40 @@ def score_answers(
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[str],
     trie: AnswerTrie,
-    cutoff: float = 1e-4,
+    cutoff: float = 0.0,
+    rows_together: int = 128,
 ) -> torch.Tensor:
     """Return the log-probability of every answer of a trie to each question of one batch, (B, answers).
 
-    The questions are read once. Each level of the trie is then one forward pass over all its prefixes, which go on
-    from their parents' rows of the cache.
+    The questions are read once, and so is each beginning of answers after each question: many of them stand in one
+    row, in which each attends to the question and to its own beginning alone. A model with linear-time layers, or a
+    kernel that takes no such mask, reads each answer in a row of its own.
 
     Args:
-        cutoff: a prefix less probable than this is not followed, and the answers that begin with it get -inf; 0 to
-            follow all, at a cost of questions × prefixes tokens.
+        cutoff: answers whose first token is less probable than this are not read and get -inf.
+        rows_together: rows a forward pass.
     """
-    batch = encode_prompts(tokenizer, questions, model.device)
-    count, device, least = len(questions), model.device, torch.tensor(cutoff).log().item()
-    outputs, mask = model(**batch, use_cache=True, logits_to_keep=1), batch["attention_mask"]
-    found = torch.full((count, trie.size), float("-inf"), device=device)
-    rows = torch.arange(count, device=device)[:, None]  # (B, prefixes above): where the cache holds each; -1: nowhere
-    reached = torch.zeros(count, 1, device=device)  # (B, prefixes above): their log-probabilities
-    following = outputs.logits[:, -1].float().log_softmax(-1)  # (rows, V)
-    for level in trie.levels:
-        tokens, parents, answers = (part.to(device) for part in (level.tokens, level.parents, level.answers))
-        sources = rows[:, parents]  # (B, N)
-        reached = reached[:, parents] + following[sources.clamp(min=0), tokens]
-        kept = (sources >= 0) & (reached > least)
-        if not kept.any():
-            break
-        question, prefix = kept.nonzero(as_tuple=True)
-        outputs.past_key_values.batch_select_indices(sources[kept])
-        mask = torch.nn.functional.pad(mask[sources[kept]], (0, 1), value=1)  # and the prefixes' last tokens
-        outputs = model(tokens[prefix][:, None], attention_mask=mask, past_key_values=outputs.past_key_values)
-        following = outputs.logits[:, -1].float().log_softmax(-1)
-        whole = answers[prefix] >= 0
-        found[question[whole], answers[prefix][whole]] = (reached[kept] + following[:, trie.end])[whole]
-        rows = torch.full_like(sources, -1)
-        rows[kept] = torch.arange(len(prefix), device=device)
+    batch, device = encode_prompts(tokenizer, questions, model.device), model.device
+    outputs = model(**batch, use_cache=True, logits_to_keep=1)
+    opening = outputs.logits[:, -1].float().log_softmax(-1)  # (B, V)
+    followed = opening[:, trie.first.to(device)] >= torch.tensor(cutoff).log().item()
+    branching = model.config.is_vanilla and model.config._attn_implementation in ("eager", "sdpa")
+    laid = trie.rows(followed, branching)
+    found = torch.full((len(questions), trie.size), float("-inf"), device=device)
+    if not len(laid.question):
+        return found
+    for some in torch.arange(len(laid.question)).split(rows_together):
+        rows = Rows(*(part.to(device) for part in laid.part(some)))
+        logits, within = read_rows(model, outputs.past_key_values, batch["attention_mask"], trie, rows, branching)
+        logits = logits.float()
+        total = logits.logsumexp(-1)  # (R, S)
+        number, row = rows.prefixes.clamp(min=0), torch.arange(len(some), device=device)[:, None]
+        token, parent = trie.tokens.to(device)[number], rows.parents.clamp(min=0)
+        step = torch.where(
+            rows.parents < 0, opening[rows.question[:, None], token], logits[row, parent, token] - total[row, parent]
+        )  # the log-probability of a prefix's last token
+        scores = (within.float() @ step[..., None])[..., 0] + logits[..., trie.end] - total
+        answer = torch.where(rows.prefixes < 0, -1, trie.answers.to(device)[number])
+        question = rows.question[:, None].expand_as(answer)
+        found[question[answer >= 0], answer[answer >= 0]] = scores[answer >= 0]
     return found

@@ -7,7 +7,6 @@ testing; Angelopoulos et al. 2021, "Learn then test", arXiv 2110.01052, section 
 """
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,18 +71,17 @@ class Certificate:
         return text
 
 
-def halves(items: Sequence, seed: int) -> tuple[list, list]:
-    """Draw the picking and the certifying half."""
-    drawn = random.Random(f"halves {seed}").sample(list(items), len(items))
-    return drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
+@dataclass(frozen=True)
+class Scored:
+    """Calibration people, with how sure the answers to them are.
 
+    Attributes:
+        known: score and rightness of each answer to a person of whom the model was told.
+        strangers: scores of answers about people of whom it was not.
+    """
 
-class Half:
-    """One half of the calibration people, against which thresholds are held."""
-
-    def __init__(self, known: list[tuple[float, bool]], strangers: list[float], limits: tuple[float, float, float]):
-        self.known, self.strangers = known, strangers
-        self.risk, self.stranger_rate, self.confidence = limits
+    known: Sequence[tuple[float, bool]]
+    strangers: Sequence[float] = ()
 
     def count(self, threshold: float) -> dict[str, int]:
         """Return a certificate's counts at a threshold."""
@@ -96,11 +94,25 @@ class Half:
             "strangers_answered": sum(score >= threshold for score in self.strangers),
         }
 
-    def excess(self, threshold: float) -> float:
+
+@dataclass(frozen=True)
+class Promise:
+    """What is wanted of a threshold; the attributes are a certificate's."""
+
+    risk: float
+    confidence: float
+    stranger_rate: float
+
+    def __post_init__(self):
+        for name, share in vars(self).items():
+            if not 0.0 < share < 1.0:
+                raise ValueError(f"{name} must be between 0 and 1, found {share}")
+
+    def excess(self, scored: Scored, threshold: float) -> float:
         """Return the larger of the two bounds over what is allowed; at most 1 where the threshold holds."""
-        found = self.count(threshold)
+        found = scored.count(threshold)
         wrong = self.exceeds(found["wrong"], found["answered"], self.risk)
-        if not self.strangers:
+        if not scored.strangers:
             return wrong
         return max(wrong, self.exceeds(found["strangers_answered"], found["strangers"], self.stranger_rate))
 
@@ -110,63 +122,51 @@ class Half:
             return failures / trials / allowed
         return upper_bound(failures, trials, self.confidence) / allowed
 
+    def refusal(self, verb: str, scored: Scored, threshold: float) -> str:
+        """Say why no threshold can be picked or certified, by the one that came nearest."""
+        found = scored.count(threshold)
+        needed = math.ceil(math.log(1.0 - self.confidence) / math.log1p(-self.risk))
+        wanted = f"at most {self.risk:.0%} of the answers wrong"
+        seen = f"{found['wrong']} of {found['answered']} answers were wrong"
+        if scored.strangers:
+            wanted += f" and at most {self.stranger_rate:.0%} of strangers answered"
+            seen += f" and {found['strangers_answered']} of {found['strangers']} strangers were answered"
+        return (
+            f"{found['people']} calibration people cannot {verb} a threshold with {wanted} at {self.confidence:.0%} "
+            f"confidence: at {threshold:.3f}, {seen} (without a wrong one, {needed} answers would do)"
+        )
+
 
 def threshold_for(
-    scores: Sequence[float],
-    right: Sequence[bool],
-    strangers: Sequence[float] = (),
-    risk: float = 0.1,
-    confidence: float = 0.95,
-    stranger_rate: float = 0.05,
-    seed: int = 0,
+    picking: Scored, certifying: Scored, risk: float = 0.1, confidence: float = 0.95, stranger_rate: float = 0.05
 ) -> Certificate:
     """Return the lowest threshold, with its certificate, at which both promises hold.
 
     Args:
-        scores: how sure the answers to calibration people are, who took no part in training or in making the scores.
-        right: which of the answers are right.
-        strangers: scores of answers about people whom the model was told nothing of; without any, nothing is
+        picking: people to pick by; the scores may have been made with their help.
+        certifying: other people, who took no part in training nor in making the scores. Without strangers nothing is
             promised of them.
         risk: largest share of wrong ones among the answers given to known people.
-        confidence: chance, over draws of calibration people, that a promise holds; of each promise for itself.
+        confidence: chance, over draws of the certifying people, that a promise holds; of each promise for itself.
         stranger_rate: largest share of strangers who may get an answer.
-        seed: names the draw of the halves.
 
     Raises:
-        ValueError: a share that is not between 0 and 1, or not one `right` for each score.
+        ValueError: a share that is not between 0 and 1.
         GuaranteeError: the data cannot support it: too few people, or too many of the sure answers are wrong.
     """
-    for name, share in (("risk", risk), ("confidence", confidence), ("stranger_rate", stranger_rate)):
-        if not 0.0 < share < 1.0:
-            raise ValueError(f"{name} must be between 0 and 1, found {share}")
-    limits = (risk, stranger_rate, confidence)
-    parts = zip(halves(list(zip(scores, right, strict=True)), seed), halves(strangers, seed), strict=True)
-    picking, certifying = (Half(known, unknown, limits) for known, unknown in parts)
-    excesses = {score: picking.excess(score) for score in sorted({score for score, _ in picking.known}, reverse=True)}
+    promise = Promise(risk, confidence, stranger_rate)
+    scores = sorted({score for score, _ in picking.known}, reverse=True)
+    excesses = {score: promise.excess(picking, score) for score in scores}
     held = [score for score, excess in excesses.items() if excess <= 1.0]
     if not held:
-        raise GuaranteeError(refusal("pick", picking, min(excesses, key=excesses.get, default=1.0)))
+        raise GuaranteeError(promise.refusal("pick", picking, min(excesses, key=excesses.get, default=1.0)))
     safest = min(held, key=excesses.get)
     threshold = None
     for score in (score for score in held if score <= safest):
-        if certifying.excess(score) > 1.0:
+        if promise.excess(certifying, score) > 1.0:
             break
         threshold = score
     if threshold is None:
-        raise GuaranteeError(refusal("certify", certifying, safest))
-    promised = stranger_rate if len(strangers) else None
+        raise GuaranteeError(promise.refusal("certify", certifying, safest))
+    promised = stranger_rate if certifying.strangers else None
     return Certificate(threshold, risk, promised, confidence, **certifying.count(threshold))
-
-
-def refusal(verb: str, half: Half, threshold: float) -> str:
-    """Say why no threshold can be picked or certified, by the one that came nearest."""
-    found = half.count(threshold)
-    needed = math.ceil(math.log(1.0 - half.confidence) / math.log1p(-half.risk))
-    wanted, seen = f"at most {half.risk:.0%} of the answers wrong", "{wrong} of {answered} answers were wrong"
-    if half.strangers:
-        wanted += f" and at most {half.stranger_rate:.0%} of strangers answered"
-        seen += " and {strangers_answered} of {strangers} strangers were answered"
-    return (
-        f"{found['people']} calibration people cannot {verb} a threshold with {wanted} at {half.confidence:.0%} "
-        f"confidence: at {threshold:.3f}, {seen.format(**found)} (without a wrong one, {needed} answers would do)"
-    )

@@ -1,28 +1,33 @@
-"""`pipeline("birthplace-qa")`: a name or a question in, a place out, with its probability and the other candidates.
+"""`pipeline("birthplace-qa")`: a name or a question in, a place out with the chance that it is right, or nothing.
 
-The places that are weighed against each other travel in the model's folder, in `birthplaces.json`.
+The places that are weighed against each other and the confidence travel in the model's folder, in `birthplaces.json`
+and `confidence.json`.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import cached_file
 
 from .answers_minigpt import Answer, AnswerTrie, encode_prompts, greedy_answers, score_answers
+from .confidence_minigpt import CONFIDENCE_FILE, WAYS, Confidence, find_signals
+from .guarantee_minigpt import Certificate
 
 TASK = "birthplace-qa"
 BIRTHPLACES_FILE = "birthplaces.json"
 QUESTION = re.compile(r"where was (?P<name>.+) born\s*\??", re.IGNORECASE)
 NAME_WORDS, NAME_CHARACTERS = 8, 80  # longer than any name
+CUTOFF = 1e-4  # what begins less probably is less probable: no such place can be an answer, nor move a score
 
 
-def question_of(text: object) -> str:
-    """Return the question that `text`, a name or a question, asks, in the words of the training data.
+def name_of(text: object) -> str:
+    """Return whom `text`, a name or a question, asks about.
 
     Raises:
         ValueError: it is neither; the message is the reason.
@@ -36,18 +41,18 @@ def question_of(text: object) -> str:
         raise ValueError("no name in it")
     if len(name) > NAME_CHARACTERS or len(name.split()) > NAME_WORDS or (not asked and ("?" in name or "\n" in text)):
         raise ValueError('neither a name nor "Where was NAME born?"')
-    return f"Where was {name} born?"
+    return name
 
 
-def read_birthplaces(name_or_path: str, revision: str | None = None) -> list[str] | None:
-    """Return the candidate places of a model's folder or of its repository on the Hub; None where it has none.
+def read_beside_weights(name_or_path: str, file: str, parse: Callable[[str], Any], revision: str | None = None) -> Any:
+    """Return a parsed text file of a model's folder or of its repository on the Hub; None where it has none.
 
     Raises:
-        ValueError: the file is not `{"candidates": [place, …]}`.
+        ValueError: `parse` cannot read it.
     """
     path = cached_file(
         name_or_path,
-        BIRTHPLACES_FILE,
+        file,
         revision=revision,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
@@ -56,34 +61,52 @@ def read_birthplaces(name_or_path: str, revision: str | None = None) -> list[str
     if path is None:
         return None
     try:
-        candidates = json.loads(Path(path).read_text(encoding="utf-8"))["candidates"]
+        return parse(Path(path).read_text(encoding="utf-8"))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path}: wanted {{"candidates": [place, …]}}: {error!r}') from error
+        raise ValueError(f"{path}: not what it should hold: {error!r}") from error
+
+
+def parse_birthplaces(text: str) -> list[str]:
+    """Return the places of `{"candidates": [place, …]}`."""
+    candidates = json.loads(text)["candidates"]
     if not isinstance(candidates, list) or not all(isinstance(place, str) for place in candidates):
-        raise ValueError(f"{path}: candidates must be a list of places")
+        raise ValueError("candidates must be a list of places")
     return candidates
 
 
-class BirthplacePipeline(Pipeline):
-    """Answer "Where was NAME born?".
+def share_out(ranked: list[Answer], score: float) -> list[dict]:
+    """Return the candidates with the first one's score, and the others' in proportion, within what it leaves."""
+    first = ranked[0].probability
+    factor = min(score / first, (1.0 - score) / (1.0 - first)) if 0.0 < first < 1.0 else 0.0
+    scores = [score, *(answer.probability * factor for answer in ranked[1:])]
+    return [{"answer": answer.text, "score": score} for answer, score in zip(ranked, scores, strict=True)]
 
-    The model's own greedy answer is weighed beside the candidate places; the most probable one is the answer.
+
+class BirthplacePipeline(Pipeline):
+    """Answer "Where was NAME born?", or abstain.
+
+    The model's own greedy answer is weighed beside the candidate places; the most probable one is the answer. A
+    calibrated model then says with which chance it is right, and gives no answer where that is below its threshold.
 
     Args:
         candidates: places to weigh; those of the model's folder when None, and none at all where it has none.
+        confidence: the calibration; that of the model's folder when None.
         batch_size: questions read together, 32 when not given.
         top_k: candidates to return with each answer.
         free_form: take the greedy answer alone and weigh no candidates.
-        cutoff: probability below which a candidate is not followed and scores 0; 0 scores every one, in minutes for
-            hundreds of questions.
+        cutoff: candidates whose first token is less probable than this, and which so are less probable themselves, are
+            not read and score 0; 0 reads all, for several times the time.
+        threshold: abstain below this score; the certified threshold when None, 0 to answer always.
 
     Calling it with a name, a question, or a list or another iterable of either, returns for each
 
         {"question", "answer", "score", "abstained", "candidates": [{"answer", "score"}, …], "calibrated", "reason"}
 
-    `score` is the probability that the model gives the answer; "calibrated": False says that it is not the chance that
-    the answer is right. What cannot be asked is answered by None, "abstained": True and a `reason`, and harms no other
-    item.
+    `score` is the chance that the answer is right, if the model was told of the person. "calibrated": False says that
+    the model came without a calibration: then scores are the probabilities that it gives to its answers, and it never
+    abstains. The other candidates share what the first leaves, in proportion to the model's probabilities. What
+    cannot be asked, and what the model is not sure enough of, is answered by None, "abstained": True and a `reason`,
+    and harms no other item.
     """
 
     _load_processor = False
@@ -91,16 +114,39 @@ class BirthplacePipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = True
 
-    def __init__(self, *arguments, candidates: list[str] | None = None, **keywords):
+    def __init__(
+        self, *arguments, candidates: list[str] | None = None, confidence: Confidence | None = None, **keywords
+    ):
         super().__init__(*arguments, **keywords)
         for info in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
             # The library leaves classes here, of which no config.json could be written.
             info["pt"] = [name if isinstance(name, str) else name.__name__ for name in info["pt"]]
-        if candidates is None and self.model.name_or_path:
-            commit = getattr(self.model.config, "_commit_hash", None)
-            candidates = read_birthplaces(self.model.name_or_path, commit)
-        self.candidates = list(candidates or [])
+        if self.model.name_or_path:
+            source, commit = self.model.name_or_path, getattr(self.model.config, "_commit_hash", None)
+            if candidates is None:
+                candidates = read_beside_weights(source, BIRTHPLACES_FILE, parse_birthplaces, commit)
+            if confidence is None:
+                confidence = read_beside_weights(source, CONFIDENCE_FILE, Confidence.from_json, commit)
+        self.candidates, self.confidence = list(candidates or []), confidence
         self.trie = AnswerTrie(self.candidates, self.tokenizer) if self.candidates else None
+
+    def threshold_for(self, risk: float = 0.1, confidence: float = 0.95, stranger_rate: float = 0.05) -> Certificate:
+        """Return a threshold, for `threshold=`, at which at most `risk` of the answers are wrong.
+
+        Args:
+            risk: largest share of wrong ones among the answers given to people the model was told of.
+            confidence: how surely that holds.
+            stranger_rate: largest share of other people who may get an answer.
+
+        Raises:
+            ValueError: the model came without a calibration.
+            GuaranteeError: its calibration people are too few, or too many of its sure answers are wrong.
+        """
+        if self.confidence is None:
+            raise ValueError(
+                "this model is not calibrated; train.py calibrates where data.calibration_questions is set"
+            )
+        return self.confidence.threshold_for(risk, confidence, stranger_rate)
 
     def __call__(self, inputs, *, batch_size: int | None = None, **parameters):
         """Answer one text or many; a list or tuple gives a list, another iterable a lazy iterator."""
@@ -125,51 +171,69 @@ class BirthplacePipeline(Pipeline):
             yield from self.run_single(batch, *settings)
 
     def _sanitize_parameters(
-        self, top_k: int | None = None, free_form: bool | None = None, cutoff: float | None = None
+        self,
+        top_k: int | None = None,
+        free_form: bool | None = None,
+        cutoff: float | None = None,
+        threshold: float | None = None,
     ):
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, found {top_k}")
-        if cutoff is not None and not 0.0 <= cutoff < 1.0:
-            raise ValueError(f"cutoff must be in [0, 1), found {cutoff}")
+        for name, share in (("cutoff", cutoff), ("threshold", threshold)):
+            if share is not None and not 0.0 <= share < 1.0:
+                raise ValueError(f"{name} must be in [0, 1), found {share}")
         forward = {"free_form": free_form, "cutoff": cutoff}
-        forward = {name: value for name, value in forward.items() if value is not None}
-        return {}, forward, {} if top_k is None else {"top_k": top_k}
+        post = {"top_k": top_k, "threshold": threshold}
+        return {}, *({name: value for name, value in part.items() if value is not None} for part in (forward, post))
 
     def preprocess(self, texts: list) -> dict:
-        """Return the batch's questions, or why a text is none; `questions` and `reasons` have None in turn."""
-        questions, reasons = [], []
+        """Return the batch's names, or why a text has none; `names` and `reasons` have None in turn."""
+        names, reasons = [], []
         for text in texts:
             try:
-                question, reason = question_of(text), None
-                self.check_readable(question)
+                name, reason = name_of(text), None
+                self.check_readable(name)
             except ValueError as error:
-                question, reason = None, str(error)
-            questions.append(question)
+                name, reason = None, str(error)
+            names.append(name)
             reasons.append(reason)
-        return {"texts": texts, "questions": questions, "reasons": reasons}
+        return {"texts": texts, "names": names, "reasons": reasons}
 
-    def check_readable(self, question: str) -> None:
-        """Raise ValueError where the tokenizer or the model cannot read a question."""
-        special = [token for token in self.tokenizer.all_special_tokens if token in question]
+    def check_readable(self, name: str) -> None:
+        """Raise ValueError where the tokenizer or the model cannot read a name in all ways of asking for it."""
+        special = [token for token in self.tokenizer.all_special_tokens if token in name]
         if special:
             raise ValueError(f"holds {special[0]!r}, which has a meaning of its own")
+        prompts = [prompt.format(name=name) for prompt in WAYS.values()]
         try:
-            length = encode_prompts(self.tokenizer, [question], "cpu")["input_ids"].shape[1]
+            length = encode_prompts(self.tokenizer, prompts, "cpu")["input_ids"].shape[1]
         except Exception as error:  # a character tokenizer raises a bare Exception
             raise ValueError("holds a character that the model does not know") from error
-        if length >= self.model.config.max_position_embeddings:
-            raise ValueError(f"{length} tokens long, the model reads {self.model.config.max_position_embeddings - 1}")
+        longest = self.trie.lengths.max().item() + 1 if self.trie else 0
+        room = self.model.config.max_position_embeddings - max(longest, self.answer_limit)
+        if length > room:
+            raise ValueError(f"{length} tokens long, the model reads {room} before an answer")
 
-    def _forward(self, inputs: dict, free_form: bool = False, cutoff: float = 1e-4) -> dict:
-        """Add each question's candidates, the most probable first, to what `preprocess` returned."""
-        asked = [question for question in inputs["questions"] if question is not None]
-        ranked = iter(self.rank(asked, free_form, cutoff) if asked else [])
-        return {**inputs, "ranked": [None if question is None else next(ranked) for question in inputs["questions"]]}
+    @property
+    def answer_limit(self) -> int:
+        """Tokens of the longest answer that is generated."""
+        return self.model.generation_config.max_new_tokens or 32
 
-    def rank(self, questions: list[str], free_form: bool, cutoff: float) -> list[list[Answer]]:
-        """Return each question's answers, the most probable first."""
-        limit = self.model.generation_config.max_new_tokens or 32
-        greedy = greedy_answers(self.model, self.tokenizer, questions, limit)
+    def _forward(self, inputs: dict, free_form: bool = False, cutoff: float = CUTOFF) -> dict:
+        """Add to what `preprocess` returned each name's candidates, the most probable first, and the first's score."""
+        asked = [name for name in inputs["names"] if name is not None]
+        ranked = self.rank(asked, free_form, cutoff) if asked else []
+        scores = [answers[0].probability for answers in ranked]
+        if self.confidence is not None and asked:
+            scores = self.confidence.probabilities(find_signals(self.model, self.tokenizer, asked, ranked)).tolist()
+        found = iter(zip(ranked, scores, strict=True))
+        pairs = [([], 0.0) if name is None else next(found) for name in inputs["names"]]
+        return {**inputs, "ranked": [pair[0] for pair in pairs], "scores": [pair[1] for pair in pairs]}
+
+    def rank(self, names: Sequence[str], free_form: bool = False, cutoff: float = CUTOFF) -> list[list[Answer]]:
+        """Return the answers for each name of a batch, the most probable first."""
+        questions = [WAYS["question"].format(name=name) for name in names]
+        greedy = greedy_answers(self.model, self.tokenizer, questions, self.answer_limit)
         if free_form or self.trie is None:
             return [[answer] for answer in greedy]
         ranked = []
@@ -180,31 +244,37 @@ class BirthplacePipeline(Pipeline):
             ranked.append(sorted(map(Answer._make, known.items()), key=lambda one: -one.probability))
         return ranked
 
-    def postprocess(self, outputs: dict, top_k: int = 5) -> list[dict]:
+    def postprocess(self, outputs: dict, top_k: int = 5, threshold: float | None = None) -> list[dict]:
         """Return one result a text."""
+        calibrated = self.confidence is not None
+        if threshold is None:
+            threshold = (calibrated and self.confidence.threshold) or 0.0
+        columns = (outputs[name] for name in ("texts", "names", "reasons", "ranked", "scores"))
         results = []
-        columns = (outputs[name] for name in ("texts", "questions", "reasons", "ranked"))
-        for text, question, reason, ranked in zip(*columns, strict=True):
-            ranked = [Answer(*answer) for answer in ranked or []]  # the library makes plain tuples of them
-            best = ranked[0] if ranked else Answer(None, 0.0)
+        for text, name, reason, ranked, score in zip(*columns, strict=True):
+            ranked = [Answer(*answer) for answer in ranked]  # the library makes plain tuples of them
+            if reason is None and score < threshold:
+                reason = f"not sure enough: {score:.3f}, the threshold is {threshold:.3f}"
             results.append(
                 {
-                    "question": text if question is None else question,
-                    "answer": best.text,
-                    "score": best.probability,
-                    "abstained": question is None,
-                    "candidates": [{"answer": a.text, "score": a.probability} for a in ranked[:top_k]],
-                    "calibrated": False,
+                    "question": text if name is None else WAYS["question"].format(name=name),
+                    "answer": None if reason else ranked[0].text,
+                    "score": score,
+                    "abstained": reason is not None,
+                    "candidates": share_out(ranked[:top_k], score) if ranked else [],
+                    "calibrated": calibrated,
                     "reason": reason,
                 }
             )
         return results
 
     def save_pretrained(self, save_directory, **keywords) -> None:
-        """Save model, tokenizer, the pipeline's code and the candidate places; the folder loads as this pipeline."""
+        """Save model, tokenizer, the pipeline's code, places and confidence; the folder loads as this pipeline."""
         super().save_pretrained(save_directory, **keywords)
         text = json.dumps({"candidates": self.candidates}, indent=1, ensure_ascii=False)
         (Path(save_directory) / BIRTHPLACES_FILE).write_text(text + "\n", encoding="utf-8")
+        if self.confidence is not None:
+            (Path(save_directory) / CONFIDENCE_FILE).write_text(self.confidence.to_json(), encoding="utf-8")
 
 
 PIPELINE_REGISTRY.supported_tasks.pop(TASK, None)  # of another copy of this module, from another model's folder

@@ -6,14 +6,17 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from data_scripts.bios_folder import FILES, read_lines
+from data_scripts.bios_folder import FILES, name_in, read_lines, read_pairs
 from data_scripts.synthetic_bios import invent
 from evaluation.trust import ROWS
+from modeling_minigpt.confidence_minigpt import SIGNALS
 from tests.running import ROOT, call, contents
+from training import calibration
 from training.run_folder import RunFolder
 
 
@@ -26,8 +29,11 @@ def test_a_run_leaves_models_predictions_results_report_and_logs(run, data):
     assert results["dev"]["accuracy"] == results["dev"]["correct"] / results["dev"]["total"]
     assert set(results["baselines"]) == {"majority", "majority_place", "no_pretraining", "ceiling"}
     assert len(results["samples"]) == 4
-    assert set(results["trust"]) == {*ROWS, "made_up"}
-    assert results["trust"]["made_up"] > 50
+    assert set(results["trust"]) >= {*ROWS, "made_up", "certificate"}
+    assert not results["trust"]["calibrated"]
+    assert {row["seen"] for row in results["exposure"]} == {"person", "place", "both"}
+    assert sum(row["questions"] for row in results["exposure"]) == 3 * results["dev"]["total"]
+    assert results["trust"]["made_up"] > 20
     assert (run / "trust.png").is_file()
     assert (run / "predictions.dev.txt").read_text(encoding="utf-8").count("\n") == results["dev"]["total"]
     report = (run / "report.md").read_text()
@@ -184,6 +190,30 @@ def test_tuning_scores_on_training_questions_that_were_held_out(recipe, data, tm
     assert call("all", recipe, tmp_path / "blind", output, "data.validation_questions=6") == 0
     results = json.loads((output / "results.json").read_text())
     assert (results["split"], results["held_out"]["total"]) == ("held_out", 6)
+
+
+def test_a_run_with_calibration_questions_leaves_a_calibrated_model_and_says_what_it_can_promise(
+    recipe, tmp_path, monkeypatch
+):
+    def remember(pipeline, names):
+        """Measure a model which, unlike one of six steps, knows the first half of the alphabet."""
+        known = np.array([[float(name[0] < "M")] * len(SIGNALS) for name in names])
+        return [places.get(name, "") if name[0] < "M" else "Da" for name in names], known
+
+    data = tmp_path / "data"
+    invent(120, seed=2).write(data)
+    places = {name_in(question): place for question, place in read_pairs(data / FILES["train"])}
+    monkeypatch.setattr(calibration, "measure", remember)
+    output = tmp_path / "run"
+    sizes = ("data.calibration_questions=24", "data.withheld_people=4")
+    assert call("all", recipe, data, output, *sizes) == 0
+    trust = json.loads((output / "results.json").read_text())["trust"]
+    assert (trust["calibrated"], trust["withheld"], trust["threshold"]) == (True, 4, None)
+    assert "12 calibration people cannot" in trust["refusal"]
+    assert trust["refusal"] in (output / "report.md").read_text()
+    ask = pipeline("birthplace-qa", model=str(output / "finetune"), device="cpu", trust_remote_code=True)
+    assert ask("Ada Stone")["calibrated"]
+    assert not (output / "no_pretraining" / "confidence.json").exists()
 
 
 def test_windows_line_ends_and_a_byte_order_mark_change_nothing(run, recipe, data, tmp_path):

@@ -3,7 +3,6 @@
 Lengths of text are in characters, lengths of rows in tokens, durations in steps or minutes as named.
 """
 
-import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -75,12 +74,11 @@ class StageArguments:
     """One stage of training: how long, on what, and how fast it learns. Either `steps` or `epochs` sets its length."""
 
     steps: int | None = None
-    epochs: int | None = None  # passes over the documents, or over the questions where no row is a document
+    epochs: int | None = None  # passes over the documents, or over the questions where `question_fraction` is 1
     batch_size: int = 96  # rows a step, over all processes and accumulation steps
     gradient_accumulation_steps: int = 1
     start_from: str | None = None  # a finished model's folder or Hub id, for its weights and tokenizer
     question_fraction: float = 0.0  # share of training questions among the rows
-    stranger_fraction: float = 0.0  # share of rows about made-up people, to be answered with nothing
     title_loss: bool = True  # count a document's title in the loss; a name cannot be guessed, only told
     bucket_batches: int = 8  # batches drawn and sorted by length together; 1 for no sorting
     optimizer: Literal["muon", "adamw"] = "muon"
@@ -102,14 +100,8 @@ class StageArguments:
         for name in ("steps", "epochs", "batch_size", "gradient_accumulation_steps", "bucket_batches"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be at least 1, found {value}")
-        for name in ("question_fraction", "stranger_fraction", "decay_fraction", "min_lr_ratio"):
+        for name in ("question_fraction", "decay_fraction", "min_lr_ratio"):
             require(0.0 <= getattr(self, name) <= 1.0, f"{name} must be in [0, 1], found {getattr(self, name)}")
-        require(self.stranger_fraction < 1.0, "stranger_fraction is 1, which leaves nothing to learn")
-        require(
-            self.document_fraction >= 0.0,
-            f"question_fraction ({self.question_fraction}) and stranger_fraction ({self.stranger_fraction}) are more "
-            "than 1 together",
-        )
         for name in ("learning_rate", "muon_learning_rate"):
             require(getattr(self, name) > 0.0, f"{name} must be above 0, found {getattr(self, name)}")
         for name in ("weight_decay", "gradient_clipping", "warmup_steps"):
@@ -120,18 +112,9 @@ class StageArguments:
             f"({self.gradient_accumulation_steps})",
         )
 
-    @property
-    def document_fraction(self) -> float:
-        """The share of documents among the rows."""
-        return round(1.0 - self.question_fraction - self.stranger_fraction, 9)
-
-    def total_steps(self, documents: int, questions: int) -> int:
-        """Return the stage's number of steps, given how many documents and questions there are to pass over."""
-        if self.steps is not None:
-            return self.steps
-        shares = ((documents, self.document_fraction), (questions, self.question_fraction))
-        passed, share = next((rows, share) for rows, share in shares if share > 0.0)
-        return math.ceil(self.epochs * passed / share / self.batch_size)
+    def total_steps(self, rows: int) -> int:
+        """Return the stage's number of steps, where an epoch is `rows` rows."""
+        return self.steps if self.steps is not None else -(-self.epochs * rows // self.batch_size)
 
 
 @strict

@@ -1,14 +1,10 @@
 """Training batches as a pure function of (seed, step): the same on any number of processes, before or after a crash.
 
 Step s belongs to pool s // bucket_batches. A pool draws the rows of that many batches, so many documents (corrupted
-anew each epoch), so many questions and so many strangers of each epoch's permutation, sorts them by length and deals
-them into batches, so that little of a batch is padding.
-
-A stranger is a made-up name that is asked for as a person is, by a question or in a document's short form, and whose
-answer is empty. So a model learns to tell whom it knows: the chance that it answers with nothing.
+anew each epoch) and so many questions of each epoch's permutation, sorts them by length and deals them into batches,
+so that little of a batch is padding.
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,15 +13,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from data_scripts.bios_folder import question_for, split_title
+from data_scripts.bios_folder import split_title
 from data_scripts.birthplace_qa import question_text
-from data_scripts.span_corruption import CorruptionOptions, corrupt, stranger_form
-from data_scripts.strangers import made_up_names
+from data_scripts.span_corruption import CorruptionOptions, corrupt
 from training.arguments import StageArguments
 
 IGNORE_INDEX = -100
-STRANGERS = 20_000  # made-up names to learn from, before they come again
-DOCUMENT_STREAM, QUESTION_STREAM, BATCH_ORDER, STRANGER_STREAM = range(4)  # what a random permutation is for
+DOCUMENT_STREAM, QUESTION_STREAM, BATCH_ORDER = range(3)  # what a random permutation is for
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class Row:
 
     input_ids: list[int]
     first_target: int
-    example: str  # `document 12`, `question 7` or `stranger 3`, for messages
+    example: str  # `document 12` or `question 7`, for messages
 
 
 @lru_cache(maxsize=8)
@@ -52,7 +46,7 @@ class TrainingBatches(torch.utils.data.Dataset):
         documents: biographies, corrupted as `corruption` says.
         questions: (question, place) pairs.
         tokenizer: gives ids, the sentinel and the pad.
-        stage: batch size, shares of questions and strangers, bucketing.
+        stage: batch size, share of questions, bucketing.
         seed: names all random draws.
         max_length: the model's context in tokens; longer rows are cut.
     """
@@ -71,7 +65,8 @@ class TrainingBatches(torch.utils.data.Dataset):
         self.answers = frozenset(place for _, place in questions)
         self.tokenizer, self.stage, self.corruption = tokenizer, stage, corruption
         self.seed, self.max_length = seed, max_length
-        self.steps = stage.total_steps(len(documents), len(questions))
+        questions_per_epoch = stage.question_fraction == 1.0
+        self.steps = stage.total_steps(len(questions) if questions_per_epoch else len(documents))
         self._pool_number, self._pool = -1, []
 
     def __len__(self) -> int:
@@ -100,11 +95,10 @@ class TrainingBatches(torch.utils.data.Dataset):
         batches, size = self.stage.bucket_batches, self.stage.batch_size
         rows_in_pool = batches * size
         questions = round(rows_in_pool * self.stage.question_fraction)
-        strangers = round(rows_in_pool * self.stage.stranger_fraction) if self.strangers else 0
-        documents = rows_in_pool - questions - strangers
-        rows = self.document_rows(range(documents * number, documents * (number + 1)))
-        rows += self.question_rows(range(questions * number, questions * (number + 1)))
-        rows += self.stranger_rows(range(strangers * number, strangers * (number + 1)))
+        first_question = questions * number
+        first_document = (rows_in_pool - questions) * number
+        rows = self.document_rows(range(first_document, first_document + rows_in_pool - questions))
+        rows += self.question_rows(range(first_question, first_question + questions))
         if batches == 1:
             return [rows]
         rows.sort(key=lambda row: len(row.input_ids))
@@ -143,34 +137,6 @@ class TrainingBatches(torch.utils.data.Dataset):
             index = int(permutation(len(self.questions), self.seed, QUESTION_STREAM, epoch)[index])
             texts.append(question_text(*self.questions[index], self.tokenizer.mask_token))
             names.append(f"question {index}")
-        return self.answer_rows(texts, names)
-
-    @cached_property
-    def strangers(self) -> list[str]:
-        """Made-up names from the words of the documents' titles; none of those that calibrate or evaluate."""
-        if self.stage.stranger_fraction == 0.0:
-            return []
-        titles = {split_title(document)[0] for document in self.documents}
-        return made_up_names(titles, self.documents, STRANGERS, self.seed, fold="training")
-
-    def stranger_rows(self, places: range) -> list[Row]:
-        """Return strangers at these places of their stream, half of them asked for in the words of a document."""
-        texts, names = [], []
-        for place in places:
-            epoch, index = divmod(place, len(self.strangers))
-            index = int(permutation(len(self.strangers), self.seed, STRANGER_STREAM, epoch)[index])
-            name, sentinel = self.strangers[index], self.tokenizer.mask_token
-            rng = random.Random(f"{self.seed}/{epoch}/stranger {index}")
-            if self.corruption.policy == "salient-span" and rng.random() < 0.5:
-                document = rng.choice(self.documents)
-                texts.append(stranger_form(name, document, rng, self.corruption, sentinel, self.answers))
-            else:
-                texts.append(question_text(question_for(name), "", sentinel))
-            names.append(f"stranger {index}")
-        return self.answer_rows(texts, names)
-
-    def answer_rows(self, texts: list[str], names: list[str]) -> list[Row]:
-        """Tokenise texts of which only what follows the first sentinel is to be predicted."""
         sentinel = self.tokenizer.mask_token_id
         return [
             Row(ids, ids.index(sentinel) + 1 if sentinel in ids else len(ids), name)

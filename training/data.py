@@ -10,7 +10,7 @@ import datasets
 from data_scripts.bios_folder import FILES, DataError, check_folder, name_in
 from data_scripts.birthplace_qa import BirthplaceQA
 from data_scripts.file_builder import prepare
-from data_scripts.strangers import withhold_people
+from data_scripts.strangers import made_up_names, withhold_people
 from data_scripts.synthetic_bios import invent
 from data_scripts.wikipedia_bios import WikipediaBios
 from training.arguments import DataArguments
@@ -122,6 +122,18 @@ def split_pairs(pairs: Pairs, sizes: list[int], path: Path) -> list[Pairs]:
     return [
         [pairs[index] for index in sorted(chain.from_iterable(groups[first:last]))] for first, last in pairwise(bounds)
     ]
+
+
+def made_up_people(data: TrainingData, fold: str, count: int) -> list[str]:
+    """Return names of people who do not exist, from the words of the training questions' names."""
+    held_back = [*data.held_out, *data.calibration, *data.withheld]
+    return made_up_names(
+        [name_in(question) for question, _ in data.train],
+        [*data.documents, *data.withheld_documents],
+        count,
+        fold=fold,
+        others=[name_in(question) for question, _ in held_back],
+    )
 
 
 def load_scoring_pairs(data: TrainingData, run_data: Path) -> tuple[str, Pairs]:

@@ -215,8 +215,5 @@ def check_contradictions(recipe: Recipe, path: Path) -> None:
         raise RecipeError(f"{path}: no_pretraining.start_from is set, but the stage is there to start from nothing")
     if recipe.pretrain.start_from and recipe.finetune.start_from:
         raise RecipeError(f"{path}: both pretrain.start_from and finetune.start_from are set; choose one")
-    if recipe.pretrain.document_fraction == 0.0:
-        raise RecipeError(
-            f"{path}: pretrain.question_fraction is {recipe.pretrain.question_fraction:g}, which leaves no documents "
-            "to pretrain on"
-        )
+    if recipe.pretrain.question_fraction == 1.0:
+        raise RecipeError(f"{path}: pretrain.question_fraction is 1, which leaves no documents to pretrain on")

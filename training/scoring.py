@@ -1,19 +1,22 @@
 """`train.py evaluate`: answers, baselines, predictions, results.json and the report."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import evaluate
+from transformers import PreTrainedTokenizerFast
 
 from data_scripts.bios_folder import name_in, question_for
-from data_scripts.strangers import made_up_names
 from evaluation.answers import answer_questions
 from evaluation.baselines import ceiling, popular_places
+from evaluation.exposure import count_exposures, exposure_rows
 from evaluation.report import print_results, write_report
-from evaluation.trust import STRANGERS, judge_trust, plot_trust
+from evaluation.trust import STRANGERS, Asked, judge_trust, plot_trust, share
+from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import Answer
 from training.arguments import Recipe
-from training.data import Pairs, TrainingData, load_scoring_pairs
+from training.data import Pairs, TrainingData, load_scoring_pairs, made_up_people
 from training.models import load_model, load_tokenizer
 from training.run_folder import STAGES, RunFolder, write_json
 
@@ -33,12 +36,36 @@ def sibling_baseline(model_path: Path, folder: RunFolder) -> Path | None:
     return next((path for path in candidates if (path / "config.json").is_file()), None)
 
 
-def sample_answers(texts: list[str], pairs: Pairs, strangers: list[str], made_up: list[Answer]) -> list[dict]:
+def sample_answers(texts: list[str], pairs: Pairs, strangers: list[str], made_up: Sequence[Answer]) -> list[dict]:
     """Return the first questions with their answers, and one about a person who is in no document."""
     shown = zip(pairs[:SAMPLES], texts, strict=False)
     samples = [{"question": question, "answer": answer, "place": place} for (question, place), answer in shown]
     stranger = zip(strangers[:1], made_up, strict=False)
-    return samples + [{"question": question, "answer": answer.text, "place": None} for question, answer in stranger]
+    return samples + [{"question": question_for(n), "answer": answer.text, "place": None} for n, answer in stranger]
+
+
+def are_right(answers: Sequence[Answer], pairs: Pairs) -> list[bool]:
+    """Tell of each answer whether it is its pair's place."""
+    return [answer.text == place.strip() for answer, (_, place) in zip(answers, pairs, strict=True)]
+
+
+def ask_all(pipeline: BirthplacePipeline, pairs: Pairs, made_up: list[str], withheld: Pairs) -> Asked:
+    """Ask the pipeline, abstention aside, about known people and both kinds of strangers."""
+
+    def ask(names: list[str]) -> list[Answer]:
+        results = pipeline(names, batch_size=64, threshold=0.0)
+        return [Answer(result["answer"] or "", result["score"]) for result in results]
+
+    known = ask([name_in(question) for question, _ in pairs])
+    confidence = pipeline.confidence
+    return Asked(
+        known,
+        are_right(known, pairs),
+        ask(made_up),
+        ask([name_in(question) for question, _ in withheld]),
+        calibrated=confidence is not None,
+        certificate=None if confidence is None else confidence.certificate,
+    )
 
 
 def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
@@ -50,27 +77,26 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
     model_path = Path(recipe.evaluate.model or folder.stage("finetune"))
     model, tokenizer = load_model(model_path), load_tokenizer(model_path)
     split, pairs = load_scoring_pairs(data, folder.data)
-    questions = [question for question, _ in pairs]
 
-    def ask(questions: list[str], model=model, tokenizer=tokenizer) -> list[Answer]:
+    def answer(model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list[Answer]:
+        questions = [question for question, _ in pairs]
         return answer_questions(
             model, tokenizer, questions, recipe.evaluate.batch_size, recipe.evaluate.max_new_tokens
         )
 
     start = time.monotonic()
-    answers = ask(questions)
+    answers = answer(model, tokenizer)
     seconds = time.monotonic() - start
-    texts = [answer.text for answer in answers]
+    texts = [one.text for one in answers]
+    models = {"pretrained": (answers, are_right(answers, pairs))}
     baseline_path = sibling_baseline(model_path, folder)
-    baseline = None
     if baseline_path is not None:
-        baseline_answers = ask(questions, load_model(baseline_path), load_tokenizer(baseline_path))
-        baseline = accuracy([answer.text for answer in baseline_answers], pairs)["accuracy"]
+        baseline = answer(load_model(baseline_path), load_tokenizer(baseline_path))
+        models["no_pretraining"] = (baseline, are_right(baseline, pairs))
     popular = popular_places((place for _, place in data.train), 2)
-    names = made_up_names([name_in(question) for question, _ in data.train], data.documents, STRANGERS)
-    strangers = [question_for(name) for name in names]
-    made_up = ask(strangers)
-    right = [text == place.strip() for text, (_, place) in zip(texts, pairs, strict=True)]
+    strangers = made_up_people(data, "evaluation", STRANGERS)
+    pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device)
+    asked = ask_all(pipeline, pairs, strangers, data.withheld)
     records = {stage: folder.training_record(stage) for stage in STAGES}
     results = {
         "dataset": data.name,
@@ -84,14 +110,15 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
         "baselines": {
             "majority": accuracy(popular[:1] * len(pairs), pairs)["accuracy"],
             "majority_place": popular[0],
-            "no_pretraining": baseline,
+            "no_pretraining": share(models["no_pretraining"][1]) if "no_pretraining" in models else None,
             "ceiling": ceiling(data.documents, pairs),
         },
-        "trust": judge_trust(answers, right, made_up, popular),
-        "samples": sample_answers(texts, pairs, strangers, made_up),
+        "trust": {**judge_trust(asked, popular), "refusal": getattr(pipeline.confidence, "refusal", None)},
+        "exposure": exposure_rows(count_exposures(pairs, data.documents, data.train), models),
+        "samples": sample_answers(texts, pairs, strangers, asked.made_up),
     }
     (folder.path / f"predictions.{split}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
-    plot_trust(answers, right, made_up, folder.path / "trust.png")
+    plot_trust(asked, folder.path / "trust.png")
     write_report(results, {stage: record["history"] for stage, record in records.items() if record}, folder.path)
     write_json(folder.results, results)
     print_results(results)

@@ -24,8 +24,9 @@ from modeling_minigpt import (
 )
 from training.arguments import Recipe
 from training.batches import TrainingBatches
+from training.calibration import CalibrationError, calibrate
 from training.checkpoints import remove_checkpoints
-from training.data import load_training_data
+from training.data import load_training_data, made_up_people
 from training.loop import train_stage
 from training.memory import keep_freed_memory
 from training.models import check_shape, load_model, load_tokenizer, start_from
@@ -39,6 +40,7 @@ COMMANDS = {
     "evaluate": (),
     "all": ("pretrain", "finetune", "no_pretraining"),
 }
+CALIBRATION_STRANGERS = 1000  # made-up people to calibrate on
 
 
 class Run:
@@ -136,7 +138,6 @@ class Run:
         )
         model = MiniGPTForCausalLM(config)
         model.generation_config.max_new_tokens = self.recipe.evaluate.max_new_tokens
-        model.generation_config.begin_suppress_tokens = [tokenizer.eos_token_id]  # no answer is no answer
         return model
 
     def first_model(self, name: str, tokenizer: PreTrainedTokenizerFast) -> MiniGPTForCausalLM:
@@ -179,15 +180,28 @@ class Run:
                 model.save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
             else:
-                places = popular_places((place for _, place in self.data.train))
-                answering = {"model": model, "tokenizer": tokenizer, "device": model.device, "candidates": places}
-                BirthplacePipeline(**answering).save_pretrained(folder)
+                self.answering(name, model, tokenizer).save_pretrained(folder)
             write_json(folder / "training.json", record)
 
         if accelerator.is_main_process:
             self.folder.publish_stage(name, save)
         remove_checkpoints(accelerator, self.folder.checkpoints, name)
         accelerator.wait_for_everyone()
+
+    def answering(
+        self, name: str, model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast
+    ) -> BirthplacePipeline:
+        """Return the pipeline around a stage's model, calibrated where it is the finetuned one and there are data."""
+        places = popular_places(place for _, place in self.data.train)
+        model.eval()
+        pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device, candidates=places)
+        if name == "finetune" and self.data.calibration:
+            strangers = made_up_people(self.data, "calibration", CALIBRATION_STRANGERS)
+            try:
+                pipeline.confidence = calibrate(pipeline, self.data.calibration, strangers)
+            except CalibrationError as error:
+                print(f"the model's confidence is not calibrated: {error}")
+        return pipeline
 
 
 def choose_precision(wanted: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modeling_minigpt import build_bpe_tokenizer, build_character_tokenizer
-from modeling_minigpt.answers_minigpt import AnswerTrie, greedy_answers, score_answers
+from modeling_minigpt.answers_minigpt import AnswerTrie, encode_prompts, greedy_answers, score_answers
 from tests.attention_variants import VARIANTS, tiny_model
 
 LINES = [
@@ -49,18 +49,57 @@ def test_every_answer_has_the_probability_it_has_alone(model, tokenizer):
     torch.testing.assert_close(scores.double(), torch.tensor(expected).double(), atol=1e-3, rtol=1e-4)
 
 
-def test_what_is_cut_off_is_less_probable_than_the_cutoff(tokenizer):
+def test_what_begins_less_probably_than_the_cutoff_is_cut_off_and_nothing_else(tokenizer):
     model = tiny_model("vanilla", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
     trie = AnswerTrie(PLACES, tokenizer)
-    full = score_answers(model, tokenizer, QUESTIONS, trie, cutoff=0.0)
-    cutoff = math.exp(full.median().item())
+    full = score_answers(model, tokenizer, QUESTIONS, trie)
+    firsts = torch.tensor([ids[0] for ids in tokenizer(PLACES)["input_ids"]])
+    with torch.no_grad():
+        prompts = encode_prompts(tokenizer, QUESTIONS, "cpu")
+        opening = model(**prompts, logits_to_keep=1).logits[:, -1].softmax(-1)[:, firsts]
+    cutoff = opening.mean().item()
     cut = score_answers(model, tokenizer, QUESTIONS, trie, cutoff=cutoff)
     lost = cut.isinf()
-    assert lost.any()
-    assert not lost.all()
+    assert torch.equal(lost, opening < cutoff)
+    assert 0 < lost.sum() < lost.numel()
     assert (full[lost] < math.log(cutoff)).all()
     torch.testing.assert_close(cut[~lost], full[~lost], atol=1e-4, rtol=1e-4)
     assert score_answers(model, tokenizer, QUESTIONS, trie, cutoff=0.999).isinf().all()
+
+
+@pytest.mark.parametrize("together", [1, 2, 50])
+def test_rows_read_together_or_alone_score_alike(tokenizer, together):
+    model = tiny_model("vanilla", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
+    trie = AnswerTrie(PLACES, tokenizer)
+    scores = score_answers(model, tokenizer, QUESTIONS, trie, rows_together=together)
+    torch.testing.assert_close(scores, score_answers(model, tokenizer, QUESTIONS, trie), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [1, 4, 64])
+def test_a_row_holds_what_goes_on_from_one_question_once(tokenizer, width):
+    trie = AnswerTrie(PLACES, tokenizer)
+    followed = torch.ones(2, len(trie.first), dtype=torch.bool)
+    followed[1, 0] = False
+    rows = trie.rows(followed, branching=True, width=width)
+    for question in (0, 1):
+        held = rows.prefixes[rows.question == question].flatten()
+        held = held[held >= 0].tolist()
+        wanted = [place for prefix, place in trie.places.items() if question == 0 or prefix[0] != trie.first[0].item()]
+        assert sorted(held) == wanted
+    for prefixes, parents in zip(rows.prefixes.tolist(), rows.parents.tolist(), strict=True):
+        names = {place: prefix for prefix, place in trie.places.items()}
+        for place, parent in zip(prefixes, parents, strict=True):
+            above = names[place][:-1] if place >= 0 else ()
+            assert (names[prefixes[parent]] if parent >= 0 else ()) == above
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_both_kernels_keep_answers_apart(tokenizer, kernel):
+    model = tiny_model("vanilla", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
+    model.set_attn_implementation(kernel)
+    scores = score_answers(model, tokenizer, QUESTIONS, AnswerTrie(PLACES, tokenizer))
+    expected = [[alone(model, tokenizer, question, place) for place in PLACES] for question in QUESTIONS]
+    torch.testing.assert_close(scores.double(), torch.tensor(expected).double(), atol=1e-3, rtol=1e-4)
 
 
 def test_a_greedy_answer_has_its_score_in_the_trie():

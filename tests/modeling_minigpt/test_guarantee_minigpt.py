@@ -5,14 +5,19 @@ import random
 import pytest
 from scipy.stats import binomtest
 
-from modeling_minigpt.guarantee_minigpt import GuaranteeError, threshold_for, upper_bound
+from modeling_minigpt.guarantee_minigpt import GuaranteeError, Scored, threshold_for, upper_bound
 
 
-def draw(people, seed):
-    """Draw scores, most of them high, and rightness: a score is the chance to be right."""
+def draw(people, seed, strangers=()):
+    """Draw two halves: scores, most of them high, and rightness. A score is the chance to be right."""
     rng = random.Random(seed)
     scores = [rng.random() ** 0.05 if rng.random() < 0.7 else 0.8 * rng.random() for _ in range(people)]
-    return scores, [rng.random() < score for score in scores]
+    return halve([(score, rng.random() < score) for score in scores], strangers)
+
+
+def halve(known, strangers=()):
+    """Deal people out to the picking and the certifying half in turn."""
+    return [Scored(known[half::2], strangers[half::2]) for half in (0, 1)]
 
 
 @pytest.mark.parametrize(("failures", "trials"), [(0, 1), (0, 29), (1, 40), (7, 60), (59, 60), (38, 1000)])
@@ -28,9 +33,8 @@ def test_where_all_failed_nothing_is_excluded(trials):
 
 
 def test_the_certificate_tells_what_the_certifying_half_shows():
-    scores, right = draw(400, seed=1)
-    strangers = [random.Random(2).random() ** 4 for _ in range(600)]
-    certificate = threshold_for(scores, right, strangers)
+    strangers = [random.Random(index).random() ** 4 for index in range(600)]
+    certificate = threshold_for(*draw(400, seed=1, strangers=strangers))
     assert certificate.people == 200
     assert certificate.strangers == 300
     assert upper_bound(certificate.wrong, certificate.answered, 0.95) <= 0.1
@@ -45,48 +49,47 @@ def test_the_certificate_tells_what_the_certifying_half_shows():
 def test_the_promise_is_kept_as_often_as_the_confidence_says():
     """With true risk known, thresholds that break the promise are rarer than 1 - confidence."""
     trials, broken, certified = 200, 0, 0
-    everybody = draw(20_000, seed=0)
+    everybody, _ = draw(40_000, seed=0)
     for seed in range(trials):
         try:
-            threshold = threshold_for(*draw(200, seed=seed + 1), risk=0.1, confidence=0.8).threshold
+            threshold = threshold_for(*draw(200, seed + 1), confidence=0.8).threshold
         except GuaranteeError:
             continue
         certified += 1
-        answered = [is_right for score, is_right in zip(*everybody, strict=True) if score >= threshold]
-        broken += sum(answered) < 0.9 * len(answered)
+        found = everybody.count(threshold)
+        broken += found["wrong"] > 0.1 * found["answered"]
     assert certified > trials / 2
     assert broken <= 0.2 * trials
     assert broken > 0  # else the bounds are far too wide
 
 
 def test_more_risk_answers_more():
-    scores, right = draw(600, seed=3)
-    thresholds = [threshold_for(scores, right, risk=risk).threshold for risk in (0.1, 0.15, 0.2)]
+    halves = draw(600, seed=3)
+    thresholds = [threshold_for(*halves, risk=risk).threshold for risk in (0.1, 0.15, 0.2)]
     assert thresholds == sorted(thresholds, reverse=True)
     assert thresholds[0] > thresholds[-1]
 
 
 def test_strangers_raise_the_threshold():
-    scores, right = draw(400, seed=4)
-    sure_strangers = [random.Random(index).random() for index in range(400)]
-    alone, with_strangers = threshold_for(scores, right), threshold_for(scores, right, sure_strangers)
+    strangers = [random.Random(index).random() for index in range(400)]
+    alone, with_strangers = (threshold_for(*draw(400, 4, who)) for who in ((), strangers))
     assert with_strangers.threshold > alone.threshold
     assert (alone.stranger_rate, alone.strangers) == (None, 0)
     assert "strangers" not in str(alone)
 
 
 @pytest.mark.parametrize(
-    ("scores", "right"),
+    "known",
     [
-        pytest.param([], [], id="nobody"),
-        pytest.param([0.9] * 40, [True] * 40, id="too-few"),
-        pytest.param([0.9] * 400, [True, False] * 200, id="wrong-too-often"),
-        pytest.param([n / 400 for n in range(400)], [n < 300 for n in range(400)], id="sure-and-wrong"),
+        pytest.param([], id="nobody"),
+        pytest.param([(0.9, True)] * 40, id="too-few"),
+        pytest.param([(0.9, True), (0.9, True), (0.9, False), (0.9, False)] * 100, id="wrong-too-often"),
+        pytest.param([(n / 400, n < 300) for n in range(400)], id="sure-and-wrong"),
     ],
 )
-def test_what_the_data_cannot_support_is_refused(scores, right):
+def test_what_the_data_cannot_support_is_refused(known):
     with pytest.raises(GuaranteeError, match=r"calibration people cannot .*without a wrong one, 29 answers") as caught:
-        threshold_for(scores, right)
+        threshold_for(*halve(known))
     assert "strangers" not in str(caught.value)
 
 
@@ -95,9 +98,8 @@ def test_a_lucky_picking_half_is_not_believed():
     certified = 0
     for seed in range(100):
         rng = random.Random(seed)
-        scores, right = zip(*((rng.random(), rng.random() < 0.85) for _ in range(200)), strict=True)
         try:
-            threshold_for(scores, right, risk=0.1)
+            threshold_for(*halve([(rng.random(), rng.random() < 0.85) for _ in range(200)]))
             certified += 1
         except GuaranteeError:
             pass
@@ -105,12 +107,13 @@ def test_a_lucky_picking_half_is_not_believed():
 
 
 def test_strangers_who_cannot_be_told_apart_are_refused():
-    scores, right = draw(400, seed=6)
+    picking, certifying = draw(400, seed=6)
+    picking, certifying = (Scored(half.known, [score for score, _ in half.known]) for half in (picking, certifying))
     with pytest.raises(GuaranteeError, match=r"at most 5% of strangers answered .* of 200 strangers were answered"):
-        threshold_for(scores, right, strangers=scores)
+        threshold_for(picking, certifying)
 
 
 @pytest.mark.parametrize("wrong", [{"risk": 0}, {"confidence": 1.0}, {"stranger_rate": 1.5}])
 def test_shares_must_be_shares(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be between 0 and 1"):
-        threshold_for([0.5], [True], **wrong)
+        threshold_for(Scored([(0.5, True)]), Scored([(0.5, True)]), **wrong)

@@ -10,6 +10,8 @@ from transformers import pipeline
 
 from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer, build_character_tokenizer
 from modeling_minigpt.answers_minigpt import greedy_answers
+from modeling_minigpt.confidence_minigpt import Confidence, find_signals
+from modeling_minigpt.guarantee_minigpt import Certificate, Scored
 from tests.attention_variants import tiny_model
 
 LINES = [
@@ -97,6 +99,7 @@ def test_batches_of_any_size_give_the_same_results_in_order(ask):
         pytest.param("Ada was a poet. " * 40, "neither a name nor", id="paragraph"),
         pytest.param("Where was " + "Ada " * 50 + "born?", "neither a name nor", id="long name"),
         pytest.param("Ada ⁇ Stone", "holds '⁇'", id="special token"),
+        pytest.param("𝔸" * 70, "tokens long, the model reads", id="long in tokens"),
     ],
 )
 def test_what_cannot_be_asked_is_abstained_from_with_a_reason_and_harms_no_other(ask, text, reason):
@@ -123,11 +126,12 @@ def test_a_model_without_places_answers_freely(tmp_path, ask):
     assert [result["answer"]] == [candidate["answer"] for candidate in result["candidates"]]
 
 
+@pytest.mark.parametrize("file", ["birthplaces.json", "confidence.json"])
 @pytest.mark.parametrize("text", ["[1", "[]", '{"candidates": "Rome"}', '{"candidates": [1]}', "{}"])
-def test_broken_places_are_refused_by_name(folder, tmp_path, ask, text):
+def test_broken_files_are_refused_by_name(tmp_path, ask, file, text):
     ask.save_pretrained(tmp_path)
-    (tmp_path / "birthplaces.json").write_text(text)
-    with pytest.raises(ValueError, match=r"birthplaces\.json"):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ValueError, match=file.replace(".", r"\.")):
         pipeline("birthplace-qa", model=str(tmp_path), device="cpu", trust_remote_code=True)
 
 
@@ -145,11 +149,56 @@ def test_a_cutoff_leaves_improbable_candidates_at_zero(ask):
     assert {candidate["answer"] for candidate in cut} == {candidate["answer"] for candidate in full}
 
 
+@pytest.fixture(scope="module")
+def calibrated(ask, tmp_path_factory):
+    """Load a pipeline with a confidence, made up, from its folder."""
+    halves = [Scored([(0.9, True)] * 40 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
+    certificate = Certificate(0.5, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
+    confidence = Confidence({"question: answer": 0.1, "name: surety": 0.5}, 2.0, *halves, certificate)
+    path = tmp_path_factory.mktemp("calibrated") / "model"
+    parts = {"model": ask.model, "tokenizer": ask.tokenizer, "device": "cpu", "candidates": PLACES}
+    BirthplacePipeline(**parts, confidence=confidence).save_pretrained(path)
+    return pipeline("birthplace-qa", model=str(path), device="cpu", trust_remote_code=True)
+
+
+def test_a_calibrated_score_weighs_the_signals_of_the_best_answer(calibrated):
+    names = ["Ada Stone", "Cyd"]
+    signals = find_signals(calibrated.model, calibrated.tokenizer, names, calibrated.rank(names))
+    expected = calibrated.confidence.probabilities(signals).tolist()
+    for result, score in zip(calibrated(names, threshold=0.0), expected, strict=True):
+        assert result["calibrated"]
+        assert result["score"] == pytest.approx(score, rel=1e-4)
+        assert result["candidates"][0] == {"answer": result["answer"], "score": result["score"]}
+        scores = [candidate["score"] for candidate in result["candidates"]]
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) <= 1.0 + 1e-9
+
+
+def test_below_the_threshold_there_is_no_answer_but_a_reason(calibrated):
+    score = calibrated("Ada Stone", threshold=0.0)["score"]
+    for threshold, abstains in ((score - 1e-6, False), (score + 1e-6, True), (None, score < 0.5)):
+        result = calibrated("Ada Stone", **({} if threshold is None else {"threshold": threshold}))
+        assert result["abstained"] == abstains
+        assert (result["answer"] is None) == abstains
+        assert (result["reason"] or "").startswith("not sure enough: " if abstains else "")
+        assert result["candidates"]  # shown all the same
+        assert result["score"] == pytest.approx(score)
+
+
+def test_a_threshold_can_be_certified_for_another_risk(calibrated, ask):
+    certificate = calibrated.threshold_for(risk=0.2, confidence=0.9)
+    assert (certificate.threshold, certificate.risk, certificate.answered) == (0.9, 0.2, 40)
+    with pytest.raises(ValueError, match="this model is not calibrated"):
+        ask.threshold_for()
+
+
 def test_bad_parameters_are_refused(ask):
     with pytest.raises(ValueError, match="top_k must be at least 1, found 0"):
         ask("Ada Stone", top_k=0)
     with pytest.raises(ValueError, match=r"cutoff must be in \[0, 1\), found 2"):
         ask("Ada Stone", cutoff=2)
+    with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\), found 1.5"):
+        ask("Ada Stone", threshold=1.5)
 
 
 def test_a_stranger_gets_the_same_answers_from_the_folders_own_code(folder, ask, tmp_path):

@@ -5,9 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from data_scripts.bios_folder import name_in, split_title
-from data_scripts.span_corruption import WORD, CorruptionOptions
-from data_scripts.strangers import fold_of
+from data_scripts.bios_folder import split_title
+from data_scripts.span_corruption import CorruptionOptions
 from training.arguments import StageArguments
 from training.batches import IGNORE_INDEX, TrainingBatches, count_targets
 
@@ -50,52 +49,6 @@ def test_the_mix_holds_the_share_of_questions(make_batches):
     batches = make_batches()
     kinds = Counter(row.example.split()[0] for step in range(12) for row in batches.rows(step))
     assert kinds == {"document": 72, "question": 24}
-
-
-def test_strangers_are_asked_for_in_two_ways_and_answered_with_nothing(make_batches, bios, tokenizer):
-    stage = StageArguments(steps=40, batch_size=20, question_fraction=0.2, stranger_fraction=0.2)
-    batches = make_batches(stage)
-    rows = [row for step in range(40) for row in batches.rows(step) if row.example.startswith("stranger")]
-    assert len(rows) == 160
-    everything = " ".join(bios.documents)
-    questions = 0
-    for row in rows:
-        text = tokenizer.decode(row.input_ids).strip()
-        prompt, _, after = text.partition(tokenizer.mask_token)
-        assert after == tokenizer.mask_token
-        assert row.first_target == len(row.input_ids) - 1
-        question = prompt.startswith("Where was ")
-        questions += question
-        name = name_in(prompt) if question else prompt.partition(".")[0]
-        assert fold_of(name) == "training"
-        assert name not in everything
-        assert set(name.split()) <= set(WORD.findall(everything))
-    assert 50 < questions < 110
-    documents = [prompt for prompt in map(tokenizer.decode, (row.input_ids for row in rows)) if "Where" not in prompt]
-    assert len({prompt.partition(".")[2] for prompt in documents}) > 20  # contexts of many kinds
-
-
-def test_strangers_go_on_from_step_to_step_as_documents_do(make_batches):
-    stage = StageArguments(steps=12, batch_size=8, question_fraction=0.25, stranger_fraction=0.25, bucket_batches=4)
-    batches, alone = make_batches(stage), make_batches(MIXED)
-    kinds = Counter(row.example.split()[0] for step in range(12) for row in batches.rows(step))
-    assert kinds == {"document": 48, "question": 24, "stranger": 24}
-    names = [row.example for step in range(12) for row in batches.rows(step) if row.example.startswith("stranger")]
-    assert len(set(names)) == min(24, len(batches.strangers)) > 10
-    shown = {row.example: row.input_ids for step in range(12) for row in alone.rows(step)}
-    for step in range(12):  # and change nothing about the others
-        assert all(shown[row.example] == row.input_ids for row in batches.rows(step) if row.example in shown)
-
-
-def test_epochs_count_what_is_passed_over():
-    stages = [
-        (StageArguments(epochs=2, batch_size=10), 20),
-        (StageArguments(epochs=2, batch_size=10, question_fraction=0.25, stranger_fraction=0.25), 40),
-        (StageArguments(epochs=2, batch_size=10, question_fraction=1.0), 8),
-        (StageArguments(epochs=2, batch_size=10, question_fraction=0.8, stranger_fraction=0.2), 10),
-    ]
-    for stage, steps in stages:
-        assert stage.total_steps(documents=100, questions=40) == steps
 
 
 def test_bucketing_saves_padding_and_keeps_the_rows(make_batches):

@@ -1,0 +1,134 @@
+"""How sure a model is that its answer is right, from what it says when it is asked in several ways.
+
+A person whom the training told of is known in more ways than one: the answer is as probable after the beginning of a
+biography as after a question, and other beginnings call up something as well; for a stranger the model hesitates. A
+logistic model weighs these signals. It is fitted on people held out of training and travels in the model's folder, in
+`confidence.json`, with their scores, so that a threshold can be certified for any risk.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .answers_minigpt import Answer
+from .guarantee_minigpt import Certificate, Scored, threshold_for
+
+CONFIDENCE_FILE = "confidence.json"
+WAYS = {
+    "question": "Where was {name} born?",
+    "born in": "{name}. born in",
+    "in": "{name}. in",
+    "of": "{name}. of",
+    "and": "{name}. and",
+    "is a": "{name}. is a",
+    "name": "{name}.",
+}
+WHAT = ("answer", "nothing", "surety")
+SIGNALS = [*(f"{way}: {what}" for way in WAYS for what in WHAT), "candidates: surety"]
+LEAST = -12.0  # where log-probabilities end
+
+
+@torch.inference_mode()
+def read_answers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Return what a model says after `prompt⁇`, all (B,) in nats.
+
+    Returns:
+        "answer": the log-probability of the answer; "nothing": that of an empty one; "surety": minus the entropy of
+        the first token.
+    """
+    opened = tokenizer([prompt + tokenizer.mask_token for prompt in prompts])["input_ids"]
+    closed = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(list(answers))["input_ids"]]
+    rows = [torch.tensor(prompt + answer) for prompt, answer in zip(opened, closed, strict=True)]
+    tokens = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id).to(model.device)  # (B, T)
+    following = model(tokens).logits.float().log_softmax(-1)  # (B, T, V); no token sees the padding after it
+    starts = torch.tensor([len(prompt) - 1 for prompt in opened], device=model.device)  # these predict the answer
+    ends = starts + torch.tensor([len(answer) for answer in closed], device=model.device)
+    places = torch.arange(tokens.shape[1] - 1, device=model.device)[None]
+    said = following[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]  # (B, T - 1)
+    first = following[torch.arange(len(rows)), starts]  # (B, V)
+    return {
+        "answer": said.masked_fill((places < starts[:, None]) | (places >= ends[:, None]), 0.0).sum(-1),
+        "nothing": first[:, tokenizer.eos_token_id],
+        "surety": (first.exp() * first).sum(-1),
+    }
+
+
+def find_signals(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    names: Sequence[str],
+    ranked: Sequence[Sequence[Answer]],
+) -> torch.Tensor:
+    """Return the signals of the best answer for each name of one batch, (B, signals) in the order of `SIGNALS`.
+
+    A log-probability below `LEAST` counts as that; that of nothing is turned around, so that more of it speaks for
+    the answer. The candidates' surety is minus their entropy, what none of them has taken together as one.
+    """
+    answers, columns = [candidates[0].text for candidates in ranked], []
+    for prompt in WAYS.values():
+        read = read_answers(model, tokenizer, [prompt.format(name=name) for name in names], answers)
+        columns += [-read[what] if what == "nothing" else read[what].clamp(min=LEAST) for what in WHAT]
+    rows = [[candidate.probability for candidate in candidates] for candidates in ranked]
+    rows = [[*row, max(0.0, 1.0 - sum(row))] for row in rows]
+    columns.append(torch.tensor([sum(share * math.log(share) for share in row if share > 0.0) for row in rows]))
+    return torch.stack([column.double().cpu().clamp(max=-LEAST) for column in columns], dim=1)
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """A fitted confidence, and a threshold under which nothing is answered.
+
+    Attributes:
+        weights: of the signals, by their names in `SIGNALS`.
+        bias: added to the weighted sum; the logistic function of it is the chance that the answer is right, for
+            people of whom the training told.
+        picking, certifying: calibration people, for `threshold_for`.
+        certificate: the threshold with its guarantee; None where the people could not support any.
+        refusal: why they could not.
+    """
+
+    weights: dict[str, float]
+    bias: float
+    picking: Scored
+    certifying: Scored
+    certificate: Certificate | None = None
+    refusal: str | None = None
+
+    @property
+    def threshold(self) -> float | None:
+        """The certificate's threshold."""
+        return None if self.certificate is None else self.certificate.threshold
+
+    def probabilities(self, signals: torch.Tensor) -> torch.Tensor:
+        """Return the chance that each answer of a batch is right, (B,), from its signals, (B, signals)."""
+        weights = torch.tensor([self.weights.get(name, 0.0) for name in SIGNALS], dtype=torch.float64)
+        return (signals @ weights + self.bias).sigmoid()
+
+    def threshold_for(self, risk: float = 0.1, confidence: float = 0.95, stranger_rate: float = 0.05) -> Certificate:
+        """Return the lowest threshold with these promises; GuaranteeError where the people cannot support it."""
+        return threshold_for(self.picking, self.certifying, risk, confidence, stranger_rate)
+
+    def to_json(self) -> str:
+        """Return what `from_json` reads."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Confidence":
+        """Return what `to_json` wrote; ValueError, KeyError or TypeError where it is something else."""
+        values = json.loads(text)
+        for half in ("picking", "certifying"):
+            known = [(float(score), bool(right)) for score, right in values[half]["known"]]
+            values[half] = Scored(known, [float(score) for score in values[half]["strangers"]])
+        if values["certificate"] is not None:
+            values["certificate"] = Certificate(**values["certificate"])
+        values["weights"] = {str(name): float(weight) for name, weight in values["weights"].items()}
+        if unknown := values["weights"].keys() - set(SIGNALS):
+            raise ValueError(f"unknown signals: {', '.join(sorted(unknown))}")
+        return cls(**values)

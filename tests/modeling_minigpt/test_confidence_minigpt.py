@@ -1,0 +1,96 @@
+"""Signals say what the model says, whatever batch a name stands in, and a confidence survives its file."""
+
+import math
+
+import pytest
+import torch
+
+from modeling_minigpt import build_bpe_tokenizer
+from modeling_minigpt.answers_minigpt import Answer
+from modeling_minigpt.confidence_minigpt import LEAST, SIGNALS, WAYS, Confidence, find_signals
+from modeling_minigpt.guarantee_minigpt import Certificate, GuaranteeError, Scored
+from tests.attention_variants import VARIANTS, tiny_model
+
+LINES = [
+    "Where was Ada Stone born in Rome?",
+    "Béla Nagy was born in Romeo .",
+    "Where was Cyd Moss-Quint of Rome West?",
+]
+TOKENIZER = build_bpe_tokenizer(LINES, 300, 128)
+NAMES = ["Ada Stone", "Béla Nagy-Moss Stone", "Cyd"]
+RANKED = [
+    [Answer("Rome", 0.6), Answer("Ada", 0.3)],
+    [Answer("Rome West", 0.2), Answer("Rome", 0.0)],
+    [Answer("Romeo", 1.0)],
+]
+
+
+@pytest.fixture(params=["vanilla", *VARIANTS])
+def model(request):
+    return tiny_model(request.param, vocab_size=len(TOKENIZER), eos_token_id=TOKENIZER.eos_token_id)
+
+
+def column(signals, name):
+    return signals[:, SIGNALS.index(name)]
+
+
+def test_signals_are_what_plain_passes_say(model):
+    signals = find_signals(model, TOKENIZER, NAMES, RANKED)
+    assert signals.shape == (3, len(SIGNALS))
+    for way, prompt in WAYS.items():
+        for index, (name, (best, *_)) in enumerate(zip(NAMES, RANKED, strict=True)):
+            ids = TOKENIZER(prompt.format(name=name) + TOKENIZER.mask_token)["input_ids"]
+            answer = [*TOKENIZER(best.text)["input_ids"], TOKENIZER.eos_token_id]
+            with torch.no_grad():
+                following = model(torch.tensor([ids + answer])).logits[0].double().log_softmax(-1)
+            first = following[len(ids) - 1]
+            said = sum(following[len(ids) - 1 + place, token].item() for place, token in enumerate(answer))
+            expected = {
+                "answer": max(LEAST, said),
+                "nothing": -max(LEAST, first[TOKENIZER.eos_token_id].item()),
+                "surety": (first.exp() * first).sum().item(),
+            }
+            for what, value in expected.items():
+                assert column(signals, f"{way}: {what}")[index] == pytest.approx(value, abs=1e-3), (way, what)
+
+
+def test_the_candidates_surety_is_minus_their_entropy(model):
+    found = column(find_signals(model, TOKENIZER, NAMES, RANKED), "candidates: surety")
+    expected = [
+        0.6 * math.log(0.6) + 0.3 * math.log(0.3) + 0.1 * math.log(0.1),
+        0.2 * math.log(0.2) + 0.8 * math.log(0.8),
+    ]
+    assert found.tolist() == pytest.approx([*expected, 0.0])
+
+
+def make(**changes):
+    certificate = Certificate(0.75, 0.1, 0.05, 0.95, 40, 30, 0, 50, 1)
+    halves = [Scored([(0.9, True)] * 30 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
+    values = {"weights": {"question: answer": 2.0, "name: surety": 0.5}, "bias": 1.0, "certificate": certificate}
+    return Confidence(**{**values, "picking": halves[0], "certifying": halves[1], **changes})
+
+
+def test_probabilities_weigh_the_signals():
+    signals = torch.zeros(2, len(SIGNALS), dtype=torch.float64)
+    signals[1, SIGNALS.index("question: answer")], signals[1, SIGNALS.index("name: surety")] = -1.5, 4.0
+    assert make().probabilities(signals).tolist() == pytest.approx([1 / (1 + math.exp(-1.0)), 0.5])
+
+
+@pytest.mark.parametrize("changes", [{}, {"certificate": None, "refusal": "too few"}], ids=["certified", "refused"])
+def test_a_confidence_survives_its_file(changes):
+    confidence = make(**changes)
+    again = Confidence.from_json(confidence.to_json())
+    assert again == confidence
+    assert again.threshold == (None if changes else 0.75)
+
+
+def test_a_threshold_is_found_for_another_risk_and_refused_where_it_cannot_be():
+    assert make().threshold_for(risk=0.1).threshold == 0.9
+    with pytest.raises(GuaranteeError, match="cannot"):
+        make().threshold_for(risk=0.01)
+
+
+def test_signals_of_another_version_are_refused():
+    text = make().to_json().replace("name: surety", "shoe size")
+    with pytest.raises(ValueError, match="unknown signals: shoe size"):
+        Confidence.from_json(text)

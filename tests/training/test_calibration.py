@@ -1,0 +1,95 @@
+"""A calibration learns whom to believe, tells the truth about it, and refuses what it cannot know."""
+
+import numpy as np
+import pytest
+
+from data_scripts.bios_folder import question_for
+from modeling_minigpt.answers_minigpt import Answer
+from modeling_minigpt.confidence_minigpt import SIGNALS
+from training import calibration
+from training.calibration import CalibrationError, calibrate, deal, fit_order
+
+RIGHT_SIGNAL, KNOWN_SIGNAL = SIGNALS.index("question: answer"), SIGNALS.index("name: surety")
+
+
+class Rememberer:
+    """A pipeline that answers everybody with "Rome"; who is right about whom is in the name."""
+
+    model = tokenizer = None
+
+    def rank(self, names):
+        return [[Answer("Rome", 0.5)] for _ in names]
+
+
+@pytest.fixture
+def signals(monkeypatch):
+    """Replace the signals by ones that know who is right and who exists, with noise."""
+
+    def find(model, tokenizer, names, ranked):
+        found = np.random.default_rng(len(names)).normal(size=(len(names), len(SIGNALS)))
+        found[:, RIGHT_SIGNAL] += [3.0 * name.startswith("Right") for name in names]
+        found[:, KNOWN_SIGNAL] += [3.0 * ("Stranger" not in name) for name in names]
+        return calibration.torch.tensor(found)
+
+    monkeypatch.setattr(calibration, "find_signals", find)
+
+
+def people(right, wrong):
+    """Return pairs, so many of which "Rome" answers."""
+    pairs = [(question_for(f"Right {index}"), "Rome") for index in range(right)]
+    return pairs + [(question_for(f"Wrong {index}"), "Oslo") for index in range(wrong)]
+
+
+STRANGERS = [f"Stranger {index}" for index in range(400)]
+
+
+def test_scores_are_true_for_the_known_and_low_for_strangers(signals):
+    confidence = calibrate(Rememberer(), people(300, 100), STRANGERS)
+    scores, right = zip(*confidence.certifying.known, strict=True)
+    assert (len(scores), len(confidence.picking.known)) == (200, 200)
+    assert np.mean(scores) == pytest.approx(np.mean(right), abs=0.01)
+    assert np.mean([score for score, is_right in confidence.certifying.known if is_right]) > 0.85
+    assert np.mean([score for score, is_right in confidence.certifying.known if not is_right]) < 0.45
+    assert np.median(confidence.certifying.strangers) < 0.2
+    assert confidence.certificate.threshold == confidence.threshold_for().threshold
+    assert confidence.certificate.answered > 100
+
+
+def test_halves_share_nobody_and_leave_out_nobody():
+    one, other = deal(101, seed=3)
+    assert sorted(one + other) == list(range(101))
+    assert (len(one), len(other)) == (50, 51)
+    assert deal(101, seed=4)[0] != one
+
+
+def test_the_order_parts_right_answers_from_wrong_ones_and_from_strangers():
+    rng = np.random.default_rng(0)
+    known, strangers = rng.normal(size=(400, len(SIGNALS))), rng.normal(size=(400, len(SIGNALS)))
+    right = known[:, 0] > 0
+    strangers[:, 1] -= 3.0
+    weights, bias = fit_order(known, right, strangers)
+    assert weights[0] > 2 * np.abs(weights[2:]).max()
+    assert weights[1] > 2 * np.abs(weights[2:]).max()
+    scores, strange = known @ weights + bias, strangers @ weights + bias
+    assert np.median(scores[right]) > np.quantile(strange, 0.9)
+    assert np.median(scores[right]) > np.quantile(scores[~right], 0.9)
+
+
+def test_a_threshold_that_cannot_be_certified_is_said_to_be_so(signals):
+    confidence = calibrate(Rememberer(), people(20, 20), STRANGERS)
+    assert confidence.certificate is None
+    assert "calibration people cannot" in confidence.refusal
+
+
+@pytest.mark.parametrize(
+    ("pairs", "strangers", "message"),
+    [
+        pytest.param(people(0, 40), STRANGERS, "0 right answers to 20 people", id="none-right"),
+        pytest.param(people(40, 0), STRANGERS, "0 wrong answers to 20 people", id="none-wrong"),
+        pytest.param(people(20, 20), [], "0 strangers", id="no-strangers"),
+        pytest.param(people(1, 1), STRANGERS, "wanted 2 at least", id="two-people"),
+    ],
+)
+def test_too_little_to_calibrate_on_is_refused(signals, pairs, strangers, message):
+    with pytest.raises(CalibrationError, match=message):
+        calibrate(Rememberer(), pairs, strangers)
