@@ -1,0 +1,203 @@
+"""Which signal tells best what a model knows? Each alone, the shipped combination, and agreement among seeds.
+
+    python -m benchmarks.confidence_signals RUN [RUN_OF_ANOTHER_SEED …] --json FILE --markdown FILE
+
+RUN is the output folder of a recipe with `data.calibration_questions`. All numbers are of its calibration people and
+of made-up ones; no dev file is opened. What has to be fitted is scored by cross-validation. Other runs of the same
+recipe, with other seeds, give the costly upper reference: the mean probability that all of them give to the answer.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from data_scripts.bios_folder import name_in, question_for
+from evaluation.tables import markdown_table, percent
+from evaluation.trust_metrics import auroc, coverage_at_precision
+from modeling_minigpt import BirthplacePipeline
+from modeling_minigpt.answers_minigpt import encode_prompts
+from modeling_minigpt.confidence_minigpt import SIGNALS, WAYS, read_answers
+from training.arguments import DataArguments
+from training.calibration import fit_order, measure
+from training.data import TrainingData, load_training_data, made_up_people
+from training.models import load_model, load_tokenizer
+from training.run_folder import RunFolder
+
+STRANGERS, PRIOR_STRANGERS, FOLDS, BATCH = 1000, 300, 5, 64
+RARE = 1e-4  # a prior below this counts as this
+
+
+def candidate_probabilities(pipeline: BirthplacePipeline, names: list[str]) -> list[dict[str, float]]:
+    """Return the probability of each candidate for each name."""
+    found = []
+    for first in range(0, len(names), BATCH):
+        ranked = pipeline.rank(names[first : first + BATCH])
+        found += [{answer.text: answer.probability for answer in candidates} for candidates in ranked]
+    return found
+
+
+@torch.inference_mode()
+def name_states(pipeline: BirthplacePipeline, names: list[str]) -> np.ndarray:
+    """Return the last layer's hidden state at the last token of each name in its question, (N, C)."""
+    states = [np.zeros((0, pipeline.model.config.hidden_size))]
+    after = len(pipeline.tokenizer(" born?" + pipeline.tokenizer.mask_token)["input_ids"])
+    for first in range(0, len(names), BATCH):
+        questions = [question_for(name) for name in names[first : first + BATCH]]
+        batch = encode_prompts(pipeline.tokenizer, questions, pipeline.model.device)
+        outputs = pipeline.model(**batch, output_hidden_states=True)
+        states.append(outputs.hidden_states[-1][:, -1 - after].double().cpu().numpy())
+    return np.concatenate(states)
+
+
+def agreement(others: list[BirthplacePipeline], names: list[str], answers: list[str], own: np.ndarray) -> np.ndarray:
+    """Return the mean probability that all seeds' models give to the first one's answers, (N,)."""
+    total = np.exp(own)
+    for other in others:
+        for first in range(0, len(names), BATCH):
+            some = slice(first, first + BATCH)
+            prompts = [WAYS["question"].format(name=name) for name in names[some]]
+            said = read_answers(other.model, other.tokenizer, prompts, answers[some])["answer"]
+            total[some] += said.double().exp().cpu().numpy()
+    return total / (1 + len(others))
+
+
+def cross_validate(fit, known: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores of known people and strangers, each by `fit(known, right, strangers)` on the other folds."""
+    scores = [np.zeros(len(known)), np.zeros(len(strangers))]
+    splits = [KFold(FOLDS, shuffle=True, random_state=0).split(part) for part in (known, strangers)]
+    for (train, test), (stranger_train, stranger_test) in zip(*splits, strict=True):
+        score = fit(known[train], right[train], strangers[stranger_train])
+        scores[0][test], scores[1][stranger_test] = score(known[test]), score(strangers[stranger_test])
+    return scores[0], scores[1]
+
+
+def fit_combination(known: np.ndarray, right: np.ndarray, strangers: np.ndarray):
+    """Fit what a calibration ships."""
+    weights, bias = fit_order(known, right, strangers)
+    return lambda signals: signals @ weights + bias
+
+
+def fit_probe(known: np.ndarray, right: np.ndarray, strangers: np.ndarray):
+    """Fit a logistic probe of hidden states that parts known people from strangers."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=2000))
+    model.fit(np.concatenate([known, strangers]), [True] * len(known) + [False] * len(strangers))
+    return model.decision_function
+
+
+def judge(known: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> dict[str, float]:
+    """Return a signal's metrics; it may have any scale."""
+    ranks = np.unique(np.concatenate([known, strangers]), return_inverse=True)[1]
+    ranks = ranks / max(1, ranks.max())
+    known, strangers = ranks[: len(known)], ranks[len(known) :]
+    sure = known > np.quantile(strangers, 0.95)
+    return {
+        "auroc_correct": auroc(known[right], known[~right]),
+        "auroc_made_up": auroc(known, strangers),
+        "coverage_at_precision_90": coverage_at_precision(known, right, 0.9),
+        "coverage_at_5_percent_of_strangers": float(sure.mean()),
+    }
+
+
+def open_run(run: Path) -> BirthplacePipeline:
+    """Return the pipeline of a run's finetuned model."""
+    folder = run / "finetune"
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    return BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device)
+
+
+def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data: TrainingData) -> dict[str, dict]:
+    """Return each signal's metrics."""
+    names = [name_in(question) for question, _ in data.calibration]
+    strangers = made_up_people(data, "calibration", STRANGERS + PRIOR_STRANGERS)
+    for_prior, strangers = strangers[:PRIOR_STRANGERS], strangers[PRIOR_STRANGERS:]
+    answers, known = measure(pipeline, names)
+    strange_answers, strange = measure(pipeline, strangers)
+    right = np.array([answer == place.strip() for answer, (_, place) in zip(answers, data.calibration, strict=True)])
+    places = [candidate_probabilities(pipeline, people) for people in (names, strangers)]
+    prior: dict[str, float] = {}
+    for candidates in candidate_probabilities(pipeline, for_prior):
+        for place, probability in candidates.items():
+            prior[place] = prior.get(place, 0.0) + probability / len(for_prior)
+    column = {name: (known[:, index], strange[:, index]) for index, name in enumerate(SIGNALS)}
+
+    def of_candidates(measured) -> tuple[np.ndarray, np.ndarray]:
+        parts = zip((answers, strange_answers), places, strict=True)
+        return tuple(np.array([measured(*pair) for pair in zip(*part, strict=True)]) for part in parts)
+
+    def margin(answer: str, candidates: dict[str, float]) -> float:
+        rest = max((share for place, share in candidates.items() if place != answer), default=0.0)
+        return float(np.log(candidates[answer] + RARE) - np.log(rest + RARE))
+
+    signals = {
+        "log-probability of the answer": column["question: answer"],
+        "margin to the next candidate": of_candidates(margin),
+        "entropy of the candidates": column["candidates: surety"],
+        "contrast with the prior over strangers": of_candidates(
+            lambda answer, candidates: np.log(candidates[answer] + RARE) - np.log(prior.get(answer, 0.0) + RARE)
+        ),
+        "probe on the last name token": cross_validate(
+            fit_probe, name_states(pipeline, names), right, name_states(pipeline, strangers)
+        ),
+        "log-probability after `NAME. born in`": column["born in: answer"],
+        "entropy after `NAME.`": column["name: surety"],
+        "the shipped combination": cross_validate(fit_combination, known, right, strange),
+    }
+    if others:
+        own = [column["question: answer"][index] for index in (0, 1)]
+        signals[f"agreement of {1 + len(others)} seeds"] = (
+            agreement(others, names, answers, own[0]),
+            agreement(others, strangers, strange_answers, own[1]),
+        )
+    return {name: judge(scores[0], right, scores[1]) for name, scores in signals.items()}
+
+
+def table(results: dict) -> str:
+    """Return the comparison as a Markdown table."""
+    rows = [
+        [
+            name,
+            *(f"{found[key]:.3f}" for key in ("auroc_correct", "auroc_made_up")),
+            *(percent(found[key]) for key in ("coverage_at_precision_90", "coverage_at_5_percent_of_strangers")),
+        ]
+        for name, found in results["signals"].items()
+    ]
+    columns = [
+        "signal", "right over wrong (AUROC)", "known over made-up (AUROC)", "answered at 90 % precision",
+        "answered where 5 % of made-up are",
+    ]  # fmt: skip
+    return markdown_table(columns, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run's output folder")
+    parser.add_argument("others", type=Path, nargs="*", help="runs of the same recipe with other seeds")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--markdown", type=Path, help="write the table here")
+    arguments = parser.parse_args()
+    folder = RunFolder(arguments.run)
+    if not folder.recipe.is_file():
+        parser.error(f"{folder.recipe} not found; wanted a run's output folder")
+    recipe = json.loads(folder.recipe.read_text())
+    data = load_training_data(DataArguments(**recipe["data"]), recipe["seed"], folder.data)
+    if not data.calibration:
+        parser.error(f"{arguments.run}: its recipe holds out no data.calibration_questions")
+    signals = compare(open_run(arguments.run), [open_run(run) for run in arguments.others], data)
+    results = {"dataset": data.name, "people": len(data.calibration), "strangers": STRANGERS, "signals": signals}
+    print(table(results))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if arguments.markdown:
+        told = f"{results['people']} calibration people of {data.name}, {STRANGERS} made-up people.\n\n"
+        arguments.markdown.write_text(told + table(results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The comparison of signals: fair folds, any scale, and every signal in the table."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import confidence_signals
+from benchmarks.confidence_signals import agreement, compare, cross_validate, judge, table
+from data_scripts.bios_folder import name_in
+from data_scripts.synthetic_bios import invent
+from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer
+from modeling_minigpt.confidence_minigpt import WAYS, read_answers
+from tests.attention_variants import tiny_model
+from training.calibration import measure
+from training.data import TrainingData
+
+
+@pytest.fixture(scope="module")
+def bios():
+    return invent(120, seed=3)
+
+
+@pytest.fixture(scope="module")
+def pipelines(bios):
+    """Two pipelines around random weights."""
+    tokenizer = build_bpe_tokenizer(bios.documents, 400, 128)
+    candidates = sorted({place for _, place in bios.train})
+    made = []
+    for layers in (1, 2):
+        model = tiny_model(
+            "vanilla", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, num_hidden_layers=layers
+        )
+        model.generation_config.max_new_tokens = 6
+        made.append(BirthplacePipeline(model=model, tokenizer=tokenizer, device="cpu", candidates=candidates))
+    return made
+
+
+def test_every_signal_is_judged_and_stands_in_the_table(bios, pipelines, tmp_path, monkeypatch):
+    monkeypatch.setattr(confidence_signals, "STRANGERS", 60)
+    monkeypatch.setattr(confidence_signals, "PRIOR_STRANGERS", 20)
+    questions = [question for question, _ in bios.train[:40]]
+    answers, _ = measure(pipelines[0], [name_in(question) for question in questions])
+    places = [answer if index % 2 else "Nowhere" for index, answer in enumerate(answers)]  # half of them are right
+    data = TrainingData(
+        "bios", tmp_path, bios.documents, [], bios.train[40:], [], list(zip(questions, places, strict=True)), []
+    )
+    signals = compare(pipelines[0], pipelines[1:], data)
+    assert "agreement of 2 seeds" in signals
+    assert len(signals) == 9
+    for found in signals.values():
+        assert all(0.0 <= value <= 1.0 for value in found.values())
+    text = table({"signals": signals})
+    assert all(f"| {name} |" in text for name in signals)
+
+
+def test_agreement_is_the_mean_probability_of_the_first_one_s_answers(pipelines):
+    names, answers = ["Ada Stone", "Cyd"], ["Rome", "Oslo"]
+    prompts = [WAYS["question"].format(name=name) for name in names]
+    said = [read_answers(one.model, one.tokenizer, prompts, answers)["answer"].double().numpy() for one in pipelines]
+    found = agreement(pipelines[1:], names, answers, said[0])
+    assert found == pytest.approx((np.exp(said[0]) + np.exp(said[1])) / 2)
+
+
+def test_a_fold_is_scored_by_the_others():
+    known, strangers = np.arange(20.0)[:, None], 100 + np.arange(30.0)[:, None]
+
+    def fit(some, right, others):
+        seen = {*some[:, 0], *others[:, 0]}
+        assert len(right) == len(some)
+        return lambda features: np.array([float(value in seen) for value in features[:, 0]])
+
+    scores = cross_validate(fit, known, np.ones(20, dtype=bool), strangers)
+    assert [score.tolist() for score in scores] == [[0.0] * 20, [0.0] * 30]
+
+
+def test_a_signal_s_scale_does_not_matter():
+    rng = np.random.default_rng(0)
+    known, strangers = rng.normal(1, 1, 200), rng.normal(0, 1, 200)
+    right = known + rng.normal(0, 1, 200) > 0
+    found = judge(known, right, strangers)
+    assert judge(np.exp(known), right, np.exp(strangers)) == pytest.approx(found)
+    assert 0.7 < found["auroc_made_up"] < 0.85
+    assert found["auroc_correct"] > 0.7
+
+
+def test_a_folder_that_is_no_run_is_refused_in_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["confidence_signals", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        confidence_signals.main()
+    assert "wanted a run's output folder" in capsys.readouterr().err
