@@ -1,20 +1,24 @@
 """A threshold with a guarantee: at most so many of the answers above it are wrong, and so few strangers get one.
 
 The threshold is picked on one half of the calibration people and certified on the other, by exact binomial bounds
-(Clopper and Pearson 1934). The picking half fixes an order of thresholds, from its safest down; the certifying half
-follows that order until one fails, so that the last that held is certified at the full confidence (fixed-sequence
-testing; Angelopoulos et al. 2021, "Learn then test", arXiv 2110.01052, section 4).
+(Clopper and Pearson 1934). The picking half names its safest threshold and so fixes an order, from there down; the
+certifying half follows that order until a threshold fails, so that the last that held is certified at the full
+confidence (fixed-sequence testing; Angelopoulos et al. 2021, "Learn then test", arXiv 2110.01052, section 4).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
 
 
 class GuaranteeError(ValueError):
     """The data cannot support the guarantee that was asked for; the message says why."""
 
 
+@lru_cache(maxsize=100_000)
 def upper_bound(failures: int, trials: int, confidence: float) -> float:
     """Return the rate that is not exceeded, with this confidence, where `failures` of `trials` failed.
 
@@ -22,15 +26,12 @@ def upper_bound(failures: int, trials: int, confidence: float) -> float:
     """
     if failures >= trials:
         return 1.0
-    ways = [
-        math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) for k in range(failures + 1)
-    ]  # logarithms of binomial coefficients
+    k, n = torch.arange(failures + 1, dtype=torch.float64), torch.tensor(trials, dtype=torch.float64)
+    ways = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)  # log of the binomial coefficients
     low, high = failures / trials, 1.0
     for _ in range(50):
         rate = (low + high) / 2
-        so_few = sum(
-            math.exp(way + k * math.log(rate) + (trials - k) * math.log1p(-rate)) for k, way in enumerate(ways)
-        )
+        so_few = torch.logsumexp(ways + k * math.log(rate) + (n - k) * math.log1p(-rate), dim=0).exp().item()
         low, high = (rate, high) if so_few > 1.0 - confidence else (low, rate)
     return high
 
@@ -111,19 +112,14 @@ class Promise:
     def excess(self, scored: Scored, threshold: float) -> float:
         """Return the larger of the two bounds over what is allowed; at most 1 where the threshold holds."""
         found = scored.count(threshold)
-        wrong = self.exceeds(found["wrong"], found["answered"], self.risk)
+        wrong = upper_bound(found["wrong"], found["answered"], self.confidence) / self.risk
         if not scored.strangers:
             return wrong
-        return max(wrong, self.exceeds(found["strangers_answered"], found["strangers"], self.stranger_rate))
+        answered = upper_bound(found["strangers_answered"], found["strangers"], self.confidence)
+        return max(wrong, answered / self.stranger_rate)
 
-    def exceeds(self, failures: int, trials: int, allowed: float) -> float:
-        """Return a rate's bound over the rate that is allowed, or the rate itself over it where that is enough."""
-        if failures > allowed * trials:
-            return failures / trials / allowed
-        return upper_bound(failures, trials, self.confidence) / allowed
-
-    def refusal(self, verb: str, scored: Scored, threshold: float) -> str:
-        """Say why no threshold can be picked or certified, by the one that came nearest."""
+    def refusal(self, scored: Scored, threshold: float) -> str:
+        """Say why not even the safest threshold can be certified."""
         found = scored.count(threshold)
         needed = math.ceil(math.log(1.0 - self.confidence) / math.log1p(-self.risk))
         wanted = f"at most {self.risk:.0%} of the answers wrong"
@@ -132,7 +128,7 @@ class Promise:
             wanted += f" and at most {self.stranger_rate:.0%} of strangers answered"
             seen += f" and {found['strangers_answered']} of {found['strangers']} strangers were answered"
         return (
-            f"{found['people']} calibration people cannot {verb} a threshold with {wanted} at {self.confidence:.0%} "
+            f"{found['people']} calibration people cannot certify a threshold with {wanted} at {self.confidence:.0%} "
             f"confidence: at {threshold:.3f}, {seen} (without a wrong one, {needed} answers would do)"
         )
 
@@ -156,17 +152,13 @@ def threshold_for(
     """
     promise = Promise(risk, confidence, stranger_rate)
     scores = sorted({score for score, _ in picking.known}, reverse=True)
-    excesses = {score: promise.excess(picking, score) for score in scores}
-    held = [score for score, excess in excesses.items() if excess <= 1.0]
-    if not held:
-        raise GuaranteeError(promise.refusal("pick", picking, min(excesses, key=excesses.get, default=1.0)))
-    safest = min(held, key=excesses.get)
+    safest = min(scores, key=lambda score: promise.excess(picking, score), default=1.0)
     threshold = None
-    for score in (score for score in held if score <= safest):
+    for score in (score for score in scores if score <= safest):
         if promise.excess(certifying, score) > 1.0:
             break
         threshold = score
     if threshold is None:
-        raise GuaranteeError(promise.refusal("certify", certifying, safest))
+        raise GuaranteeError(promise.refusal(certifying, safest))
     promised = stranger_rate if certifying.strangers else None
     return Certificate(threshold, risk, promised, confidence, **certifying.count(threshold))

@@ -40,7 +40,7 @@ COMMANDS = {
     "evaluate": (),
     "all": ("pretrain", "finetune", "no_pretraining"),
 }
-CALIBRATION_STRANGERS = 1000  # made-up people to calibrate on
+CALIBRATION_STRANGERS = 2000  # made-up people to calibrate on
 
 
 class Run:
