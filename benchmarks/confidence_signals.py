@@ -18,19 +18,20 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data_scripts.bios_folder import name_in, question_for
+from data_scripts.bios_folder import QUESTION_SUFFIX, name_in, question_for
+from evaluation.answers import are_right
 from evaluation.tables import markdown_table, percent
 from evaluation.trust_metrics import auroc, coverage_at_precision
 from modeling_minigpt import BirthplacePipeline
 from modeling_minigpt.answers_minigpt import encode_prompts
 from modeling_minigpt.confidence_minigpt import SIGNALS, WAYS, read_answers
 from training.arguments import DataArguments
-from training.calibration import fit_order, measure
+from training.calibration import BATCH, CalibrationError, fit_order, measure
 from training.data import TrainingData, load_training_data, made_up_people
 from training.models import load_model, load_tokenizer
-from training.run_folder import RunFolder
+from training.run_folder import RunError, RunFolder
 
-STRANGERS, PRIOR_STRANGERS, FOLDS, BATCH = 1000, 300, 5, 64
+STRANGERS, PRIOR_STRANGERS, FOLDS = 1000, 300, 5  # at most so many made-up people
 RARE = 1e-4  # a prior below this counts as this
 
 
@@ -47,12 +48,12 @@ def candidate_probabilities(pipeline: BirthplacePipeline, names: list[str]) -> l
 def name_states(pipeline: BirthplacePipeline, names: list[str]) -> np.ndarray:
     """Return the last layer's hidden state at the last token of each name in its question, (N, C)."""
     states = [np.zeros((0, pipeline.model.config.hidden_size))]
-    after = len(pipeline.tokenizer(" born?" + pipeline.tokenizer.mask_token)["input_ids"])
+    after = len(pipeline.tokenizer(QUESTION_SUFFIX + pipeline.tokenizer.mask_token)["input_ids"])
     for first in range(0, len(names), BATCH):
         questions = [question_for(name) for name in names[first : first + BATCH]]
         batch = encode_prompts(pipeline.tokenizer, questions, pipeline.model.device)
         outputs = pipeline.model(**batch, output_hidden_states=True)
-        states.append(outputs.hidden_states[-1][:, -1 - after].double().cpu().numpy())
+        states.append(outputs.hidden_states[-1][:, -1 - after].cpu().double().numpy())
     return np.concatenate(states)
 
 
@@ -64,7 +65,7 @@ def agreement(others: list[BirthplacePipeline], names: list[str], answers: list[
             some = slice(first, first + BATCH)
             prompts = [WAYS["question"].format(name=name) for name in names[some]]
             said = read_answers(other.model, other.tokenizer, prompts, answers[some])["answer"]
-            total[some] += said.double().exp().cpu().numpy()
+            total[some] += said.cpu().double().exp().numpy()
     return total / (1 + len(others))
 
 
@@ -112,14 +113,23 @@ def open_run(run: Path) -> BirthplacePipeline:
     return BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device)
 
 
-def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data: TrainingData) -> dict[str, dict]:
-    """Return each signal's metrics."""
+def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data: TrainingData) -> dict:
+    """Return each signal's metrics, and on how many people they are.
+
+    Raises:
+        CalibrationError: too few people to cross-validate on.
+    """
     names = [name_in(question) for question, _ in data.calibration]
     strangers = made_up_people(data, "calibration", STRANGERS + PRIOR_STRANGERS)
-    for_prior, strangers = strangers[:PRIOR_STRANGERS], strangers[PRIOR_STRANGERS:]
+    count = len(strangers) * PRIOR_STRANGERS // (STRANGERS + PRIOR_STRANGERS)
+    for_prior, strangers = strangers[:count], strangers[count:]
+    if min(len(names), len(strangers)) < 2 * FOLDS:
+        raise CalibrationError(
+            f"{len(names)} calibration people, {len(strangers)} made-up ones; wanted {2 * FOLDS} of each"
+        )
     answers, known = measure(pipeline, names)
     strange_answers, strange = measure(pipeline, strangers)
-    right = np.array([answer == place.strip() for answer, (_, place) in zip(answers, data.calibration, strict=True)])
+    right = np.array(are_right(answers, data.calibration))
     places = [candidate_probabilities(pipeline, people) for people in (names, strangers)]
     prior: dict[str, float] = {}
     for candidates in candidate_probabilities(pipeline, for_prior):
@@ -155,7 +165,8 @@ def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data
             agreement(others, names, answers, own[0]),
             agreement(others, strangers, strange_answers, own[1]),
         )
-    return {name: judge(scores[0], right, scores[1]) for name, scores in signals.items()}
+    found = {name: judge(scores[0], right, scores[1]) for name, scores in signals.items()}
+    return {"dataset": data.name, "people": len(names), "strangers": len(strangers), "signals": found}
 
 
 def table(results: dict) -> str:
@@ -163,7 +174,7 @@ def table(results: dict) -> str:
     rows = [
         [
             name,
-            *(f"{found[key]:.3f}" for key in ("auroc_correct", "auroc_made_up")),
+            *("–" if found[key] is None else f"{found[key]:.3f}" for key in ("auroc_correct", "auroc_made_up")),
             *(percent(found[key]) for key in ("coverage_at_precision_90", "coverage_at_5_percent_of_strangers")),
         ]
         for name, found in results["signals"].items()
@@ -187,15 +198,15 @@ def main() -> None:
         parser.error(f"{folder.recipe} not found; wanted a run's output folder")
     recipe = json.loads(folder.recipe.read_text())
     data = load_training_data(DataArguments(**recipe["data"]), recipe["seed"], folder.data)
-    if not data.calibration:
-        parser.error(f"{arguments.run}: its recipe holds out no data.calibration_questions")
-    signals = compare(open_run(arguments.run), [open_run(run) for run in arguments.others], data)
-    results = {"dataset": data.name, "people": len(data.calibration), "strangers": STRANGERS, "signals": signals}
+    try:
+        results = compare(open_run(arguments.run), [open_run(run) for run in arguments.others], data)
+    except (CalibrationError, RunError) as error:
+        parser.error(str(error))
     print(table(results))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if arguments.markdown:
-        told = f"{results['people']} calibration people of {data.name}, {STRANGERS} made-up people.\n\n"
+        told = f"{results['people']} calibration people of {data.name}, {results['strangers']} made-up ones.\n\n"
         arguments.markdown.write_text(told + table(results), encoding="utf-8")
 
 

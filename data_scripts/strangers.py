@@ -4,6 +4,7 @@ The names of the made-up are recombined from the first and last names of the tra
 """
 
 import random
+import re
 import zlib
 from collections.abc import Iterable
 
@@ -14,8 +15,13 @@ def withhold_people(documents: Iterable[str], people: Iterable[str]) -> tuple[li
     """Part documents, in their order, into those that name none of the people anywhere and those that name one."""
     names, kept, withheld = set(people), [], []
     for document in documents:
-        (withheld if any(name in document for name in names) else kept).append(document)
+        (withheld if any(is_named(name, document) for name in names) else kept).append(document)
     return kept, withheld
+
+
+def is_named(name: str, text: str) -> bool:
+    """Tell whether a name stands in a text, as words of its own."""
+    return name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 def fold_of(name: str) -> str:

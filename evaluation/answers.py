@@ -29,6 +29,11 @@ def check_characters(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str
         raise
 
 
+def are_right(answers: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    """Tell of each answer whether it is the place of its (question, place) pair."""
+    return [answer == place.strip() for answer, (_, place) in zip(answers, pairs, strict=True)]
+
+
 def answer_questions(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

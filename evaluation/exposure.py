@@ -1,11 +1,13 @@
 """Why pretraining matters: accuracy and confidence by how often training showed the person, the place, and both."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from data_scripts.bios_folder import name_in
+from data_scripts.strangers import is_named
 from modeling_minigpt.answers_minigpt import Answer
 
 BOUNDS = (1, 2, 4, 16)  # times seen: never, once, 2 to 3, 4 to 15, more
@@ -26,13 +28,13 @@ def count_exposures(
         "person": documents that name the person; "place": documents that name the place and training answers that
         are it; "both": documents that name both.
     """
-    answers = [place for _, place in train]
+    answers = Counter(place for _, place in train)
     counts: dict[str, list[int]] = {"person": [], "place": [], "both": []}
     for question, place in pairs:
-        own = [document for document in documents if name_in(question) in document]
+        own = [document for document in documents if is_named(name_in(question), document)]
         counts["person"].append(len(own))
-        counts["place"].append(sum(place in document for document in documents) + answers.count(place))
-        counts["both"].append(sum(place in document for document in own))
+        counts["place"].append(sum(is_named(place, document) for document in documents) + answers[place])
+        counts["both"].append(sum(is_named(place, document) for document in own))
     return counts
 
 

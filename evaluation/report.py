@@ -68,7 +68,10 @@ def trust_section(trust: dict) -> list[str]:
     elif trust["calibrated"]:
         promise = f"No threshold is certified: {trust['refusal']}."
     else:
-        promise = "The model is not calibrated: its confidence is the probability that it gives to its answer."
+        reason = f" ({trust['refusal']})" if trust["refusal"] else ""
+        promise = (
+            f"The model is not calibrated{reason}: its confidence is the probability that it gives to its answer."
+        )
     return [
         "## Trust\n",
         f"Confidence on these questions, on {trust['made_up']} about made-up people, and on {trust['withheld']} about "
@@ -85,8 +88,9 @@ def exposure_section(rows: list[dict]) -> list[str]:
     cells = [[percent(row[model][what]) for model in models for what in ("accuracy", "confidence")] for row in rows]
     return [
         "## What was there to learn from\n",
-        "Accuracy, and the mean probability of an answer, by how many documents name the person, how many documents "
-        "and training answers name the place, and how many documents name both.\n",
+        "Accuracy, and the mean probability that the model gives to its answer (not calibrated): by how many "
+        "documents name the person, how many documents and training answers name the place, and how many documents "
+        "name both.\n",
         markdown_table(
             ["seen", "questions", *columns],
             [[f"{r['seen']}: {r['times']}", str(r["questions"]), *own] for r, own in zip(rows, cells, strict=True)],

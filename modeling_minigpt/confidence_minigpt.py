@@ -44,7 +44,10 @@ def read_answers(
         the first token.
     """
     opened = tokenizer([prompt + tokenizer.mask_token for prompt in prompts])["input_ids"]
-    closed = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(list(answers))["input_ids"]]
+    closed = [
+        [*ids, tokenizer.eos_token_id][: model.config.max_position_embeddings - len(prompt)]  # the model's context
+        for prompt, ids in zip(opened, tokenizer(list(answers))["input_ids"], strict=True)
+    ]
     rows = [torch.tensor(prompt + answer) for prompt, answer in zip(opened, closed, strict=True)]
     tokens = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id).to(model.device)  # (B, T)
     following = model(tokens).logits.float().log_softmax(-1)  # (B, T, V); no token sees the padding after it
@@ -78,7 +81,7 @@ def find_signals(
     rows = [[candidate.probability for candidate in candidates] for candidates in ranked]
     rows = [[*row, max(0.0, 1.0 - sum(row))] for row in rows]
     columns.append(torch.tensor([sum(share * math.log(share) for share in row if share > 0.0) for row in rows]))
-    return torch.stack([column.double().cpu().clamp(max=-LEAST) for column in columns], dim=1)
+    return torch.stack([column.cpu().double().clamp(max=-LEAST) for column in columns], dim=1)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,11 @@ def upper_bound(failures: int, trials: int, confidence: float) -> float:
     return high
 
 
+def written(share: float) -> str:
+    """Write a share as a percentage, with the digits it has."""
+    return f"{100 * share:g} %"
+
+
 @dataclass(frozen=True)
 class Certificate:
     """What a threshold was certified for, and on whom.
@@ -61,12 +66,12 @@ class Certificate:
 
     def __str__(self) -> str:
         text = (
-            f"with {self.confidence:.0%} confidence at most {self.risk:.0%} of the answers are wrong "
+            f"with {written(self.confidence)} confidence at most {written(self.risk)} of the answers are wrong "
             f"({self.wrong} of {self.answered} were, among {self.people} people)"
         )
         if self.stranger_rate is not None:
             text += (
-                f", and at most {self.stranger_rate:.0%} of strangers get one "
+                f", and at most {written(self.stranger_rate)} of strangers get one "
                 f"({self.strangers_answered} of {self.strangers} did)"
             )
         return text
@@ -121,22 +126,28 @@ class Promise:
     def refusal(self, scored: Scored, threshold: float) -> str:
         """Say why not even the safest threshold can be certified."""
         found = scored.count(threshold)
-        needed = math.ceil(math.log(1.0 - self.confidence) / math.log1p(-self.risk))
-        wanted = f"at most {self.risk:.0%} of the answers wrong"
+        wanted = f"at most {written(self.risk)} of the answers wrong"
         seen = f"{found['wrong']} of {found['answered']} answers were wrong"
+        needed = f"{self.needed(self.risk)} answers"
         if scored.strangers:
-            wanted += f" and at most {self.stranger_rate:.0%} of strangers answered"
+            wanted += f" and at most {written(self.stranger_rate)} of strangers answered"
             seen += f" and {found['strangers_answered']} of {found['strangers']} strangers were answered"
+            needed += f" and {self.needed(self.stranger_rate)} strangers"
         return (
-            f"{found['people']} calibration people cannot certify a threshold with {wanted} at {self.confidence:.0%} "
-            f"confidence: at {threshold:.3f}, {seen} (without a wrong one, {needed} answers would do)"
+            f"{found['people']} calibration people cannot certify a threshold with {wanted} at "
+            f"{written(self.confidence)} confidence: at {threshold:.3f}, {seen} (it takes at least {needed}, more "
+            "with every failure)"
         )
+
+    def needed(self, allowed: float) -> int:
+        """Return how many trials without a failure would show that a rate is not above what is allowed."""
+        return math.ceil(math.log(1.0 - self.confidence) / math.log1p(-allowed))
 
 
 def threshold_for(
     picking: Scored, certifying: Scored, risk: float = 0.1, confidence: float = 0.95, stranger_rate: float = 0.05
 ) -> Certificate:
-    """Return the lowest threshold, with its certificate, at which both promises hold.
+    """Return a threshold at which both promises hold, with its certificate: the last of the order that does.
 
     Args:
         picking: people to pick by; the scores may have been made with their help.

@@ -62,7 +62,7 @@ def read_beside_weights(name_or_path: str, file: str, parse: Callable[[str], Any
         return None
     try:
         return parse(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not what it should hold: {error!r}") from error
 
 
@@ -90,23 +90,27 @@ class BirthplacePipeline(Pipeline):
 
     Args:
         candidates: places to weigh; those of the model's folder when None, and none at all where it has none.
-        confidence: the calibration; that of the model's folder when None.
+        confidence: the calibration; that of the model's folder when None, and none where `candidates` are given, for
+            which it was not made.
         batch_size: questions read together, 32 when not given.
         top_k: candidates to return with each answer.
         free_form: take the greedy answer alone and weigh no candidates.
         cutoff: candidates whose first token is less probable than this, and which so are less probable themselves, are
             not read and score 0; 0 reads all, for several times the time.
-        threshold: abstain below this score; the certified threshold when None, 0 to answer always.
+        threshold: abstain below this score, a number or a certificate of `threshold_for`; the certified one when None,
+            0 to answer always.
 
     Calling it with a name, a question, or a list or another iterable of either, returns for each
 
         {"question", "answer", "score", "abstained", "candidates": [{"answer", "score"}, …], "calibrated", "reason"}
 
     `score` is the chance that the answer is right, if the model was told of the person. "calibrated": False says that
-    the model came without a calibration: then scores are the probabilities that it gives to its answers, and it never
-    abstains. The other candidates share what the first leaves, in proportion to the model's probabilities. What
-    cannot be asked, and what the model is not sure enough of, is answered by None, "abstained": True and a `reason`,
-    and harms no other item.
+    the model came without a calibration, or was asked in another way than it was made for (`free_form`, `cutoff`):
+    then scores are the probabilities that the model gives to its answers. Without a calibration, or with one that
+    could not certify a threshold (`confidence.refusal` says why), nothing is abstained from unless `threshold` says
+    so. The other candidates share what the first leaves, in proportion to the model's probabilities. What cannot be
+    asked, and what the model is not sure enough of, is answered by None, "abstained": True and a `reason`, and harms
+    no other item.
     """
 
     _load_processor = False
@@ -121,17 +125,16 @@ class BirthplacePipeline(Pipeline):
         for info in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
             # The library leaves classes here, of which no config.json could be written.
             info["pt"] = [name if isinstance(name, str) else name.__name__ for name in info["pt"]]
-        if self.model.name_or_path:
+        if candidates is None and self.model.name_or_path:
             source, commit = self.model.name_or_path, getattr(self.model.config, "_commit_hash", None)
-            if candidates is None:
-                candidates = read_beside_weights(source, BIRTHPLACES_FILE, parse_birthplaces, commit)
+            candidates = read_beside_weights(source, BIRTHPLACES_FILE, parse_birthplaces, commit)
             if confidence is None:
                 confidence = read_beside_weights(source, CONFIDENCE_FILE, Confidence.from_json, commit)
         self.candidates, self.confidence = list(candidates or []), confidence
         self.trie = AnswerTrie(self.candidates, self.tokenizer) if self.candidates else None
 
     def threshold_for(self, risk: float = 0.1, confidence: float = 0.95, stranger_rate: float = 0.05) -> Certificate:
-        """Return a threshold, for `threshold=`, at which at most `risk` of the answers are wrong.
+        """Return a certificate, to be passed as `threshold`, that at most `risk` of the answers are wrong.
 
         Args:
             risk: largest share of wrong ones among the answers given to people the model was told of.
@@ -175,13 +178,14 @@ class BirthplacePipeline(Pipeline):
         top_k: int | None = None,
         free_form: bool | None = None,
         cutoff: float | None = None,
-        threshold: float | None = None,
+        threshold: float | Certificate | None = None,
     ):
+        threshold = getattr(threshold, "threshold", threshold)
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, found {top_k}")
         for name, share in (("cutoff", cutoff), ("threshold", threshold)):
-            if share is not None and not 0.0 <= share < 1.0:
-                raise ValueError(f"{name} must be in [0, 1), found {share}")
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name} must be in [0, 1], found {share}")
         forward = {"free_form": free_form, "cutoff": cutoff}
         post = {"top_k": top_k, "threshold": threshold}
         return {}, *({name: value for name, value in part.items() if value is not None} for part in (forward, post))
@@ -210,7 +214,7 @@ class BirthplacePipeline(Pipeline):
         except Exception as error:  # a character tokenizer raises a bare Exception
             raise ValueError("holds a character that the model does not know") from error
         longest = self.trie.lengths.max().item() + 1 if self.trie else 0
-        room = self.model.config.max_position_embeddings - max(longest, self.answer_limit)
+        room = self.model.config.max_position_embeddings - max(longest, self.answer_limit + 1)
         if length > room:
             raise ValueError(f"{length} tokens long, the model reads {room} before an answer")
 
@@ -224,11 +228,13 @@ class BirthplacePipeline(Pipeline):
         asked = [name for name in inputs["names"] if name is not None]
         ranked = self.rank(asked, free_form, cutoff) if asked else []
         scores = [answers[0].probability for answers in ranked]
-        if self.confidence is not None and asked:
+        calibrated = self.confidence is not None and not free_form and cutoff == CUTOFF
+        if calibrated and asked:
             scores = self.confidence.probabilities(find_signals(self.model, self.tokenizer, asked, ranked)).tolist()
         found = iter(zip(ranked, scores, strict=True))
         pairs = [([], 0.0) if name is None else next(found) for name in inputs["names"]]
-        return {**inputs, "ranked": [pair[0] for pair in pairs], "scores": [pair[1] for pair in pairs]}
+        ranked, scores = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        return {**inputs, "ranked": ranked, "scores": scores, "calibrated": calibrated}
 
     def rank(self, names: Sequence[str], free_form: bool = False, cutoff: float = CUTOFF) -> list[list[Answer]]:
         """Return the answers for each name of a batch, the most probable first."""
@@ -246,14 +252,16 @@ class BirthplacePipeline(Pipeline):
 
     def postprocess(self, outputs: dict, top_k: int = 5, threshold: float | None = None) -> list[dict]:
         """Return one result a text."""
-        calibrated = self.confidence is not None
+        calibrated = bool(outputs["calibrated"])
         if threshold is None:
             threshold = (calibrated and self.confidence.threshold) or 0.0
         columns = (outputs[name] for name in ("texts", "names", "reasons", "ranked", "scores"))
         results = []
         for text, name, reason, ranked, score in zip(*columns, strict=True):
             ranked = [Answer(*answer) for answer in ranked]  # the library makes plain tuples of them
-            if reason is None and score < threshold:
+            if reason is None and not ranked[0].text:
+                reason = "the model answers with nothing"
+            elif reason is None and not score >= threshold:
                 reason = f"not sure enough: {score:.3f}, the threshold is {threshold:.3f}"
             results.append(
                 {
@@ -273,6 +281,7 @@ class BirthplacePipeline(Pipeline):
         super().save_pretrained(save_directory, **keywords)
         text = json.dumps({"candidates": self.candidates}, indent=1, ensure_ascii=False)
         (Path(save_directory) / BIRTHPLACES_FILE).write_text(text + "\n", encoding="utf-8")
+        (Path(save_directory) / CONFIDENCE_FILE).unlink(missing_ok=True)  # of a model that was there before
         if self.confidence is not None:
             (Path(save_directory) / CONFIDENCE_FILE).write_text(self.confidence.to_json(), encoding="utf-8")
 

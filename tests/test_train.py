@@ -192,28 +192,67 @@ def test_tuning_scores_on_training_questions_that_were_held_out(recipe, data, tm
     assert (results["split"], results["held_out"]["total"]) == ("held_out", 6)
 
 
-def test_a_run_with_calibration_questions_leaves_a_calibrated_model_and_says_what_it_can_promise(
-    recipe, tmp_path, monkeypatch
-):
-    def remember(pipeline, names):
-        """Measure a model which, unlike one of six steps, knows the first half of the alphabet."""
-        known = np.array([[float(name[0] < "M")] * len(SIGNALS) for name in names])
-        return [places.get(name, "") if name[0] < "M" else "Da" for name in names], known
+@pytest.fixture
+def bios(tmp_path):
+    """A folder with 160 invented people."""
+    folder = tmp_path / "data"
+    invent(160, seed=2).write(folder)
+    return folder
 
-    data = tmp_path / "data"
-    invent(120, seed=2).write(data)
-    places = {name_in(question): place for question, place in read_pairs(data / FILES["train"])}
-    monkeypatch.setattr(calibration, "measure", remember)
+
+@pytest.fixture
+def knows_half_the_alphabet(bios, monkeypatch):
+    """Make calibrations find a model which, unlike one of six steps, knows most people whose names begin so."""
+    places = {name_in(question): place for question, place in read_pairs(bios / FILES["train"])}
+
+    def measure(pipeline, names):
+        sure = np.array([[float(name in places and name[0] < "T")] * len(SIGNALS) for name in names])
+        return [places[name] if name in places and name[0] < "T" else "Da" for name in names], sure
+
+    monkeypatch.setattr(calibration, "measure", measure)
+
+
+CALIBRATED = ("data.calibration_questions=72", "data.withheld_people=4")
+
+
+def test_a_run_with_calibration_questions_leaves_a_model_that_abstains(
+    recipe, bios, tmp_path, knows_half_the_alphabet
+):
     output = tmp_path / "run"
-    sizes = ("data.calibration_questions=24", "data.withheld_people=4")
-    assert call("all", recipe, data, output, *sizes) == 0
+    assert call("all", recipe, bios, output, *CALIBRATED) == 0
     trust = json.loads((output / "results.json").read_text())["trust"]
-    assert (trust["calibrated"], trust["withheld"], trust["threshold"]) == (True, 4, None)
-    assert "12 calibration people cannot" in trust["refusal"]
-    assert trust["refusal"] in (output / "report.md").read_text()
+    assert (trust["calibrated"], trust["withheld"]) == (True, 4)
+    assert trust["threshold"] == trust["certificate"]["threshold"] > 0.5
+    assert "Certified on people held out of training" in (output / "report.md").read_text()
     ask = pipeline("birthplace-qa", model=str(output / "finetune"), device="cpu", trust_remote_code=True)
-    assert ask("Ada Stone")["calibrated"]
+    result = ask("Ada Stone")
+    assert result["calibrated"]
+    assert result["abstained"] == (result["score"] < trust["threshold"])
     assert not (output / "no_pretraining" / "confidence.json").exists()
+
+
+def test_people_whom_a_starting_model_may_know_neither_calibrate_nor_count_as_strangers(
+    recipe, bios, tmp_path, knows_half_the_alphabet, capfd
+):
+    first, second, scored = (tmp_path / name for name in ("first", "second", "scored"))
+    assert call("pretrain", recipe, bios, first) == 0
+    assert call("finetune", recipe, bios, second, *CALIBRATED, f"finetune.start_from={first / 'pretrain'}") == 0
+    assert "is not calibrated" in capfd.readouterr().out
+    assert not (second / "finetune" / "confidence.json").exists()
+    assert call("finetune", recipe, bios, first) == 0
+    assert call("evaluate", recipe, bios, scored, *CALIBRATED, f"evaluate.model={first / 'finetune'}") == 0
+    trust = json.loads((scored / "results.json").read_text())["trust"]
+    assert (trust["withheld"], trust["auroc_withheld"]) == (0, None)
+
+
+def test_a_run_from_before_a_key_existed_is_resumed_with_its_default(run, recipe, data, tmp_path, capfd):
+    older = shutil.copytree(run, tmp_path / "older")
+    values = json.loads((older / "recipe.json").read_text())
+    del values["data"]["calibration_questions"]
+    (older / "recipe.json").write_text(json.dumps(values))
+    assert call("all", recipe, data, older, "data.calibration_questions=2", resume=True) == 2
+    assert "data.calibration_questions was 0, now 2" in capfd.readouterr().err
+    assert call("all", recipe, data, older, resume=True) == 0
 
 
 def test_windows_line_ends_and_a_byte_order_mark_change_nothing(run, recipe, data, tmp_path):

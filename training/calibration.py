@@ -59,52 +59,69 @@ def fit_order(known: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> tu
     return weights, float(logistic.intercept_[0] - weights @ scaler.mean_)
 
 
+def fit_chance(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """Return slope and shift under which the logistic function of a score is the chance to be right.
+
+    The targets are Platt's (1999, section 2.2), a little inside 0 and 1, so that a few sure answers do not become
+    certainties.
+    """
+    hits, misses = right.sum(), (~right).sum()
+    target = np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2))
+    model = LogisticRegression(C=1e4)
+    labels = np.repeat([True, False], len(scores))
+    model.fit(np.tile(scores, 2)[:, None], labels, sample_weight=np.concatenate([target, 1 - target]))
+    return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
 def calibrate(pipeline: BirthplacePipeline, pairs: Pairs, strangers: Sequence[str], seed: int = 0) -> Confidence:
     """Return a confidence for the pipeline's answers.
 
     Args:
-        pairs: questions, with their places, about people who are in documents but in no training question.
+        pairs: questions, with their places, about people who are in documents but in no training question. Names that
+            the pipeline cannot read are left out, as they get no answer from it.
         strangers: names of people of whom the model was told nothing.
         seed: names the draw of the halves.
 
     Raises:
-        CalibrationError: a half has no right or no wrong answers, or there are no strangers.
+        CalibrationError: the first half has no two right answers, wrong answers or strangers, or the sure answers
+            were wrong more often in the second.
     """
-    answers, known = measure(pipeline, [name_in(question) for question, _ in pairs])
-    right = np.array([answer == place.strip() for answer, (_, place) in zip(answers, pairs, strict=True)], dtype=bool)
+    places = {name_in(question): place.strip() for question, place in pairs}
+    names, strangers = readable(pipeline, list(places)), readable(pipeline, strangers)
+    answers, known = measure(pipeline, names)
+    right = np.array([answer == places[name] for answer, name in zip(answers, names, strict=True)], dtype=bool)
     _, strange = measure(pipeline, strangers)
-    halves = [deal(len(pairs), seed), deal(len(strangers), seed)]
-    fitting, fitting_strangers = halves[0][0], halves[1][0]
-    for wanted, count in (
-        ("right answers", right[fitting].sum()),
-        ("wrong answers", (~right[fitting]).sum()),
-        ("strangers", len(fitting_strangers)),
-    ):
-        if count < 2:
-            raise CalibrationError(f"{count} {wanted} to {len(fitting)} people to calibrate on, wanted 2 at least")
+    (fitting, rest), (fitting_strangers, rest_strangers) = deal(len(names), seed), deal(len(strangers), seed)
+    counts = {
+        "right answers": right[fitting].sum(),
+        "wrong answers": (~right[fitting]).sum(),
+        "strangers": len(fitting_strangers),
+    }
+    if lacking := [what for what, count in counts.items() if count < 2]:
+        found = ", ".join(f"{count} {what}" for what, count in counts.items())
+        raise CalibrationError(f"too few {lacking[0]} to calibrate on: {found} in one half, wanted 2 of each")
     weights, bias = fit_order(known[fitting], right[fitting], strange[fitting_strangers])
-    rest = halves[0][1]
-    if right[rest].all() or not right[rest].any():
-        raise CalibrationError(f"all answers to {len(rest)} people are alike, right or wrong")
-    platt = LogisticRegression(C=1e4).fit((known[rest] @ weights + bias)[:, None], right[rest])
-    slope, shift = float(platt.coef_[0, 0]), float(platt.intercept_[0])
+    slope, shift = fit_chance(known[rest] @ weights + bias, right[rest])
     if slope <= 0.0:
-        raise CalibrationError("surer answers were wrong more often; there is nothing to calibrate")
+        raise CalibrationError("the surer answers were wrong more often, so nothing can be calibrated")
     weights, bias = slope * weights, slope * bias + shift
     confidence = Confidence(dict(zip(SIGNALS, weights.tolist(), strict=True)), bias, Scored([]), Scored([]))
-    scores, strange_scores = (
-        [round(score, 6) for score in confidence.probabilities(torch.from_numpy(part)).tolist()]
-        for part in (known, strange)
-    )
+    scores, strange_scores = (confidence.probabilities(torch.from_numpy(part)).tolist() for part in (known, strange))
     picking, certifying = (
         Scored([(scores[index], bool(right[index])) for index in of_known], [strange_scores[i] for i in of_strangers])
-        for of_known, of_strangers in zip(*halves, strict=True)
+        for of_known, of_strangers in ((fitting, fitting_strangers), (rest, rest_strangers))
     )
     confidence = replace(confidence, picking=picking, certifying=certifying)
     try:
         return replace(confidence, certificate=confidence.threshold_for())
     except GuaranteeError as error:
         return replace(confidence, refusal=str(error))
+
+
+def readable(pipeline: BirthplacePipeline, names: Sequence[str]) -> list[str]:
+    """Return the names that the pipeline can read."""
+    reasons = pipeline.preprocess(names)["reasons"]
+    return [name for name, reason in zip(names, reasons, strict=True) if reason is None]
 
 
 def deal(count: int, seed: int) -> tuple[list[int], list[int]]:

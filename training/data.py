@@ -7,7 +7,7 @@ from pathlib import Path
 
 import datasets
 
-from data_scripts.bios_folder import FILES, DataError, check_folder, name_in
+from data_scripts.bios_folder import FILES, DataError, check_folder, digest_of, name_in
 from data_scripts.birthplace_qa import BirthplaceQA
 from data_scripts.file_builder import prepare
 from data_scripts.strangers import made_up_names, withhold_people
@@ -31,6 +31,7 @@ class TrainingData:
         held_out: pairs kept back from the training file, for tuning without the dev file.
         calibration: pairs kept back from it, to calibrate the confidence on.
         withheld: pairs kept back from it, whose people are in no document either.
+        split: names the part of the data that may be learned from; equal only where nothing else was learned.
     """
 
     name: str
@@ -41,6 +42,7 @@ class TrainingData:
     held_out: Pairs
     calibration: Pairs
     withheld: Pairs
+    split: dict
 
 
 def find_folder(data: DataArguments, seed: int, run_data: Path) -> Path:
@@ -76,11 +78,13 @@ def load_training_data(data: DataArguments, seed: int, run_data: Path) -> Traini
     folder = find_folder(data, seed, run_data)
     cache = run_data / "cache"
     documents = prepare(WikipediaBios(data_files={"train": str(folder / FILES["documents"])}, cache_dir=str(cache)))
-    held_out, calibration, withheld, train = split_pairs(
+    calibration, withheld, held_out, train = split_pairs(
         read_pairs_of(folder, "train", cache),
-        [data.validation_questions, data.calibration_questions, data.withheld_people],
+        [data.calibration_questions, data.withheld_people, data.validation_questions],
         folder / FILES["train"],
     )
+    if strange := [question for question, _ in withheld if name_in(question) == question]:
+        raise DataError(f"{folder / FILES['train']}: {strange[0]!r} names nobody who could be withheld")
     kept, withheld_documents = withhold_people(
         documents["train"]["text"], (name_in(question) for question, _ in withheld)
     )
@@ -97,6 +101,12 @@ def load_training_data(data: DataArguments, seed: int, run_data: Path) -> Traini
         held_out=held_out,
         calibration=calibration,
         withheld=withheld,
+        split={
+            "documents": digest_of(folder / FILES["documents"]),
+            "questions": digest_of(folder / FILES["train"]),
+            "calibration_questions": data.calibration_questions,
+            "withheld_people": data.withheld_people,
+        },
     )
 
 

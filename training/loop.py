@@ -152,7 +152,7 @@ def train_stage(
                 last_save = time.monotonic()
     meter.bar.close()
     accelerator.free_memory()
-    return accelerator.unwrap_model(prepared), progress
+    return accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), progress
 
 
 def flag_from_main(accelerator: Accelerator, flag: bool) -> bool:

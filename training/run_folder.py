@@ -14,7 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
-from training.arguments import Recipe
+from training.arguments import SECTIONS, Recipe
 
 STAGES = ("pretrain", "finetune", "no_pretraining")
 TRAINING_SECTIONS = ("seed", "data", "tokenizer", "model", "corruption", *STAGES)  # what a resumed run may not change
@@ -29,6 +29,12 @@ def write_json(path: Path, values: dict) -> None:
     neighbour = path.with_name(f".{path.name}.{os.getpid()}.partial")
     neighbour.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(neighbour, path)
+
+
+def training_record(model: str | Path) -> dict:
+    """Return what the training of a finished model noted in its folder; empty if there is nothing."""
+    path = Path(model) / "training.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 class RunFolder:
@@ -61,8 +67,7 @@ class RunFolder:
 
     def training_record(self, name: str) -> dict:
         """Return what a finished stage noted of itself: minutes, steps, tokens, loss; empty if there is none."""
-        path = self.stage(name) / "training.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return training_record(self.stage(name))
 
     def claim(self, recipe: Recipe, stages: tuple[str, ...], scores: bool, resume: bool) -> None:
         """Make the folder ready for a command which trains `stages` and, with `scores`, writes results.
@@ -107,7 +112,8 @@ class RunFolder:
                 raise RunError(
                     f"{self.recipe}: {section} was {before.get(section)}, now {now[section]}; cannot resume"
                 )
+            defaults = {f.name: f.default for f in dataclasses.fields(SECTIONS[section])}
             for key, value in now[section].items():
-                if before[section].get(key) != value:
-                    found = before[section].get(key)
+                found = before[section].get(key, defaults[key])  # a key that is newer than the run had its default
+                if found != value:
                     raise RunError(f"{self.recipe}: {section}.{key} was {found!r}, now {value!r}; cannot resume")

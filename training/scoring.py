@@ -8,7 +8,7 @@ import evaluate
 from transformers import PreTrainedTokenizerFast
 
 from data_scripts.bios_folder import name_in, question_for
-from evaluation.answers import answer_questions
+from evaluation.answers import answer_questions, are_right
 from evaluation.baselines import ceiling, popular_places
 from evaluation.exposure import count_exposures, exposure_rows
 from evaluation.report import print_results, write_report
@@ -18,7 +18,7 @@ from modeling_minigpt.answers_minigpt import Answer
 from training.arguments import Recipe
 from training.data import Pairs, TrainingData, load_scoring_pairs, made_up_people
 from training.models import load_model, load_tokenizer
-from training.run_folder import STAGES, RunFolder, write_json
+from training.run_folder import STAGES, RunFolder, training_record, write_json
 
 METRIC = Path(__file__).parent.parent / "evaluation" / "birthplace_accuracy"
 SAMPLES = 3  # questions shown with their answers, before one about a stranger
@@ -44,11 +44,6 @@ def sample_answers(texts: list[str], pairs: Pairs, strangers: list[str], made_up
     return samples + [{"question": question_for(n), "answer": answer.text, "place": None} for n, answer in stranger]
 
 
-def are_right(answers: Sequence[Answer], pairs: Pairs) -> list[bool]:
-    """Tell of each answer whether it is its pair's place."""
-    return [answer.text == place.strip() for answer, (_, place) in zip(answers, pairs, strict=True)]
-
-
 def ask_all(pipeline: BirthplacePipeline, pairs: Pairs, made_up: list[str], withheld: Pairs) -> Asked:
     """Ask the pipeline, abstention aside, about known people and both kinds of strangers."""
 
@@ -60,12 +55,24 @@ def ask_all(pipeline: BirthplacePipeline, pairs: Pairs, made_up: list[str], with
     confidence = pipeline.confidence
     return Asked(
         known,
-        are_right(known, pairs),
+        are_right([answer.text for answer in known], pairs),
         ask(made_up),
         ask([name_in(question) for question, _ in withheld]),
         calibrated=confidence is not None,
         certificate=None if confidence is None else confidence.certificate,
     )
+
+
+def describe(folder: RunFolder, recipe: Recipe, data: TrainingData, model_path: Path) -> dict:
+    """Return what the results say about the model and how it came to be."""
+    records = {stage: folder.training_record(stage) for stage in STAGES}
+    return {
+        "dataset": data.name,
+        "seed": recipe.seed,
+        "model": model_path.name,
+        "train_minutes": {stage: record["minutes"] for stage, record in records.items() if record},
+        "start_from": next((r["start_from"] for r in records.values() if r.get("start_from")), None),
+    }
 
 
 def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
@@ -78,48 +85,44 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
     model, tokenizer = load_model(model_path), load_tokenizer(model_path)
     split, pairs = load_scoring_pairs(data, folder.data)
 
-    def answer(model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list[Answer]:
-        questions = [question for question, _ in pairs]
-        return answer_questions(
-            model, tokenizer, questions, recipe.evaluate.batch_size, recipe.evaluate.max_new_tokens
-        )
+    def answer(model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast) -> tuple[list[Answer], list[bool]]:
+        questions, how = [question for question, _ in pairs], recipe.evaluate
+        answers = answer_questions(model, tokenizer, questions, how.batch_size, how.max_new_tokens)
+        return answers, are_right([answer.text for answer in answers], pairs)
 
     start = time.monotonic()
-    answers = answer(model, tokenizer)
+    models = {"pretrained": answer(model, tokenizer)}
     seconds = time.monotonic() - start
-    texts = [one.text for one in answers]
-    models = {"pretrained": (answers, are_right(answers, pairs))}
+    texts = [answer.text for answer in models["pretrained"][0]]
     baseline_path = sibling_baseline(model_path, folder)
     if baseline_path is not None:
-        baseline = answer(load_model(baseline_path), load_tokenizer(baseline_path))
-        models["no_pretraining"] = (baseline, are_right(baseline, pairs))
+        models["no_pretraining"] = answer(load_model(baseline_path), load_tokenizer(baseline_path))
     popular = popular_places((place for _, place in data.train), 2)
     strangers = made_up_people(data, "evaluation", STRANGERS)
+    record = training_record(model_path)
+    withheld = data.withheld if record.get("split") == data.split else []  # else it may have learned of them
     pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device)
-    asked = ask_all(pipeline, pairs, strangers, data.withheld)
-    records = {stage: folder.training_record(stage) for stage in STAGES}
+    asked = ask_all(pipeline, pairs, strangers, withheld)
+    refusal = getattr(pipeline.confidence, "refusal", record.get("uncalibrated"))
     results = {
-        "dataset": data.name,
-        "split": split,
-        "seed": recipe.seed,
-        "model": model_path.name,
+        **describe(folder, recipe, data, model_path),
         "parameters": model.num_parameters(),
-        "train_minutes": {stage: record["minutes"] for stage, record in records.items() if record},
-        "start_from": next((r["start_from"] for r in records.values() if r.get("start_from")), None),
+        "split": split,
         split: {**accuracy(texts, pairs), "seconds": seconds},
         "baselines": {
             "majority": accuracy(popular[:1] * len(pairs), pairs)["accuracy"],
             "majority_place": popular[0],
-            "no_pretraining": share(models["no_pretraining"][1]) if "no_pretraining" in models else None,
+            "no_pretraining": share(models["no_pretraining"][1]) if baseline_path else None,
             "ceiling": ceiling(data.documents, pairs),
         },
-        "trust": {**judge_trust(asked, popular), "refusal": getattr(pipeline.confidence, "refusal", None)},
+        "trust": {**judge_trust(asked, popular), "refusal": refusal},
         "exposure": exposure_rows(count_exposures(pairs, data.documents, data.train), models),
         "samples": sample_answers(texts, pairs, strangers, asked.made_up),
     }
     (folder.path / f"predictions.{split}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
     plot_trust(asked, folder.path / "trust.png")
-    write_report(results, {stage: record["history"] for stage, record in records.items() if record}, folder.path)
+    histories = {stage: folder.training_record(stage).get("history") for stage in STAGES}
+    write_report(results, {stage: points for stage, points in histories.items() if points}, folder.path)
     write_json(folder.results, results)
     print_results(results)
     return results

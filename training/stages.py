@@ -31,7 +31,7 @@ from training.loop import train_stage
 from training.memory import keep_freed_memory
 from training.models import check_shape, load_model, load_tokenizer, start_from
 from training.recipe import build_config
-from training.run_folder import STAGES, RunError, RunFolder, write_json
+from training.run_folder import STAGES, RunError, RunFolder, training_record, write_json
 from training.scoring import score_run
 
 COMMANDS = {
@@ -172,7 +172,12 @@ class Run:
         model, progress = train_stage(
             name, model, batches, stage, self.recipe.run, accelerator, self.folder.checkpoints
         )
-        record = {**asdict(progress), "processes": accelerator.num_processes, "start_from": stage.start_from}
+        record = {
+            **asdict(progress),
+            "processes": accelerator.num_processes,
+            "start_from": stage.start_from,
+            "split": self.data.split,
+        }
 
         def save(folder: Path) -> None:
             tokenizer = load_tokenizer(self.folder.tokenizer)  # one that has cut and padded nothing: it remembers
@@ -180,7 +185,10 @@ class Run:
                 model.save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
             else:
-                self.answering(name, model, tokenizer).save_pretrained(folder)
+                pipeline, record["uncalibrated"] = self.answering(name, model, tokenizer)
+                pipeline.save_pretrained(folder)
+                if record["uncalibrated"]:
+                    print(f"the model's confidence is not calibrated: {record['uncalibrated']}")
             write_json(folder / "training.json", record)
 
         if accelerator.is_main_process:
@@ -190,18 +198,25 @@ class Run:
 
     def answering(
         self, name: str, model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast
-    ) -> BirthplacePipeline:
-        """Return the pipeline around a stage's model, calibrated where it is the finetuned one and there are data."""
+    ) -> tuple[BirthplacePipeline, str | None]:
+        """Return the pipeline around a stage's model, and why it is not calibrated where it is not.
+
+        Only the finetuned model is, on people of whom no model that it started from can have learned the answers.
+        """
         places = popular_places(place for _, place in self.data.train)
         model.eval()
         pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device, candidates=places)
-        if name == "finetune" and self.data.calibration:
-            strangers = made_up_people(self.data, "calibration", CALIBRATION_STRANGERS)
-            try:
-                pipeline.confidence = calibrate(pipeline, self.data.calibration, strangers)
-            except CalibrationError as error:
-                print(f"the model's confidence is not calibrated: {error}")
-        return pipeline
+        source = self.recipe.pretrain.start_from or self.recipe.finetune.start_from
+        if name != "finetune" or not self.data.calibration:
+            return pipeline, None
+        if source is not None and training_record(source).get("split") != self.data.split:
+            return pipeline, f"{source} was trained on other data, perhaps on the calibration people"
+        strangers = made_up_people(self.data, "calibration", CALIBRATION_STRANGERS)
+        try:
+            pipeline.confidence = calibrate(pipeline, self.data.calibration, strangers)
+        except CalibrationError as error:
+            return pipeline, str(error)
+        return pipeline, None
 
 
 def choose_precision(wanted: str) -> str:

@@ -12,7 +12,7 @@ from data_scripts.synthetic_bios import invent
 from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer
 from modeling_minigpt.confidence_minigpt import WAYS, read_answers
 from tests.attention_variants import tiny_model
-from training.calibration import measure
+from training.calibration import CalibrationError, measure
 from training.data import TrainingData
 
 
@@ -42,16 +42,23 @@ def test_every_signal_is_judged_and_stands_in_the_table(bios, pipelines, tmp_pat
     questions = [question for question, _ in bios.train[:40]]
     answers, _ = measure(pipelines[0], [name_in(question) for question in questions])
     places = [answer if index % 2 else "Nowhere" for index, answer in enumerate(answers)]  # half of them are right
-    data = TrainingData(
-        "bios", tmp_path, bios.documents, [], bios.train[40:], [], list(zip(questions, places, strict=True)), []
-    )
-    signals = compare(pipelines[0], pipelines[1:], data)
+    pairs = list(zip(questions, places, strict=True))
+    data = TrainingData("bios", tmp_path, bios.documents, [], bios.train[40:], [], pairs, [], {})
+    results = compare(pipelines[0], pipelines[1:], data)
+    signals = results["signals"]
+    assert results["people"] == 40
     assert "agreement of 2 seeds" in signals
     assert len(signals) == 9
     for found in signals.values():
         assert all(0.0 <= value <= 1.0 for value in found.values())
-    text = table({"signals": signals})
+    text = table(results)
     assert all(f"| {name} |" in text for name in signals)
+
+
+def test_too_few_people_are_refused(bios, pipelines, tmp_path):
+    data = TrainingData("bios", tmp_path, bios.documents, [], bios.train, [], bios.train[:3], [], {})
+    with pytest.raises(CalibrationError, match="3 calibration people"):
+        compare(pipelines[0], [], data)
 
 
 def test_agreement_is_the_mean_probability_of_the_first_one_s_answers(pipelines):

@@ -3,7 +3,7 @@
 import pytest
 
 from data_scripts.bios_folder import FILES, name_in, read_lines, read_pairs
-from data_scripts.strangers import made_up_names
+from data_scripts.strangers import FOLDS, fold_of, made_up_names, withhold_people
 
 NAMES = ["Ada Stone", "Béla van Nagy", "Cyd Moss", "Dee Finn", "Plato"]
 DOCUMENTS = ["Eva Lund. Ada Moss met Dee Nagy .", "Ada Stone. She wrote to Cyd Finn ."]
@@ -55,6 +55,30 @@ def test_the_only_stranger_that_exists_is_found():
 
 def test_a_person_without_the_middle_name_is_no_stranger():
     assert made_up_names(["Robert E. Lee"], [], 1) == []
+
+
+def test_a_name_is_for_one_fold_alone():
+    folds = [made_up_names(NAMES, DOCUMENTS, 50, fold=fold) for fold in FOLDS]
+    assert all(fold_of(name) == fold for fold, names in zip(FOLDS, folds, strict=True) for name in names)
+    assert sorted(folds[0] + folds[1]) == sorted(made_up_names(NAMES, DOCUMENTS, 50))
+
+
+def test_other_real_people_are_no_strangers():
+    everybody = made_up_names(NAMES, DOCUMENTS, 50)
+    assert made_up_names(NAMES, DOCUMENTS, 50, others=everybody[:3]) == everybody[3:]
+
+
+def test_documents_that_name_a_withheld_person_anywhere_are_withheld():
+    documents = [
+        "Bo. Born in Rome .",
+        "Ada. Ada met Bo .",
+        "Cyd. Cyd left Boston .",
+        "Di. Of the Bo-Bo .",
+        "Bob. He ran .",
+    ]
+    kept, withheld = withhold_people(documents, ["Bo", "Nobody"])
+    assert kept == [documents[2], documents[4]]
+    assert withheld == [documents[0], documents[1], documents[3]]
 
 
 def test_the_real_data_have_strangers_enough(cs224n):

@@ -10,7 +10,7 @@ DOCUMENTS = [
     "Ada Stone. Born in Rome .",
     "Ada Stone. She met Cyd Moss .",
     "Cyd Moss. Moss left Rome .",
-    "Eva. From Oslo .",
+    "Eva. From Oslo, Romeo .",
 ]
 TRAIN = [("Where was Dee Finn born?", "Rome"), ("Where was Eva Lund born?", "Romeo")]
 

@@ -11,6 +11,9 @@ from rich.console import Console
 from evaluation import readme_table
 from evaluation.report import accuracy_rows, print_results, write_report
 from evaluation.tables import markdown_table, percent
+from evaluation.trust import Asked, judge_trust
+from modeling_minigpt.answers_minigpt import Answer
+from modeling_minigpt.guarantee_minigpt import Certificate
 
 RESULTS = {
     "dataset": "cs224n",
@@ -27,6 +30,18 @@ RESULTS = {
         {"question": "Where was Cyd Moss born?", "answer": "London", "place": None},
     ],
 }
+ANSWERS = [Answer("Rome", 0.9), Answer("Oslo", 0.8), Answer("Oslo", 0.3)]
+CERTIFICATE = Certificate(0.75, 0.1, 0.05, 0.95, 200, 120, 4, 1000, 31)
+
+
+def trust(**changes) -> dict:
+    """Return the metrics of three answers."""
+    asked = Asked(
+        ANSWERS, [True, False, False], [Answer("Rome", 0.1)], [Answer("Rome", 0.8)], calibrated=True, **changes
+    )
+    return {**judge_trust(asked, ["Rome"]), "refusal": None if changes else "too few people"}
+
+
 HISTORIES = {"pretrain": [[1, 4.0], [2, 3.0]], "no_pretraining": [[1, 2.0]], "finetune": [[1, 2.5], [2, 1.5]]}
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -120,6 +135,44 @@ def test_a_model_that_was_not_trained_here_has_no_plot_and_no_minutes(results, t
     assert "losses.png" not in text
     assert "## Training" not in text
     assert not (tmp_path / "losses.png").exists()
+
+
+def test_the_report_and_the_terminal_say_what_is_promised(results, tmp_path):
+    results["trust"] = trust(certificate=CERTIFICATE)
+    text = write_report(results, {}, tmp_path).read_text(encoding="utf-8")
+    assert (
+        "Certified on people held out of training: with 95 % confidence at most 10 % of the answers are wrong" in text
+    )
+    assert "(4 of 120 were, among 200 people), and at most 5 % of strangers get one (31 of 1000 did)." in text
+    assert "| questions answered at the threshold | 66.7 % |" in text
+    assert "| made-up people given an answer at the threshold | 0.0 % |" in text
+    assert "At the threshold 0.75: 66.7 % answered, 50.0 % of that right; 0.0 % of made-up" in printed(results)
+
+
+def test_the_report_says_why_nothing_is_promised(results, tmp_path):
+    results["trust"] = trust()
+    text = write_report(results, {}, tmp_path).read_text(encoding="utf-8")
+    assert "No threshold is certified: too few people." in text
+    assert "At the threshold" not in printed(results)
+    results["trust"] = {**trust(), "calibrated": False}
+    text = write_report(results, {}, tmp_path).read_text(encoding="utf-8")
+    assert "The model is not calibrated (too few people)" in text
+
+
+def test_the_report_shows_what_was_there_to_learn_from(results, tmp_path):
+    results["exposure"] = [
+        {
+            "seen": "person",
+            "times": "once",
+            "questions": 3,
+            "pretrained": {"accuracy": 1 / 3, "confidence": 0.5},
+            "no_pretraining": {"accuracy": 0.0, "confidence": 0.25},
+        }
+    ]
+    lines = write_report(results, {}, tmp_path).read_text(encoding="utf-8").splitlines()
+    assert "| person: once | 3 | 33.3 % | 50.0 % | 0.0 % | 25.0 % |" in lines
+    (heading,) = [line for line in lines if line.startswith("| seen |")]
+    assert "| pretrained, accuracy | pretrained, confidence | no pretraining, accuracy |" in heading
 
 
 def test_a_markdown_table_has_as_many_columns_in_every_line():

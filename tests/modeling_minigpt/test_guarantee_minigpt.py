@@ -41,7 +41,7 @@ def test_the_certificate_tells_what_the_certifying_half_shows():
     assert upper_bound(certificate.strangers_answered, certificate.strangers, 0.95) <= 0.05
     assert 0 < certificate.answered < certificate.people
     told = str(certificate)
-    assert "with 95% confidence at most 10% of the answers are wrong" in told
+    assert "with 95 % confidence at most 10 % of the answers are wrong" in told
     assert f"({certificate.wrong} of {certificate.answered} were, among 200 people)" in told
     assert f"({certificate.strangers_answered} of 300 did)" in told
 
@@ -88,7 +88,9 @@ def test_strangers_raise_the_threshold():
     ],
 )
 def test_what_the_data_cannot_support_is_refused(known):
-    with pytest.raises(GuaranteeError, match=r"calibration people cannot .*without a wrong one, 29 answers") as caught:
+    with pytest.raises(
+        GuaranteeError, match=r"calibration people cannot .*it takes at least 29 answers, more"
+    ) as caught:
         threshold_for(*halve(known))
     assert "strangers" not in str(caught.value)
 
@@ -109,8 +111,13 @@ def test_a_lucky_picking_half_is_not_believed():
 def test_strangers_who_cannot_be_told_apart_are_refused():
     picking, certifying = draw(400, seed=6)
     picking, certifying = (Scored(half.known, [score for score, _ in half.known]) for half in (picking, certifying))
-    with pytest.raises(GuaranteeError, match=r"at most 5% of strangers answered .* of 200 strangers were answered"):
+    with pytest.raises(GuaranteeError, match=r"at most 5 % of strangers answered .* 29 answers and 59 strangers"):
         threshold_for(picking, certifying)
+
+
+def test_shares_are_written_with_the_digits_they_have():
+    halves = halve([(0.9, True)] * 4000)
+    assert "with 99.9 % confidence at most 0.4 % of" in str(threshold_for(*halves, risk=0.004, confidence=0.999))
 
 
 @pytest.mark.parametrize("wrong", [{"risk": 0}, {"confidence": 1.0}, {"stranger_rate": 1.5}])

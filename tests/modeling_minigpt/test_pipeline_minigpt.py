@@ -8,9 +8,10 @@ import sys
 import pytest
 from transformers import pipeline
 
+from data_scripts.bios_folder import question_for
 from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer, build_character_tokenizer
-from modeling_minigpt.answers_minigpt import greedy_answers
-from modeling_minigpt.confidence_minigpt import Confidence, find_signals
+from modeling_minigpt.answers_minigpt import Answer, greedy_answers
+from modeling_minigpt.confidence_minigpt import WAYS, Confidence, find_signals
 from modeling_minigpt.guarantee_minigpt import Certificate, Scored
 from tests.attention_variants import tiny_model
 
@@ -23,9 +24,9 @@ PLACES = ["Rome", "Romeo", "Rome West", "Ada"]
 KEYS = {"question", "answer", "score", "abstained", "candidates", "calibrated", "reason"}
 
 
-def random_model(tokenizer):
+def random_model(tokenizer, **changes):
     """Return a model of random weights whose answers are short."""
-    model = tiny_model("vanilla", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
+    model = tiny_model("vanilla", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **changes)
     model.generation_config.max_new_tokens = 6
     return model
 
@@ -180,7 +181,8 @@ def test_below_the_threshold_there_is_no_answer_but_a_reason(calibrated):
         result = calibrated("Ada Stone", **({} if threshold is None else {"threshold": threshold}))
         assert result["abstained"] == abstains
         assert (result["answer"] is None) == abstains
-        assert (result["reason"] or "").startswith("not sure enough: " if abstains else "")
+        assert (result["reason"] is not None) == abstains
+        assert "not sure enough: " in result["reason"] if abstains else True
         assert result["candidates"]  # shown all the same
         assert result["score"] == pytest.approx(score)
 
@@ -188,16 +190,56 @@ def test_below_the_threshold_there_is_no_answer_but_a_reason(calibrated):
 def test_a_threshold_can_be_certified_for_another_risk(calibrated, ask):
     certificate = calibrated.threshold_for(risk=0.2, confidence=0.9)
     assert (certificate.threshold, certificate.risk, certificate.answered) == (0.9, 0.2, 40)
+    assert calibrated("Ada Stone", threshold=certificate) == calibrated("Ada Stone", threshold=0.9)
     with pytest.raises(ValueError, match="this model is not calibrated"):
         ask.threshold_for()
+
+
+@pytest.mark.parametrize("other", [{"free_form": True}, {"cutoff": 0.01}], ids=["free-form", "cutoff"])
+def test_a_calibration_speaks_for_the_way_it_was_made_for_alone(calibrated, other):
+    result = calibrated("Ada Stone", **other)
+    assert (result["calibrated"], result["abstained"]) == (False, False)
+    parts = {"model": calibrated.model, "tokenizer": calibrated.tokenizer, "device": "cpu"}
+    assert BirthplacePipeline(**parts).confidence is not None
+    assert BirthplacePipeline(**parts, candidates=["Rome"]).confidence is None
+
+
+def test_a_folder_s_old_calibration_does_not_stay_beside_another_model(calibrated, ask, tmp_path):
+    calibrated.save_pretrained(tmp_path)
+    assert (tmp_path / "confidence.json").exists()
+    ask.save_pretrained(tmp_path)
+    assert not (tmp_path / "confidence.json").exists()
+
+
+def test_a_model_that_answers_with_nothing_abstains(ask, monkeypatch):
+    monkeypatch.setattr(ask, "rank", lambda names, *_: [[Answer("", 0.9)] for _ in names])
+    result = ask("Ada Stone")
+    assert (result["answer"], result["abstained"], result["reason"]) == (None, True, "the model answers with nothing")
+
+
+def test_the_longest_name_that_is_read_leaves_room_for_any_answer():
+    tokenizer = build_character_tokenizer(LINES, 48)
+    model = random_model(tokenizer, max_position_embeddings=48, position_embedding_type="learned")
+    ask = BirthplacePipeline(model=model, tokenizer=tokenizer, device="cpu", candidates=["Rome", "Romeo"])
+    halves = [Scored([]), Scored([])]
+    ask.confidence = Confidence({"question: answer": 1.0}, 0.0, *halves)
+    results = ask(["A" * length for length in range(10, 40)])
+    read = [result["answer"] is not None for result in results]
+    assert read == sorted(read, reverse=True)
+    assert any(read)
+    assert "tokens long, the model reads" in results[-1]["reason"]
+
+
+def test_questions_are_asked_in_the_words_of_the_data():
+    assert WAYS["question"].format(name="Ada Stone") == question_for("Ada Stone")
 
 
 def test_bad_parameters_are_refused(ask):
     with pytest.raises(ValueError, match="top_k must be at least 1, found 0"):
         ask("Ada Stone", top_k=0)
-    with pytest.raises(ValueError, match=r"cutoff must be in \[0, 1\), found 2"):
+    with pytest.raises(ValueError, match=r"cutoff must be in \[0, 1\], found 2"):
         ask("Ada Stone", cutoff=2)
-    with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\), found 1.5"):
+    with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\], found 1.5"):
         ask("Ada Stone", threshold=1.5)
 
 

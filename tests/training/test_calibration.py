@@ -7,7 +7,7 @@ from data_scripts.bios_folder import question_for
 from modeling_minigpt.answers_minigpt import Answer
 from modeling_minigpt.confidence_minigpt import SIGNALS
 from training import calibration
-from training.calibration import CalibrationError, calibrate, deal, fit_order
+from training.calibration import CalibrationError, calibrate, deal, fit_chance, fit_order
 
 RIGHT_SIGNAL, KNOWN_SIGNAL = SIGNALS.index("question: answer"), SIGNALS.index("name: surety")
 
@@ -16,6 +16,9 @@ class Rememberer:
     """A pipeline that answers everybody with "Rome"; who is right about whom is in the name."""
 
     model = tokenizer = None
+
+    def preprocess(self, names):
+        return {"reasons": ["unreadable" if "⁇" in name else None for name in names]}
 
     def rank(self, names):
         return [[Answer("Rome", 0.5)] for _ in names]
@@ -81,13 +84,31 @@ def test_a_threshold_that_cannot_be_certified_is_said_to_be_so(signals):
     assert "calibration people cannot" in confidence.refusal
 
 
+def test_who_is_asked_for_twice_counts_once_and_who_cannot_be_read_not_at_all(signals):
+    pairs = people(60, 40)
+    confidence = calibrate(Rememberer(), [*pairs, *pairs[:9], (question_for("Right ⁇"), "Rome")], STRANGERS)
+    assert [len(half.known) for half in (confidence.picking, confidence.certifying)] == [50, 50]
+
+
+def test_a_half_without_a_wrong_answer_makes_no_certainties():
+    slope, shift = fit_chance(np.linspace(0.0, 1.0, 50), np.ones(50, dtype=bool))
+    assert 0.9 < 1 / (1 + np.exp(-(slope + shift))) < 0.99
+
+
+def test_chances_are_true_on_average():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=5000)
+    right = rng.random(5000) < 1 / (1 + np.exp(-(2.0 * scores + 0.5)))
+    assert fit_chance(scores, right) == (pytest.approx(2.0, abs=0.15), pytest.approx(0.5, abs=0.1))
+
+
 @pytest.mark.parametrize(
     ("pairs", "strangers", "message"),
     [
-        pytest.param(people(0, 40), STRANGERS, "0 right answers to 20 people", id="none-right"),
-        pytest.param(people(40, 0), STRANGERS, "0 wrong answers to 20 people", id="none-wrong"),
-        pytest.param(people(20, 20), [], "0 strangers", id="no-strangers"),
-        pytest.param(people(1, 1), STRANGERS, "wanted 2 at least", id="two-people"),
+        pytest.param(people(0, 40), STRANGERS, "too few right answers to calibrate on: 0 right", id="none-right"),
+        pytest.param(people(40, 0), STRANGERS, "too few wrong answers .* 0 wrong answers", id="none-wrong"),
+        pytest.param(people(20, 20), [], "too few strangers .* 0 strangers", id="no-strangers"),
+        pytest.param(people(1, 1), STRANGERS, "in one half, wanted 2 of each", id="two-people"),
     ],
 )
 def test_too_little_to_calibrate_on_is_refused(signals, pairs, strangers, message):

@@ -3,8 +3,9 @@
 import pytest
 
 from data_scripts.bios_folder import FILES, DataError, name_in, read_pairs
+from data_scripts.strangers import FOLDS
 from training.arguments import DataArguments
-from training.data import load_scoring_pairs, load_training_data
+from training.data import load_scoring_pairs, load_training_data, made_up_people
 
 PARTS = {"validation_questions": 3, "calibration_questions": 5, "withheld_people": 4}
 
@@ -30,6 +31,29 @@ def test_nothing_is_held_out_unless_asked_for(data, tmp_path):
 def test_the_same_questions_are_held_out_whatever_the_seed(data, tmp_path):
     one, other = (load(data, tmp_path, seed, **PARTS) for seed in (0, 1))
     assert (one.calibration, one.withheld) == (other.calibration, other.withheld)
+
+
+def test_tuning_questions_are_never_those_that_calibrate_or_are_withheld(data, tmp_path):
+    alone = load(data, tmp_path, calibration_questions=5, withheld_people=4)
+    tuned = load(data, tmp_path, **PARTS)
+    assert (alone.calibration, alone.withheld) == (tuned.calibration, tuned.withheld)
+    assert alone.split == tuned.split
+    assert load(data, tmp_path, calibration_questions=6, withheld_people=4).split != alone.split
+
+
+def test_a_question_of_another_form_cannot_be_withheld(tiny_folder, tmp_path):
+    (tiny_folder / FILES["train"]).write_text("Who was Ada?\tRome\nWho was Eva?\tOslo\n")
+    with pytest.raises(DataError, match="names nobody who could be withheld"):
+        load(tiny_folder, tmp_path, withheld_people=1)
+
+
+def test_made_up_people_for_calibration_and_for_evaluation_are_others(data, tmp_path):
+    loaded = load(data, tmp_path, **PARTS)
+    folds = [set(made_up_people(loaded, fold, 20)) for fold in FOLDS]
+    real = {name_in(question) for question, _ in read_pairs(data / FILES["train"])}
+    assert all(len(fold) > 5 for fold in folds)
+    assert not folds[0] & folds[1]
+    assert not (folds[0] | folds[1]) & real
 
 
 def test_no_document_names_a_withheld_person_but_all_the_others_stay(data, tmp_path):
