@@ -194,9 +194,9 @@ def test_tuning_scores_on_training_questions_that_were_held_out(recipe, data, tm
 
 @pytest.fixture
 def bios(tmp_path):
-    """A folder with 160 invented people."""
+    """A folder with 240 invented people."""
     folder = tmp_path / "data"
-    invent(160, seed=2).write(folder)
+    invent(240, seed=2).write(folder)
     return folder
 
 
@@ -212,7 +212,7 @@ def knows_half_the_alphabet(bios, monkeypatch):
     monkeypatch.setattr(calibration, "measure", measure)
 
 
-CALIBRATED = ("data.calibration_questions=72", "data.withheld_people=4")
+CALIBRATED = ("data.calibration_questions=100", "data.withheld_people=4")
 
 
 def test_a_run_with_calibration_questions_leaves_a_model_that_abstains(

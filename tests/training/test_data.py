@@ -90,6 +90,6 @@ def test_holding_out_everybody_is_refused_with_the_numbers(data, tmp_path):
 
 
 def test_withholding_every_document_is_refused(tiny_folder, tmp_path):
-    (tiny_folder / FILES["train"]).write_text("Where was A born?\tRome\nWhere was a born?\tOslo\n")
+    (tiny_folder / FILES["train"]).write_text("Where was was born?\tRome\nWhere was born born?\tOslo\n")
     with pytest.raises(DataError, match=r"wiki\.txt: every line names a withheld person"):
         load(tiny_folder, tmp_path, withheld_people=1)
