@@ -192,7 +192,7 @@ def score_answers(
     questions: Sequence[str],
     trie: AnswerTrie,
     cutoff: float = 0.0,
-    rows_together: int = 128,
+    rows_together: int = 32,
 ) -> torch.Tensor:
     """Return the log-probability of every answer of a trie to each question of one batch, (B, answers).
 
@@ -202,7 +202,7 @@ def score_answers(
 
     Args:
         cutoff: answers whose first token is less probable than this are not read and get -inf.
-        rows_together: rows a forward pass.
+        rows_together: rows a forward pass; few, so that what they take stays in a processor's cache.
     """
     batch, device = encode_prompts(tokenizer, questions, model.device), model.device
     outputs = model(**batch, use_cache=True, logits_to_keep=1)

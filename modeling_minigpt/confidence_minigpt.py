@@ -22,10 +22,7 @@ CONFIDENCE_FILE = "confidence.json"
 WAYS = {
     "question": "Where was {name} born?",
     "born in": "{name}. born in",
-    "in": "{name}. in",
-    "of": "{name}. of",
     "and": "{name}. and",
-    "is a": "{name}. is a",
     "name": "{name}.",
 }
 WHAT = ("answer", "nothing", "surety")
@@ -50,14 +47,17 @@ def read_answers(
     ]
     rows = [torch.tensor(prompt + answer) for prompt, answer in zip(opened, closed, strict=True)]
     tokens = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id).to(model.device)  # (B, T)
-    following = model(tokens).logits.float().log_softmax(-1)  # (B, T, V); no token sees the padding after it
-    starts = torch.tensor([len(prompt) - 1 for prompt in opened], device=model.device)  # these predict the answer
-    ends = starts + torch.tensor([len(answer) for answer in closed], device=model.device)
-    places = torch.arange(tokens.shape[1] - 1, device=model.device)[None]
-    said = following[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]  # (B, T - 1)
-    first = following[torch.arange(len(rows)), starts]  # (B, V)
+    starts = torch.tensor([len(prompt) - 1 for prompt in opened], device=model.device)[:, None]
+    lengths = torch.tensor([len(answer) for answer in closed], device=model.device)[:, None]
+    offsets = torch.arange(int(lengths.max()), device=model.device)[None]
+    places = (starts + offsets).clamp(max=tokens.shape[1] - 2)  # (B, A): what predicts the answer's tokens
+    states = model.base_model(tokens).last_hidden_state  # (B, T, C); no token sees the padding after it
+    states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
+    following = model.get_output_embeddings()(states).float().log_softmax(-1)  # (B, A, V)
+    said = following.gather(-1, tokens.gather(1, places + 1)[..., None])[..., 0]  # (B, A)
+    first = following[:, 0]
     return {
-        "answer": said.masked_fill((places < starts[:, None]) | (places >= ends[:, None]), 0.0).sum(-1),
+        "answer": said.masked_fill(offsets >= lengths, 0.0).sum(-1),
         "nothing": first[:, tokenizer.eos_token_id],
         "surety": (first.exp() * first).sum(-1),
     }

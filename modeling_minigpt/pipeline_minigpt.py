@@ -23,7 +23,7 @@ TASK = "birthplace-qa"
 BIRTHPLACES_FILE = "birthplaces.json"
 QUESTION = re.compile(r"where was (?P<name>.+) born\s*\??", re.IGNORECASE)
 NAME_WORDS, NAME_CHARACTERS = 8, 80  # longer than any name
-CUTOFF = 1e-4  # what begins less probably is less probable: no such place can be an answer, nor move a score
+CUTOFF = 1e-3  # what begins less probably is less probable: no such place can be an answer, nor move a score
 
 
 def name_of(text: object) -> str:
