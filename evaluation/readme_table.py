@@ -1,4 +1,4 @@
-"""Write the README's table of results from committed results files.
+"""Write the README's tables of results from committed results files.
 
 python -m evaluation.readme_table            # after copying RUN/results.json to benchmarks/results/recipes/NAME.json
 python -m evaluation.readme_table --check    # exit 1 if the README does not show what the files say
@@ -14,8 +14,18 @@ from evaluation.tables import markdown_table, percent
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path("benchmarks") / "results" / "recipes"
-BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->"
-COLUMNS = ["recipe", "always the top place", "no pretraining", "pretrained", "ceiling", "training minutes"]
+RESULT_COLUMNS = ["recipe", "always the top place", "no pretraining", "pretrained", "ceiling", "training minutes"]
+TRUST_COLUMNS = {  # key: heading, and whether it is a share
+    "auroc_correct": ("right over wrong (AUROC)", False),
+    "auroc_made_up": ("known over made-up (AUROC)", False),
+    "auroc_withheld": ("known over withheld (AUROC)", False),
+    "coverage_at_precision_90": ("answered at 90 % precision", True),
+    "ece": ("calibration error", False),
+    "answered": ("answered at the certified threshold", True),
+    "answered_right": ("right among those", True),
+    "made_up_answered": ("made-up people answered", True),
+    "withheld_answered": ("withheld people answered", True),
+}
 
 
 def results_table(folder: Path) -> str:
@@ -27,16 +37,33 @@ def results_table(folder: Path) -> str:
         shares = [percent(share) for _, share in accuracy_rows(results)]
         before = " and those before" if results.get("start_from") else ""
         rows.append([f"`{path.stem}`", *shares, f"{minutes:.1f}{before}"])
-    return markdown_table(COLUMNS, rows)
+    return markdown_table(RESULT_COLUMNS, rows)
 
 
-def with_table(readme: str, table: str) -> str:
-    """Return the README's text with the table between its two marks."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise ValueError(f"the README must hold one {BEGIN.strip()} and one {END}")
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return before + BEGIN + table + END + after
+def trust_table(folder: Path) -> str:
+    """Return the table of how far the calibrated models among them can be trusted."""
+    rows = []
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
+        trust = json.loads(path.read_text(encoding="utf-8")).get("trust")
+        if trust and trust["calibrated"]:
+            found = [(trust[key], is_share) for key, (_, is_share) in TRUST_COLUMNS.items()]
+            cells = [percent(value) if is_share or value is None else f"{value:.3f}" for value, is_share in found]
+            rows.append([f"`{path.stem}`", *cells])
+    return markdown_table(["recipe", *(heading for heading, _ in TRUST_COLUMNS.values())], rows)
+
+
+TABLES = {"results": results_table, "trust": trust_table}
+
+
+def with_tables(readme: str, folder: Path) -> str:
+    """Return the README's text with each of `TABLES` between its two marks; ValueError where it lacks a mark."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        if readme.count(begin) != 1 or readme.count(end) != 1:
+            raise ValueError(f"the README must hold one {begin.strip()} and one {end}")
+        before, rest = readme.split(begin)
+        readme = before + begin + table(folder) + end + rest.split(end)[1]
+    return readme
 
 
 def main() -> int:
@@ -45,7 +72,7 @@ def main() -> int:
     arguments = parser.parse_args()
     path = ROOT / "README.md"
     readme = path.read_text(encoding="utf-8")
-    wanted = with_table(readme, results_table(ROOT / RESULTS))
+    wanted = with_tables(readme, ROOT / RESULTS)
     if arguments.check:
         return int(wanted != readme)
     path.write_text(wanted, encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.readme_table import BEGIN, END, RESULTS, results_table, with_table
+from evaluation.readme_table import RESULTS, with_tables
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,11 +23,10 @@ def test_the_wheel_installs_the_model_package_alone(tmp_path):
     assert "modeling_minigpt/modeling_minigpt.py" in names
 
 
-def test_the_readmes_table_says_what_the_results_files_say():
-    assert with_table(README, results_table(ROOT / RESULTS)) == README
-    table, files = README.split(BEGIN)[1].split(END)[0], list((ROOT / RESULTS).glob("*.json"))
-    assert files
-    assert table.count("`") == 2 * len(files)
+def test_the_readmes_tables_say_what_the_results_files_say():
+    assert with_tables(README, ROOT / RESULTS) == README
+    for name in {path.stem for path in (ROOT / RESULTS).glob("*.json")}:
+        assert README.count(f"\n| `{name}` | ") >= 1
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"configuration/[\w/.-]+\.\w+", README))))

@@ -194,7 +194,8 @@ def checkout(tmp_path, monkeypatch, results):
     folder = tmp_path / readme_table.RESULTS
     folder.mkdir(parents=True)
     (folder / "cs224n.json").write_text(json.dumps(results), encoding="utf-8")
-    readme = f"# Title\n\n{readme_table.BEGIN}old\n{readme_table.END}\n\nThe end, “quoted”.\n"
+    marks = "".join(f"<!-- {name}: begin -->\nold | table\n<!-- {name}: end -->\n" for name in readme_table.TABLES)
+    readme = f"# Title\n\n{marks}\nThe end, “quoted”.\n"
     (tmp_path / "README.md").write_text(readme, encoding="utf-8")
     monkeypatch.setattr(readme_table, "ROOT", tmp_path)
     return tmp_path
@@ -205,11 +206,25 @@ def run_readme_table(monkeypatch, *arguments: str) -> int:
     return readme_table.main()
 
 
-def test_only_what_is_between_the_marks_is_replaced():
-    readme = f"before\n{readme_table.BEGIN}old | table\n{readme_table.END}\nafter\n"
-    changed = readme_table.with_table(readme, "new\n")
-    assert changed == f"before\n{readme_table.BEGIN}new\n{readme_table.END}\nafter\n"
-    assert readme_table.with_table(changed, "new\n") == changed
+def test_only_what_is_between_the_marks_is_replaced(checkout):
+    folder, readme = checkout / readme_table.RESULTS, (checkout / "README.md").read_text(encoding="utf-8")
+    changed = readme_table.with_tables(readme, folder)
+    assert "old | table" not in changed
+    assert changed.startswith("# Title\n\n<!-- results: begin -->\n| recipe | ")
+    assert changed.endswith(" |\n<!-- trust: end -->\n\nThe end, “quoted”.\n")
+    assert readme_table.with_tables(changed, folder) == changed
+    with pytest.raises(ValueError, match="must hold one <!-- trust: begin -->"):
+        readme_table.with_tables(readme.replace("<!-- trust: begin -->\n", ""), folder)
+
+
+def test_the_readme_s_trust_table_has_a_row_for_each_calibrated_model(checkout, results):
+    results["trust"] = trust(certificate=CERTIFICATE)
+    (checkout / readme_table.RESULTS / "a.json").write_text(json.dumps(results), encoding="utf-8")
+    results["trust"]["calibrated"] = False
+    (checkout / readme_table.RESULTS / "b.json").write_text(json.dumps(results), encoding="utf-8")
+    (row,) = readme_table.trust_table(checkout / readme_table.RESULTS).splitlines()[2:]
+    assert row.startswith("| `a` | 1.000 | 1.000 | ")
+    assert row.endswith(" | 66.7 % | 50.0 % | 0.0 % | 100.0 % |")
 
 
 def test_the_readme_s_table_has_a_row_for_each_results_file(checkout, results):
