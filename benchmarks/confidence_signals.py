@@ -44,6 +44,21 @@ def candidate_probabilities(pipeline: BirthplacePipeline, names: list[str]) -> l
     return found
 
 
+def mean_candidates(found: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean probability of each candidate."""
+    total: dict[str, float] = {}
+    for candidates in found:
+        for place, probability in candidates.items():
+            total[place] = total.get(place, 0.0) + probability / len(found)
+    return total
+
+
+def margin(answer: str, candidates: dict[str, float]) -> float:
+    """Return how much more probable an answer is than the next candidate, in nats."""
+    rest = max((share for place, share in candidates.items() if place != answer), default=0.0)
+    return float(np.log(candidates[answer] + RARE) - np.log(rest + RARE))
+
+
 @torch.inference_mode()
 def name_states(pipeline: BirthplacePipeline, names: list[str]) -> np.ndarray:
     """Return the last layer's hidden state at the last token of each name in its question, (N, C)."""
@@ -131,19 +146,12 @@ def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data
     strange_answers, strange = measure(pipeline, strangers)
     right = np.array(are_right(answers, data.calibration))
     places = [candidate_probabilities(pipeline, people) for people in (names, strangers)]
-    prior: dict[str, float] = {}
-    for candidates in candidate_probabilities(pipeline, for_prior):
-        for place, probability in candidates.items():
-            prior[place] = prior.get(place, 0.0) + probability / len(for_prior)
+    prior = mean_candidates(candidate_probabilities(pipeline, for_prior))
     column = {name: (known[:, index], strange[:, index]) for index, name in enumerate(SIGNALS)}
 
     def of_candidates(measured) -> tuple[np.ndarray, np.ndarray]:
         parts = zip((answers, strange_answers), places, strict=True)
         return tuple(np.array([measured(*pair) for pair in zip(*part, strict=True)]) for part in parts)
-
-    def margin(answer: str, candidates: dict[str, float]) -> float:
-        rest = max((share for place, share in candidates.items() if place != answer), default=0.0)
-        return float(np.log(candidates[answer] + RARE) - np.log(rest + RARE))
 
     signals = {
         "log-probability of the answer": column["question: answer"],

@@ -1,7 +1,8 @@
 """Can the answers be trusted? Confidence held against rightness, and against questions about people nobody knows."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from evaluation.plots import new_figure, save_figure
@@ -58,16 +59,16 @@ class Asked:
     withheld: Sequence[Answer] = ()
     calibrated: bool = False
     certificate: Certificate | None = None
-    scores: dict[str, list[float]] = field(init=False)
 
-    def __post_init__(self):
-        groups = {
-            name: [answer.probability for answer in getattr(self, name)] for name in ("known", "made_up", "withheld")
-        }
+    @cached_property
+    def scores(self) -> dict[str, list[float]]:
+        """The confidences: of each kind of answer, and of the right and the wrong ones among the known."""
+        kinds = ("known", "made_up", "withheld")
+        groups = {kind: [answer.probability for answer in getattr(self, kind)] for kind in kinds}
         pairs = list(zip(groups["known"], self.right, strict=True))
         groups["right"] = [score for score, is_right in pairs if is_right]
         groups["wrong"] = [score for score, is_right in pairs if not is_right]
-        object.__setattr__(self, "scores", groups)
+        return groups
 
 
 def share(flags: Sequence[bool]) -> float | None:
