@@ -194,9 +194,9 @@ def test_tuning_scores_on_training_questions_that_were_held_out(recipe, data, tm
 
 @pytest.fixture
 def bios(tmp_path):
-    """A folder with 240 invented people."""
+    """A folder with 360 invented people."""
     folder = tmp_path / "data"
-    invent(240, seed=2).write(folder)
+    invent(360, seed=2).write(folder)
     return folder
 
 
