@@ -1,0 +1,83 @@
+"""Convert a GPT-2 of the Hub library, a folder or an id on the Hub, into a MiniGPT folder with its tokenizer.
+
+python -m modeling_minigpt.convert_gpt2_checkpoint_to_hf openai-community/gpt2 FOLDER
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from transformers import AutoTokenizer, GPT2LMHeadModel
+
+from .convert_mingpt_checkpoint_to_hf import ConversionError, build, config_of, rename
+from .modeling_minigpt import MiniGPTForCausalLM
+
+TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")  # of class Conv1D
+UNKNOWN = {  # settings that compute another function, and what they must be
+    "add_cross_attention": False,
+    "scale_attn_by_inverse_layer_idx": False,
+    "scale_attn_weights": True,
+}
+
+
+def convert(name_or_path: str | Path) -> MiniGPTForCausalLM:
+    """Return the MiniGPT that computes what a GPT-2 does.
+
+    Raises:
+        ConversionError: no GPT-2 there, or one with settings that a MiniGPT does not have.
+    """
+    try:
+        source = GPT2LMHeadModel.from_pretrained(name_or_path)
+    except Exception as error:  # a broken folder makes the library raise many kinds
+        raise ConversionError(f"{name_or_path}: no GPT-2 there: {' '.join(str(error).split())[:200]}") from error
+    config = source.config
+    if config.model_type != "gpt2":
+        raise ConversionError(f"{name_or_path}: a {config.model_type} model, wanted gpt2")
+    for name, wanted in UNKNOWN.items():
+        if getattr(config, name) != wanted:
+            raise ConversionError(f"{name_or_path}: {name} is {getattr(config, name)}, a MiniGPT can only do {wanted}")
+    state = {
+        name: weight.T.contiguous() if name.endswith(TRANSPOSED) else weight
+        for name, weight in source.state_dict().items()
+    }
+    try:
+        weights = rename(state)
+        fields = {
+            "norm_eps": config.layer_norm_epsilon,
+            "embedding_dropout": config.embd_pdrop,
+            "attention_dropout": config.attn_pdrop,
+            "residual_dropout": config.resid_pdrop,
+            "bos_token_id": config.bos_token_id,
+            "eos_token_id": config.eos_token_id,
+            "pad_token_id": config.pad_token_id,
+        }
+        model = build(weights, config_of(weights, config.n_head, config.activation_function, **fields))
+    except ConversionError as error:
+        raise ConversionError(f"{name_or_path}: {error}") from error
+    model.generation_config = source.generation_config
+    return model
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Convert a GPT-2; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a GPT-2's folder, or its id on the Hub")
+    parser.add_argument("folder", type=Path, help="where to write the MiniGPT")
+    arguments = parser.parse_args(argv)
+    try:
+        model = convert(arguments.model)
+    except ConversionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    model.save_pretrained(arguments.folder)
+    try:
+        AutoTokenizer.from_pretrained(arguments.model).save_pretrained(arguments.folder)
+        tokenizer = "with its tokenizer"
+    except Exception:  # as above
+        tokenizer = "without a tokenizer, since none is there"
+    print(f"{arguments.folder}: {model.num_parameters():,} parameters, {tokenizer}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

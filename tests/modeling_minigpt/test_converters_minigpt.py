@@ -1,0 +1,225 @@
+"""A converted model computes what its source does: minGPT's two layouts, nanoGPT's, and the library's GPT-2."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from modeling_minigpt import build_bpe_tokenizer
+from modeling_minigpt import convert_gpt2_checkpoint_to_hf as from_gpt2
+from modeling_minigpt import convert_mingpt_checkpoint_to_hf as from_mingpt
+from modeling_minigpt.convert_mingpt_checkpoint_to_hf import ConversionError
+
+VOCABULARY, CONTEXT, WIDTH, HEADS, LAYERS = 50, 16, 24, 3, 2
+IDS = torch.randint(VOCABULARY, (2, CONTEXT), generator=torch.Generator().manual_seed(0))
+
+
+class SourceBlock(nn.Module):
+    """One block of the source models, its submodules named as in either layout."""
+
+    def __init__(self, fused: bool, bias: bool, gelu: nn.Module):
+        super().__init__()
+        self.fused = fused
+        first, second = nn.Linear(WIDTH, 4 * WIDTH, bias=bias), nn.Linear(4 * WIDTH, WIDTH, bias=bias)
+        self.attn = nn.Module()
+        if fused:
+            self.ln_1, self.ln_2 = nn.LayerNorm(WIDTH, bias=bias), nn.LayerNorm(WIDTH, bias=bias)
+            self.attn.c_attn = nn.Linear(WIDTH, 3 * WIDTH, bias=bias)
+            self.attn.c_proj = nn.Linear(WIDTH, WIDTH, bias=bias)
+            self.attn.register_buffer("bias", torch.ones(1, 1, CONTEXT, CONTEXT).tril())
+            self.mlp = nn.ModuleDict({"c_fc": first, "act": gelu, "c_proj": second})
+        else:
+            self.ln1, self.ln2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+            for name in ("query", "key", "value", "proj"):
+                setattr(self.attn, name, nn.Linear(WIDTH, WIDTH))
+            self.attn.register_buffer("mask", torch.ones(1, 1, CONTEXT, CONTEXT).tril())
+            self.mlp = nn.Sequential(first, gelu, second)
+
+    def forward(self, x):
+        normed = (self.ln_1 if self.fused else self.ln1)(x)
+        if self.fused:
+            projected = self.attn.c_attn(normed).split(WIDTH, dim=2)
+        else:
+            projected = [getattr(self.attn, name)(normed) for name in ("query", "key", "value")]
+        query, key, value = (part.unflatten(2, (HEADS, -1)).transpose(1, 2) for part in projected)
+        scores = query @ key.mT / (WIDTH // HEADS) ** 0.5
+        future = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        mixed = (scores.masked_fill(future, -torch.inf).softmax(-1) @ value).transpose(1, 2).flatten(2)
+        x = x + (self.attn.c_proj if self.fused else self.attn.proj)(mixed)
+        normed = (self.ln_2 if self.fused else self.ln2)(x)
+        layers = self.mlp.values() if self.fused else self.mlp
+        for layer in layers:
+            normed = layer(normed)
+        return x + normed
+
+
+class PracticalSource(nn.Module):
+    """The practical's model, minGPT before its rewrite."""
+
+    def __init__(self):
+        super().__init__()
+        self.tok_emb = nn.Embedding(VOCABULARY, WIDTH)
+        self.pos_emb = nn.Parameter(torch.randn(1, CONTEXT, WIDTH))
+        self.blocks = nn.Sequential(*(SourceBlock(False, True, nn.GELU()) for _ in range(LAYERS)))
+        self.ln_f = nn.LayerNorm(WIDTH)
+        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+
+    def forward(self, ids):
+        return self.head(self.ln_f(self.blocks(self.tok_emb(ids) + self.pos_emb[:, : ids.shape[1]])))
+
+
+class FusedSource(nn.Module):
+    """Today's minGPT, or nanoGPT."""
+
+    def __init__(self, bias=True, tied=False, gelu="tanh"):
+        super().__init__()
+        blocks = nn.ModuleList(SourceBlock(True, bias, nn.GELU(approximate=gelu)) for _ in range(LAYERS))
+        self.transformer = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(VOCABULARY, WIDTH),
+                "wpe": nn.Embedding(CONTEXT, WIDTH),
+                "h": blocks,
+                "ln_f": nn.LayerNorm(WIDTH, bias=bias),
+            }
+        )
+        self.lm_head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+        if tied:
+            self.lm_head.weight = self.transformer["wte"].weight
+
+    def forward(self, ids):
+        x = self.transformer["wte"](ids) + self.transformer["wpe"](torch.arange(ids.shape[1]))
+        for block in self.transformer["h"]:
+            x = block(x)
+        return self.lm_head(self.transformer["ln_f"](x))
+
+
+def spread(model):
+    """Give a source model weights large enough that a wrong place would show."""
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+SOURCES = {
+    "practical": (PracticalSource, lambda state: state, ["--num_attention_heads", "3"]),
+    "mingpt": (FusedSource, lambda state: state, ["--num_attention_heads", "3"]),
+    "nanogpt": (
+        lambda: FusedSource(bias=False, tied=True, gelu="none"),
+        lambda state: {
+            "model": {f"_orig_mod.{name}": weight for name, weight in state.items()},
+            "model_args": {"n_head": HEADS, "n_layer": LAYERS, "bias": False},
+            "iter_num": 7,
+        },
+        [],
+    ),
+    "nanogpt-bare": (
+        lambda: FusedSource(tied=True, gelu="none"),
+        lambda state: state,
+        ["--num_attention_heads", "3", "--hidden_act", "gelu"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_logits_are_the_source_s_after_saving_and_loading(name, tmp_path):
+    make, wrap, options = SOURCES[name]
+    source = spread(make())
+    torch.save(wrap(source.state_dict()), tmp_path / "model.params")
+    assert from_mingpt.main([str(tmp_path / "model.params"), str(tmp_path / "out"), *options]) == 0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS).logits, source(IDS), atol=1e-5, rtol=1e-5)
+    assert model.config.tie_word_embeddings == name.startswith("nanogpt")
+    assert model.config.use_bias == (name != "nanogpt")
+    assert model.generate(IDS[:, :4], max_new_tokens=3).shape == (2, 7)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_a_gpt2_s_logits_stay(tied, tmp_path):
+    tokenizer = build_bpe_tokenizer(["Ada Stone was born in Rome ."], 270, CONTEXT)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=CONTEXT, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_inner=40,
+        tie_word_embeddings=tied, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    source = spread(GPT2LMHeadModel(config))
+    source.save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    assert from_gpt2.main([str(tmp_path / "gpt2"), str(tmp_path / "out")]) == 0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.config.model_type == "minigpt"
+    assert model.config.tie_word_embeddings == tied
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS).logits, source(IDS).logits, atol=1e-5, rtol=1e-5)
+    again = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert again("Ada")["input_ids"] == tokenizer("Ada")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        pytest.param(lambda s: s, [], "give --num_attention_heads", id="no-heads"),
+        pytest.param(lambda s: s, ["5"], "5 attention heads do not divide the width of 24", id="odd-heads"),
+        pytest.param(
+            lambda s: {**s, "blocks.0.attn.rope_cache": torch.ones(1)},
+            ["3"],
+            "unknown weight blocks.0.attn.rope_cache",
+            id="unknown",
+        ),
+        pytest.param(
+            lambda s: {k: v for k, v in s.items() if k != "blocks.1.mlp.2.bias"},
+            ["3"],
+            "model.layers.1.mlp.down_proj.bias",
+            id="missing",
+        ),
+        pytest.param(
+            lambda s: {k: v for k, v in s.items() if k != "pos_emb"},
+            ["3"],
+            "found no embed_positions",
+            id="no-positions",
+        ),
+        pytest.param(lambda s: {"model": 3}, ["3"], "holds no state dict", id="no-state"),
+        pytest.param(lambda s: {}, ["3"], "holds no state dict", id="empty"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_in_a_line(change, options, message, tmp_path, capsys):
+    path = tmp_path / "model.params"
+    torch.save(change(dict(spread(PracticalSource()).state_dict())), path)
+    heads = ["--num_attention_heads", *options] if options else []
+    assert from_mingpt.main([str(path), str(tmp_path / "out"), *heads]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+class Code:
+    """What would run code when unpickled."""
+
+    def __reduce__(self):
+        return print, ("this ran",)
+
+
+def test_a_pickle_with_code_is_not_run(tmp_path, capsys):
+    path = tmp_path / "evil.pt"
+    path.write_bytes(pickle.dumps({"tok_emb.weight": Code()}))
+    with pytest.raises(ConversionError, match="not a checkpoint of plain tensors"):
+        from_mingpt.convert(path, 3)
+    with pytest.raises(ConversionError, match="cannot be read: No such file"):
+        from_mingpt.convert(tmp_path / "nothing.pt", 3)
+    assert "this ran" not in capsys.readouterr().out
+
+
+def test_a_gpt2_that_a_minigpt_cannot_be_is_refused(tmp_path, capsys):
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=WIDTH, n_layer=1, n_head=HEADS,
+        scale_attn_by_inverse_layer_idx=True,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    for folder, message in (("gpt2", "scale_attn_by_inverse_layer_idx is True"), ("nothing", "no GPT-2 there")):
+        assert from_gpt2.main([str(tmp_path / folder), str(tmp_path / "out")]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
