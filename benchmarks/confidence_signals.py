@@ -20,13 +20,13 @@ from sklearn.preprocessing import StandardScaler
 
 from data_scripts.bios_folder import QUESTION_SUFFIX, name_in, question_for
 from evaluation.answers import are_right
-from evaluation.tables import markdown_table, percent
+from evaluation.tables import markdown_table, number, percent
 from evaluation.trust_metrics import auroc, coverage_at_precision
 from modeling_minigpt import BirthplacePipeline
-from modeling_minigpt.answers_minigpt import encode_prompts
+from modeling_minigpt.answers_minigpt import Answer, encode_prompts
 from modeling_minigpt.confidence_minigpt import SIGNALS, WAYS, read_answers
 from training.arguments import DataArguments
-from training.calibration import BATCH, CalibrationError, fit_order, measure
+from training.calibration import BATCH, CalibrationError, fit_order, rank_and_measure
 from training.data import TrainingData, load_training_data, made_up_people
 from training.models import load_model, load_tokenizer
 from training.run_folder import RunError, RunFolder
@@ -35,13 +35,9 @@ STRANGERS, PRIOR_STRANGERS, FOLDS = 1000, 300, 5  # at most so many made-up peop
 RARE = 1e-4  # a prior below this counts as this
 
 
-def candidate_probabilities(pipeline: BirthplacePipeline, names: list[str]) -> list[dict[str, float]]:
+def by_place(ranked: list[list[Answer]]) -> list[dict[str, float]]:
     """Return the probability of each candidate for each name."""
-    found = []
-    for first in range(0, len(names), BATCH):
-        ranked = pipeline.rank(names[first : first + BATCH])
-        found += [{answer.text: answer.probability for answer in candidates} for candidates in ranked]
-    return found
+    return [{answer.text: answer.probability for answer in candidates} for candidates in ranked]
 
 
 def mean_candidates(found: list[dict[str, float]]) -> dict[str, float]:
@@ -142,11 +138,12 @@ def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data
         raise CalibrationError(
             f"{len(names)} calibration people, {len(strangers)} made-up ones; wanted {2 * FOLDS} of each"
         )
-    answers, known = measure(pipeline, names)
-    strange_answers, strange = measure(pipeline, strangers)
+    ranked, known = rank_and_measure(pipeline, names)
+    strange_ranked, strange = rank_and_measure(pipeline, strangers)
+    answers, strange_answers = ([candidates[0].text for candidates in every] for every in (ranked, strange_ranked))
     right = np.array(are_right(answers, data.calibration))
-    places = [candidate_probabilities(pipeline, people) for people in (names, strangers)]
-    prior = mean_candidates(candidate_probabilities(pipeline, for_prior))
+    places = [by_place(ranked), by_place(strange_ranked)]
+    prior = mean_candidates(by_place(rank_and_measure(pipeline, for_prior)[0]))
     column = {name: (known[:, index], strange[:, index]) for index, name in enumerate(SIGNALS)}
 
     def of_candidates(measured) -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +179,7 @@ def table(results: dict) -> str:
     rows = [
         [
             name,
-            *("–" if found[key] is None else f"{found[key]:.3f}" for key in ("auroc_correct", "auroc_made_up")),
+            *(number(found[key]) for key in ("auroc_correct", "auroc_made_up")),
             *(percent(found[key]) for key in ("coverage_at_precision_90", "coverage_at_5_percent_of_strangers")),
         ]
         for name, found in results["signals"].items()

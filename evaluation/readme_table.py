@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from evaluation.report import accuracy_rows
-from evaluation.tables import markdown_table, percent
+from evaluation.tables import markdown_table, number, percent
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path("benchmarks") / "results" / "recipes"
@@ -46,8 +46,7 @@ def trust_table(folder: Path) -> str:
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
         trust = json.loads(path.read_text(encoding="utf-8")).get("trust")
         if trust and trust["calibrated"]:
-            found = [(trust[key], is_share) for key, (_, is_share) in TRUST_COLUMNS.items()]
-            cells = [percent(value) if is_share or value is None else f"{value:.3f}" for value, is_share in found]
+            cells = [(percent if is_share else number)(trust[key]) for key, (_, is_share) in TRUST_COLUMNS.items()]
             rows.append([f"`{path.stem}`", *cells])
     return markdown_table(["recipe", *(heading for heading, _ in TRUST_COLUMNS.values())], rows)
 

@@ -6,6 +6,11 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
+def number(value: float | None) -> str:
+    """Write a value with three digits, or a dash where it was not measured."""
+    return "–" if value is None else f"{value:.3f}"
+
+
 def markdown_cell(text: str) -> str:
     """Write text so that a Markdown table takes it for one cell."""
     return " ".join(text.split()).replace("|", "\\|")

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from evaluation.plots import new_figure, save_figure
-from evaluation.tables import markdown_table, percent
+from evaluation.tables import markdown_table, number, percent
 from evaluation.trust_metrics import (
     augrc,
     aurc,
@@ -123,8 +123,7 @@ def trust_table(trust: dict) -> str:
     """Return the metrics as a Markdown table."""
     rows = []
     for key, (label, is_share) in ROWS.items():
-        value = trust[key]
-        rows.append([label, percent(value) if is_share or value is None else f"{value:.3f}"])
+        rows.append([label, (percent if is_share else number)(trust[key])])
     return markdown_table(
         ["confidence, calibrated" if trust["calibrated"] else "confidence, not calibrated", ""], rows
     )

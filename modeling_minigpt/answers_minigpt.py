@@ -85,6 +85,8 @@ class AnswerTrie:
         within: whether prefix j is prefix i or a beginning of it, (N, N).
         lengths: the number of tokens of each prefix, (N,).
         first: the first tokens of all answers, (F,).
+        branches, chains: for each first token, the `piece`s that can be laid into rows: one of all prefixes that begin
+            with it, and one of each answer's.
 
     Raises:
         ValueError: no answers, an empty one, or two that have the same tokens.
@@ -107,23 +109,21 @@ class AnswerTrie:
         self.lengths = torch.tensor([len(prefix) for prefix in prefixes])
         self.first = self.tokens[self.lengths == 1]
         self.within = torch.zeros(len(prefixes), len(prefixes), dtype=torch.bool)
+        branches: dict[int, list[tuple[int, ...]]] = {}
+        chains: dict[int, list[list[tuple[int, ...]]]] = {}
         for prefix, place in self.places.items():
-            self.within[place, [self.places[prefix[:length]] for length in range(1, len(prefix) + 1)]] = True
+            beginnings = [prefix[:length] for length in range(1, len(prefix) + 1)]
+            self.within[place, [self.places[beginning] for beginning in beginnings]] = True
+            branches.setdefault(prefix[0], []).append(prefix)
+            if prefix in numbers:
+                chains.setdefault(prefix[0], []).append(beginnings)
+        self.branches = [[self.piece(branch)] for branch in branches.values()]
+        self.chains = [[self.piece(chain) for chain in several] for several in chains.values()]
 
-    def branches(self) -> list[list[list[tuple[int, ...]]]]:
-        """Return, for each first token, one piece of all prefixes that begin with it."""
-        pieces: dict[int, list[tuple[int, ...]]] = {token: [] for token in self.first.tolist()}
-        for prefix in self.places:
-            pieces[prefix[0]].append(prefix)
-        return [[piece] for piece in pieces.values()]
-
-    def chains(self) -> list[list[list[tuple[int, ...]]]]:
-        """Return, for each first token, a piece for each answer that begins with it: the prefixes of that alone."""
-        pieces: dict[int, list[list[tuple[int, ...]]]] = {token: [] for token in self.first.tolist()}
-        for prefix, answer in zip(self.places, self.answers.tolist(), strict=True):
-            if answer >= 0:
-                pieces[prefix[0]].append([prefix[:length] for length in range(1, len(prefix) + 1)])
-        return list(pieces.values())
+    def piece(self, prefixes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[int]]:
+        """Return the numbers of prefixes, and where among them stands what each goes on from; -1 for nowhere."""
+        at = {prefix: index for index, prefix in enumerate(prefixes)}
+        return [self.places[prefix] for prefix in prefixes], [at.get(prefix[:-1], -1) for prefix in prefixes]
 
     def rows(self, followed: torch.Tensor, branching: bool, width: int = 64) -> Rows:
         """Lay out what begins with the first tokens that are to be followed.
@@ -133,15 +133,7 @@ class AnswerTrie:
             branching: put several answers into a row, which takes an attention that keeps them apart.
             width: prefixes in such a row, where what begins with one first token does not need more.
         """
-        pieces = []
-        for several in self.branches() if branching else self.chains():
-            places = [{prefix: index for index, prefix in enumerate(piece)} for piece in several]
-            pieces.append(
-                [
-                    ([self.places[prefix] for prefix in piece], [at.get(prefix[:-1], -1) for prefix in piece])
-                    for piece, at in zip(several, places, strict=True)
-                ]
-            )
+        pieces = self.branches if branching else self.chains
         laid: list[tuple[int, list[int], list[int]]] = []
         for question, chosen in enumerate(followed.tolist()):
             row: tuple[int, list[int], list[int]] | None = None

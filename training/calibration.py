@@ -16,6 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_scripts.bios_folder import name_in
+from evaluation.answers import are_right
+from modeling_minigpt.answers_minigpt import Answer
 from modeling_minigpt.confidence_minigpt import SIGNALS, Confidence, find_signals
 from modeling_minigpt.guarantee_minigpt import GuaranteeError, Scored
 from modeling_minigpt.pipeline_minigpt import BirthplacePipeline
@@ -29,15 +31,21 @@ class CalibrationError(ValueError):
     """Too little to calibrate on; the message says what."""
 
 
-def measure(pipeline: BirthplacePipeline, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return the pipeline's best answer for each name, and its signals, (N, signals) in the order of `SIGNALS`."""
-    answers, signals = [], [np.zeros((0, len(SIGNALS)))]
+def rank_and_measure(pipeline: BirthplacePipeline, names: Sequence[str]) -> tuple[list[list[Answer]], np.ndarray]:
+    """Return the ranked answers for each name, and the best one's signals, (N, signals) in the order of `SIGNALS`."""
+    ranked, signals = [], [np.zeros((0, len(SIGNALS)))]
     for first in range(0, len(names), BATCH):
         some = names[first : first + BATCH]
-        ranked = pipeline.rank(some)
-        signals.append(find_signals(pipeline.model, pipeline.tokenizer, some, ranked).numpy())
-        answers += [candidates[0].text for candidates in ranked]
-    return answers, np.concatenate(signals)
+        found = pipeline.rank(some)
+        signals.append(find_signals(pipeline.model, pipeline.tokenizer, some, found).numpy())
+        ranked += found
+    return ranked, np.concatenate(signals)
+
+
+def measure(pipeline: BirthplacePipeline, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Return the pipeline's best answer for each name, and its signals."""
+    ranked, signals = rank_and_measure(pipeline, names)
+    return [candidates[0].text for candidates in ranked], signals
 
 
 def fit_order(known: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> tuple[np.ndarray, float]:
@@ -86,10 +94,10 @@ def calibrate(pipeline: BirthplacePipeline, pairs: Pairs, strangers: Sequence[st
         CalibrationError: the first half has no two right answers, wrong answers or strangers, or the sure answers
             were wrong more often in the second.
     """
-    places = {name_in(question): place.strip() for question, place in pairs}
+    places = {name_in(question): place for question, place in pairs}
     names, strangers = readable(pipeline, list(places)), readable(pipeline, strangers)
     answers, known = measure(pipeline, names)
-    right = np.array([answer == places[name] for answer, name in zip(answers, names, strict=True)], dtype=bool)
+    right = np.array(are_right(answers, [(name, places[name]) for name in names]), dtype=bool)
     _, strange = measure(pipeline, strangers)
     (fitting, rest), (fitting_strangers, rest_strangers) = deal(len(names), seed), deal(len(strangers), seed)
     counts = {

@@ -63,14 +63,13 @@ def ask_all(pipeline: BirthplacePipeline, pairs: Pairs, made_up: list[str], with
     )
 
 
-def describe(folder: RunFolder, recipe: Recipe, data: TrainingData, model_path: Path) -> dict:
-    """Return what the results say about the model and how it came to be."""
-    records = {stage: folder.training_record(stage) for stage in STAGES}
+def describe(records: dict[str, dict], recipe: Recipe, data: TrainingData, model_path: Path) -> dict:
+    """Return what the results say about the model and, by its stages' records, how it came to be."""
     return {
         "dataset": data.name,
         "seed": recipe.seed,
         "model": model_path.name,
-        "train_minutes": {stage: record["minutes"] for stage, record in records.items() if record},
+        "train_minutes": {stage: record["minutes"] for stage, record in records.items()},
         "start_from": next((r["start_from"] for r in records.values() if r.get("start_from")), None),
     }
 
@@ -104,8 +103,9 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
     pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device)
     asked = ask_all(pipeline, pairs, strangers, withheld)
     refusal = getattr(pipeline.confidence, "refusal", record.get("uncalibrated"))
+    records = {stage: found for stage in STAGES if (found := folder.training_record(stage))}
     results = {
-        **describe(folder, recipe, data, model_path),
+        **describe(records, recipe, data, model_path),
         "parameters": model.num_parameters(),
         "split": split,
         split: {**accuracy(texts, pairs), "seconds": seconds},
@@ -121,8 +121,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
     }
     (folder.path / f"predictions.{split}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
     plot_trust(asked, folder.path / "trust.png")
-    histories = {stage: folder.training_record(stage).get("history") for stage in STAGES}
-    write_report(results, {stage: points for stage, points in histories.items() if points}, folder.path)
+    write_report(results, {stage: record["history"] for stage, record in records.items()}, folder.path)
     write_json(folder.results, results)
     print_results(results)
     return results
