@@ -110,6 +110,7 @@ def build_model(subject: str, length: int) -> MiniGPTForCausalLM:
             num_hidden_layers=2,
             max_position_embeddings=length,
             attention_type=SUBJECTS[subject],
+            zero_init_residual=True,
             linformer_slot_type="content" if subject.endswith("content slots") else "positional",
             **SIZES,
         )

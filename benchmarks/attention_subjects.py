@@ -81,7 +81,7 @@ class VariantLayer(nn.Module):
 
     def __init__(self, subject: str, length: int):
         super().__init__()
-        model = MiniGPTModel(variant_config(subject, length, zero_init_residual=False))
+        model = MiniGPTModel(variant_config(subject, length))
         self.config, self.attention, self.rotary = model.config, model.layers[0].self_attn, model.rotary_emb
         self.prepared = (0, None, None)
 

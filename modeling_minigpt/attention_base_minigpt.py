@@ -10,33 +10,22 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import Cache
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from .configuration_minigpt import MiniGPTConfig
 
 
-class MiniGPTRotaryEmbedding(nn.Module):
-    """Cosines and sines of the rotary position embedding (Su et al. 2021, section 3.2.2)."""
+class MiniGPTRotaryEmbedding(LlamaRotaryEmbedding):
+    """Cosines and sines of the rotary position embedding (Su et al. 2021, section 3.2.2), the Hub library's own.
 
-    def __init__(self, config: MiniGPTConfig):
-        super().__init__()
-        self.config = config
-        self.register_buffer("inv_freq", self.compute_inv_freq(), persistent=False)  # (D/2,)
-
-    def compute_inv_freq(self) -> torch.Tensor:
-        """Return the inverse wavelengths (D/2,), in radians per token; also how `_init_weights` restores them."""
-        steps = torch.arange(0, self.config.head_dim, 2, dtype=torch.float32) / self.config.head_dim
-        return 1.0 / self.config.rope_parameters["rope_theta"] ** steps
-
-    @torch.no_grad()
-    def forward(self, hidden_states: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cos and sin, each (B, 1, T, D), in the dtype of `hidden_states`; `position_ids` is (B or 1, T)."""
-        angles = position_ids[:, None, :, None].float() * self.inv_freq.float()  # (B, 1, T, D/2)
-        angles = torch.cat((angles, angles), dim=-1)
-        return angles.cos().to(hidden_states.dtype), angles.sin().to(hidden_states.dtype)
+    Called with any tensor, for its dtype and device, and `position_ids` (B or 1, T), it returns cos and sin, each
+    (B or 1, T, D). `config.rope_parameters` may name any scaling that the library knows ("linear", "yarn", …).
+    """
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate `states` (B, H, T, D), whose halves hold the pairs' first and second coordinates."""
+    """Rotate `states` (B, H, T, D), whose halves hold the pairs' first and second coordinates, by (B or 1, T, D)."""
+    cos, sin = cos[:, None], sin[:, None]
     first, second = states.chunk(2, dim=-1)
     return states * cos + torch.cat((-second, first), dim=-1) * sin
 
@@ -140,23 +129,30 @@ class Content:
 
 
 class LinearTimeAttention(SelfAttention):
-    """The frame of a linear-time variant: project, bring real tokens to the front, `attend`, put them back."""
+    """The frame of a linear-time variant: project, bring real tokens to the front, `attend`, put them back.
+
+    With `attn_implementation` "eager" a text read in one pass is attended to by its dense weights (B, H, T, T), for
+    those who want to see them: O(T²), the same function.
+    """
 
     def streams(
         self, hidden_states: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor] | None
     ) -> tuple[torch.Tensor, ...]:
-        """Return what `attend` reads of each token, every tensor (B, H, T, ·): queries, keys, values."""
+        """Return what `attend` reads of each token, every tensor (B, H, T, ·): queries, keys, values, …"""
         return self.project(hidden_states, position_embeddings)
 
-    def attend(
-        self, *streams: torch.Tensor, state=None, added: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Mix the values: (B, H, T, D) out, and the weights (B, H, T, T) where the kernel has them.
+    def attend(self, *streams: torch.Tensor, state=None, added: torch.Tensor | None = None) -> torch.Tensor:
+        """Mix the values, (B, H, T, D), or as wide as they are; the result is linear in them.
 
         `state` is this layer's decoding state, to be read and advanced; `added` (B,) counts each row's real tokens
         among the T columns, all of them when None.
         """
         raise NotImplementedError
+
+    def dense_weights(self, query, key, value, *streams: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
+        """Return what of each token's value reaches each query, (B, H, T, T): unit vectors, mixed as values are."""
+        units = torch.eye(value.shape[2], dtype=value.dtype, device=value.device).expand(*value.shape[:2], -1, -1)
+        return self.attend(query, key, units, *streams, added=added)
 
     def forward(
         self,
@@ -166,14 +162,24 @@ class LinearTimeAttention(SelfAttention):
         past_key_values: Cache | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Map (B, T, C) to (B, T, C). The mask is a `Content`, or None where every token is real or nobody cares:
-        right padding needs none, as causality keeps it from the tokens before it."""
-        content = attention_mask
+        """Map (B, T, C) to (B, T, C), and with "eager" the weights (B, H, T, T) of a text's first pass.
+
+        The mask is a `Content`, or None where every token is real or nobody cares: right padding needs none, as
+        causality keeps it from the tokens before it.
+        """
+        content, weights = attention_mask, None
         state = past_key_values.layers[self.layer_idx] if past_key_values is not None else None
         streams = self.streams(hidden_states, position_embeddings)
         if content is not None:
             streams = tuple(content.to_front(stream) for stream in streams)
-        mixed, weights = self.attend(*streams, state=state, added=None if content is None else content.added)
+        added = None if content is None else content.added
+        if self.config._attn_implementation == "eager" and (state is None or not state.get_seq_length()):
+            weights = self.dense_weights(*streams, added=added)
+        if weights is None or state is not None:
+            mixed = self.attend(*streams, state=state, added=added)
+        if weights is not None:
+            mixed = weights @ streams[2]
         if content is not None:
-            mixed, weights = content.restore(mixed), None
+            mixed = content.restore(mixed)
+            weights = None if weights is None else content.restore(content.restore(weights).mT).mT
         return self.o_proj(mixed.transpose(1, 2).reshape(hidden_states.shape)), weights  # (B, T, C)

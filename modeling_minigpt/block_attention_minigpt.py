@@ -7,14 +7,12 @@ pattern (Xiao et al. 2024, arXiv 2309.17453, section 3.2).
 from functools import cache
 
 import torch
-from torch import nn
 from torch.nn.attention.flex_attention import flex_attention
 
 from .attention_base_minigpt import LinearTimeAttention, place, take
 from .block_index_minigpt import (
     BlockPattern,
     block_attention,
-    dense_mask,
     flex_block_mask,
     gather_attention,
     row_mask,
@@ -31,9 +29,8 @@ def compiled_flex_attention():
 class BlockAttention(LinearTimeAttention):
     """Attention through a block table, any T, O(T·c·b·D).
 
-    The kernel follows `attn_implementation`: "eager" is dense, O(T²), and returns weights; "flex_attention" is
-    FlexAttention on CUDA, whose lists of tiles are O((T / 128)²); all else, and every step with a cache, gathers
-    blocks. All are one function.
+    The kernel follows `attn_implementation`: "flex_attention" is FlexAttention on CUDA, whose lists of tiles are
+    O((T / 128)²); all else, and every step with a cache, gathers blocks. All are one function.
     """
 
     def __init__(self, config: MiniGPTConfig, layer_idx: int):
@@ -41,20 +38,15 @@ class BlockAttention(LinearTimeAttention):
         self.pattern = BlockPattern.from_config(config, layer_idx)
 
     def attend(self, query, key, value, *, state=None, added=None):
-        """Mix the values: (B, H, T, D), and with "eager" the weights (B, H, T, T)."""
+        """Mix the values: (B, H, T, D)."""
         length, kernel = query.shape[2], self.config._attn_implementation
         if state is not None:
-            return self.attend_cached(query, key, value, state, added), None
-        if kernel == "eager":
-            hidden = ~dense_mask(self.pattern, length, query.device)
-            scores = (query @ key.mT * self.scaling).masked_fill(hidden, float("-inf"))  # (B, H, T, T)
-            weights = nn.functional.dropout(scores.softmax(dim=-1), self.dropout)
-            return weights @ value, weights
+            return self.attend_cached(query, key, value, state, added)
         if kernel == "flex_attention" and query.is_cuda and not self.dropout:  # which FlexAttention cannot drop
             mask = flex_block_mask(self.pattern, length, query.device)
             query, key = query.to(value.dtype), key.to(value.dtype)  # autocast leaves rotated ones in float32
-            return compiled_flex_attention()(query, key, value, block_mask=mask, scale=self.scaling), None
-        return block_attention(query, key, value, self.pattern, self.scaling, self.dropout), None
+            return compiled_flex_attention()(query, key, value, block_mask=mask, scale=self.scaling)
+        return block_attention(query, key, value, self.pattern, self.scaling, self.dropout)
 
     def attend_cached(self, query, key, value, state, added) -> torch.Tensor:
         """Attend from new tokens (B, H, T, D) to the cached blocks and to each other, and advance the state."""

@@ -192,19 +192,19 @@ def gather_attention(
 
     Args:
         query: (B, H, nq, l, D).
-        key, value: blocks to choose from, (B, H, n, b, D).
+        key, value: blocks to choose from, (B, H, n, b, D); values may have another width.
         slots: blocks to gather for each query block, (B or 1, H, nq, c), in [0, n).
         mask: True where a query sees a key, (B or 1, H or 1, nq or 1, l, c·b).
 
     Returns:
         Mixed values (B, H, nq, l, D).
     """
-    batch, heads, blocks, width, dim = key.shape
+    batch, heads, blocks, width = key.shape[:4]
     rows, columns = slots.shape[-2:]
     first = torch.arange(batch * heads, device=key.device).view(batch, heads, 1, 1) * blocks
     index = (first + slots).flatten()  # into the blocks of all heads of all rows
     key, value = (
-        states.reshape(-1, width * dim).index_select(0, index).view(batch, heads * rows, columns * width, dim)
+        states.flatten(0, 2).index_select(0, index).view(batch, heads * rows, columns * width, -1)
         for states in (key, value)
     )
     shared = mask.shape[1] == mask.shape[2] == 1
@@ -212,7 +212,7 @@ def gather_attention(
     mixed = nn.functional.scaled_dot_product_attention(
         query.flatten(1, 2), key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
     )  # (B, H·nq, l, D)
-    return mixed.view(query.shape)
+    return mixed.unflatten(1, (heads, rows))
 
 
 def block_attention(

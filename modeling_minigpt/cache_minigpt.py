@@ -23,6 +23,11 @@ def make_layer(config: MiniGPTConfig, layer_idx: int) -> CacheLayerMixin:
     return (RowBlocksState if closed else AllBlocksState)(config, layer_idx)
 
 
+def can_take_back(config: MiniGPTConfig, layer_idx: int) -> bool:
+    """Say whether a layer's cache can forget any number of its last tokens again, as assisted decoding asks of it."""
+    return isinstance(make_layer(config, layer_idx), (DynamicLayer, AllBlocksState))
+
+
 def make_cache(config: MiniGPTConfig) -> Cache:
     """Return an empty cache for a model of this config; hybrids get a layer of each layer's kind."""
     if config.is_vanilla:

@@ -1,17 +1,20 @@
 """MiniGPTConfig: every choice that changes the function or the weights of a MiniGPT, with today's defaults.
 
-Two presets are shipped in `configuration/models/`: `minigpt.json` (these defaults) and `minigpt-seed.json`, the
-practical's model to the letter (learned positions, LayerNorm, GELU, biases, dropout 0.1; minGPT, Karpathy 2020).
+Two presets are shipped in `configuration/models/`: `minigpt.json` (these defaults, blocks starting as the identity)
+and `minigpt-seed.json`, the practical's model to the letter (learned positions, LayerNorm, GELU, biases, dropout 0.1;
+minGPT, Karpathy 2020).
 """
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 ATTENTION_TYPES = ("vanilla", "linformer", "bigbird", "window", "performer")
 SLOT_TYPES = ("positional", "content")
 RANDOM_TYPES = ("rows", "reservoir")
 POSITION_TYPES = ("rotary", "learned")
+ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
 NORM_TYPES = ("rmsnorm", "layernorm")
 
 # Written into every saved config.json, so that a folder loads by any Auto class whichever class had saved it.
@@ -35,7 +38,8 @@ class MiniGPTConfig(PreTrainedConfig):
         max_position_embeddings: training context in tokens; a hard limit with learned positions only.
         attention_type: the attention variant, one of `ATTENTION_TYPES`, or a list of them, one a layer.
         position_embedding_type: "rotary" (Su et al. 2021, arXiv 2104.09864) or "learned" (added to the embeddings).
-        rope_parameters: the library's rotary settings, `{"rope_type": "default", "rope_theta": 10000.0}` when None.
+        rope_parameters: the library's rotary settings, `{"rope_type": "default", "rope_theta": 10000.0}` when None;
+            `{"rope_type": "yarn", "factor": 4.0, …}` and its other scalings stretch a trained model's context.
         norm_type: "rmsnorm" (Zhang and Sennrich 2019) or "layernorm".
         norm_eps: added to the variance in every norm.
         qk_norm: RMS-normalise queries and keys per head before the rotation (Henry et al. 2020, arXiv 2010.04245).
@@ -89,7 +93,7 @@ class MiniGPTConfig(PreTrainedConfig):
     attention_dropout: float | int = 0.0
     residual_dropout: float | int = 0.0
     initializer_range: float | int = 0.02
-    zero_init_residual: bool = True
+    zero_init_residual: bool = False
     use_cache: bool = True
     tie_word_embeddings: bool = False
     linformer_segment: int = 32
@@ -169,14 +173,18 @@ class MiniGPTConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act must be one of {', '.join(sorted(ACT2FN))}, found {self.hidden_act!r}")
-        if self.rope_parameters["rope_type"] != "default":
-            raise ValueError(f"rope_type must be default, found {self.rope_parameters['rope_type']!r}")
         self.validate_attention()
 
     def validate_rope(self):
-        """Leave rotary settings unchecked where nothing is rotated; the library would refuse odd head widths."""
-        if self.position_embedding_type == "rotary":
+        """Check rotary settings by the library; not where nothing is rotated, for it would refuse odd head widths."""
+        if self.position_embedding_type != "rotary":
+            return
+        if (found := self.rope_parameters["rope_type"]) not in ROPE_TYPES:
+            raise ValueError(f"rope_type must be one of {', '.join(ROPE_TYPES)}, found {found!r}")
+        try:
             super().validate_rope()
+        except KeyError as error:  # the library's, for a scaling that lacks a part
+            raise ValueError(error.args[0]) from error
 
     def validate_attention(self):
         """Refuse attention variants that do not exist, do not fit the layers or have impossible sizes."""

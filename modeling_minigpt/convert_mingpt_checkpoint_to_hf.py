@@ -110,7 +110,6 @@ def config_of(
         qk_norm=False,
         hidden_act=hidden_act,
         use_bias="model.layers.0.self_attn.q_proj.bias" in weights,
-        zero_init_residual=False,
         tie_word_embeddings=head is None or torch.equal(head, weights["model.embed_tokens.weight"]),
         **fields,
     )

@@ -126,17 +126,17 @@ class LinformerAttention(LinearTimeAttention):
         if state is None:
             if weights is None:
                 weights = self.positional_weights(length, None)
-            return linformer_attention(query, key, value, weights, self.segment, **settings), None
+            return linformer_attention(query, key, value, weights, self.segment, **settings)
 
         state.lazy_initialization(key, value)
         if weights is None:
             weights = self.positional_weights(length, state.counts)
         start, slots, key, value, weights = state.update(key, value, weights, added)  # from a segment's start on
         if length == 1:
-            return self.attend_one(query, key, value, start, slots), None
+            return self.attend_one(query, key, value, start, slots)
         query = place(torch.zeros_like(key), query, start)
         mixed = linformer_attention(query, key, value, weights, self.segment, slots=slots, **settings)
-        return take(mixed, length, start), None
+        return take(mixed, length, start)
 
     def attend_one(self, query, key, value, start, slots) -> torch.Tensor:
         """Decode one token: query (B, H, 1, D) at place `start` (B,) among the exact keys (B, H, S, D)."""

@@ -19,7 +19,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .attention_base_minigpt import Content, MiniGPTRotaryEmbedding, SelfAttention
 from .attention_minigpt import ATTENTION_CLASSES
-from .cache_minigpt import check_cache, find_content, make_cache, refuse_packed
+from .cache_minigpt import can_take_back, check_cache, find_content, make_cache, refuse_packed
 from .configuration_minigpt import MiniGPTConfig
 from .linformer_attention_minigpt import LinformerAttention
 from .performer_attention_minigpt import PerformerAttention
@@ -77,14 +77,12 @@ class MiniGPTPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Initialise one module: normal matrices, zero biases, unit norms, recomputed rotary frequencies.
+        """Initialise one module: what the library does not know of; it knows matrices, norms and rotary frequencies.
 
         The library asks this of modules that hold parameters or buffers themselves, so a leaf says if it starts at 0.
         """
         super()._init_weights(module)
-        if isinstance(module, MiniGPTRotaryEmbedding):
-            init.copy_(module.inv_freq, module.compute_inv_freq())
-        elif getattr(module, "starts_at_zero", False):
+        if getattr(module, "starts_at_zero", False):
             init.zeros_(module.weight)
         elif isinstance(module, PerformerAttention):
             init.copy_(module.features, module.draw_features())
@@ -217,14 +215,25 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
+    @property
+    def _is_stateful(self) -> bool:
+        """Whether a decoding state merges or evicts tokens, so that the library refuses to let an assistant guess."""
+        return not all(can_take_back(self.config, index) for index in range(self.config.num_hidden_layers))
+
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
-        """Give `generate` the cache its linear-time layers need; the library would hand them a `DynamicCache`."""
+        """Give `generate` the cache its linear-time layers need; the library would hand them a `DynamicCache`.
+
+        None where attention weights are asked for: their states no longer tell what of each token they hold.
+        """
         made_here = model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False
         if made_here and not self.config.is_vanilla:
             kind = generation_config.cache_implementation
             if kind not in (None, "dynamic"):
                 raise ValueError(f"attention_type {self.config.attention_type!r} has its own cache, found {kind!r}")
-            model_kwargs["past_key_values"] = make_cache(self.config)
+            if generation_config.output_attentions:
+                generation_config.use_cache = model_kwargs["use_cache"] = False
+            else:
+                model_kwargs["past_key_values"] = make_cache(self.config)
             return
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
 

@@ -132,14 +132,13 @@ class PerformerAttention(LinearTimeAttention):
 
     def __init__(self, config: MiniGPTConfig, layer_idx: int):
         super().__init__(config, layer_idx)
-        shape = (self.num_heads, config.performer_features, self.head_dim)
         # Saved with the weights, which are trained for these very features and for no redrawn ones.
-        self.register_buffer("features", torch.empty(shape))
+        self.register_buffer("features", self.draw_features())
 
     def draw_features(self) -> torch.Tensor:
         """Return the layer's w (H, m, D); how `_init_weights` fills the buffer."""
-        heads, features, dim = self.features.shape
-        return draw_features(heads, features, dim, seed=self.config.performer_seed * 1_000_003 + self.layer_idx)
+        seed = self.config.performer_seed * 1_000_003 + self.layer_idx
+        return draw_features(self.num_heads, self.config.performer_features, self.head_dim, seed=seed)
 
     def attend(self, query, key, value, *, state=None, added=None):
         """Mix the values: (B, H, T, D)."""
@@ -152,4 +151,4 @@ class PerformerAttention(LinearTimeAttention):
             )
         if state is not None:
             state.update(sums, peak, length=query.shape[2], added=added)
-        return mixed.to(value.dtype), None
+        return mixed.to(value.dtype)

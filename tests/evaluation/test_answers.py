@@ -28,7 +28,6 @@ def tiny_model(tokenizer, position_type: str) -> MiniGPTForCausalLM:
         num_attention_heads=2,
         position_embedding_type=position_type,
         initializer_range=0.3,
-        zero_init_residual=False,
         residual_dropout=0.3,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,

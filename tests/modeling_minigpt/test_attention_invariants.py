@@ -200,7 +200,7 @@ def test_initialisation_covers_every_tensor(variant):
     models = []
     for _ in range(2):
         torch.manual_seed(5)
-        models.append(MiniGPTForCausalLM(tiny_config(variant)))
+        models.append(MiniGPTForCausalLM(tiny_config(variant, zero_init_residual=True)))
         _ = torch.full((10_000,), float("nan"))  # garbage for uninitialised memory to pick up
     for (name, one), two in zip(models[0].state_dict().items(), models[1].state_dict().values(), strict=True):
         assert one.isfinite().all(), name
@@ -212,19 +212,6 @@ def test_performer_features_follow_the_config_seed_and_the_layer():
     first, second = (tiny_model("performer", performer_seed=seed) for seed in (0, 1))
     layers = [model.model.layers[index].self_attn.features for model in (first, second) for index in (0, 1)]
     assert all(not torch.equal(layers[0], other) for other in layers[1:])
-
-
-def test_outputs_are_recorded(variant):
-    model = tiny_model(variant, attn_implementation="eager")
-    model.set_attn_implementation("eager")
-    with torch.no_grad():
-        outputs = model(draw_tokens(2, 20), output_hidden_states=True, output_attentions=True, use_cache=False)
-    assert len(outputs.hidden_states) == 3
-    expected = {"bigbird": 2, "bigbird-reservoir": 2, "window": 2, "hybrid": 1}.get(variant, 0)
-    assert len(outputs.attentions) == expected
-    for weights in outputs.attentions:
-        assert weights.shape == (2, 4, 20, 20)
-        assert_equal(weights.sum(-1), torch.ones(2, 4, 20))
 
 
 @pytest.mark.parametrize("kernel", ["eager", "flex_attention"])

@@ -34,12 +34,6 @@ def test_greedy_takes_the_likeliest_token(model, tokens):
     assert torch.equal(generate(model, ids, do_sample=False), wanted)
 
 
-def test_static_cache_changes_no_token(model, tokens):
-    ids = tokens(2, 5)
-    static = generate(model, ids, do_sample=False, cache_implementation="static", disable_compile=True)
-    assert torch.equal(static, generate(model, ids, do_sample=False))
-
-
 def test_cached_chunks_give_the_logits_of_one_pass(model, tokens):
     ids = tokens(2, 9)
     cache = DynamicCache(config=model.config)
