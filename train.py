@@ -3,6 +3,7 @@
     python train.py all --config configuration/recipes/quickstart.yaml
     python train.py all --config configuration/recipes/cs224n.yaml --set data.path=FOLDER --set output=runs/mine
     accelerate launch train.py pretrain --config RECIPE
+    python train.py all --config RECIPE --push_to_hub USER/NAME
     python train.py evaluate --config RECIPE --set evaluate.model=runs/mine/finetune --set output=runs/scored
 
 Everything a run writes is in its output folder. The exit status is 2, after one line that says why, when the recipe,
@@ -28,17 +29,22 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="{pretrain,finetune,evaluate,all}")
     for name, text in HELP.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument(
-            "--config", required=True, metavar="RECIPE", help="a YAML file; see configuration/recipes/"
-        )
+        command.add_argument("--config", required=True, metavar="RECIPE", help="a YAML file of configuration/recipes/")
         command.add_argument(
             "--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE",
             help="override a recipe's value; may be repeated, the last one wins",
         )  # fmt: skip
+        command.add_argument("--resume", action="store_true", help="go on from the output folder's newest checkpoint")
+        command.add_argument("--push_to_hub", metavar="USER/NAME", help="publish the scored model there at the end")
+        command.add_argument("--private", action="store_true", help="where --push_to_hub makes it, make it private")
         command.add_argument(
-            "--resume", action="store_true", help="go on from the newest checkpoint in the output folder"
-        )
-    return parser.parse_args(argv)
+            "--push_checkpoints", action="store_true",
+            help="push each checkpoint's model to the repository's branch 'checkpoints' as well",
+        )  # fmt: skip
+    arguments = parser.parse_args(argv)
+    if arguments.push_to_hub is None and (arguments.private or arguments.push_checkpoints):
+        parser.error("--private and --push_checkpoints go with --push_to_hub USER/NAME")
+    return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,15 +52,18 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     # Imported here, so that --help and a mistyped option answer at once.
     from data_scripts.bios_folder import DataError
+    from data_scripts.hub_push import PushError
     from evaluation.answers import VocabularyError
+    from training.publish import HubTarget
     from training.recipe import RecipeError, load_recipe
     from training.run_folder import RunError
     from training.stages import Run
 
     try:
         recipe = load_recipe(arguments.config, arguments.overrides)
-        Run(recipe, arguments.resume).execute(arguments.command)
-    except (RecipeError, DataError, RunError, VocabularyError, FloatingPointError) as error:
+        target = (arguments.push_to_hub, arguments.private, arguments.push_checkpoints)
+        Run(recipe, arguments.resume, HubTarget(*target) if target[0] else None).execute(arguments.command)
+    except (RecipeError, DataError, RunError, PushError, VocabularyError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

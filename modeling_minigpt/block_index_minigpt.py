@@ -145,7 +145,8 @@ def _build_table(pattern: BlockPattern, blocks: int, device: torch.device) -> to
 
 @torch.compiler.assume_constant_result  # so that a compiler need not trace its making
 def _kept_table(pattern: BlockPattern, blocks: int, device: torch.device) -> torch.Tensor:
-    return _build_table(pattern, blocks, device)
+    build = _build_table.__wrapped__ if torch.compiler.is_exporting() else _build_table  # no stand-in is to be kept
+    return build(pattern, blocks, device)
 
 
 def block_table(pattern: BlockPattern, blocks: int, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -7,6 +7,7 @@ import pytest
 
 from data_scripts.bios_folder import FILES
 from data_scripts.synthetic_bios import invent
+from tests.loopback_hub import LoopbackHub
 from tests.running import RECIPE, call
 
 CLEAN_FILES = {
@@ -35,6 +36,19 @@ def tiny_folder(tmp_path: Path) -> Path:
     for name, text in CLEAN_FILES.items():
         (folder / name).write_text(text, encoding="utf-8", newline="")
     return folder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub on loopback, the only one that this process and a token of its know."""
+    hub = LoopbackHub()
+    with hub.serve() as address:
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its tries
+        yield hub
 
 
 @pytest.fixture(scope="session")

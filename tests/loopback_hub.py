@@ -1,4 +1,8 @@
-"""A small Hub on loopback: repositories in memory, and the requests that the client library makes of them."""
+"""A small Hub on loopback: repositories in memory, and the requests that the client libraries make of them.
+
+Models and data sets, branches, commits as JSON lines, large files as LFS objects that must be uploaded before they are
+committed, downloads by branch or commit.
+"""
 
 import base64
 import hashlib
@@ -6,77 +10,172 @@ import json
 import re
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote
+
+LARGE = 20_000  # bytes from which on a file is uploaded as an LFS object
+NOT_FOUND = {"repository": "RepoNotFound", "revision": "RevisionNotFound", "file": "EntryNotFound"}
+
+
+class Missing(Exception):
+    """What is not there, one of `NOT_FOUND`."""
+
+
+@dataclass
+class Repository:
+    """A repository: its branches, each a list of whole states {path: content}, the newest last."""
+
+    name: str
+    private: bool = False
+    branches: dict[str, list[dict[str, bytes]]] = field(default_factory=lambda: {"main": [{".gitattributes": b""}]})
+
+    def commit_id(self, branch: str, number: int) -> str:
+        """Return the id of a branch's commit; a branch begins with the commits of the one it was made from."""
+        state = self.branches[branch][number]
+        digests = [(path, hashlib.sha1(content).hexdigest()) for path, content in sorted(state.items())]
+        return hashlib.sha1(f"{self.name} {number % len(self.branches[branch])} {digests}".encode()).hexdigest()
+
+    def find(self, revision: str) -> tuple[str, dict[str, bytes]]:
+        """Return id and files of a branch's head or of a commit."""
+        if revision in self.branches:
+            return self.commit_id(revision, -1), self.branches[revision][-1]
+        for branch, states in self.branches.items():
+            for number, state in enumerate(states):
+                if self.commit_id(branch, number) == revision:
+                    return revision, state
+        raise Missing("revision")
 
 
 class LoopbackHub:
-    """Repositories by name, each a dict of files, and a refusal to give, if any.
+    """Repositories by name, with "datasets/" before a data set's; large objects; a refusal to give, if any.
 
     Attributes:
-        repositories: files of the default branch's head, by repository.
-        commits: how many commits each repository has had.
+        repositories: what there is.
+        objects: large files by their SHA-256.
         refusal: (part of a path, status) to be answered so; status 0 closes the connection.
+        requests: "METHOD path" of all there were.
     """
 
     def __init__(self):
-        self.repositories: dict[str, dict[str, bytes]] = {}
-        self.commits: dict[str, int] = {}
+        self.repositories: dict[str, Repository] = {}
+        self.objects: dict[str, bytes] = {}
         self.refusal: tuple[str, int] | None = None
+        self.requests: list[str] = []
         self.address = ""
 
-    def commit_id(self, name: str) -> str:
-        """Return the head's id."""
-        return hashlib.sha1(f"{name} {self.commits[name]}".encode()).hexdigest()
+    def files(self, name: str, branch: str = "main") -> dict[str, bytes]:
+        """Return what was pushed to a branch's head."""
+        head = self.repositories[name].branches[branch][-1]
+        return {path: content for path, content in head.items() if path != ".gitattributes"}
 
-    def commit(self, name: str, lines: list[dict]) -> None:
-        """Add the files of a commit, all or none."""
-        files = {
-            line["value"]["path"]: base64.b64decode(line["value"]["content"])
-            for line in lines
-            if line["key"] == "file"
-        }
-        self.repositories[name].update(files)
-        self.commits[name] += 1
+    def commits(self, name: str, branch: str = "main") -> int:
+        """Return how often a branch was pushed to."""
+        return len(self.repositories[name].branches[branch]) - 1
 
-    def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers and body."""
-        if method == "POST" and path == "/api/repos/create":
-            wanted = json.loads(body)
-            name = "/".join(part for part in (wanted.get("organization"), wanted["name"]) if part)
-            if name in self.repositories:
-                return 409, {}, json.dumps({"error": "there already", "url": f"{self.address}/{name}"}).encode()
-            self.repositories[name], self.commits[name] = {}, 0
-            return 200, {}, json.dumps({"url": f"{self.address}/{name}", "id": name}).encode()
+    def repository(self, name: str) -> Repository:
+        """Return a repository; Missing where there is none."""
+        if name not in self.repositories:
+            raise Missing("repository")
+        return self.repositories[name]
+
+    def create(self, body: bytes) -> tuple:
+        """Answer repos/create."""
+        wanted = json.loads(body)
+        name = "/".join(part for part in (wanted.get("organization"), wanted["name"]) if part)
+        key = f"datasets/{name}" if wanted.get("type") == "dataset" else name
+        address = {"url": f"{self.address}/{key}"}
+        if key in self.repositories:
+            return 409, {}, {"error": "there already", **address}
+        self.repositories[key] = Repository(key, private=wanted.get("visibility") == "private")
+        return 200, {}, {"id": name, **address}
+
+    def commit(self, repository: Repository, branch: str, body: bytes) -> tuple:
+        """Answer a commit: all of its lines take effect, or none."""
+        state = dict(repository.branches[branch][-1])
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                state[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                if value["oid"] not in self.objects:
+                    return 400, {}, {"error": f"{value['path']}: the object was not uploaded"}
+                state[value["path"]] = self.objects[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del state[value["path"]]
+        repository.branches[branch].append(state)
+        commit = repository.commit_id(branch, -1)
+        address = f"{self.address}/{repository.name}/commit/{commit}"
+        return 200, {}, {"commitUrl": address, "commitOid": commit, "success": True}
+
+    def large_objects(self, body: bytes) -> tuple:
+        """Answer an LFS batch: where to upload the objects that are not there yet."""
+        objects = []
+        for one in json.loads(body)["objects"]:
+            action = {"upload": {"href": f"{self.address}/lfs/{one['oid']}"}}
+            objects.append({**one, **({} if one["oid"] in self.objects else {"actions": action})})
+        return 200, {}, {"transfer": "basic", "objects": objects}
+
+    def entry(self, path: str, content: bytes) -> dict:
+        """Describe a file as the tree does."""
+        oid = hashlib.sha256(content).hexdigest()
+        large = {"lfs": {"oid": oid, "size": len(content), "pointerSize": 1}} if oid in self.objects else {}
+        return {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest(), **large}
+
+    def ask(self, key: str, what: str, revision: str, body: bytes) -> tuple:
+        """Answer what is asked of one repository under /api/."""
+        repository = self.repository(key)
+        if what == "branch":
+            if revision in repository.branches:
+                return 409, {}, {"error": "there already"}
+            repository.branches[revision] = list(repository.branches["main"])
+            return 200, {}, {}
+        if what in ("preupload", "commit") and revision not in repository.branches:
+            raise Missing("revision")
+        if what == "commit":
+            return self.commit(repository, revision, body)
+        if what == "preupload":
+            files = [
+                {
+                    "path": one["path"],
+                    "uploadMode": "lfs" if one["size"] > LARGE else "regular",
+                    "shouldIgnore": False,
+                }
+                for one in json.loads(body)["files"]
+            ]
+            return 200, {}, {"files": files}
+        commit, files = repository.find(revision.partition("/")[0])
+        if what == "tree":
+            below = revision.partition("/")[2]
+            return 200, {}, [self.entry(path, files[path]) for path in sorted(files) if path.startswith(below)]
+        if what == "paths-info":
+            wanted = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
+            return 200, {}, [self.entry(path, files[path]) for path in wanted if path in files]
+        about = {"id": repository.name.removeprefix("datasets/"), "sha": commit, "private": repository.private}
+        return 200, {}, {**about, "siblings": [{"rfilename": path} for path in sorted(files)], "tags": []}
+
+    def answer(self, method: str, path: str, body: bytes) -> tuple:
+        """Return status, headers, and bytes or what is to become JSON."""
+        if path == "/api/repos/create":
+            return self.create(body)
         if path == "/api/validate-yaml":
-            return 200, {}, json.dumps({"errors": [], "warnings": []}).encode()
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
-            files = [{"path": one["path"], "uploadMode": "regular"} for one in json.loads(body)["files"]]
-            return 200, {}, json.dumps({"files": [{**one, "shouldIgnore": False} for one in files]}).encode()
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
-            self.commit(found[1], [json.loads(line) for line in body.splitlines() if line])
-            done = {"commitUrl": f"{self.address}/{found[1]}/commit/{self.commit_id(found[1])}"}
-            return 200, {}, json.dumps({**done, "commitOid": self.commit_id(found[1]), "success": True}).encode()
-        if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            files = self.repositories.get(found[1])
-            if files is None or found[3] not in files:
-                code = "RepoNotFound" if files is None else "EntryNotFound"
-                return 404, {"X-Error-Code": code}, b""
-            content = files[found[3]]
-            etag = hashlib.sha1(content).hexdigest()
-            return 200, {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit_id(found[1])}, content
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/[^/]+)?", path):
-            if found[1] not in self.repositories:
-                return 404, {"X-Error-Code": "RepoNotFound"}, b""
-            siblings = [{"rfilename": name} for name in self.repositories[found[1]]]
-            info = {
-                "id": found[1],
-                "sha": self.commit_id(found[1]),
-                "siblings": siblings,
-                "tags": [],
-                "private": False,
-            }
-            return 200, {}, json.dumps(info).encode()
-        return 404, {"X-Error-Code": "EntryNotFound"}, b""
+            return 200, {}, {"errors": [], "warnings": []}
+        if path.endswith(".git/info/lfs/objects/batch"):
+            return self.large_objects(body)
+        if path.startswith("/lfs/"):
+            assert hashlib.sha256(body).hexdigest() == path.removeprefix("/lfs/")
+            self.objects[path.removeprefix("/lfs/")] = body
+            return 200, {}, b""
+        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/([a-z-]+)/(.+))?", path):
+            key = found[2] if found[1] == "models" else f"datasets/{found[2]}"
+            return self.ask(key, found[3] or "revision", found[4] or "main", body)
+        if found := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            commit, files = self.repository(found[1]).find(found[2])
+            if found[3] not in files:
+                raise Missing("file")
+            etag = hashlib.sha256(files[found[3]]).hexdigest()
+            return 200, {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}, files[found[3]]
+        raise Missing("file")
 
     @contextmanager
     def serve(self):
@@ -87,17 +186,23 @@ class LoopbackHub:
             protocol_version = "HTTP/1.1"
 
             def handle_any(self):
-                path = self.path.partition("?")[0]
+                path = unquote(self.path.partition("?")[0])
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                method = "GET" if self.command == "HEAD" else self.command
+                hub.requests.append(f"{self.command} {path}")
                 if hub.refusal and hub.refusal[0] in path:
                     if hub.refusal[1] == 0:
                         self.close_connection = True
-                        self.connection.close()
                         return
-                    status, headers, content = hub.refusal[1], {}, b'{"error": "refused"}'
+                    status, headers, content = hub.refusal[1], {}, {"error": "refused"}
                 else:
-                    status, headers, content = hub.answer(method, path, body)
+                    try:
+                        status, headers, content = hub.answer(self.command, path, body)
+                    except Missing as missing:
+                        status, headers, content = 404, {"X-Error-Code": NOT_FOUND[missing.args[0]]}, b""
+                if not isinstance(content, bytes):
+                    content = json.dumps(content).encode()
+                if status == 200 and (span := re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")):
+                    status, content = 206, content[int(span[1]) : int(span[2] or len(content)) + 1]
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(content))}.items():
                     self.send_header(name, value)
@@ -105,7 +210,7 @@ class LoopbackHub:
                 if self.command != "HEAD":
                     self.wfile.write(content)
 
-            do_GET = do_HEAD = do_POST = handle_any
+            do_GET = do_HEAD = do_POST = do_PUT = handle_any
 
             def log_message(self, *arguments):
                 pass

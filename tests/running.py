@@ -1,5 +1,8 @@
-"""A tiny recipe, and how tests run `train.py` with it in this process."""
+"""A tiny recipe, how tests run `train.py` with it in this process, and how they run a stranger's script in another."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import train
@@ -39,3 +42,19 @@ def call(command: str, recipe: Path, data: Path, output: Path, *overrides: str, 
 def contents(folder: Path) -> dict[str, bytes]:
     """Return every file below a folder with what it holds."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+NO_CHECKOUT = """
+import sys
+for name in ("modeling_minigpt", "datasets", "accelerate", "evaluate", "sklearn", "torchmetrics", "matplotlib"):
+    sys.modules[name] = None  # nothing that only a checkout needs
+"""
+
+
+def run_stranger(script: str, home: Path, address: str) -> subprocess.CompletedProcess:
+    """Run a script far from the checkout with torch, transformers, no token, and no Hub but the one at `address`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
+    hub = {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    home.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, cwd=home, env=environment | hub, capture_output=True, text=True, timeout=300)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -115,6 +116,7 @@ def train_stage(
     run: RunArguments,
     accelerator: Accelerator,
     checkpoints: Path,
+    on_checkpoint: Callable[[torch.nn.Module, Progress], None] | None = None,
 ) -> tuple[torch.nn.Module, Progress]:
     """Train a model through one stage, from its newest checkpoint if there is one.
 
@@ -125,6 +127,7 @@ def train_stage(
         stage, run: lengths, learning rates, how often to save and to log.
         accelerator: device, processes, precision, trackers.
         checkpoints: the folder for checkpoints.
+        on_checkpoint: called with the unwrapped model on the main process after each checkpoint.
 
     Returns:
         The trained model, unwrapped, and where the stage ended.
@@ -149,6 +152,8 @@ def train_stage(
             due = time.monotonic() - last_save > 60 * run.checkpoint_minutes
             if last_step or flag_from_main(accelerator, due):
                 save_checkpoint(accelerator, checkpoints, name, progress, run.keep_checkpoints)
+                if on_checkpoint is not None and accelerator.is_main_process:
+                    on_checkpoint(accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), progress)
                 last_save = time.monotonic()
     meter.bar.close()
     accelerator.free_memory()

@@ -60,7 +60,7 @@ Complete text, as in any causal language model:
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("{repo_id}")
+tokenizer = AutoTokenizer.from_pretrained("{repo_id}", trust_remote_code=True)
 model = AutoModelForCausalLM.from_pretrained("{repo_id}", trust_remote_code=True)
 prompt = tokenizer("Where was NAME born?" + tokenizer.mask_token, return_tensors="pt")
 print(tokenizer.decode(model.generate(**prompt)[0]))

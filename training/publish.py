@@ -5,6 +5,7 @@
 
 The commit holds the finetuned model (safetensors, config, tokenizer, its code, candidates and calibration), the run's
 results and plots, and a model card. A push that was interrupted can be repeated; the run's folder is only read.
+`train.py … --push_to_hub USER/NAME` does the same at the end of a run.
 """
 
 import argparse
@@ -12,29 +13,26 @@ import json
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from data_scripts.hub_push import PushError, check_repo_id, open_repository, push_folder
 from training.model_card import model_card
 from training.run_folder import RunFolder, write_json
 
 PICTURES = ("losses.png", "trust.png")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-
-
-class PublishError(RuntimeError):
-    """A run that cannot be published; the message is one line for the user."""
+MARKER = "modeling_minigpt.py"  # which every push of a model leaves
+CHECKPOINTS = "checkpoints"  # the branch for models under way
 
 
 def write_release(run: Path, repo_id: str, target: Path) -> None:
     """Write what is published into a folder that is not there yet, or empty.
 
     Raises:
-        PublishError: no finished and scored run there, a pickle among its files, or something in the folder.
+        PushError: no finished and scored run there, a pickle among its files, or something in the folder.
     """
     folder = RunFolder(run)
     model = folder.stage("finetune")
@@ -45,11 +43,11 @@ def write_release(run: Path, repo_id: str, target: Path) -> None:
         (folder.recipe, "no recipe"),
     ):
         if not path.is_file():
-            raise PublishError(f"{run}: {lacking} ({path.name} not found)")
+            raise PushError(f"{run}: {lacking} ({path.name} not found)")
     if pickles := [path.name for path in model.rglob("*") if path.suffix in PICKLES]:
-        raise PublishError(f"{model}: {pickles[0]} may hold code; only safetensors are published")
+        raise PushError(f"{model}: {pickles[0]} may hold code; only safetensors are published")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise PublishError(f"{target}: is not empty; choose another folder")
+        raise PushError(f"{target}: is not empty; choose another folder")
     shutil.copytree(model, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     pictures = [name for name in PICTURES if (run / name).is_file()]
     for name in (*pictures, folder.results.name):
@@ -65,47 +63,40 @@ def without_paths(recipe: dict) -> dict:
     return {**recipe, "output": Path(recipe["output"]).name, "data": data}
 
 
-def push(folder: Path, repo_id: str, private: bool) -> str:
-    """Push a folder as one commit, making the repository where there is none; return the commit's address.
+@dataclass(frozen=True)
+class HubTarget:
+    """Where on the Hub a run is published.
 
-    Raises:
-        PublishError: no token, or one that may not write there; the Hub refuses or cannot be reached.
+    Attributes:
+        repo_id: USER/NAME.
+        private: whether a repository that is made for it is private.
+        checkpoints: whether models under way are pushed too, to the branch `CHECKPOINTS`.
     """
-    if get_token() is None:
-        raise PublishError("no token; log in by `hf auth login` or set HF_TOKEN")
-    try:
-        api = HfApi()
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        return api.upload_folder(
-            repo_id=repo_id, folder_path=folder, commit_message="Publish a MiniGPT with its calibration and results"
-        ).commit_url
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        reason = {401: "the token is missing, wrong or expired", 403: "the token may not write there"}.get(status)
-        raise PublishError(f"{repo_id}: {reason or ' '.join(str(error).split())[:200]} (status {status})") from error
-    except (httpx.HTTPError, OSError) as error:
-        raise PublishError(f"{repo_id}: the Hub cannot be reached: {' '.join(str(error).split())[:200]}") from error
 
+    repo_id: str
+    private: bool = False
+    checkpoints: bool = False
 
-def publish(run: Path, repo_id: str, private: bool = False, dry_run: Path | None = None) -> str:
-    """Publish a run, or write what would be published to the folder `dry_run`; return what was done.
+    def open(self) -> None:
+        """Make the repository, or see that it may be pushed to; PushError as `open_repository`."""
+        open_repository(self.repo_id, self.private, MARKER)
 
-    Raises:
-        PublishError: as `write_release` and `push`, or a name that the Hub does not take.
-    """
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise PublishError(f"{repo_id!r} is no repository's name: {' '.join(str(error).split())[:200]}") from error
-    if repo_id.count("/") != 1:
-        raise PublishError(f"{repo_id!r} is no repository's name; wanted USER/NAME")
-    if dry_run is not None:
-        write_release(run, repo_id, dry_run)
-        return f"{dry_run}: what would be pushed to {repo_id}"
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "release"
-        write_release(run, repo_id, folder)
-        return push(folder, repo_id, private)
+    def push_run(self, run: Path) -> str:
+        """Push a finished run to the default branch; return the commit's address. PushError as `write_release` too."""
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "release"
+            write_release(run, self.repo_id, folder)
+            self.open()
+            return push_folder(folder, self.repo_id, "Publish a MiniGPT with its calibration and results")
+
+    def push_checkpoint(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, stage: str, step: int
+    ) -> str:
+        """Push a model under way to its branch, from where `revision=` loads it; return the commit's address."""
+        with tempfile.TemporaryDirectory() as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            return push_folder(Path(temporary), self.repo_id, f"{stage}, step {step}", branch=CHECKPOINTS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -117,8 +108,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="push nothing; write what would be pushed here")
     arguments = parser.parse_args(argv)
     try:
-        print(publish(arguments.run, arguments.repo_id, arguments.private, arguments.dry_run))
-    except PublishError as error:
+        if arguments.dry_run is None:
+            print(HubTarget(arguments.repo_id, arguments.private).push_run(arguments.run))
+        else:
+            check_repo_id(arguments.repo_id)
+            write_release(arguments.run, arguments.repo_id, arguments.dry_run)
+            print(f"{arguments.dry_run}: what would be pushed to {arguments.repo_id}")
+    except PushError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

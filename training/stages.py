@@ -2,17 +2,19 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import ProjectConfiguration, set_seed
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from data_scripts.bios_folder import FILES, DataError
+from data_scripts.hub_push import PushError
 from evaluation.answers import check_characters
 from evaluation.baselines import popular_places
 from evaluation.report import print_results
@@ -25,11 +27,12 @@ from modeling_minigpt import (
 from training.arguments import Recipe
 from training.batches import TrainingBatches
 from training.calibration import CalibrationError, calibrate
-from training.checkpoints import remove_checkpoints
+from training.checkpoints import Progress, remove_checkpoints
 from training.data import load_training_data, made_up_people
 from training.loop import train_stage
 from training.memory import keep_freed_memory
 from training.models import check_shape, load_model, load_tokenizer, start_from
+from training.publish import HubTarget
 from training.recipe import build_config
 from training.run_folder import STAGES, RunError, RunFolder, training_record, write_json
 from training.scoring import score_run
@@ -46,12 +49,34 @@ CALIBRATION_STRANGERS = 2000  # made-up people to calibrate on
 class Run:
     """One command on one run's folder."""
 
-    def __init__(self, recipe: Recipe, resume: bool):
-        self.recipe, self.resume = recipe, resume
+    def __init__(self, recipe: Recipe, resume: bool, hub: HubTarget | None = None):
+        self.recipe, self.resume, self.hub = recipe, resume, hub
         self.folder = RunFolder(recipe.output)
 
     def execute(self, command: str) -> dict | None:
-        """Carry out a command of `COMMANDS`; return the results where it scores."""
+        """Carry out a command of `COMMANDS` and publish what it scores, where asked; return the results if it does.
+
+        Raises:
+            PushError: the Hub would not take the run, before anything is done, or did not take it, after all is done.
+        """
+        if self.hub is not None:
+            if command in ("pretrain", "finetune") and not self.hub.checkpoints:
+                raise RunError(f"{command} --push_to_hub needs --push_checkpoints: only a scored model is published")
+            if self.recipe.evaluate.model is not None:
+                raise RunError("--push_to_hub publishes the run's own model, but evaluate.model names another")
+            if PartialState().is_main_process:
+                self.hub.open()
+        results = self.carry_out(command)
+        if self.hub is not None and results is not None:
+            try:
+                print(f"published: {self.hub.push_run(self.folder.path)}")
+            except PushError as error:
+                again = f"python -m training.publish {self.folder.path} {self.hub.repo_id}"
+                raise PushError(f"{error}; the run is complete, publish it by `{again}`") from error
+        return results
+
+    def carry_out(self, command: str) -> dict | None:
+        """Do what `execute` says, but for the publishing."""
         stages, scores = COMMANDS[command], command in ("evaluate", "all")
         if self.recipe.finetune.start_from is not None:
             stages = self.without_pretraining(stages, command)
@@ -170,7 +195,14 @@ class Run:
             model.config.max_position_embeddings,
         )
         model, progress = train_stage(
-            name, model, batches, stage, self.recipe.run, accelerator, self.folder.checkpoints
+            name,
+            model,
+            batches,
+            stage,
+            self.recipe.run,
+            accelerator,
+            self.folder.checkpoints,
+            self.checkpoint_pusher(name) if self.hub is not None and self.hub.checkpoints else None,
         )
         record = {
             **asdict(progress),
@@ -195,6 +227,17 @@ class Run:
             self.folder.publish_stage(name, save)
         remove_checkpoints(accelerator, self.folder.checkpoints, name)
         accelerator.wait_for_everyone()
+
+    def checkpoint_pusher(self, name: str) -> Callable[[MiniGPTForCausalLM, Progress], None]:
+        """Return what pushes a stage's model under way; where that fails, training goes on without."""
+
+        def push(model: MiniGPTForCausalLM, progress: Progress) -> None:
+            try:
+                self.hub.push_checkpoint(model, load_tokenizer(self.folder.tokenizer), name, progress.step)
+            except PushError as error:
+                print(f"warning: the checkpoint of {name}, step {progress.step}, was not pushed: {error}")
+
+        return push
 
     def answering(
         self, name: str, model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast
