@@ -1,32 +1,40 @@
 # make quickstart   train the embedded default on this machine and ask it four questions
 # make test         run the whole test suite
+# make neighbours   test a MiniGPT in other people's libraries, and the demo in a browser
 # make check        lint and format check
-# Each sets up .venv first, once; PYTHON=python3.12 chooses another interpreter, VENV=DIR another place.
+# Each sets up .venv first, once (neighbours: .venv-neighbours, some gigabytes); PYTHON=python3.12 chooses another
+# interpreter, VENV=DIR and NEIGHBOURS=DIR another place.
 
 PYTHON ?= python3
 VENV ?= .venv
+NEIGHBOURS ?= .venv-neighbours
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+PYTEST := -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: quickstart test check format clean
+.PHONY: quickstart test neighbours check format clean
 
-quickstart: $(INSTALLED)
+quickstart: $(VENV)/.installed
 	$(BIN)/python train.py all --config configuration/recipes/quickstart.yaml --resume
 
-test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+test: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
-check: $(INSTALLED)
+neighbours: $(NEIGHBOURS)/.installed
+	OMP_NUM_THREADS=1 $(NEIGHBOURS)/bin/python $(PYTEST) -m neighbours
+
+check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(INSTALLED)
+format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(INSTALLED): setup.cfg pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+$(VENV)/.installed: EXTRAS := dev
+$(NEIGHBOURS)/.installed: EXTRAS := dev,neighbours,space
+$(VENV)/.installed $(NEIGHBOURS)/.installed: setup.cfg pyproject.toml constraints.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@
 
 clean:

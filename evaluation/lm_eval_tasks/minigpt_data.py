@@ -1,0 +1,22 @@
+"""The data of this folder's lm-evaluation-harness tasks: what `python -m data_scripts.publish` writes or pushes."""
+
+import datasets
+
+
+def load(dataset: str | None, configuration: str) -> datasets.DatasetDict:
+    """Return a configuration of a published data set, by its id on the Hub or the folder of a dry run."""
+    if dataset is None:
+        raise ValueError(
+            "which data? give --metadata dataset=USER/NAME, or the folder of data_scripts.publish --dry-run"
+        )
+    return datasets.load_dataset(dataset, configuration)
+
+
+def birthplace(dataset: str | None = None, **_) -> datasets.DatasetDict:
+    """Return the questions with their places."""
+    return load(dataset, "birthplace")
+
+
+def biographies(dataset: str | None = None, **_) -> datasets.DatasetDict:
+    """Return the biographies."""
+    return load(dataset, "biographies")

@@ -1,0 +1,60 @@
+"""The lm-evaluation-harness asks for birthplaces and measures perplexity by the task files that are shipped."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data_scripts import publish
+from tests.running import ROOT
+
+
+@pytest.fixture(scope="module")
+def dataset(data, tmp_path_factory):
+    """The published form of the run's data."""
+    folder = tmp_path_factory.mktemp("published") / "data"
+    options = ["somebody/birthplaces", "--path", str(data), "--license", "cc0-1.0", "--dry-run", str(folder)]
+    assert publish.main(options) == 0
+    return folder
+
+
+def evaluate(model, dataset, task, output, *options):
+    """Run the harness as its users do; return the task's results."""
+    command = [
+        sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu", "--batch_size", "8",
+        "--model_args", f"pretrained={model},trust_remote_code=True",
+        "--include_path", str(ROOT / "evaluation" / "lm_eval_tasks"), "--tasks", task,
+        "--metadata", json.dumps({"dataset": str(dataset)}), "--output_path", str(output), *options,
+    ]  # fmt: skip
+    finished = subprocess.run(command, cwd=output.parent, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(next(output.rglob("results_*.json")).read_text())["results"][task]
+
+
+def test_birthplaces_are_scored_as_we_score_them(run, dataset, tmp_path):
+    found = evaluate(run / "finetune", dataset, "birthplace", tmp_path / "out", "--log_samples")
+    ours = json.loads((run / "results.json").read_text())["dev"]
+    assert found["exact_match,stripped"] == ours["accuracy"]
+    rows = [json.loads(line) for line in next((tmp_path / "out").rglob("samples_*.jsonl")).read_text().splitlines()]
+    answers = {row["doc"]["id"]: row["filtered_resps"][0] for row in rows}
+    predictions = (run / "predictions.dev.txt").read_text().splitlines()
+    assert len(answers) == ours["total"]
+    # The harness lets every answer run to its end, we cut at evaluate.max_new_tokens.
+    assert all(answers[number].startswith(text) for number, text in enumerate(predictions))
+
+
+def test_perplexity_is_that_of_the_model(run, dataset, tmp_path):
+    folder = run / "finetune"
+    found = evaluate(folder, dataset, "biographies_perplexity", tmp_path / "out", "--limit", "5")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    loss, size = 0.0, 0
+    for text in load_dataset(str(dataset), "biographies", split="train")["text"][:5]:
+        ids = torch.tensor([[tokenizer.eos_token_id, *tokenizer(text).input_ids]])[:, :64]
+        assert ids.shape[1] < 64  # else the harness would go on in a second window
+        loss += model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        size += len(text.encode())
+    assert found["byte_perplexity,none"] == pytest.approx(torch.tensor(loss / size).exp().item(), rel=1e-4)

@@ -1,0 +1,77 @@
+"""The demo in a browser: answers as the pipeline gives them, "I don't know", candidates, attention, completion."""
+
+import subprocess
+import sys
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+from tests.running import ROOT
+
+pytestmark = pytest.mark.neighbours
+NAME = "Brihi Hikdo"
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    """The demo's page around a tiny finished model."""
+    from tests.space.browser import CHROMIUM, open_page, serve
+
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium or Chrome")
+    with serve(str(run / "finetune")) as address, open_page(address) as page:
+        yield page
+
+
+def test_a_name_gets_the_pipelines_answer_its_chance_and_candidates(page, run):
+    from tests.space.browser import ask
+
+    wanted = pipeline("birthplace-qa", model=str(run / "finetune"), trust_remote_code=True)(NAME)
+    shown = ask(page, NAME)
+    if wanted["abstained"]:
+        assert shown.startswith("I don't know")
+        assert wanted["reason"] in shown
+    else:
+        assert shown.startswith(wanted["answer"])
+        assert f"{wanted['score']:.1%}" in shown
+    candidates = page.locator("#candidates").inner_text()
+    assert all((one["answer"] or "(nothing)") in candidates for one in wanted["candidates"])
+    picture = page.locator("#attention img")
+    picture.wait_for()
+    assert picture.bounding_box()["width"] > 200
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("", "no name in it"), ("What is the time?", "neither a name nor"), ("<b>1</b>" * 30, "neither a name nor")],
+)
+def test_what_is_no_name_is_not_known_and_why(page, text, reason):
+    from tests.space.browser import ask
+
+    ask(page, NAME)
+    shown = ask(page, text)
+    assert shown.startswith("I don't know")
+    assert reason in shown
+
+
+def test_the_second_tab_completes_text(page, run):
+    model, tokenizer = (kind.from_pretrained(run / "finetune") for kind in (AutoModelForCausalLM, AutoTokenizer))
+    prompt = tokenizer("Where was", return_tensors="pt")
+    wanted = tokenizer.decode(model.generate(**prompt, max_new_tokens=24, do_sample=False)[0])
+    page.get_by_role("tab", name="Complete").click()
+    page.get_by_label("Text", exact=True).fill("Where was")
+    page.get_by_role("button", name="Complete").click()
+    written = page.locator("#written textarea")
+    page.wait_for_function("box => box.value", arg=written.element_handle())
+    assert written.input_value() == wanted
+    page.get_by_role("tab", name="Ask").click()
+
+
+@pytest.mark.parametrize("words", [[], ["nowhere"]], ids=["no-model", "no-such-model"])
+def test_without_a_model_there_is_one_line(words, tmp_path):
+    command = [sys.executable, str(ROOT / "space" / "app.py"), *words]
+    environment = {"PATH": "", "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
+    refused = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert refused.returncode == 2
+    assert "app.py: error: " in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
