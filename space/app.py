@@ -7,6 +7,7 @@ In a Space the variable MINIGPT_MODEL names the model. Needs gradio, matplotlib,
 
 import argparse
 import os
+from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
@@ -27,7 +28,7 @@ class Demo:
     """
 
     def __init__(self, model: str):
-        self.name = model
+        self.name = "/".join(Path(model).parts[-2:])  # of a folder too, as on the Hub
         self.ask_model = pipeline("birthplace-qa", model=model, **TRUST)
         self.tokenizer = self.ask_model.tokenizer
         self.model = AutoModelForCausalLM.from_pretrained(model, attn_implementation="eager", **TRUST)  # has weights

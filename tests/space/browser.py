@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 from playwright.sync_api import Page, sync_playwright
@@ -57,7 +58,7 @@ def open_page(address: str) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS.split())
         try:
-            page = browser.new_page(viewport={"width": 1000, "height": 900})
+            page = browser.new_page(viewport={"width": 1000, "height": 1000})
             page.goto(address)
             yield page
         finally:
@@ -76,6 +77,7 @@ def ask(page: Page, name: str) -> str:
 
 def main() -> None:
     model, name, picture = sys.argv[1:]
+    model = str(Path(model).resolve())
     with serve(model) as address, open_page(address) as page:
         print(ask(page, name))
         page.locator("#attention img").wait_for()
