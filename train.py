@@ -7,7 +7,7 @@
     python train.py evaluate --config RECIPE --set evaluate.model=runs/mine/finetune --set output=runs/scored
 
 Everything a run writes is in its output folder. The exit status is 2, after one line that says why, when the recipe,
-the data or the folder cannot be used.
+the data or the folder cannot be used, and 75 after a SIGTERM or SIGINT whose run was saved and can be resumed.
 """
 
 import argparse
@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     from data_scripts.bios_folder import DataError
     from data_scripts.hub_push import PushError
     from evaluation.answers import VocabularyError
+    from training.interruption import STATUS, Interrupted
     from training.publish import HubTarget
     from training.recipe import RecipeError, load_recipe
     from training.run_folder import RunError
@@ -66,6 +67,9 @@ def main(argv: list[str] | None = None) -> int:
     except (RecipeError, DataError, RunError, PushError, VocabularyError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return STATUS
     except KeyboardInterrupt:
         print("stopped; go on from the newest checkpoint with --resume", file=sys.stderr)
         return 130

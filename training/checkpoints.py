@@ -1,15 +1,30 @@
-"""Checkpoints of a stage under way: Accelerate's state and our place in the run, written whole or not at all."""
+"""Checkpoints of a stage under way: Accelerate's state and our place in the run, written whole or not at all.
 
+A checkpoint is written to a folder of another name, synced to the disk and renamed. Its manifest, written last, holds
+the SHA-256 of every file; what does not agree with it is not gone on from. Nothing in a checkpoint is unpickled:
+weights are safetensors, and Accelerate reads optimizer and random states with `weights_only=True`.
+"""
+
+import hashlib
 import json
 import os
 import re
 import shutil
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 
-STATE_FILE = "progress.json"
+from training.run_folder import RunError
+
+STATE_FILE, MANIFEST = "progress.json", "manifest.json"
+
+
+class CheckpointError(RunError):
+    """A checkpoint that cannot be written; the message is one line for the user."""
 
 
 @dataclass
@@ -22,6 +37,7 @@ class Progress:
         tokens: target tokens seen.
         loss: mean loss since the last log line, in nats a target token.
         history: [step, loss] of every log line.
+        pending: the losses summed since the last log line, a number a process.
     """
 
     step: int = 0
@@ -29,44 +45,116 @@ class Progress:
     tokens: int = 0
     loss: float = float("nan")
     history: list[list[float]] = field(default_factory=list)
+    pending: list[float] = field(default_factory=list)
 
 
 def checkpoints_of(folder: Path, stage: str) -> list[Path]:
-    """Return a stage's complete checkpoints, the oldest first."""
+    """Return a stage's checkpoints, the oldest first, whole or not."""
     found = [path for path in folder.glob(f"{stage}-*") if re.fullmatch(rf"{stage}-\d+", path.name)]
-    return sorted((path for path in found if (path / STATE_FILE).is_file()), key=lambda path: path.name)
+    return sorted(found, key=lambda path: path.name)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest of a folder's files and sync all of it to the disk."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {str(path.relative_to(folder)): digest(path) for path in files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+
+
+def find_fault(checkpoint: Path) -> str | None:
+    """Return what is wrong with a checkpoint, None where every file is as it was written."""
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        found = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file()} - {MANIFEST}
+        if not isinstance(manifest, dict) or found != set(manifest):
+            return f"{MANIFEST} does not list the files that are there"
+        return next(
+            (f"{name} is not as written" for name in manifest if digest(checkpoint / name) != manifest[name]), None
+        )
+    except (OSError, ValueError) as error:
+        return f"{MANIFEST} cannot be read: {error}"
+
+
+def newest_whole(folder: Path, stage: str) -> Path | None:
+    """Return a stage's newest checkpoint that is as it was written; a warning names each newer one that is not."""
+    for path in reversed(checkpoints_of(folder, stage)):
+        fault = find_fault(path)
+        if fault is None:
+            return path
+        warnings.warn(f"checkpoint {path} is skipped: {fault}", stacklevel=2)
+    return None
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, stage: str, progress: Progress, keep: int) -> Path:
     """Write `FOLDER/STAGE-STEP`, rename it into place when whole, and remove all but the newest `keep`.
 
     Every process must call this; the main one writes what is common.
+
+    Raises:
+        CheckpointError: it cannot be written, as on a full disk; those before it stay.
     """
     final = folder / f"{stage}-{progress.step:08d}"
     partial = folder / f".{final.name}.partial"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
+    try:
+        accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            (partial / STATE_FILE).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            seal(partial)
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk makes each library raise its own
+        raise CheckpointError(describe_failure(partial, error)) from error
     if accelerator.is_main_process:
-        (partial / STATE_FILE).write_text(json.dumps(asdict(progress)))
         if final.exists():  # the same step, saved before: the new one has the same contents
             shutil.rmtree(final)
         os.replace(partial, final)
+        sync(folder)
         for old in checkpoints_of(folder, stage)[:-keep]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
     return final
 
 
+def describe_failure(partial: Path, error: Exception) -> str:
+    """Clear a checkpoint that could not be written away; return why, what room it needs and what is left."""
+    others = [path for path in partial.parent.glob("*-*") if (path / MANIFEST).is_file()]
+    sizes = [sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in (partial, *others)]
+    shutil.rmtree(partial, ignore_errors=True)
+    free = shutil.disk_usage(partial.parent).free
+    stays = f"{max(others, key=lambda path: path.stat().st_mtime)} stays" if others else "there is none before it"
+    return (
+        f"{partial.parent}: a checkpoint cannot be written: {' '.join(str(error).split())[:200]}; at least "
+        f"{max(sizes) / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free; {stays}"
+    )
+
+
 def load_newest(accelerator: Accelerator, folder: Path, stage: str) -> Progress:
-    """Load the stage's newest checkpoint into the prepared model and optimizers; a fresh Progress where none."""
-    found = checkpoints_of(folder, stage)
-    if not found:
+    """Load the stage's newest whole checkpoint into the prepared model and optimizers; a fresh Progress where none."""
+    chosen = [str(newest_whole(folder, stage) or "") if accelerator.is_main_process else None]
+    broadcast_object_list(chosen)
+    if not chosen[0]:
         return Progress()
-    accelerator.load_state(str(found[-1]))
-    return Progress(**json.loads((found[-1] / STATE_FILE).read_text()))
+    accelerator.load_state(chosen[0])
+    return Progress(**json.loads((Path(chosen[0]) / STATE_FILE).read_text(encoding="utf-8")))
 
 
 def remove_checkpoints(accelerator: Accelerator, folder: Path, stage: str) -> None:

@@ -1,6 +1,5 @@
 """The training loop of one stage, on as many processes as Accelerate runs."""
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,9 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from training.arguments import RunArguments, StageArguments
-from training.batches import TrainingBatches, count_targets
-from training.checkpoints import Progress, load_newest, save_checkpoint
+from training.batches import Row, TrainingBatches, count_targets
+from training.checkpoints import Progress, load_newest, newest_whole, save_checkpoint
+from training.interruption import Interrupted, listen
 from training.optimizers import build_optimizers, learning_rate_factor
 
 
@@ -75,9 +75,21 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new stretch."""
-        self.since, self.first_step, self.first_token = time.monotonic(), self.progress.step, self.progress.tokens
-        self.losses = torch.zeros((), device=self.accelerator.device)
+        """Begin a new stretch, or go on with one that an interrupted run has begun."""
+        progress, accelerator = self.progress, self.accelerator
+        self.since, self.first_token = time.monotonic(), progress.tokens
+        self.first_step = progress.history[-1][0] if progress.history else 0
+        pending = progress.pending
+        if len(pending) != accelerator.num_processes:  # none, or those of another number of processes
+            pending = [float(sum(pending)), *[0.0] * (accelerator.num_processes - 1)]
+        self.losses = torch.tensor(pending[accelerator.process_index], device=accelerator.device)
+        progress.pending = []
+
+    def pause(self) -> None:
+        """Put an unfinished stretch into the `Progress`, to be saved and gone on with."""
+        self.progress.pending = self.accelerator.gather(self.losses[None]).tolist()
+        self.progress.minutes += (time.monotonic() - self.since) / 60
+        self.bar.close()
 
     def add(self, loss: torch.Tensor, tokens: int) -> None:
         """Count one step: its loss on this process, not yet fetched from the device, and its target tokens."""
@@ -87,11 +99,7 @@ class Meter:
         self.bar.update()
 
     def log(self, learning_rate_factor: float) -> None:
-        """Close a stretch: show, record and track its mean loss and its speed.
-
-        Raises:
-            FloatingPointError: the loss is not finite.
-        """
+        """Close a stretch: show, record and track its mean loss and its speed."""
         progress, seconds = self.progress, time.monotonic() - self.since
         progress.loss = self.accelerator.reduce(self.losses, "sum").item() / (progress.step - self.first_step)
         progress.minutes += seconds / 60
@@ -100,11 +108,6 @@ class Meter:
         self.bar.set_postfix_str(f"loss {progress.loss:.3f}, {speed:,.0f} tokens/s")
         values = {"loss": progress.loss, "tokens_per_second": speed, "learning_rate_factor": learning_rate_factor}
         self.accelerator.log({f"{self.name}/{key}": value for key, value in values.items()}, step=progress.step)
-        if not math.isfinite(progress.loss):
-            self.bar.close()
-            raise FloatingPointError(
-                f"{self.name}: the loss is {progress.loss} at step {progress.step}; lower the learning rate"
-            )
         self.restart()
 
 
@@ -131,6 +134,11 @@ def train_stage(
 
     Returns:
         The trained model, unwrapped, and where the stage ended.
+
+    Raises:
+        Interrupted: a signal asked the run to stop, and its state is saved.
+        FloatingPointError: the loss or the gradient is not finite, with the step, its rows and the last checkpoint.
+        CheckpointError: as `save_checkpoint`.
     """
     accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
     prepared, *optimizers = accelerator.prepare(model, *build_optimizers(model, stage))
@@ -141,23 +149,48 @@ def train_stage(
     # With a generator of its own, the loader draws nothing from the global one, which dropout goes on with.
     remaining = range(progress.step, total)
     loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=remaining, generator=torch.Generator())
-    for step, batch in zip(remaining, loader, strict=True):
-        factor = learning_rate_factor(step, total, stage)
-        set_learning_rates(optimizers, factor)
-        loss = optimizer_step(prepared, optimizers, batch, accelerator, stage.gradient_clipping)
-        meter.add(loss, count_targets(batch["labels"]))
-        last_step = progress.step == total
-        if progress.step % run.log_steps == 0 or last_step:
-            meter.log(factor)
-            due = time.monotonic() - last_save > 60 * run.checkpoint_minutes
-            if last_step or flag_from_main(accelerator, due):
-                save_checkpoint(accelerator, checkpoints, name, progress, run.keep_checkpoints)
-                if on_checkpoint is not None and accelerator.is_main_process:
-                    on_checkpoint(accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), progress)
-                last_save = time.monotonic()
+    with listen() as request:
+        for step, batch in zip(remaining, loader, strict=True):
+            factor = learning_rate_factor(step, total, stage)
+            set_learning_rates(optimizers, factor)
+            loss = optimizer_step(prepared, optimizers, batch, accelerator, stage.gradient_clipping)
+            meter.add(loss, count_targets(batch["labels"]))
+            last_step = progress.step == total
+            logged = progress.step % run.log_steps == 0 or last_step
+            if (logged or accelerator.device.type == "cpu") and not is_finite(meter.losses, accelerator):
+                meter.bar.close()
+                raise FloatingPointError(describe_divergence(name, progress.step, batches.rows(step), checkpoints))
+            if logged:
+                meter.log(factor)
+                due = time.monotonic() - last_save > 60 * run.checkpoint_minutes
+                if last_step or flag_from_main(accelerator, due):
+                    save_checkpoint(accelerator, checkpoints, name, progress, run.keep_checkpoints)
+                    if on_checkpoint is not None and accelerator.is_main_process:
+                        on_checkpoint(accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), progress)
+                    last_save = time.monotonic()
+            if request.anywhere(accelerator) and not last_step:
+                if not logged:
+                    meter.pause()
+                saved = save_checkpoint(accelerator, checkpoints, name, progress, run.keep_checkpoints)
+                raise Interrupted(f"stopped at step {progress.step} of {name}, saved in {saved}; go on with --resume")
     meter.bar.close()
     accelerator.free_memory()
     return accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), progress
+
+
+def is_finite(losses: torch.Tensor, accelerator: Accelerator) -> bool:
+    """Tell, on every process alike, whether the loss is a number on all of them."""
+    return bool(accelerator.reduce(losses.detach().clone(), "sum").isfinite().item())
+
+
+def describe_divergence(name: str, step: int, rows: list[Row], checkpoints: Path) -> str:
+    """Return what a user needs to know of a step whose loss is not finite."""
+    shown = ", ".join(row.example for row in rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+    last = newest_whole(checkpoints, name)
+    return (
+        f"{name}: the loss is not finite at step {step} ({shown}); the last good checkpoint is "
+        f"{last or 'none'}; lower the learning rate"
+    )
 
 
 def flag_from_main(accelerator: Accelerator, flag: bool) -> bool:

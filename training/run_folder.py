@@ -5,6 +5,7 @@ OUTPUT/data/                            the invented data, or the `datasets` cac
 OUTPUT/{pretrain,finetune,no_pretraining}/   finished models; each loads with `from_pretrained`
 OUTPUT/checkpoints/                     the newest checkpoints of the stage under way, and the tokenizer
 OUTPUT/logs/                            TensorBoard
+OUTPUT/.lock                            held by the run under way
 OUTPUT/predictions.dev.txt, results.json, report.md
 """
 
@@ -12,7 +13,11 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from training.arguments import SECTIONS, Recipe
 
@@ -68,6 +73,26 @@ class RunFolder:
     def training_record(self, name: str) -> dict:
         """Return what a finished stage noted of itself: minutes, steps, tokens, loss; empty if there is none."""
         return training_record(self.stage(name))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder until the block ends; the system lets go of it when the process dies.
+
+        Raises:
+            RunError: another process holds it, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", blocking=False)
+            lock.acquire()
+        except Timeout as error:
+            raise RunError(f"output {self.path}: another run is under way there; choose another output") from error
+        except OSError as error:
+            raise RunError(f"output {self.path}: cannot be written: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def claim(self, recipe: Recipe, stages: tuple[str, ...], scores: bool, resume: bool) -> None:
         """Make the folder ready for a command which trains `stages` and, with `scores`, writes results.

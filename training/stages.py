@@ -1,6 +1,7 @@
 """The four commands of `train.py`: pretrain, finetune, evaluate, and all of them with the baseline."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -8,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
@@ -64,9 +65,10 @@ class Run:
                 raise RunError(f"{command} --push_to_hub needs --push_checkpoints: only a scored model is published")
             if self.recipe.evaluate.model is not None:
                 raise RunError("--push_to_hub publishes the run's own model, but evaluate.model names another")
-            if PartialState().is_main_process:
+            if is_main_process():
                 self.hub.open()
-        results = self.carry_out(command)
+        with self.folder.lock() if is_main_process() else nullcontext():
+            results = self.carry_out(command)
         if self.hub is not None and results is not None:
             try:
                 print(f"published: {self.hub.push_run(self.folder.path)}")
@@ -101,8 +103,7 @@ class Run:
                 self.train(stage)
         if stages:
             self.accelerator.end_training()
-        is_main = not stages or self.accelerator.is_main_process
-        return score_run(self.folder, self.recipe, self.data) if scores and is_main else None
+        return score_run(self.folder, self.recipe, self.data) if scores and is_main_process() else None
 
     def without_pretraining(self, stages: tuple[str, ...], command: str) -> tuple[str, ...]:
         """Return the stages but for the pretraining, which nothing would read; RunError where there is one already."""
@@ -260,6 +261,11 @@ class Run:
         except CalibrationError as error:
             return pipeline, str(error)
         return pipeline, None
+
+
+def is_main_process() -> bool:
+    """Tell by the launcher's word, before Accelerate is up: asking its state would settle devices and processes."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def choose_precision(wanted: str) -> str:

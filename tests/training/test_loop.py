@@ -1,6 +1,10 @@
 """The loop: it learns, resumes exactly, and accumulation changes nothing."""
 
+import errno
 import json
+import os
+import re
+import signal
 
 import pytest
 import torch
@@ -10,7 +14,8 @@ from accelerate.utils import set_seed
 from data_scripts.span_corruption import CorruptionOptions
 from training.arguments import RunArguments, StageArguments
 from training.batches import TrainingBatches
-from training.checkpoints import checkpoints_of
+from training.checkpoints import CheckpointError, checkpoints_of, find_fault
+from training.interruption import SIGNALS, Interrupted
 from training.loop import micro_batches, train_stage
 
 EVERY_STEP = RunArguments(checkpoint_minutes=1e-9, keep_checkpoints=2, log_steps=1)
@@ -24,22 +29,23 @@ class Killed(Exception):
 def train(bios, tokenizer, tiny_model, tmp_path):
     """Return a function that trains a tiny model and returns (model, progress)."""
 
-    def run(folder="checkpoints", kill_at=None, model_changes=None, **changes):
+    def run(folder="checkpoints", kill_at=None, at=None, model_changes=None, run_arguments=EVERY_STEP, **changes):
         stage = StageArguments(**{"steps": 8, "batch_size": 12, "question_fraction": 0.25, **changes})
         batches = TrainingBatches(bios.documents, bios.train, tokenizer, stage, CorruptionOptions(), 0, 64)
-        if kill_at is not None:
-            original = batches.rows
+        original = batches.rows
 
-            def rows(step):
-                if step == kill_at:
-                    raise Killed
-                return original(step)
+        def rows(step):
+            if step == kill_at:
+                raise Killed
+            if step in (at or {}):
+                at[step]()
+            return original(step)
 
-            batches.rows = rows
+        batches.rows = rows
         set_seed(0)
         (tmp_path / folder).mkdir(exist_ok=True)
         model = tiny_model(**(model_changes or {}))
-        return train_stage("pretrain", model, batches, stage, EVERY_STEP, Accelerator(cpu=True), tmp_path / folder)
+        return train_stage("pretrain", model, batches, stage, run_arguments, Accelerator(cpu=True), tmp_path / folder)
 
     return run
 
@@ -70,18 +76,86 @@ def test_accumulation_and_one_pass_take_the_same_step(train):
         torch.testing.assert_close(parts.state_dict()[name], weight, atol=1e-5, rtol=0)
 
 
-def test_only_the_newest_checkpoints_are_kept_and_a_torn_one_is_not_seen(train, tmp_path):
+def test_only_the_newest_checkpoints_are_kept(train, tmp_path):
     train()
     folder = tmp_path / "checkpoints"
     assert [path.name for path in checkpoints_of(folder, "pretrain")] == ["pretrain-00000007", "pretrain-00000008"]
-    (folder / "pretrain-00000008" / "progress.json").unlink()
-    assert [path.name for path in checkpoints_of(folder, "pretrain")] == ["pretrain-00000007"]
     assert json.loads((folder / "pretrain-00000007" / "progress.json").read_text())["step"] == 7
+    assert all(find_fault(path) is None for path in checkpoints_of(folder, "pretrain"))
 
 
-def test_a_diverged_run_stops_and_names_the_step(train):
-    with pytest.raises(FloatingPointError, match="step"):
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "no-manifest": lambda path: (path / "manifest.json").unlink(),
+    "empty-manifest": lambda path: (path / "manifest.json").write_text("{}"),
+    "half-a-manifest": lambda path: (path / "manifest.json").write_text('{"model.safe'),
+    "weights-bit": lambda path: flip_a_bit(path / "model.safetensors"),
+    "optimizer-bit": lambda path: flip_a_bit(path / "optimizer.bin"),
+    "progress-bit": lambda path: flip_a_bit(path / "progress.json"),
+    "cut-off": lambda path: os.truncate(path / "model.safetensors", 100),
+    "lost-random-state": lambda path: (path / "random_states_0.pkl").unlink(),
+    "foreign-file": lambda path: (path / "custom_checkpoint_0.pkl").write_bytes(b"cos\nsystem\n"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_checkpoint_is_skipped_with_a_warning_that_names_it(train, tmp_path, damage):
+    whole, _ = train(folder="whole")
+    with pytest.raises(Killed):
+        train(folder="killed", kill_at=5)
+    newest = tmp_path / "killed" / "pretrain-00000005"
+    damage(newest)
+    with pytest.warns(UserWarning, match="pretrain-00000005 is skipped"):
+        resumed, progress = train(folder="killed")
+    assert progress.step == 8
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+    assert find_fault(tmp_path / "killed" / "pretrain-00000008") is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_stage_asked_to_stop_saves_between_log_lines_and_goes_on_exactly(train, number):
+    rare = RunArguments(checkpoint_minutes=100.0, keep_checkpoints=2, log_steps=4)
+    whole, expected = train(folder="whole", run_arguments=rare)
+    handlers = [signal.getsignal(each) for each in SIGNALS]
+    with pytest.raises(Interrupted, match=r"stopped at step 6 of pretrain, saved in .*; go on with --resume"):
+        train(folder="stopped", run_arguments=rare, at={5: lambda: signal.raise_signal(number)})
+    assert [signal.getsignal(each) for each in SIGNALS] == handlers
+    resumed, progress = train(folder="stopped", run_arguments=rare)
+    assert progress.history == expected.history
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it_and_says_how_much_is_needed(train, tmp_path, monkeypatch):
+    def fail_at_four(accelerator, folder):
+        original(accelerator, folder)
+        if "00000004" in folder:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    original = Accelerator.save_state
+    monkeypatch.setattr(Accelerator, "save_state", fail_at_four)
+    with pytest.raises(CheckpointError, match=r"No space left.* MB needed, .* MB free; .*pretrain-00000003 stays"):
+        train()
+    folder = tmp_path / "checkpoints"
+    assert {path.name for path in folder.iterdir()} == {"pretrain-00000002", "pretrain-00000003"}
+    assert find_fault(folder / "pretrain-00000003") is None
+
+
+def test_a_diverged_run_stops_and_names_step_rows_and_the_last_good_checkpoint(train):
+    with pytest.raises(FloatingPointError) as stopped:
         train(steps=30, optimizer="adamw", learning_rate=1e30, gradient_clipping=0.0)
+    told = re.search(
+        r"not finite at step (\d+) \((.*?)\); the last good checkpoint is .*pretrain-(\d+)", str(stopped.value)
+    )
+    assert int(told[3]) == int(told[1]) - 1
+    assert told[2].endswith("and 4 more")
+    assert re.match(r"(document|question) \d+, ", told[2])
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
