@@ -153,6 +153,7 @@ def load_newest(accelerator: Accelerator, folder: Path, stage: str) -> Progress:
     broadcast_object_list(chosen)
     if not chosen[0]:
         return Progress()
+    accelerator.print(f"{stage}: going on from {chosen[0]}")
     accelerator.load_state(chosen[0])
     return Progress(**json.loads((Path(chosen[0]) / STATE_FILE).read_text(encoding="utf-8")))
 

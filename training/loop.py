@@ -89,7 +89,6 @@ class Meter:
         """Put an unfinished stretch into the `Progress`, to be saved and gone on with."""
         self.progress.pending = self.accelerator.gather(self.losses[None]).tolist()
         self.progress.minutes += (time.monotonic() - self.since) / 60
-        self.bar.close()
 
     def add(self, loss: torch.Tensor, tokens: int) -> None:
         """Count one step: its loss on this process, not yet fetched from the device, and its target tokens."""
@@ -149,7 +148,7 @@ def train_stage(
     # With a generator of its own, the loader draws nothing from the global one, which dropout goes on with.
     remaining = range(progress.step, total)
     loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=remaining, generator=torch.Generator())
-    with listen() as request:
+    with meter.bar, listen() as request:
         for step, batch in zip(remaining, loader, strict=True):
             factor = learning_rate_factor(step, total, stage)
             set_learning_rates(optimizers, factor)
@@ -158,7 +157,6 @@ def train_stage(
             last_step = progress.step == total
             logged = progress.step % run.log_steps == 0 or last_step
             if (logged or accelerator.device.type == "cpu") and not is_finite(meter.losses, accelerator):
-                meter.bar.close()
                 raise FloatingPointError(describe_divergence(name, progress.step, batches.rows(step), checkpoints))
             if logged:
                 meter.log(factor)
@@ -173,7 +171,6 @@ def train_stage(
                     meter.pause()
                 saved = save_checkpoint(accelerator, checkpoints, name, progress, run.keep_checkpoints)
                 raise Interrupted(f"stopped at step {progress.step} of {name}, saved in {saved}; go on with --resume")
-    meter.bar.close()
     accelerator.free_memory()
     return accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), progress
 

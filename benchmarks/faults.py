@@ -1,0 +1,220 @@
+"""Kill, corrupt and fill up: does a run that was harmed end as the one that was not, to the last bit?
+
+    python -m benchmarks.faults --kills 20 --output benchmarks/results/faults.cpu.json
+
+Each kill is a run of its own: SIGKILL at a random moment, every other one while a checkpoint is being written, then
+`--resume`; weights of all stages, logged losses and predictions are compared with an unharmed run's. Random bytes of
+random checkpoint files are flipped, which must be seen. A small tmpfs is filled by checkpoints (as root; else null).
+The last part watches the memory of 2,000 steps.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from data_scripts.synthetic_bios import invent
+from training.checkpoints import checkpoints_of, find_fault, newest_whole
+from training.run_folder import STAGES, RunFolder, write_json
+
+ROOT = Path(__file__).parents[1]
+RECIPE = {
+    "tokenizer": {"vocab_size": 400},
+    "model": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64,
+              "residual_dropout": 0.1},
+    "pretrain": {"steps": 120, "batch_size": 12, "question_fraction": 0.25},
+    "finetune": {"steps": 40, "batch_size": 12, "question_fraction": 1.0},
+    "no_pretraining": {"steps": 40, "batch_size": 12, "question_fraction": 1.0},
+    "evaluate": {"max_new_tokens": 8},
+    "run": {"log_steps": 5, "checkpoint_minutes": 1e-9},
+}  # fmt: skip
+TIMEOUT = 600  # seconds of one run
+
+
+class Workplace:
+    """A folder with data, a recipe and runs."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.recipe, self.data = folder, folder / "recipe.yaml", folder / "data"
+        invent(40, seed=1).write(self.data)
+        self.recipe.write_text(json.dumps(RECIPE))  # JSON is YAML
+
+    def log(self, output: Path) -> Path:
+        """Return the file with a run's words, on the workplace's own disk."""
+        return self.folder / f"{output.name}.log"
+
+    def start(self, output: Path, *options: str, command: str = "all") -> subprocess.Popen:
+        """Start `train.py`, its words in its log."""
+        sets = ("--set", f"data.path={self.data}", "--set", f"output={output}")
+        words = [sys.executable, str(ROOT / "train.py"), command, "--config", str(self.recipe), *sets, *options]
+        with self.log(output).open("ab") as file:
+            return subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+
+    def run(self, output: Path, *options: str, command: str = "all") -> int:
+        """Run it to its end; return the exit status."""
+        return self.start(output, *options, command=command).wait(TIMEOUT)
+
+
+def outcome(output: Path) -> dict:
+    """Return what two runs must share: every stage's weights and losses, and the predictions."""
+    folder, found = RunFolder(output), {}
+    for stage in STAGES:
+        found[stage] = (folder.stage(stage) / "model.safetensors").read_bytes()
+        record = folder.training_record(stage)
+        found[f"{stage} losses"] = (record["history"], record["tokens"])
+    return {**found, "predictions": (output / "predictions.dev.txt").read_bytes()}
+
+
+def newest_steps(output: Path) -> dict[str, int]:
+    """Return the step of each stage's newest whole checkpoint."""
+    found = {stage: newest_whole(RunFolder(output).checkpoints, stage) for stage in STAGES}
+    return {stage: int(path.name.rsplit("-", 1)[1]) for stage, path in found.items() if path is not None}
+
+
+def wait_for_training(process: subprocess.Popen, output: Path) -> None:
+    """Wait until a run has begun to train."""
+    while process.poll() is None and not RunFolder(output).checkpoints.exists():
+        time.sleep(0.001)
+
+
+def kill_once(place: Workplace, output: Path, rng: random.Random, saving: bool, seconds: float) -> str:
+    """Start a run and kill it at a random moment of its `seconds`, or as it saves after that; return where it was."""
+    process = place.start(output)
+    wait_for_training(process, output)
+    deadline = time.monotonic() + rng.uniform(0.0, seconds)
+    while process.poll() is None:
+        writing = [path.name for path in RunFolder(output).checkpoints.glob(".*.partial")] if saving else []
+        if time.monotonic() > deadline and (writing or not saving):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return writing[0] if writing else str(newest_steps(output))
+        time.sleep(0.0005)
+    return "finished before it was killed"
+
+
+def kill_runs(place: Workplace, kills: int, rng: random.Random, expected: dict, seconds: float) -> dict:
+    """Kill and resume `kills` runs; return how many ended as expected, and the steps lost beyond a checkpoint."""
+    exact, lost, trials = 0, 0, []
+    for number in range(kills):
+        output = place.folder / f"killed-{number}"
+        where = kill_once(place, output, rng, saving=number % 2 == 1, seconds=seconds)
+        held = newest_steps(output)
+        status = place.run(output, "--resume")
+        told = place.log(output).read_text(errors="replace")
+        resumed = {
+            stage: f"{stage}: going on from" in told and f"{stage}-{step:08d}" in told for stage, step in held.items()
+        }
+        lost += sum(step for stage, step in held.items() if not resumed[stage])
+        same = status == 0 and outcome(output) == expected
+        exact += same
+        trials.append({"killed_at": where, "held": held, "status": status, "exact": same})
+        print(f"kill {number + 1}/{kills}: {where}, held {held}: {'exact' if same else 'NOT THE SAME'}", flush=True)
+        shutil.rmtree(output)
+    return {"kills": kills, "resumed_exactly": exact, "lost_steps": lost, "trials": trials}
+
+
+def corrupt(checkpoint: Path, rng: random.Random) -> None:
+    """Change one byte of one file of a checkpoint, or cut the file, or remove it."""
+    path = rng.choice(sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.stat().st_size))
+    content, how = bytearray(path.read_bytes()), rng.choice(("flip", "flip", "flip", "cut", "remove"))
+    if how == "flip":
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    elif how == "cut":
+        del content[rng.randrange(len(content)) :]
+    path.unlink() if how == "remove" else path.write_bytes(content)
+
+
+def corrupt_checkpoints(place: Workplace, count: int, rng: random.Random) -> dict:
+    """Harm checkpoints of an interrupted run; return how many of them pass for whole all the same."""
+    output, accepted = place.folder / "interrupted", 0
+    kill_once(place, output, rng, saving=True, seconds=0.0)
+    while not checkpoints_of(RunFolder(output).checkpoints, "pretrain"):
+        shutil.rmtree(output)
+        kill_once(place, output, rng, saving=True, seconds=15.0)
+    whole = checkpoints_of(RunFolder(output).checkpoints, "pretrain")[-1]
+    for number in range(count):
+        harmed = Path(shutil.copytree(whole, place.folder / "harmed" / str(number)))
+        corrupt(harmed, rng)
+        accepted += find_fault(harmed) is None
+    return {"corruptions": count, "corruptions_accepted": accepted}
+
+
+def fill_disk(place: Workplace, expected: dict) -> dict:
+    """Let a run fill a small disk with checkpoints, give it room, resume it; null where no disk can be mounted."""
+    disk = place.folder / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        return {"disk_full_survived": None, "disk_full_message": "no tmpfs could be mounted"}
+    try:
+        output = disk / "run"
+        status = place.run(output, "--set", "run.keep_checkpoints=1000")
+        last = place.log(output).read_text(errors="replace").splitlines()[-1]
+        held = newest_steps(output)
+        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+        resumed = place.run(output, "--resume")
+        survived = status == 2 and "MB needed" in last and bool(held) and resumed == 0 and outcome(output) == expected
+        return {"disk_full_survived": survived, "disk_full_message": last, "disk_full_held": held}
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
+
+
+def watch_memory(place: Workplace, steps: int) -> dict:
+    """Train many steps; return the largest resident memory of the first tenth and of all, in MB."""
+    output = place.folder / "long"
+    process = place.start(
+        output, "--set", f"pretrain.steps={steps}", "--set", "run.checkpoint_minutes=0.05", command="pretrain"
+    )
+    watched, sizes = psutil.Process(process.pid), []
+    while process.poll() is None:
+        try:
+            sizes.append((time.monotonic(), watched.memory_info().rss / 1e6))
+        except psutil.NoSuchProcess:
+            break
+        time.sleep(0.05)
+    minutes = RunFolder(output).training_record("pretrain")["minutes"]
+    training = [size for moment, size in sizes if moment > sizes[-1][0] - 60 * minutes]
+    early = max(training[: max(1, len(training) // 5)])
+    return {"memory_steps": steps, "peak_mb_first_fifth": early, "peak_mb": max(training)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do all that is said above; return the exit status, 1 where something was lost or accepted that must not be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="runs to kill (%(default)s)")
+    parser.add_argument("--corruptions", type=int, default=100, help="checkpoints to harm (%(default)s)")
+    parser.add_argument("--memory-steps", type=int, default=2000, help="steps to watch memory over (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="names all moments and bytes (%(default)s)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where to write the results")
+    arguments = parser.parse_args(argv)
+    rng = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Workplace(Path(folder))
+        unharmed = place.folder / "unharmed"
+        process = place.start(unharmed)
+        wait_for_training(process, unharmed)
+        start = time.monotonic()
+        if process.wait(TIMEOUT):
+            print((place.folder / "unharmed.log").read_text(errors="replace"), file=sys.stderr)
+            return 1
+        seconds, expected = time.monotonic() - start, outcome(unharmed)
+        results = kill_runs(place, arguments.kills, rng, expected, seconds)
+        results |= corrupt_checkpoints(place, arguments.corruptions, rng)
+        results |= fill_disk(place, expected)
+        results |= watch_memory(place, arguments.memory_steps)
+    write_json(arguments.output, results)
+    print(json.dumps({key: value for key, value in results.items() if key != "trials"}, indent=2))
+    whole = results["resumed_exactly"] == results["kills"] and not results["lost_steps"]
+    return int(not (whole and not results["corruptions_accepted"] and results["disk_full_survived"] is not False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
