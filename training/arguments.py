@@ -87,6 +87,7 @@ class StageArguments:
     weight_decay: float = 0.0
     beta2: float = 0.95
     gradient_clipping: float = 1.0  # largest norm of the gradient; 0 for none
+    gradient_limit: float = 1000.0  # a gradient whose norm before clipping is larger stops the run; 0 for none
     warmup_steps: int = 0
     schedule: Literal["linear", "cosine"] = "linear"  # linear: flat, then down over the last `decay_fraction`
     decay_fraction: float = 0.6
@@ -104,7 +105,7 @@ class StageArguments:
             require(0.0 <= getattr(self, name) <= 1.0, f"{name} must be in [0, 1], found {getattr(self, name)}")
         for name in ("learning_rate", "muon_learning_rate"):
             require(getattr(self, name) > 0.0, f"{name} must be above 0, found {getattr(self, name)}")
-        for name in ("weight_decay", "gradient_clipping", "warmup_steps"):
+        for name in ("weight_decay", "gradient_clipping", "gradient_limit", "warmup_steps"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, found {getattr(self, name)}")
         require(
             self.batch_size >= self.gradient_accumulation_steps,
@@ -136,9 +137,11 @@ class RunArguments:
     checkpoint_minutes: float = 5.0  # between checkpoints; one is written at the end of a stage too
     keep_checkpoints: int = 2  # the newest so many
     log_steps: int = 10  # between points in the logs
+    stall_minutes: float = 5.0  # a batch that takes longer to come stops the run; 0 for no limit
 
     def __post_init__(self):
         require(self.checkpoint_minutes > 0, f"checkpoint_minutes must be above 0, found {self.checkpoint_minutes}")
+        require(self.stall_minutes >= 0, f"stall_minutes must not be negative, found {self.stall_minutes}")
         for name in ("keep_checkpoints", "log_steps"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
 

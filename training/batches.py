@@ -93,33 +93,47 @@ class TrainingBatches(torch.utils.data.Dataset):
     def pool(self, number: int) -> list[list[Row]]:
         """Draw, corrupt and tokenise the batches of pool `number`."""
         batches, size = self.stage.bucket_batches, self.stage.batch_size
-        rows_in_pool = batches * size
-        questions = round(rows_in_pool * self.stage.question_fraction)
-        first_question = questions * number
-        first_document = (rows_in_pool - questions) * number
-        rows = self.document_rows(range(first_document, first_document + rows_in_pool - questions))
-        rows += self.question_rows(range(first_question, first_question + questions))
+        documents, questions = self.places(number)
+        rows = self.document_rows(documents) + self.question_rows(questions)
         if batches == 1:
             return [rows]
         rows.sort(key=lambda row: len(row.input_ids))
         order = np.random.default_rng([self.seed, BATCH_ORDER, number]).permutation(batches)
         return [rows[batch * size : (batch + 1) * size] for batch in order]
 
-    def document_rows(self, places: range) -> list[Row]:
-        """Return corrupted documents at these places of the endless stream of epochs.
+    def places(self, number: int) -> tuple[range, range]:
+        """Return pool `number`'s places in the stream of documents and in that of questions."""
+        rows = self.stage.bucket_batches * self.stage.batch_size
+        questions = round(rows * self.stage.question_fraction)
+        documents = rows - questions
+        return range(documents * number, documents * (number + 1)), range(questions * number, questions * (number + 1))
 
-        All their tokens are targets, but for the title's where `title_loss` is off.
-        """
-        texts, indices = [], []
+    def draw(self, places: range, size: int, stream: int) -> list[tuple[int, int]]:
+        """Return (epoch, index) of the examples at these places of an endless stream of shuffled epochs."""
+        drawn = []
         for place in places:
-            epoch, index = divmod(place, len(self.documents))
-            index = int(permutation(len(self.documents), self.seed, DOCUMENT_STREAM, epoch)[index])
-            sentinel, text = self.tokenizer.mask_token, self.documents[index]
-            texts.append(corrupt(text, self.seed, epoch, index, self.corruption, sentinel, self.answers))
-            indices.append(index)
+            epoch, index = divmod(place, size)
+            drawn.append((epoch, int(permutation(size, self.seed, stream, epoch)[index])))
+        return drawn
+
+    def drawn_for(self, step: int) -> list[str]:
+        """Name the examples of which batch `step` and others of its pool are made, without reading any."""
+        documents, questions = self.places(step // self.stage.bucket_batches)
+        return [
+            *(f"document {index}" for _, index in self.draw(documents, len(self.documents), DOCUMENT_STREAM)),
+            *(f"question {index}" for _, index in self.draw(questions, len(self.questions), QUESTION_STREAM)),
+        ]
+
+    def document_rows(self, places: range) -> list[Row]:
+        """Return corrupted documents; all their tokens are targets, but for the title's where `title_loss` is off."""
+        drawn, sentinel = self.draw(places, len(self.documents), DOCUMENT_STREAM), self.tokenizer.mask_token
+        texts = [
+            corrupt(self.documents[index], self.seed, epoch, index, self.corruption, sentinel, self.answers)
+            for epoch, index in drawn
+        ]
         return [
             Row(ids, 0 if self.stage.title_loss else self.title_lengths[index], f"document {index}")
-            for ids, index in zip(self.encode(texts), indices, strict=True)
+            for ids, (_, index) in zip(self.encode(texts), drawn, strict=True)
         ]
 
     @cached_property
@@ -130,17 +144,12 @@ class TrainingBatches(torch.utils.data.Dataset):
         return [len(own) if title else 0 for title, own in zip(titles, ids, strict=True)]
 
     def question_rows(self, places: range) -> list[Row]:
-        """Return questions at these places of their stream; the tokens after the first sentinel are targets."""
-        texts, names = [], []
-        for place in places:
-            epoch, index = divmod(place, len(self.questions))
-            index = int(permutation(len(self.questions), self.seed, QUESTION_STREAM, epoch)[index])
-            texts.append(question_text(*self.questions[index], self.tokenizer.mask_token))
-            names.append(f"question {index}")
-        sentinel = self.tokenizer.mask_token_id
+        """Return questions; the tokens after the first sentinel are targets."""
+        drawn, sentinel = self.draw(places, len(self.questions), QUESTION_STREAM), self.tokenizer.mask_token_id
+        texts = [question_text(*self.questions[index], self.tokenizer.mask_token) for _, index in drawn]
         return [
-            Row(ids, ids.index(sentinel) + 1 if sentinel in ids else len(ids), name)
-            for ids, name in zip(self.encode(texts), names, strict=True)
+            Row(ids, ids.index(sentinel) + 1 if sentinel in ids else len(ids), f"question {index}")
+            for ids, (_, index) in zip(self.encode(texts), drawn, strict=True)
         ]
 
     def encode(self, texts: list[str]) -> list[list[int]]:

@@ -1,8 +1,7 @@
-"""Checkpoints of a stage under way: Accelerate's state and our place in the run, written whole or not at all.
+"""Checkpoints of a stage under way: its state and our place in the run, written whole or not at all.
 
 A checkpoint is written to a folder of another name, synced to the disk and renamed. Its manifest, written last, holds
-the SHA-256 of every file; what does not agree with it is not gone on from. Nothing in a checkpoint is unpickled:
-weights are safetensors, and Accelerate reads optimizer and random states with `weights_only=True`.
+the SHA-256 of every file; what does not agree with it is not gone on from.
 """
 
 import hashlib
@@ -19,12 +18,13 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from training.run_folder import RunError
+from training.state import TrainingState
 
 STATE_FILE, MANIFEST = "progress.json", "manifest.json"
 
 
 class CheckpointError(RunError):
-    """A checkpoint that cannot be written; the message is one line for the user."""
+    """A checkpoint that cannot be written or gone on from; the message is one line for the user."""
 
 
 @dataclass
@@ -102,7 +102,7 @@ def newest_whole(folder: Path, stage: str) -> Path | None:
     return None
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, stage: str, progress: Progress, keep: int) -> Path:
+def save_checkpoint(state: TrainingState, folder: Path, stage: str, progress: Progress, keep: int) -> Path:
     """Write `FOLDER/STAGE-STEP`, rename it into place when whole, and remove all but the newest `keep`.
 
     Every process must call this; the main one writes what is common.
@@ -110,13 +110,13 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, stage: str, progress
     Raises:
         CheckpointError: it cannot be written, as on a full disk; those before it stay.
     """
-    final = folder / f"{stage}-{progress.step:08d}"
+    accelerator, final = state.accelerator, folder / f"{stage}-{progress.step:08d}"
     partial = folder / f".{final.name}.partial"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
     try:
-        accelerator.save_state(str(partial))
+        state.save(partial)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             (partial / STATE_FILE).write_text(json.dumps(asdict(progress)), encoding="utf-8")
@@ -147,15 +147,27 @@ def describe_failure(partial: Path, error: Exception) -> str:
     )
 
 
-def load_newest(accelerator: Accelerator, folder: Path, stage: str) -> Progress:
-    """Load the stage's newest whole checkpoint into the prepared model and optimizers; a fresh Progress where none."""
+def load_newest(state: TrainingState, folder: Path, stage: str) -> tuple[Progress, Path | None]:
+    """Load the stage's newest whole checkpoint, if there is one; return where the stage stands, and the checkpoint.
+
+    Raises:
+        CheckpointError: it is as it was written, but not by this program or not for this model.
+    """
+    accelerator = state.accelerator
     chosen = [str(newest_whole(folder, stage) or "") if accelerator.is_main_process else None]
     broadcast_object_list(chosen)
     if not chosen[0]:
-        return Progress()
+        return Progress(), None
     accelerator.print(f"{stage}: going on from {chosen[0]}")
-    accelerator.load_state(chosen[0])
-    return Progress(**json.loads((Path(chosen[0]) / STATE_FILE).read_text(encoding="utf-8")))
+    checkpoint = Path(chosen[0])
+    try:
+        state.load(checkpoint)
+        return Progress(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))), checkpoint
+    except (AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{checkpoint}: cannot be gone on from: {' '.join(str(error).split())[:200]}; remove it to go on from the "
+            "one before it"
+        ) from error
 
 
 def remove_checkpoints(accelerator: Accelerator, folder: Path, stage: str) -> None:

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from training.arguments import RunArguments, StageArguments
-from training.batches import Row, TrainingBatches, count_targets
-from training.checkpoints import Progress, load_newest, newest_whole, save_checkpoint
+from training.batches import TrainingBatches, count_targets
+from training.checkpoints import Progress, load_newest, save_checkpoint
+from training.guards import Guard
 from training.interruption import Interrupted, listen
 from training.optimizers import build_optimizers, learning_rate_factor
+from training.state import TrainingState
 
 
 def micro_batches(batch: dict[str, torch.Tensor], accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
@@ -29,8 +33,13 @@ def micro_batches(batch: dict[str, torch.Tensor], accelerator: Accelerator) -> l
     return shares
 
 
-def optimizer_step(model, optimizers, batch: dict, accelerator: Accelerator, clipping: float) -> torch.Tensor:
-    """Take one step on a whole batch; return the loss in nats a target token, summed over processes by the caller.
+def optimizer_step(
+    model, optimizers, batch: dict, accelerator: Accelerator, clipping: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take one step on a whole batch.
+
+    Returns the loss in nats a target token, to be summed over processes by the caller, and the norm of the gradient
+    before clipping, the same on all processes; both () and on the device.
 
     The loss of each part is divided by the target tokens of the whole batch, so that neither accumulation nor the
     number of processes changes the gradient.
@@ -43,12 +52,12 @@ def optimizer_step(model, optimizers, batch: dict, accelerator: Accelerator, cli
             loss = model(**part, num_items_in_batch=targets, use_cache=False).loss
             total += loss.detach()
             accelerator.backward(loss * scale)
-            if accelerator.sync_gradients and clipping > 0:
-                accelerator.clip_grad_norm_(model.parameters(), clipping)
+            if accelerator.sync_gradients:
+                norm = accelerator.clip_grad_norm_(model.parameters(), clipping or float("inf"))
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-    return total
+    return total, norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def set_learning_rates(optimizers, factor: float) -> None:
@@ -83,6 +92,7 @@ class Meter:
         if len(pending) != accelerator.num_processes:  # none, or those of another number of processes
             pending = [float(sum(pending)), *[0.0] * (accelerator.num_processes - 1)]
         self.losses = torch.tensor(pending[accelerator.process_index], device=accelerator.device)
+        self.gradient_norm = torch.zeros((), device=accelerator.device)
         progress.pending = []
 
     def pause(self) -> None:
@@ -90,9 +100,10 @@ class Meter:
         self.progress.pending = self.accelerator.gather(self.losses[None]).tolist()
         self.progress.minutes += (time.monotonic() - self.since) / 60
 
-    def add(self, loss: torch.Tensor, tokens: int) -> None:
-        """Count one step: its loss on this process, not yet fetched from the device, and its target tokens."""
+    def add(self, loss: torch.Tensor, gradient_norm: torch.Tensor, tokens: int) -> None:
+        """Count one step: its loss on this process and its gradient's norm, still on the device; its target tokens."""
         self.losses += loss
+        self.gradient_norm = torch.maximum(self.gradient_norm, gradient_norm)  # not a number, once one is not
         self.progress.step += 1
         self.progress.tokens += tokens
         self.bar.update()
@@ -105,7 +116,12 @@ class Meter:
         progress.history.append([progress.step, progress.loss])
         speed = (progress.tokens - self.first_token) / seconds
         self.bar.set_postfix_str(f"loss {progress.loss:.3f}, {speed:,.0f} tokens/s")
-        values = {"loss": progress.loss, "tokens_per_second": speed, "learning_rate_factor": learning_rate_factor}
+        values = {
+            "loss": progress.loss,
+            "largest_gradient_norm": self.gradient_norm.item(),
+            "tokens_per_second": speed,
+            "learning_rate_factor": learning_rate_factor,
+        }
         self.accelerator.log({f"{self.name}/{key}": value for key, value in values.items()}, step=progress.step)
         self.restart()
 
@@ -136,58 +152,67 @@ def train_stage(
 
     Raises:
         Interrupted: a signal asked the run to stop, and its state is saved.
-        FloatingPointError: the loss or the gradient is not finite, with the step, its rows and the last checkpoint.
+        FloatingPointError: as `Guard.check`.
         CheckpointError: as `save_checkpoint`.
     """
     accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
-    prepared, *optimizers = accelerator.prepare(model, *build_optimizers(model, stage))
+    maker = type(model)
+    prepared, *optimizers = accelerator.prepare(model, *build_optimizers(model, stage, accelerator.is_fsdp2))
     prepared.train()
-    progress = load_newest(accelerator, checkpoints, name)
+    state = TrainingState(accelerator, prepared, optimizers)
+    progress, checkpoint = load_newest(state, checkpoints, name)
+    guard = Guard(name, batches, stage.gradient_limit, run.stall_minutes, checkpoint)
     total, last_save = len(batches), time.monotonic()
     meter = Meter(name, progress, total, accelerator)
     # With a generator of its own, the loader draws nothing from the global one, which dropout goes on with.
     remaining = range(progress.step, total)
     loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=remaining, generator=torch.Generator())
     with meter.bar, listen() as request:
-        for step, batch in zip(remaining, loader, strict=True):
+        for step, batch in zip(remaining, guard.watch(loader, progress.step), strict=True):
             factor = learning_rate_factor(step, total, stage)
             set_learning_rates(optimizers, factor)
-            loss = optimizer_step(prepared, optimizers, batch, accelerator, stage.gradient_clipping)
-            meter.add(loss, count_targets(batch["labels"]))
+            meter.add(
+                *optimizer_step(prepared, optimizers, batch, accelerator, stage.gradient_clipping),
+                count_targets(batch["labels"]),
+            )
             last_step = progress.step == total
             logged = progress.step % run.log_steps == 0 or last_step
-            if (logged or accelerator.device.type == "cpu") and not is_finite(meter.losses, accelerator):
-                raise FloatingPointError(describe_divergence(name, progress.step, batches.rows(step), checkpoints))
+            asked = request.anywhere(accelerator) and not last_step
+            if logged or asked or accelerator.device.type == "cpu":  # elsewhere each look would wait for the device
+                guard.check(progress.step, meter.losses, meter.gradient_norm, accelerator)
             if logged:
                 meter.log(factor)
                 due = time.monotonic() - last_save > 60 * run.checkpoint_minutes
                 if last_step or flag_from_main(accelerator, due):
-                    save_checkpoint(accelerator, checkpoints, name, progress, run.keep_checkpoints)
-                    if on_checkpoint is not None and accelerator.is_main_process:
-                        on_checkpoint(accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), progress)
+                    guard.checkpoint = save_checkpoint(state, checkpoints, name, progress, run.keep_checkpoints)
+                    if on_checkpoint is not None:
+                        whole = unwrap(prepared, maker, accelerator)
+                        if accelerator.is_main_process:
+                            on_checkpoint(whole, progress)
                     last_save = time.monotonic()
-            if request.anywhere(accelerator) and not last_step:
+            if asked:
                 if not logged:
                     meter.pause()
-                saved = save_checkpoint(accelerator, checkpoints, name, progress, run.keep_checkpoints)
+                saved = save_checkpoint(state, checkpoints, name, progress, run.keep_checkpoints)
                 raise Interrupted(f"stopped at step {progress.step} of {name}, saved in {saved}; go on with --resume")
+    trained = unwrap(prepared, maker, accelerator)
     accelerator.free_memory()
-    return accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), progress
+    return trained, progress
 
 
-def is_finite(losses: torch.Tensor, accelerator: Accelerator) -> bool:
-    """Tell, on every process alike, whether the loss is a number on all of them."""
-    return bool(accelerator.reduce(losses.detach().clone(), "sum").isfinite().item())
+def unwrap(prepared: torch.nn.Module, maker: type[PreTrainedModel], accelerator: Accelerator) -> PreTrainedModel:
+    """Return the plain model; where it is sharded, a copy of it, whole on the main process alone.
 
-
-def describe_divergence(name: str, step: int, rows: list[Row], checkpoints: Path) -> str:
-    """Return what a user needs to know of a step whose loss is not finite."""
-    shown = ", ".join(row.example for row in rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
-    last = newest_whole(checkpoints, name)
-    return (
-        f"{name}: the loss is not finite at step {step} ({shown}); the last good checkpoint is "
-        f"{last or 'none'}; lower the learning rate"
-    )
+    Every process must call this.
+    """
+    if not accelerator.is_fsdp2:
+        return accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+    weights, sharded = accelerator.get_state_dict(prepared), accelerator.unwrap_model(prepared)
+    model = maker(sharded.config)
+    model.generation_config = sharded.generation_config
+    if accelerator.is_main_process:
+        model.load_state_dict(weights)
+    return model.to(accelerator.device)
 
 
 def flag_from_main(accelerator: Accelerator, flag: bool) -> bool:

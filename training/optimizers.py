@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.arguments import StageArguments
 
@@ -65,17 +66,26 @@ class StackedMuon(torch.optim.Muon):
                 state["momentum_buffer"] = torch.zeros_like(parameter.grad)
             buffer = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
             updates.append(parameter.grad.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer)
-        stack = orthogonalize(torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"])
+        whole = [update.full_tensor() if isinstance(update, DTensor) else update for update in updates]
+        stack = orthogonalize(torch.stack(whole), group["ns_coefficients"], group["ns_steps"], group["eps"])
         lr = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))  # torch's "original" adjustment
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(parameters, list(stack.unbind()), alpha=-lr)
+        steps = [shard_like(step, parameter) for step, parameter in zip(stack.unbind(), parameters, strict=True)]
+        torch._foreach_add_(parameters, steps, alpha=-lr)
 
 
-def build_optimizers(model: nn.Module, stage: StageArguments) -> list[torch.optim.Optimizer]:
+def shard_like(whole: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Return this process's part of a tensor that every process has, sharded as a parameter is, if it is."""
+    if not isinstance(parameter, DTensor):
+        return whole
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+def build_optimizers(model: nn.Module, stage: StageArguments, sharded: bool = False) -> list[torch.optim.Optimizer]:
     """Return the stage's optimizers; every parameter is in exactly one, and each group keeps its `peak_lr`.
 
     Muon takes the two-dimensional parameters of the blocks. Weight decay is for matrices: not for embeddings, norms
-    and biases (as in minGPT).
+    and biases (as in minGPT). `sharded` tells that FSDP will part them among processes.
     """
     muon, decayed, others = [], [], []
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -94,7 +104,7 @@ def build_optimizers(model: nn.Module, stage: StageArguments) -> list[torch.opti
     ]
     optimizers = [torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, stage.beta2), fused=True)]
     if muon:
-        cls = StackedMuon if muon[0].device.type == "cpu" else torch.optim.Muon
+        cls = StackedMuon if sharded or muon[0].device.type == "cpu" else torch.optim.Muon
         optimizers.append(cls(muon, lr=stage.muon_learning_rate, weight_decay=stage.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -17,6 +17,7 @@ from training.batches import TrainingBatches
 from training.checkpoints import CheckpointError, checkpoints_of, find_fault
 from training.interruption import SIGNALS, Interrupted
 from training.loop import micro_batches, train_stage
+from training.state import TrainingState
 
 EVERY_STEP = RunArguments(checkpoint_minutes=1e-9, keep_checkpoints=2, log_steps=1)
 
@@ -38,7 +39,7 @@ def train(bios, tokenizer, tiny_model, tmp_path):
             if step == kill_at:
                 raise Killed
             if step in (at or {}):
-                at[step]()
+                at[step](model)
             return original(step)
 
         batches.rows = rows
@@ -95,11 +96,11 @@ DAMAGE = {
     "empty-manifest": lambda path: (path / "manifest.json").write_text("{}"),
     "half-a-manifest": lambda path: (path / "manifest.json").write_text('{"model.safe'),
     "weights-bit": lambda path: flip_a_bit(path / "model.safetensors"),
-    "optimizer-bit": lambda path: flip_a_bit(path / "optimizer.bin"),
+    "optimizer-bit": lambda path: flip_a_bit(path / "optimizer.safetensors"),
     "progress-bit": lambda path: flip_a_bit(path / "progress.json"),
     "cut-off": lambda path: os.truncate(path / "model.safetensors", 100),
-    "lost-random-state": lambda path: (path / "random_states_0.pkl").unlink(),
-    "foreign-file": lambda path: (path / "custom_checkpoint_0.pkl").write_bytes(b"cos\nsystem\n"),
+    "lost-random-state": lambda path: (path / "random_0.safetensors").unlink(),
+    "foreign-file": lambda path: (path / "random_1.safetensors").write_bytes(b""),
 }
 
 
@@ -124,7 +125,7 @@ def test_a_stage_asked_to_stop_saves_between_log_lines_and_goes_on_exactly(train
     whole, expected = train(folder="whole", run_arguments=rare)
     handlers = [signal.getsignal(each) for each in SIGNALS]
     with pytest.raises(Interrupted, match=r"stopped at step 6 of pretrain, saved in .*; go on with --resume"):
-        train(folder="stopped", run_arguments=rare, at={5: lambda: signal.raise_signal(number)})
+        train(folder="stopped", run_arguments=rare, at={5: lambda model: signal.raise_signal(number)})
     assert [signal.getsignal(each) for each in SIGNALS] == handlers
     resumed, progress = train(folder="stopped", run_arguments=rare)
     assert progress.history == expected.history
@@ -133,13 +134,13 @@ def test_a_stage_asked_to_stop_saves_between_log_lines_and_goes_on_exactly(train
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_it_and_says_how_much_is_needed(train, tmp_path, monkeypatch):
-    def fail_at_four(accelerator, folder):
-        original(accelerator, folder)
-        if "00000004" in folder:
+    def fail_at_four(state, folder):
+        original(state, folder)
+        if "00000004" in folder.name:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    original = Accelerator.save_state
-    monkeypatch.setattr(Accelerator, "save_state", fail_at_four)
+    original = TrainingState.save
+    monkeypatch.setattr(TrainingState, "save", fail_at_four)
     with pytest.raises(CheckpointError, match=r"No space left.* MB needed, .* MB free; .*pretrain-00000003 stays"):
         train()
     folder = tmp_path / "checkpoints"
@@ -150,12 +151,33 @@ def test_a_full_disk_leaves_the_checkpoint_before_it_and_says_how_much_is_needed
 def test_a_diverged_run_stops_and_names_step_rows_and_the_last_good_checkpoint(train):
     with pytest.raises(FloatingPointError) as stopped:
         train(steps=30, optimizer="adamw", learning_rate=1e30, gradient_clipping=0.0)
-    told = re.search(
-        r"not finite at step (\d+) \((.*?)\); the last good checkpoint is .*pretrain-(\d+)", str(stopped.value)
+    assert_told(str(stopped.value), r"the (loss|gradient) is not finite")
+
+
+def assert_told(message, fault):
+    """Check that a message tells the fault, the step, its rows and the checkpoint of the step before it."""
+    told = re.fullmatch(
+        rf"{fault} at step (?P<step>\d+) of pretrain \((?P<rows>.*)\); "
+        r"the last good checkpoint is \S*pretrain-(?P<saved>\d+); lower the learning rate",
+        message,
     )
-    assert int(told[3]) == int(told[1]) - 1
-    assert told[2].endswith("and 4 more")
-    assert re.match(r"(document|question) \d+, ", told[2])
+    assert int(told["saved"]) == int(told["step"]) - 1
+    assert re.fullmatch(r"((document|question) \d+, ){7}(document|question) \d+ and 4 more", told["rows"])
+
+
+def steepen(model):
+    """Make the loss stay a number and its gradient a hundred thousand times what it was."""
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e5)
+
+
+@pytest.mark.parametrize("clipping", [1.0, 0.0], ids=["clipped", "not-clipped"])
+def test_a_gradient_that_explodes_stops_the_run_however_it_is_clipped(train, clipping):
+    with pytest.raises(FloatingPointError) as stopped:
+        train(at={5: steepen}, gradient_clipping=clipping)
+    assert_told(str(stopped.value), r"the gradient's norm, \S+, is above gradient_limit \(1000\)")
+    _, progress = train(folder="unlimited", at={5: steepen}, gradient_clipping=1.0, gradient_limit=0.0)
+    assert progress.step == 8
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
