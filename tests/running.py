@@ -1,4 +1,4 @@
-"""A tiny recipe, how tests run `train.py` with it in this process, and how they run a stranger's script in another."""
+"""A tiny recipe, how tests run `train.py` with it in this process or others, and how they run a stranger's script."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import train
+from training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """\
@@ -33,15 +34,78 @@ evaluate:
 """
 
 
-def call(command: str, recipe: Path, data: Path, output: Path, *overrides: str, resume: bool = False) -> int:
-    """Run `train.py COMMAND` on a data folder; return the exit status."""
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+def command_line(
+    command: str, recipe: Path, data: Path, output: Path, *overrides: str, resume: bool = False
+) -> list[str]:
+    """Return the arguments of `train.py COMMAND` on a data folder."""
     sets = [word for pair in (f"data.path={data}", f"output={output}", *overrides) for word in ("--set", pair)]
-    return train.main([command, "--config", str(recipe), *sets, *(["--resume"] if resume else [])])
+    return [command, "--config", str(recipe), *sets, *(["--resume"] if resume else [])]
+
+
+def call(*arguments, **settings) -> int:
+    """Run `train.py`, with the arguments of `command_line`, in this process; return the exit status."""
+    return train.main(command_line(*arguments, **settings))
+
+
+def patched(folder: Path, patch: str) -> Path:
+    """Write a `train.py` that runs a few lines before it begins."""
+    path = folder / "patched_train.py"
+    path.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{patch}\nimport train\nsys.exit(train.main())\n")
+    return path
+
+
+def start(
+    words: list[str], launcher: tuple = (), program: Path = ROOT / "train.py", **environment: str
+) -> subprocess.Popen:
+    """Start `train.py`, or a patched one, in a process of its own or under a launcher, on the CPU."""
+    settings = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, *launcher, str(program), *words]
+    return subprocess.Popen(command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen, seconds: float = 180) -> subprocess.CompletedProcess:
+    """Wait for a process; return its status and its words."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Return every file below a folder with what it holds."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+SETTINGS = ROOT / "configuration" / "accelerate"
+# 13 rows in three parts on two processes: shares of 2 and 3 rows, of different lengths and numbers of targets.
+UNEVEN = ("pretrain.steps=50", "pretrain.batch_size=13", "pretrain.gradient_accumulation_steps=3", "run.log_steps=1")
+
+ASKED_BEFORE_STEP = """
+import signal
+import training.loop
+set_them, taken = training.loop.set_learning_rates, []
+def set_and_be_asked(*arguments):
+    taken.append(1)
+    if len(taken) == {}:
+        signal.raise_signal(signal.SIGTERM)
+    return set_them(*arguments)
+training.loop.set_learning_rates = set_and_be_asked
+"""
+
+
+def launcher(settings, *options):
+    """Return the words of `accelerate launch` with a shipped file of settings."""
+    return ("-m", "accelerate.commands.launch", "--config_file", str(SETTINGS / f"{settings}.yaml"), *options)
+
+
+def losses(output, stage="pretrain"):
+    """Return the loss of every log line."""
+    return [loss for _, loss in RunFolder(output).training_record(stage)["history"]]
 
 
 NO_CHECKOUT = """

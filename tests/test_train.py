@@ -1,7 +1,6 @@
 """`train.py` from the outside: what a run leaves behind, how it goes on after a kill, and on how many processes."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -120,59 +119,6 @@ def test_a_run_that_came_to_nothing_leaves_no_tokenizer_to_the_next(recipe, data
     assert call("pretrain", recipe, data, output, "tokenizer.vocab_size=300", "pretrain.learning_rate=1e30") == 2
     assert call("pretrain", recipe, data, output) == 0
     assert len(AutoTokenizer.from_pretrained(output / "pretrain")) == 400
-
-
-def test_a_run_killed_by_the_kernel_resumes_to_the_same_model(run, recipe, data, tmp_path):
-    output = tmp_path / "killed"
-    script = f"""
-import os, sys
-sys.path.insert(0, {str(ROOT)!r})
-import training.loop, train
-original = training.loop.save_checkpoint
-def save_and_die(*arguments):
-    original(*arguments)
-    os.kill(os.getpid(), 9)
-training.loop.save_checkpoint = save_and_die
-train.main(["all", "--config", {str(recipe)!r}, "--set", "data.path={data}", "--set", "output={output}",
-            "--set", "run.log_steps=2", "--set", "run.checkpoint_minutes=1e-9"])
-"""
-    killed = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, timeout=120)
-    assert killed.returncode == -9
-    assert not (output / "pretrain").exists()
-    assert call("all", recipe, data, output, resume=True) == 0
-    for stage in ("pretrain", "finetune"):
-        name = "model.safetensors"
-        assert (output / stage / name).read_bytes() == (run / stage / name).read_bytes()
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_run_that_is_asked_to_stop_exits_with_a_status_of_its_own_and_resumes(run, recipe, data, tmp_path, name):
-    output = tmp_path / "stopped"
-    script = f"""
-import signal, sys
-sys.path.insert(0, {str(ROOT)!r})
-import training.loop, train
-original = training.loop.optimizer_step
-def step_and_be_asked(*arguments):
-    signal.raise_signal(signal.{name})
-    return original(*arguments)
-training.loop.optimizer_step = step_and_be_asked
-sys.exit(train.main(["all", "--config", {str(recipe)!r}, "--set", "data.path={data}", "--set", "output={output}"]))
-"""
-    stopped = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert stopped.returncode == 75, stopped.stderr
-    assert "stopped at step 1 of pretrain" in stopped.stderr.splitlines()[-1]
-    assert call("all", recipe, data, output, resume=True) == 0
-    for stage in ("pretrain", "finetune"):
-        weights = "model.safetensors"
-        assert (output / stage / weights).read_bytes() == (run / stage / weights).read_bytes()
-
-
-def test_a_second_run_in_one_folder_is_refused(recipe, data, tmp_path, capsys):
-    with RunFolder(tmp_path / "run").lock():
-        assert call("pretrain", recipe, data, tmp_path / "run") == 2
-    assert "another run is under way there" in capsys.readouterr().err
-    assert call("pretrain", recipe, data, tmp_path / "run") == 0
 
 
 def test_resuming_a_finished_run_shows_its_results_again(run, recipe, data, capfd):
@@ -302,41 +248,3 @@ def test_help_is_quick_and_names_the_commands():
     assert result.returncode == 0
     for word in ("pretrain", "finetune", "evaluate", "all"):
         assert word in result.stdout
-
-
-def test_accelerate_launch_runs_the_same_program(run, recipe, data, tmp_path):
-    config = ROOT / "configuration" / "accelerate" / "cpu.yaml"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    sets = ["--set", f"data.path={data}", "--set", f"output={tmp_path / 'r'}"]
-    command = [*launch, str(ROOT / "train.py"), "pretrain", "--config", str(recipe), *sets]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
-    assert result.returncode == 0, result.stderr
-    one, launched = (RunFolder(folder).training_record("pretrain") for folder in (run, tmp_path / "r"))
-    assert launched["loss"] == pytest.approx(one["loss"], abs=1e-4)
-
-
-def run_on_two(command, recipe, data, output, *options, **environment):
-    """Run `train.py COMMAND` on two processes."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    sets = ["--set", f"data.path={data}", "--set", f"output={output}"]
-    words = [*launch, str(ROOT / "train.py"), command, "--config", str(recipe), *sets, *options]
-    settings = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=180, env=settings)
-
-
-def test_two_processes_learn_what_one_does(run, recipe, data, tmp_path):
-    result = run_on_two("pretrain", recipe, data, tmp_path / "r")
-    assert result.returncode == 0, result.stderr
-    one, two = (RunFolder(folder).training_record("pretrain") for folder in (run, tmp_path / "r"))
-    assert (one["processes"], two["processes"]) == (1, 2)
-    assert two["tokens"] == one["tokens"]
-    assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
-
-
-def test_two_processes_publish_once(recipe, data, tmp_path, hub):
-    home = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-    result = run_on_two("all", recipe, data, tmp_path / "r", "--push_to_hub", "somebody/model", **home)
-    assert result.returncode == 0, result.stderr
-    assert RunFolder(tmp_path / "r").training_record("pretrain")["processes"] == 2
-    assert hub.commits("somebody/model") == 1
-    assert [request for request in hub.requests if "repos/create" in request] == ["POST /api/repos/create"] * 2

@@ -48,6 +48,17 @@ def test_an_output_path_that_is_a_file_is_refused(recipe, data, tmp_path, capfd)
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_restarts_that_torchrun_cannot_carry_out_are_refused_before_the_first_is_needed(
+    recipe, data, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    message = refused(capfd, "pretrain", recipe, data, tmp_path / "run")
+    assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in message
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    assert call("pretrain", recipe, data, tmp_path / "run") == 0
+
+
 def test_finetuning_without_a_pretrained_model_is_refused(recipe, data, tmp_path, capfd):
     assert "no pretrained model" in refused(capfd, "finetune", recipe, data, tmp_path / "run")
 

@@ -1,7 +1,6 @@
 """The four commands of `train.py`: pretrain, finetune, evaluate, and all of them with the baseline."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -30,6 +29,7 @@ from training.batches import TrainingBatches
 from training.calibration import CalibrationError, calibrate
 from training.checkpoints import Progress, remove_checkpoints
 from training.data import load_training_data, made_up_people
+from training.launcher import check_restarts, is_main_process, was_restarted
 from training.loop import train_stage
 from training.memory import keep_freed_memory
 from training.models import check_shape, load_model, load_tokenizer, start_from
@@ -51,7 +51,7 @@ class Run:
     """One command on one run's folder."""
 
     def __init__(self, recipe: Recipe, resume: bool, hub: HubTarget | None = None):
-        self.recipe, self.resume, self.hub = recipe, resume, hub
+        self.recipe, self.resume, self.hub = recipe, resume or was_restarted(), hub
         self.folder = RunFolder(recipe.output)
 
     def execute(self, command: str) -> dict | None:
@@ -60,6 +60,7 @@ class Run:
         Raises:
             PushError: the Hub would not take the run, before anything is done, or did not take it, after all is done.
         """
+        check_restarts()
         if self.hub is not None:
             if command in ("pretrain", "finetune") and not self.hub.checkpoints:
                 raise RunError(f"{command} --push_to_hub needs --push_checkpoints: only a scored model is published")
@@ -261,11 +262,6 @@ class Run:
         except CalibrationError as error:
             return pipeline, str(error)
         return pipeline, None
-
-
-def is_main_process() -> bool:
-    """Tell by the launcher's word, before Accelerate is up: asking its state would settle devices and processes."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def choose_precision(wanted: str) -> str:
