@@ -1,0 +1,52 @@
+"""A run whose weights, gradients and optimizer state are parted among processes (FSDP2)."""
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.running import ASKED_BEFORE_STEP, UNEVEN, call, command_line, finish, launcher, losses, patched, start
+
+# Accelerate shards on accelerators alone: let it take the CPU processes for such.
+SHARDED_ON_CPU = """
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from torch.distributed.tensor import DTensor
+import training.loop
+PartialState(cpu=True)
+PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+original = training.loop.optimizer_step
+def step(model, *arguments):
+    assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
+    assert all(2 * p.to_local().shape[0] == p.shape[0] for p in model.parameters())
+    return original(model, *arguments)
+training.loop.optimizer_step = step
+"""
+LAUNCH = launcher("several_gpus_sharded", "--mixed_precision", "no", "--main_process_port", "0")
+
+
+def assert_same_weights(one, other, stage, tolerance):
+    one, other = (load_file(folder / stage / "model.safetensors") for folder in (one, other))
+    assert one.keys() == other.keys()
+    for name in one:
+        assert (one[name] - other[name]).abs().max() < tolerance, name
+
+
+def test_a_sharded_model_learns_what_a_whole_one_does(run, recipe, data, tmp_path):
+    output = tmp_path / "r"
+    result = finish(start(command_line("all", recipe, data, output), LAUNCH, patched(tmp_path, SHARDED_ON_CPU)))
+    assert result.returncode == 0, result.stderr
+    for stage in ("pretrain", "finetune", "no_pretraining"):
+        assert losses(output, stage) == pytest.approx(losses(run, stage), abs=1e-4)
+        assert_same_weights(output, run, stage, 1e-4)
+
+
+def test_a_sharded_run_goes_on_whole_and_a_whole_one_sharded(recipe, data, tmp_path):
+    whole, output, few = tmp_path / "whole", tmp_path / "r", (*UNEVEN, "pretrain.steps=9")
+    assert call("pretrain", recipe, data, whole, *few) == 0
+    first = command_line("pretrain", recipe, data, output, *few)
+    again = command_line("pretrain", recipe, data, output, *few, resume=True)
+    asked = ASKED_BEFORE_STEP.format(3)
+    stopped = finish(start(first, LAUNCH, patched(tmp_path, SHARDED_ON_CPU + asked)))
+    assert "stopped at step 3" in stopped.stderr
+    assert finish(start(again, program=patched(tmp_path, asked))).returncode == 75
+    assert finish(start(again, LAUNCH, patched(tmp_path, SHARDED_ON_CPU))).returncode == 0
+    assert losses(output) == pytest.approx(losses(whole), abs=1e-4)
