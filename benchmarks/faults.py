@@ -85,8 +85,11 @@ def wait_for_training(process: subprocess.Popen, output: Path) -> None:
         time.sleep(0.001)
 
 
-def kill_once(place: Workplace, output: Path, rng: random.Random, saving: bool, seconds: float) -> str:
-    """Start a run and kill it at a random moment of its `seconds`, or as it saves after that; return where it was."""
+def kill_once(place: Workplace, output: Path, rng: random.Random, saving: bool, seconds: float) -> str | None:
+    """Start a run and kill it at a random moment of its `seconds`, or as it saves after that.
+
+    Returns where it was, or None if it had ended before.
+    """
     process = place.start(output)
     wait_for_training(process, output)
     deadline = time.monotonic() + rng.uniform(0.0, seconds)
@@ -97,7 +100,7 @@ def kill_once(place: Workplace, output: Path, rng: random.Random, saving: bool, 
             process.wait()
             return writing[0] if writing else str(newest_steps(output))
         time.sleep(0.0005)
-    return "finished before it was killed"
+    return None
 
 
 def kill_runs(place: Workplace, kills: int, rng: random.Random, expected: dict, seconds: float) -> dict:
@@ -105,7 +108,8 @@ def kill_runs(place: Workplace, kills: int, rng: random.Random, expected: dict, 
     exact, lost, trials = 0, 0, []
     for number in range(kills):
         output = place.folder / f"killed-{number}"
-        where = kill_once(place, output, rng, saving=number % 2 == 1, seconds=seconds)
+        while (where := kill_once(place, output, rng, saving=number % 2 == 1, seconds=seconds)) is None:
+            shutil.rmtree(output)
         held = newest_steps(output)
         status = place.run(output, "--resume")
         told = place.log(output).read_text(errors="replace")

@@ -99,8 +99,9 @@ def build_optimizers(model: nn.Module, stage: StageArguments, sharded: bool = Fa
         else:
             others.append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": stage.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": weight_decay}
+        for parameters, weight_decay in ((decayed, stage.weight_decay), (others, 0.0))
+        if parameters
     ]
     optimizers = [torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, stage.beta2), fused=True)]
     if muon:

@@ -23,16 +23,15 @@ def tiny_model(tokenizer):
 
     def make(**changes):
         torch.manual_seed(0)
-        config = MiniGPTConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=64,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            **changes,
-        )
-        return MiniGPTForCausalLM(config)
+        fields = {
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 64,
+            "pad_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        }
+        return MiniGPTForCausalLM(MiniGPTConfig(**{**fields, **changes}))
 
     return make

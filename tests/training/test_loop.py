@@ -12,12 +12,15 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from data_scripts.span_corruption import CorruptionOptions
+from tests.running import contents
 from training.arguments import RunArguments, StageArguments
 from training.batches import TrainingBatches
 from training.checkpoints import CheckpointError, checkpoints_of, find_fault
 from training.interruption import SIGNALS, Interrupted
 from training.loop import micro_batches, train_stage
 from training.state import TrainingState
+
+STATE = ("model.safetensors", "optimizer.safetensors", "optimizer.json", "random_0.safetensors")
 
 EVERY_STEP = RunArguments(checkpoint_minutes=1e-9, keep_checkpoints=2, log_steps=1)
 
@@ -59,7 +62,7 @@ def test_the_loss_falls(train):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["no-dropout", "dropout"])
-def test_a_killed_stage_resumes_to_the_same_weights(train, dropout):
+def test_a_killed_stage_resumes_to_the_same_state(train, tmp_path, dropout):
     changes = {"residual_dropout": dropout}
     whole, expected = train(folder="whole", model_changes=changes)
     with pytest.raises(Killed):
@@ -68,6 +71,31 @@ def test_a_killed_stage_resumes_to_the_same_weights(train, dropout):
     assert progress.history == expected.history
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
+    last = "pretrain-00000008"
+    one, other = contents(tmp_path / "whole" / last), contents(tmp_path / "killed" / last)
+    assert {*one} == {*STATE, "progress.json", "manifest.json"}
+    for name in STATE:
+        assert one[name] == other[name], name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"tie_word_embeddings": True}, {"attention_type": "linformer"}, {"attention_type": "performer"}],
+    ids=["tied", "linformer", "performer"],
+)
+def test_a_model_with_shared_unused_or_fixed_tensors_resumes_too(train, changes):
+    whole, _ = train(folder="whole", model_changes=changes)
+    with pytest.raises(Killed):
+        train(folder="killed", kill_at=5, model_changes=changes)
+    resumed, _ = train(folder="killed", model_changes=changes)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_a_sealed_checkpoint_of_another_model_is_refused_in_one_line(train):
+    train(steps=2)
+    with pytest.raises(CheckpointError, match=r"pretrain-00000002: cannot be gone on from: .*; remove it to go on"):
+        train(model_changes={"num_hidden_layers": 3})
 
 
 def test_accumulation_and_one_pass_take_the_same_step(train):
