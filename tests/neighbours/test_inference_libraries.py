@@ -1,10 +1,13 @@
 """A MiniGPT is exported, quantised, spread over devices and looked into, unchanged and with the same logits."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
+from attention_lab.trained import load_eager, write_head_view
 from tests.neighbours.conftest import VARIANTS
 
 
@@ -54,6 +57,18 @@ def test_bertviz_draws_the_attention(load, variant, ids, tokenizer):
         page = view(weights, tokens, html_action="return").data
         assert "attention" in page
         assert f"{weights[0][0, 0, -1, 0].item():.4f}"[:5] in page.replace(" ", "")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_laboratory_writes_bertvizs_page(folders, variant, tmp_path):
+    model, tokenizer = load_eager(folders[variant])
+    path = tmp_path / "heads.html"
+    write_head_view(model, tokenizer, "Where was Ada Stone born?", path)
+    page = path.read_text(encoding="utf-8")
+    prompt = tokenizer("Where was Ada Stone born?" + tokenizer.mask_token, return_tensors="pt")
+    weights = model(**prompt, output_attentions=True).attentions
+    assert f"{weights[-1][0, -1, -1, 0].item():.4f}"[:5] in page.replace(" ", "")
+    assert "Stone" in "".join(re.findall(r'"left_text": (\[.*?\])', page)[0]).replace('", "', "")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
