@@ -204,7 +204,7 @@ class Run:
             self.recipe.run,
             accelerator,
             self.folder.checkpoints,
-            self.checkpoint_pusher(name) if self.hub is not None and self.hub.checkpoints else None,
+            self.on_checkpoint(name),
         )
         record = {
             **asdict(progress),
@@ -230,8 +230,10 @@ class Run:
         remove_checkpoints(accelerator, self.folder.checkpoints, name)
         accelerator.wait_for_everyone()
 
-    def checkpoint_pusher(self, name: str) -> Callable[[MiniGPTForCausalLM, Progress], None]:
-        """Return what pushes a stage's model under way; where that fails, training goes on without."""
+    def on_checkpoint(self, name: str) -> Callable[[MiniGPTForCausalLM, Progress], None] | None:
+        """Return what pushes a stage's model under way, where wanted; if that fails, training goes on without."""
+        if self.hub is None or not self.hub.checkpoints:
+            return None
 
         def push(model: MiniGPTForCausalLM, progress: Progress) -> None:
             try:
