@@ -13,6 +13,8 @@ import hashlib
 import re
 from pathlib import Path
 
+from .messages import OneLine
+
 FILES = {
     "documents": "wiki.txt",
     "train": "birth_places_train.tsv",
@@ -24,7 +26,7 @@ QUESTION_PREFIX, QUESTION_SUFFIX = "Where was ", " born?"
 TITLE_END = re.compile(r"(?<! )(?<!\b[^\W\d_])(?<!\b[DJMS]r)(?<!\bSt)(?<!\bMrs)\. ")
 
 
-class DataError(ValueError):
+class DataError(OneLine, ValueError):
     """A data file that cannot be used; the message is one line for the user."""
 
 

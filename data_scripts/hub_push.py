@@ -12,12 +12,14 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from .messages import OneLine
+
 REFUSALS = {401: "the token is missing, wrong or expired", 403: "the token may not write there"}
 FROM_THE_START = {".gitattributes", "README.md"}  # what a repository that nothing was pushed to may hold
 WRITTEN = ["*.json", "*.jsonl", "*.parquet", "*.png", "*.py", "*.safetensors"]  # replaced by a push, or removed
 
 
-class PushError(RuntimeError):
+class PushError(OneLine, RuntimeError):
     """What cannot be published; the message is one line for the user."""
 
 

@@ -15,7 +15,7 @@ process or eight. `SpanCorruption` is the same as a `datasets` builder.
 import random
 import re
 from collections.abc import Iterable, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import datasets
 
@@ -24,6 +24,7 @@ from .file_builder import FileBuilder, FileConfig
 
 POLICIES = ("random-span", "salient-span")
 MIN_CHARACTERS = 4  # the shortest text the practical cuts to
+MAX_SPANS = 1_000  # more than any text has
 WORD = re.compile(r"\w+")
 
 
@@ -51,6 +52,10 @@ class CorruptionOptions:
     max_context: int = 24
 
     def __post_init__(self):
+        for one in fields(self):
+            value, kinds = getattr(self, one.name), (float, int) if one.type is float else (one.type,)
+            if type(value) not in kinds:
+                raise TypeError(f"{one.name} must be of type {one.type.__name__}, found {value!r}")
         if self.policy not in POLICIES:
             raise ValueError(f"policy must be one of {', '.join(POLICIES)}, found {self.policy!r}")
         for name in ("short_fraction", "salient_fraction", "answer_fraction"):
@@ -58,8 +63,10 @@ class CorruptionOptions:
                 raise ValueError(f"{name} must be in [0, 1], found {getattr(self, name)}")
         if self.max_length < MIN_CHARACTERS:
             raise ValueError(f"max_length must be at least {MIN_CHARACTERS} characters, found {self.max_length}")
-        if self.max_spans < 1 or self.max_context < 0:
-            raise ValueError(f"wanted max_spans >= 1 and max_context >= 0, found {self.max_spans}, {self.max_context}")
+        if not 1 <= self.max_spans <= MAX_SPANS:
+            raise ValueError(f"max_spans must be in [1, {MAX_SPANS}], found {self.max_spans}")
+        if self.max_context < 0:
+            raise ValueError(f"max_context must not be negative, found {self.max_context}")
 
 
 def random_span(text: str, rng: random.Random, max_length: int, sentinel: str) -> str:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from data_scripts.messages import OneLine
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
 
 
-class VocabularyError(ValueError):
+class VocabularyError(OneLine, ValueError):
     """A question holds a character that a character tokenizer does not know."""
 
 

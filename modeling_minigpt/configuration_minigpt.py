@@ -16,6 +16,8 @@ RANDOM_TYPES = ("rows", "reservoir")
 POSITION_TYPES = ("rotary", "learned")
 ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
 NORM_TYPES = ("rmsnorm", "layernorm")
+MOST = {"num_hidden_layers": 10_000}  # sizes that no model has; a wrong one is refused before anything is made of it
+MOST_ELSEWHERE, MOST_OF_A_VARIANT = 2**31 - 1, 2**20
 
 # Written into every saved config.json, so that a folder loads by any Auto class whichever class had saved it.
 AUTO_MAP = {
@@ -150,6 +152,8 @@ class MiniGPTConfig(PreTrainedConfig):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+            if getattr(self, name) > (most := MOST.get(name, MOST_ELSEWHERE)):
+                raise ValueError(f"{name} must be at most {most}, found {getattr(self, name)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of "
@@ -169,8 +173,8 @@ class MiniGPTConfig(PreTrainedConfig):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in [0, 1), found {getattr(self, name)}")
         for name in ("norm_eps", "initializer_range"):
-            if getattr(self, name) < 0.0:
-                raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
+            if not 0.0 <= getattr(self, name) <= 1e6:
+                raise ValueError(f"{name} must not be negative or above 1e6, found {getattr(self, name)}")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act must be one of {', '.join(sorted(ACT2FN))}, found {self.hidden_act!r}")
         self.validate_attention()
@@ -183,8 +187,13 @@ class MiniGPTConfig(PreTrainedConfig):
             raise ValueError(f"rope_type must be one of {', '.join(ROPE_TYPES)}, found {found!r}")
         try:
             super().validate_rope()
-        except KeyError as error:  # the library's, for a scaling that lacks a part
-            raise ValueError(error.args[0]) from error
+        except (KeyError, TypeError) as error:  # the library's, for a scaling that lacks a part or has a wrong one
+            raise ValueError(f"rope_parameters: {error.args[0]}") from error
+        for name, value in self.rope_parameters.items():
+            if isinstance(value, (int, float)) and not 0.0 <= value <= 1e12:
+                raise ValueError(f"rope_parameters: {name} must be in [0, 1e12], found {value}")
+        if not isinstance(theta := self.rope_parameters.get("rope_theta"), (int, float)) or theta < 1:
+            raise ValueError(f"rope_parameters: rope_theta must be a number from 1, found {theta!r}")
 
     def validate_attention(self):
         """Refuse attention variants that do not exist, do not fit the layers or have impossible sizes."""
@@ -205,6 +214,8 @@ class MiniGPTConfig(PreTrainedConfig):
             for name in names.split():
                 if getattr(self, name) < minimum:
                     raise ValueError(f"{name} must be at least {minimum}, found {getattr(self, name)}")
+                if getattr(self, name) > (most := MOST_ELSEWHERE if name.endswith("seed") else MOST_OF_A_VARIANT):
+                    raise ValueError(f"{name} must be at most {most}, found {getattr(self, name)}")
         positional = "linformer" in variants and self.linformer_slot_type == "positional"
         if positional and self.linformer_slots > self.linformer_segment:
             raise ValueError(

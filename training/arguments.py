@@ -18,6 +18,13 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def require_at_most(section, limits: dict[str, float]) -> None:
+    """Raise ValueError where a field is above its limit, beyond which no machine or no arithmetic could follow."""
+    for name, limit in limits.items():
+        value = getattr(section, name)
+        require(value is None or value <= limit, f"{name} must be at most {limit:,}, found {value}")
+
+
 @strict
 @dataclass
 class DataArguments:
@@ -35,6 +42,7 @@ class DataArguments:
             self.source = "folder"
         require(self.source == "synthetic" or self.path is not None, "source is folder but path is not set")
         require(self.people >= MIN_PEOPLE, f"people must be at least {MIN_PEOPLE}, found {self.people}")
+        require_at_most(self, {"people": 1_000_000})
         for name in ("validation_questions", "calibration_questions", "withheld_people"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, found {getattr(self, name)}")
 
@@ -53,6 +61,7 @@ class TokenizerArguments:
             require(
                 self.vocab_size >= 258, f"vocab_size must be at least 258 (all bytes and 2 more): {self.vocab_size}"
             )
+            require_at_most(self, {"vocab_size": 1_000_000})
         else:
             require(
                 self.vocab_size is None, f"vocab_size is {self.vocab_size}, but characters are counted from the text"
@@ -66,6 +75,18 @@ class ModelArguments:
 
     preset: str = "minigpt"
     fields: dict[str, Any] = field(default_factory=dict)
+
+
+STAGE_LIMITS = {
+    "steps": 1_000_000_000,
+    "epochs": 1_000_000_000,
+    "batch_size": 100_000,
+    "bucket_batches": 1_000,
+    "learning_rate": 1e6,
+    "muon_learning_rate": 1e6,
+    "weight_decay": 1e6,
+    "gradient_clipping": 1e6,
+}
 
 
 @strict
@@ -113,6 +134,9 @@ class StageArguments:
             f"({self.gradient_accumulation_steps})",
         )
 
+        require(0.0 <= self.beta2 < 1.0, f"beta2 must be in [0, 1), found {self.beta2}")
+        require_at_most(self, STAGE_LIMITS)
+
     def total_steps(self, rows: int) -> int:
         """Return the stage's number of steps, where an epoch is `rows` rows."""
         return self.steps if self.steps is not None else -(-self.epochs * rows // self.batch_size)
@@ -126,6 +150,11 @@ class EvaluateArguments:
     model: str | None = None  # a finished model's folder or Hub id; this run's `finetune` when null
     batch_size: int = 100  # questions generated together
     max_new_tokens: int = 32  # longest answer, in tokens
+
+    def __post_init__(self):
+        for name in ("batch_size", "max_new_tokens"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
+        require_at_most(self, {"batch_size": 100_000, "max_new_tokens": 10_000})
 
 
 @strict

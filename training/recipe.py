@@ -7,56 +7,20 @@ and line (or the override), the key, what was found and the nearest valid name.
 import dataclasses
 import difflib
 import json
+import math
 import typing
 from pathlib import Path
 
-import yaml
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_minigpt import MiniGPTConfig
+from modeling_minigpt.attention_base_minigpt import MiniGPTRotaryEmbedding
 from training.arguments import SECTIONS, Recipe
+from training.memory import check_fits
+from training.recipe_file import RecipeError, check_text, parse_value, parse_yaml
 
 MODELS_FOLDER = Path(__file__).parent.parent / "configuration" / "models"
 DERIVED_MODEL_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")  # the tokenizer decides these
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run; the message is one line for the user."""
-
-
-def key_lines(node: yaml.Node, prefix: tuple = ()) -> dict[tuple, int]:
-    """Map each key of a composed YAML mapping, as a path of names, to its line number."""
-    lines = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            path = (*prefix, key.value)
-            if path in lines:
-                raise RecipeError(f"line {key.start_mark.line + 1}: {'.'.join(path)} is given twice")
-            lines[path] = key.start_mark.line + 1
-            lines.update(key_lines(value, path))
-    return lines
-
-
-def parse_yaml(path: Path) -> tuple[dict, dict[tuple, str]]:
-    """Return the file's mapping, and where each key stands: `file:line`."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: byte {error.start + 1} is not UTF-8 text") from error
-    try:
-        values = yaml.safe_load(text)
-        lines = key_lines(yaml.compose(text, Loader=yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise RecipeError(f"{where}: not YAML: {getattr(error, 'problem', error)}") from error
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {error}") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path}: found {type(values).__name__}, wanted sections of `key: value`")
-    return values, {key: f"{path}:{line}" for key, line in lines.items()}
 
 
 def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, dict[tuple, str]]:
@@ -64,10 +28,10 @@ def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, d
     values, places = parse_yaml(path)
     if "base" not in values:
         return values, places
-    name, where = values.pop("base"), places[("base",)]
+    name, where = values.pop("base"), place_of(places, "base")
+    names = sorted(recipe.stem for recipe in path.parent.glob("*.yaml") if recipe != path)
     base = path.parent / f"{name}.yaml"
-    if not isinstance(name, str) or base.parent != path.parent or not base.is_file():
-        names = sorted(recipe.stem for recipe in path.parent.glob("*.yaml") if recipe != path)
+    if not isinstance(name, str) or name not in (*names, path.stem):
         raise RecipeError(f"{where}: no recipe {name!r} beside this one; {nearest(name, names)}")
     if base in (path, *children):
         raise RecipeError(f"{where}: base {name} leads back to this recipe")
@@ -79,6 +43,11 @@ def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, d
     return inherited, {**inherited_places, **places}
 
 
+def place_of(places: dict[tuple, str], *keys: str) -> str:
+    """Return where a key stands; where that is unknown, as for merged ones, where its section does."""
+    return next((places[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in places), "recipe")
+
+
 def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]) -> None:
     """Put `section.key=value` overrides over the file's values; a value is read as YAML."""
     for override in overrides:
@@ -87,9 +56,10 @@ def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]
         if not equals or not all(keys) or len(keys) > 2 or keys[0] == "base":
             raise RecipeError(f"--set {override}: wanted section.key=value, or output=FOLDER, or seed=NUMBER")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--set {override}: the value is not YAML") from error
+            check_text(name, "the key")
+            value, _ = parse_value(text)
+        except RecipeError as error:
+            raise RecipeError(f"--set {override}: {error}") from error
         section = values
         for key in keys[:-1]:
             section = section.setdefault(key, {})
@@ -111,41 +81,46 @@ def coerce(value, wanted):
     """Let a float field take an integer, or the `3e-3` that YAML 1.1 reads as text; leave the rest as it is."""
     if wanted in (float, float | int) and not isinstance(value, bool) and isinstance(value, (int, str)):
         try:
-            return float(value)
+            number = float(value)
         except ValueError:
             return value
+        return number if math.isfinite(number) else value  # the text `inf` stays one, and so is refused
     return value
 
 
 def build_section(name: str, cls: type, values: dict, places: dict[tuple, str]):
     """Make the dataclass of one section, or raise RecipeError for an unknown key or a bad value."""
-    where = places.get((name,), "recipe")
+    where = place_of(places, name)
     if not isinstance(values, dict):
         raise RecipeError(f"{where}: {name} must be a section of `key: value`, found {values!r}")
     wanted = typing.get_type_hints(cls)
     for key in values:
         if key not in wanted:
-            raise RecipeError(f"{places[(name, key)]}: unknown key {name}.{key}; {nearest(key, wanted)}")
+            raise RecipeError(f"{place_of(places, name, key)}: unknown key {name}.{key}; {nearest(key, wanted)}")
     try:
         return cls(**{key: coerce(value, wanted[key]) for key, value in values.items()})
     except (StrictDataclassError, ValueError, TypeError) as error:
         message = " ".join(str(error.__cause__ or error).split())
-        culprit = next((places[(name, key)] for key in values if key in message.replace("'", " ").split()), where)
+        culprit = next(
+            (place_of(places, name, key) for key in values if key in message.replace("'", " ").split()), where
+        )
         raise RecipeError(f"{culprit}: {name}: {message}") from error
 
 
 def split_model_section(values: dict, places: dict[tuple, str]) -> dict:
     """Separate the preset's name from the MiniGPTConfig fields that the recipe changes."""
     if not isinstance(values, dict):
-        raise RecipeError(
-            f"{places.get(('model',), 'recipe')}: model must be a section of `key: value`, found {values!r}"
-        )
+        raise RecipeError(f"{place_of(places, 'model')}: model must be a section of `key: value`, found {values!r}")
     known = [f.name for f in dataclasses.fields(MiniGPTConfig) if f.name in MiniGPTConfig.__annotations__]
     for key in values:
         if key in DERIVED_MODEL_FIELDS:
-            raise RecipeError(f"{places[('model', key)]}: model.{key} comes from the tokenizer and cannot be set")
+            raise RecipeError(
+                f"{place_of(places, 'model', key)}: model.{key} comes from the tokenizer and cannot be set"
+            )
         if key not in ("preset", *known):
-            raise RecipeError(f"{places[('model', key)]}: unknown key model.{key}; {nearest(key, ['preset', *known])}")
+            raise RecipeError(
+                f"{place_of(places, 'model', key)}: unknown key model.{key}; {nearest(key, ['preset', *known])}"
+            )
     changed = {key: coerce(value, MiniGPTConfig.__annotations__.get(key)) for key, value in values.items()}
     preset = changed.pop("preset", "minigpt")
     return {"preset": preset, "fields": changed}
@@ -158,13 +133,15 @@ def build_config(recipe: Recipe, **derived) -> MiniGPTConfig:
         RecipeError: no such preset, or values that MiniGPTConfig refuses.
     """
     path = MODELS_FOLDER / f"{recipe.model.preset}.json"
-    if not path.is_file():
-        names = sorted(preset.stem for preset in MODELS_FOLDER.glob("*.json"))
+    names = sorted(preset.stem for preset in MODELS_FOLDER.glob("*.json"))
+    if recipe.model.preset not in names:
         raise RecipeError(f"model.preset: no preset {recipe.model.preset!r}; {nearest(recipe.model.preset, names)}")
     try:
-        return MiniGPTConfig(**{**json.loads(path.read_text()), **recipe.model.fields, **derived})
-    except (StrictDataclassError, ValueError) as error:
-        raise RecipeError(f"model: {' '.join(str(error.__cause__ or error).split())}") from error
+        config = MiniGPTConfig(**{**json.loads(path.read_text()), **recipe.model.fields, **derived})
+        check_fits(config)
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:  # the libraries' too
+        raise RecipeError(f"model: {error.__cause__ or error}") from error
+    return config
 
 
 def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
@@ -183,14 +160,16 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
     for key in values:
         if key not in ("output", "seed", *SECTIONS):
             known = ["base", "output", "seed", *SECTIONS]
-            where = places.get((key,)) or next(place for keys, place in places.items() if keys[0] == key)
+            where = next((place for keys, place in places.items() if keys[0] == key), "recipe")
             raise RecipeError(f"{where}: unknown key {key}; {nearest(key, known)}")
     output = values.get("output", f"runs/{path.stem}")
     seed = values.get("seed", 0)
     if not isinstance(output, str) or not output:
-        raise RecipeError(f"{places[('output',)]}: output must be a folder, found {output!r}")
-    if type(seed) is not int or seed < 0:
-        raise RecipeError(f"{places[('seed',)]}: seed must be a whole number from 0, found {seed!r}")
+        raise RecipeError(f"{place_of(places, 'output')}: output must be a folder, found {output!r}")
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise RecipeError(
+            f"{place_of(places, 'seed')}: seed must be a whole number from 0 to 2**32 - 1, found {seed!r}"
+        )
     if "model" in values:
         values["model"] = split_model_section(values["model"], places)
     sections = {name: build_section(name, cls, values.get(name, {}), places) for name, cls in SECTIONS.items()}
@@ -199,9 +178,24 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
     return recipe
 
 
+def check_rotation(config: MiniGPTConfig) -> None:
+    """Raise RecipeError unless the library can make the rotary positions that the config asks for."""
+    if config.position_embedding_type != "rotary":
+        return
+    try:
+        rotation = MiniGPTRotaryEmbedding(config)
+        finite = rotation.inv_freq.isfinite().all() and math.isfinite(rotation.attention_scaling)
+    except Exception as error:  # as many kinds as there are scalings
+        raise RecipeError(f"model.rope_parameters: {config.rope_parameters}: {error!r}") from error
+    if not finite:
+        raise RecipeError(f"model.rope_parameters: {config.rope_parameters} give no finite frequencies")
+
+
 def check_contradictions(recipe: Recipe, path: Path) -> None:
     """Raise RecipeError where two sections of the recipe cannot both hold."""
-    context = build_config(recipe, vocab_size=recipe.tokenizer.vocab_size or 256).max_position_embeddings
+    config = build_config(recipe, vocab_size=recipe.tokenizer.vocab_size or 256)
+    check_rotation(config)
+    context = config.max_position_embeddings
     longest = recipe.corruption.max_length + 2  # the sentinels
     if recipe.tokenizer.type == "character" and longest > context:
         raise RecipeError(

@@ -19,13 +19,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from data_scripts.messages import OneLine
 from training.arguments import SECTIONS, Recipe
 
 STAGES = ("pretrain", "finetune", "no_pretraining")
 TRAINING_SECTIONS = ("seed", "data", "tokenizer", "model", "corruption", *STAGES)  # what a resumed run may not change
 
 
-class RunError(RuntimeError):
+class RunError(OneLine, RuntimeError):
     """A command that cannot be carried out on this folder; the message is one line for the user."""
 
 

@@ -296,8 +296,9 @@ def test_the_share_of_short_forms_is_the_one_asked_for(fraction):
         ({"salient_fraction": -0.1}, r"salient_fraction must be in \[0, 1\], found -0.1"),
         ({"answer_fraction": 2.0}, r"answer_fraction must be in \[0, 1\], found 2.0"),
         ({"max_length": 3}, "max_length must be at least 4 characters, found 3"),
-        ({"max_spans": 0}, "wanted max_spans >= 1 and max_context >= 0, found 0, 24"),
-        ({"max_context": -1}, "wanted max_spans >= 1 and max_context >= 0, found 3, -1"),
+        ({"max_spans": 0}, r"max_spans must be in \[1, 1000\], found 0"),
+        ({"max_spans": 10**9}, r"max_spans must be in \[1, 1000\], found 1000000000"),
+        ({"max_context": -1}, "max_context must not be negative, found -1"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -24,6 +24,11 @@ no_pretraining:
 """
 
 
+LAUGHS = "a0: &a0 {k: 1}\n" + "".join(
+    f"a{i}: &a{i} {{{', '.join(f'k{j}: *a{i - 1}' for j in range(9))}}}\n" for i in range(1, 30)
+)
+
+
 def recipe_file(folder: Path, text: str = MINIMAL) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(text, encoding="utf-8")
@@ -129,7 +134,7 @@ def test_model_fields_change_the_preset(tmp_path):
         pytest.param(("steps: 3", "stepz: 3"), ":4: unknown key pretrain.stepz; did you mean steps?", id="key"),
         pytest.param(("pretrain:", "pretrane:"), ":3: unknown key pretrane; did you mean pretrain?", id="section"),
         pytest.param(("steps: 3", "steps: many"), ":4: pretrain:", id="type"),
-        pytest.param(("steps: 3", "steps: 3\n  steps: 4"), "line 5: pretrain.steps is given twice", id="twice"),
+        pytest.param(("steps: 3", "steps: 3\n  steps: 4"), ":5: pretrain.steps is given twice", id="twice"),
         pytest.param(("steps: 3", "steps: 3\n  epochs: 2"), "either steps or epochs", id="both lengths"),
         pytest.param(("steps: 3", "batch_size: 8"), "either steps or epochs", id="no length"),
         pytest.param(("steps: 3", "steps: 0"), "steps must be at least 1, found 0", id="no steps"),
@@ -139,6 +144,27 @@ def test_model_fields_change_the_preset(tmp_path):
         pytest.param(("vocab_size: 300", "type: character\n  vocab_size: 3"), "counted from the text", id="both"),
         pytest.param(("  steps: 3", "  - steps"), "pretrain must be a section", id="list"),
         pytest.param(("steps: 3", "steps: [3"), "not YAML", id="syntax"),
+        pytest.param(
+            ("steps: 3", "steps: 3\n  learning_rate: .inf"), "pretrain.learning_rate: wanted a finite", id="inf"
+        ),
+        pytest.param(("steps: 3", "steps: 3\n  learning_rate: 1e999"), ":5: pretrain:", id="overflow"),
+        pytest.param(("steps: 3", "steps: 3\n  learning_rate: 1.0e+18"), "must be at most 1,000,000.0", id="too fast"),
+        pytest.param(("steps: 3", "steps: 3\n  beta2: 1.5"), r"beta2 must be in [0, 1), found 1.5", id="beta"),
+        pytest.param(("steps: 3", "steps: 100000000000000000000"), "pretrain.steps: wanted a finite", id="huge"),
+        pytest.param(("steps: 3", "steps: 10000000000"), "must be at most 1,000,000,000, found", id="too long"),
+        pytest.param(("steps: 3", "steps: 2001-99-99"), "not YAML: month must be in 1..12", id="no date"),
+        pytest.param(("steps: 3", "steps: 3\n  1: 2"), "pretrain: a key must be a name, found 1", id="number as key"),
+        pytest.param(("steps: 3", "steps: 3\n  ? [a]\n  : b"), ":5: a key must be a name", id="list as key"),
+        pytest.param(("steps: 3", 'steps: 3\n  "a\\nb": 2'), "unknown key pretrain.a b", id="two lines"),
+        pytest.param(("steps: 3", "steps: 3\n  <<: {stepz: 4}"), ":3: unknown key pretrain.stepz", id="merged key"),
+        pytest.param(("steps: 3", "steps: &a [*a]"), ":4: holds itself", id="recursion"),
+        pytest.param(("steps: 3", "steps: " + "[" * 900), "nested deeper than 16 levels", id="depth"),
+        pytest.param(
+            ("steps: 3", "steps: " + "[" * 30 + "]" * 30), ":4: nested deeper than 16 levels", id="some depth"
+        ),
+        pytest.param(("pretrain:", f"{LAUGHS}pretrain:"), "more than 10,000 values", id="aliases of aliases"),
+        pytest.param(("pretrain:", "#" * 100_000 + "\npretrain:"), "longer than 100,000 bytes", id="length"),
+        pytest.param(("pretrain:", 'output: "a\\0b"\npretrain:'), "output: 'a\\x00b' is not text", id="NUL"),
     ],
 )
 def test_a_bad_recipe_is_refused_in_one_line(tmp_path, change, wanted):
@@ -171,6 +197,26 @@ def test_a_bad_recipe_is_refused_in_one_line(tmp_path, change, wanted):
         pytest.param("base=quickstart", "wanted section.key=value", id="base"),
         pytest.param("no_pretraining.start_from=there", "there to start from nothing", id="baseline start"),
         pytest.param("pretrain.question_fraction=1", "leaves no documents", id="no documents"),
+        pytest.param("seed=4294967296", "seed must be a whole number from 0 to 2**32 - 1", id="large seed"),
+        pytest.param("seed=\n- !!python/name:os.system", "not YAML", id="code"),
+        pytest.param("pretrain.x\ny=1", "unknown key pretrain.x y", id="two lines"),
+        pytest.param("pretrain.learning_rate=" + "9" * 400, "wanted a finite number", id="long number"),
+        pytest.param("model.preset=../models/minigpt", "no preset '../models/minigpt'", id="preset elsewhere"),
+        pytest.param("model.num_hidden_layers=1000000000", "num_hidden_layers must be at most 10000", id="layers"),
+        pytest.param("model.hidden_size=1000000", "its weights take 192,0", id="memory"),
+        pytest.param("model.bigbird_block=1000000000", "bigbird_block must be at most 1048576", id="block"),
+        pytest.param("model.norm_eps=1.0e+9", "norm_eps must not be negative or above 1e6", id="eps"),
+        pytest.param("model.rope_parameters={rope_theta: 0}", "rope_theta must be a number from 1", id="theta"),
+        pytest.param(
+            "model.rope_parameters={rope_theta: [1]}", "rope_theta must be a number from 1", id="theta's type"
+        ),
+        pytest.param(
+            "model.rope_parameters={rope_type: yarn, factor: x}", "model.rope_parameters: {'rope_type'", id="factor"
+        ),
+        pytest.param("corruption.max_length=[1]", "max_length must be of type int, found [1]", id="corruption's type"),
+        pytest.param("corruption.max_spans=1000000000", "max_spans must be in [1, 1000]", id="spans"),
+        pytest.param("evaluate.batch_size=0", "batch_size must be at least 1, found 0", id="nothing at a time"),
+        pytest.param("tokenizer.vocab_size=1000000000000", "vocab_size must be at most 1,000,000", id="vocabulary"),
     ],
 )
 def test_a_bad_override_is_refused_in_one_line(tmp_path, override, wanted):
