@@ -84,6 +84,13 @@ def find_signals(
     return torch.stack([column.cpu().double().clamp(max=-LEAST) for column in columns], dim=1)
 
 
+def number(value: object, low: float, high: float) -> float:
+    """Return a number of a file; ValueError where it is none or not in its range."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"wanted a number in [{low:g}, {high:g}], found {value!r:.80}")
+    return float(value)
+
+
 @dataclass(frozen=True)
 class Confidence:
     """A fitted confidence, and a threshold under which nothing is answered.
@@ -127,11 +134,18 @@ class Confidence:
         """Return what `to_json` wrote; ValueError, KeyError or TypeError where it is something else."""
         values = json.loads(text)
         for half in ("picking", "certifying"):
-            known = [(float(score), bool(right)) for score, right in values[half]["known"]]
-            values[half] = Scored(known, [float(score) for score in values[half]["strangers"]])
+            known = [(number(score, 0.0, 1.0), bool(right)) for score, right in values[half]["known"]]
+            values[half] = Scored(known, [number(score, 0.0, 1.0) for score in values[half]["strangers"]])
         if values["certificate"] is not None:
-            values["certificate"] = Certificate(**values["certificate"])
-        values["weights"] = {str(name): float(weight) for name, weight in values["weights"].items()}
+            certificate = values["certificate"] = Certificate(**values["certificate"])
+            for name, value in vars(certificate).items():
+                if name != "stranger_rate" or value is not None:
+                    number(value, 0.0, 1.0 if type(value) is float else 1e9)
+            number(certificate.threshold, 0.0, 1.0)
+        values["weights"] = {name: number(weight, -1e30, 1e30) for name, weight in values["weights"].items()}
+        values["bias"] = number(values["bias"], -1e30, 1e30)
+        if not isinstance(values.get("refusal"), str | None):
+            raise ValueError(f"refusal must be a text, found {values['refusal']!r}")
         if unknown := values["weights"].keys() - set(SIGNALS):
             raise ValueError(f"unknown signals: {', '.join(sorted(unknown))}")
         return cls(**values)

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def read_beside_weights(name_or_path: str, file: str, parse: Callable[[str], Any
         return None
     try:
         return parse(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not what it should hold: {error!r}") from error
 
 
@@ -131,7 +132,16 @@ class BirthplacePipeline(Pipeline):
             if confidence is None:
                 confidence = read_beside_weights(source, CONFIDENCE_FILE, Confidence.from_json, commit)
         self.candidates, self.confidence = list(candidates or []), confidence
+        self.check_candidates()
         self.trie = AnswerTrie(self.candidates, self.tokenizer) if self.candidates else None
+
+    def check_candidates(self) -> None:
+        """Raise ValueError where a candidate is longer than what the model reads: the trie grows with its square."""
+        context = self.model.config.max_position_embeddings
+        read = self.tokenizer(self.candidates)["input_ids"] if self.candidates else []
+        for place, ids in zip(self.candidates, read, strict=True):
+            if len(ids) >= context:
+                raise ValueError(f"candidate {place[:40]!r} is {len(ids)} tokens long, the model reads {context}")
 
     def threshold_for(self, risk: float = 0.1, confidence: float = 0.95, stranger_rate: float = 0.05) -> Certificate:
         """Return a certificate, to be passed as `threshold`, that at most `risk` of the answers are wrong.
@@ -181,8 +191,8 @@ class BirthplacePipeline(Pipeline):
         threshold: float | Certificate | None = None,
     ):
         threshold = getattr(threshold, "threshold", threshold)
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, found {top_k}")
+        if top_k is not None and (not isinstance(top_k, Integral) or top_k < 1):
+            raise ValueError(f"top_k must be a whole number from 1, found {top_k}")
         for name, share in (("cutoff", cutoff), ("threshold", threshold)):
             if share is not None and not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name} must be in [0, 1], found {share}")

@@ -94,3 +94,23 @@ def test_signals_of_another_version_are_refused():
     text = make().to_json().replace("name: surety", "shoe size")
     with pytest.raises(ValueError, match="unknown signals: shoe size"):
         Confidence.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ('"bias": 1.0', '"bias": NaN'),
+        ('"bias": 1.0', '"bias": "1"'),
+        ('"question: answer": 2.0', '"question: answer": 1e999'),
+        ('"threshold": 0.75', '"threshold": 1.5'),
+        ('"wrong": 0', '"wrong": "none"'),
+        ('"refusal": null', '"refusal": 3'),
+        ("0.9,", "Infinity,"),
+    ],
+    ids=["nan", "text", "infinite weight", "threshold", "count", "refusal", "score"],
+)
+def test_a_confidence_of_anything_but_numbers_is_refused(change):
+    text = make().to_json()
+    assert change[0] in text
+    with pytest.raises(ValueError, match=r"wanted a number|refusal must be a text"):
+        Confidence.from_json(text.replace(*change))

@@ -235,7 +235,7 @@ def test_questions_are_asked_in_the_words_of_the_data():
 
 
 def test_bad_parameters_are_refused(ask):
-    with pytest.raises(ValueError, match="top_k must be at least 1, found 0"):
+    with pytest.raises(ValueError, match="top_k must be a whole number from 1, found 0"):
         ask("Ada Stone", top_k=0)
     with pytest.raises(ValueError, match=r"cutoff must be in \[0, 1\], found 2"):
         ask("Ada Stone", cutoff=2)
@@ -260,3 +260,8 @@ print(json.dumps(ask(["Ada Stone", None])))
     for result, expected in zip(json.loads(found.stdout.splitlines()[-1]), ask(["Ada Stone", None]), strict=True):
         assert result["answer"] == expected["answer"]
         assert result["score"] == pytest.approx(expected["score"], rel=1e-4)
+
+
+def test_a_candidate_longer_than_what_the_model_reads_is_refused(ask):
+    with pytest.raises(ValueError, match=r"candidate 'Rome Rome .*' is \d+ tokens long, the model reads \d+"):
+        BirthplacePipeline(model=ask.model, tokenizer=ask.tokenizer, candidates=["Rome", "Rome " * 9999])
