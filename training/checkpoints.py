@@ -81,6 +81,9 @@ def seal(folder: Path) -> None:
 def find_fault(checkpoint: Path) -> str | None:
     """Return what is wrong with a checkpoint, None where every file is as it was written."""
     try:
+        link = next((path for path in (checkpoint, *checkpoint.rglob("*")) if path.is_symlink()), None)
+        if link is not None:  # what it leads to was not written here
+            return f"{link.name} is a link"
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
         found = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file()} - {MANIFEST}
         if not isinstance(manifest, dict) or found != set(manifest):
@@ -88,7 +91,7 @@ def find_fault(checkpoint: Path) -> str | None:
         return next(
             (f"{name} is not as written" for name in manifest if digest(checkpoint / name) != manifest[name]), None
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"{MANIFEST} cannot be read: {error}"
 
 
@@ -151,23 +154,39 @@ def load_newest(state: TrainingState, folder: Path, stage: str) -> tuple[Progres
     """Load the stage's newest whole checkpoint, if there is one; return where the stage stands, and the checkpoint.
 
     Raises:
-        CheckpointError: it is as it was written, but not by this program or not for this model.
+        CheckpointError: it is as it was written, but not of this stage, or nothing that a checkpoint may hold.
     """
     accelerator = state.accelerator
     chosen = [str(newest_whole(folder, stage) or "") if accelerator.is_main_process else None]
     broadcast_object_list(chosen)
     if not chosen[0]:
         return Progress(), None
-    accelerator.print(f"{stage}: going on from {chosen[0]}")
     checkpoint = Path(chosen[0])
+    accelerator.print(f"{stage}: going on from {checkpoint}")
     try:
+        progress = read_progress(checkpoint)
         state.load(checkpoint)
-        return Progress(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))), checkpoint
-    except (AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
+    except Exception as error:  # each of the libraries raises its own
+        told = str(error)[:300] or repr(error)
         raise CheckpointError(
-            f"{checkpoint}: cannot be gone on from: {' '.join(str(error).split())[:200]}; remove it to go on from the "
-            "one before it"
+            f"checkpoint {checkpoint} cannot be gone on from: {told}; remove it to go on from the one before it"
         ) from error
+    return progress, checkpoint
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """Return a checkpoint's place in the run; ValueError or TypeError where its file holds something else."""
+    progress = Progress(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
+    numbers = [progress.minutes, *progress.pending, *(loss for _, loss in progress.history)]
+    numbers += [progress.loss] if progress.history else []  # before the first log line it is NaN
+    steps = [progress.step, progress.tokens, *(step for step, _ in progress.history)]
+    if not all(type(step) is int and 0 <= step < 2**63 for step in steps):
+        raise ValueError(f"{STATE_FILE} holds steps or tokens that are no whole numbers")
+    if not all(type(number) in (int, float) and abs(number) < 1e30 for number in numbers) or progress.minutes < 0:
+        raise ValueError(f"{STATE_FILE} holds minutes or losses that are no numbers")
+    if not checkpoint.name.endswith(f"-{progress.step:08d}"):
+        raise ValueError(f"{STATE_FILE} is of step {progress.step}")
+    return progress
 
 
 def remove_checkpoints(accelerator: Accelerator, folder: Path, stage: str) -> None:

@@ -1,12 +1,10 @@
 """The state of a stage under way, in files that need no pickle and fit any number of processes, sharded or not.
 
 model.safetensors         the weights
-optimizer.safetensors     PARAMETER.KEY: what the optimizers keep for each parameter
-optimizer.json            the optimizers' groups: parameters by name, and settings
+optimizer.safetensors     PARAMETER.KEY: what the optimizers keep for each parameter; their settings are the recipe's
 random_RANK.safetensors   the states of torch's generators, from which dropout draws, on each process
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,14 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 
-WEIGHTS, OPTIMIZER, GROUPS = "model.safetensors", "optimizer.safetensors", "optimizer.json"
+WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 RANDOM = "random_{}.safetensors"  # by the process's rank
 
 
@@ -38,34 +41,46 @@ class TrainingState:
         weights, kept = get_state_dict(self.model, self.inner_optimizers(), options=whole)
         if self.accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
-            state = {f"{name}.{key}": value for name, values in kept["state"].items() for key, value in values.items()}
             save_file(separate(weights), folder / WEIGHTS)
-            save_file(separate(state), folder / OPTIMIZER)
-            (folder / GROUPS).write_text(json.dumps(kept["param_groups"]), encoding="utf-8")
+            save_file(separate(flatten(kept["state"])), folder / OPTIMIZER)
         self.accelerator.wait_for_everyone()
         save_file(self.random_states(), folder / RANDOM.format(self.accelerator.process_index))
 
     def load(self, folder: Path) -> None:
-        """Read the state back; a process that was not there when it was written keeps its random numbers."""
-        groups, state = json.loads((folder / GROUPS).read_text(encoding="utf-8")), {}
+        """Read the state back; a process that was not there when it was written keeps its random numbers.
+
+        Raises:
+            ValueError: the optimizers keep no such tensor; else whatever the libraries raise.
+        """
+        kept = get_optimizer_state_dict(self.model, self.inner_optimizers())
+        expected = {name: (value.dtype, value.shape) for name, value in flatten(kept["state"]).items()}
+        kept["state"] = {}
         for name, value in load_file(folder / OPTIMIZER).items():
+            if expected.get(name) != (value.dtype, value.shape):
+                kind = str(value.dtype).removeprefix("torch.")
+                raise ValueError(f"{OPTIMIZER} holds {name}, {kind} of {tuple(value.shape)}: no optimizer keeps that")
             parameter, key = name.rsplit(".", 1)
-            state.setdefault(parameter, {})[key] = value
+            kept["state"].setdefault(parameter, {})[key] = value
         set_state_dict(
             self.model,
             self.inner_optimizers(),
             model_state_dict=load_file(folder / WEIGHTS),
-            optim_state_dict={"state": state, "param_groups": groups},
+            optim_state_dict=kept,
             options=StateDictOptions(full_state_dict=True),
         )
         random = folder / RANDOM.format(self.accelerator.process_index)
-        if random.is_file():
+        if self.accelerator.is_main_process or random.is_file():
             for device, numbers in load_file(random).items():
                 generator_of(device).set_rng_state(numbers)
 
     def random_states(self) -> dict[str, torch.Tensor]:
         """Return the state of the CPU's generator and of the device's, each (bytes,) of uint8."""
         return {device: generator_of(device).get_rng_state() for device in {"cpu", self.accelerator.device.type}}
+
+
+def flatten(state: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Return what is kept for each parameter by name in one level, PARAMETER.KEY."""
+    return {f"{name}.{key}": value for name, values in state.items() for key, value in values.items()}
 
 
 def separate(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
