@@ -10,6 +10,7 @@ not in the layout raises a `DataError` which names the file, the line, what stoo
 """
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def split_title(document: str) -> tuple[str, str]:
 
 def check_folder(folder: Path) -> None:
     """Raise DataError unless `folder` holds all four files; reads none of them."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike pathlib, False where the name is too long to be one
         raise DataError(f"{folder}: no such folder; wanted one that holds {', '.join(FILES.values())}")
     missing = [name for name in FILES.values() if not (folder / name).is_file()]
     if missing:

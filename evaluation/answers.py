@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from data_scripts.bios_folder import DataError
 from data_scripts.messages import OneLine
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
 
@@ -27,7 +28,25 @@ def check_characters(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str
                     f"question {number}, {question!r}: character {unknown!r} (U+{ord(unknown):04X}) is not in the "
                     f"model's vocabulary of {len(vocabulary)} characters"
                 ) from error
-        raise
+        raise VocabularyError(f"the questions cannot be written by the tokenizer: {error}") from error
+
+
+def check_lengths(
+    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], places: Sequence[str], context: int
+) -> None:
+    """Raise DataError, with its number and length, where a question or a place leaves no room for an answer.
+
+    Args:
+        questions, places: texts that the tokenizer can write; each on its own.
+        context: tokens that the model reads.
+    """
+    for kind, texts, sentinels in (("question", questions, 1), ("place", places, 0)):
+        for number, ids in enumerate(tokenizer(list(texts))["input_ids"] if texts else [], start=1):
+            if len(ids) + sentinels >= context:
+                raise DataError(
+                    f"{kind} {number}, {texts[number - 1][:60]!r}, is {len(ids)} tokens long, the "
+                    f"model reads {context}"
+                )
 
 
 def are_right(answers: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[bool]:
@@ -51,8 +70,10 @@ def answer_questions(
 
     Raises:
         VocabularyError: a character is out of the model's vocabulary.
+        DataError: a question is longer than what the model reads.
     """
     check_characters(tokenizer, questions)
+    check_lengths(tokenizer, questions, [], model.config.max_position_embeddings)
     order = sorted(range(len(questions)), key=lambda index: len(questions[index]))
     answers = [Answer("", 0.0)] * len(questions)
     was_training = model.training

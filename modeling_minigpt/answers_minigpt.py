@@ -32,6 +32,8 @@ def greedy_answers(
     An answer that is cut off after `max_new_tokens` has the probability of what was said.
     """
     batch = encode_prompts(tokenizer, questions, model.device)
+    if model.config.position_embedding_type == "learned":  # where these end, so do answers
+        max_new_tokens = min(max_new_tokens, model.config.max_position_embeddings - batch["input_ids"].shape[1])
     generated = model.generate(
         **batch,
         max_new_tokens=max_new_tokens,

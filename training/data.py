@@ -13,6 +13,7 @@ from data_scripts.file_builder import prepare
 from data_scripts.strangers import made_up_names, withhold_people
 from data_scripts.synthetic_bios import invent
 from data_scripts.wikipedia_bios import WikipediaBios
+from modeling_minigpt.tokenization_minigpt import PAD_TOKEN, SENTINEL_TOKEN
 from training.arguments import DataArguments
 
 Pairs = list[tuple[str, str]]
@@ -58,9 +59,19 @@ def find_folder(data: DataArguments, seed: int, run_data: Path) -> Path:
 
 
 def read_pairs_of(folder: Path, split: str, cache: Path) -> Pairs:
-    """Return a split's (question, place) pairs by way of the `BirthplaceQA` builder."""
-    rows = prepare(BirthplaceQA(data_files={split: str(folder / FILES[split])}, cache_dir=str(cache)))[split]
-    return list(zip(rows["question"], rows["place"], strict=True))
+    """Return a split's (question, place) pairs by way of the `BirthplaceQA` builder.
+
+    Raises:
+        DataError: as `read_pairs`, or a special token in a line, which would end its question or its answer.
+    """
+    path = folder / FILES[split]
+    rows = prepare(BirthplaceQA(data_files={split: str(path)}, cache_dir=str(cache)))[split]
+    pairs = list(zip(rows["question"], rows["place"], strict=True))
+    for number, pair in enumerate(pairs, start=1):
+        for token in (PAD_TOKEN, SENTINEL_TOKEN):
+            if token in "".join(pair):
+                raise DataError(f"{path}:{number}: {token!r} is a special token and may not occur in the text")
+    return pairs
 
 
 def load_training_data(data: DataArguments, seed: int, run_data: Path) -> TrainingData:

@@ -44,7 +44,7 @@ def optimizer_step(
     The loss of each part is divided by the target tokens of the whole batch, so that neither accumulation nor the
     number of processes changes the gradient.
     """
-    targets = count_targets(batch["labels"])
+    targets = max(1, count_targets(batch["labels"]))  # rows that are all title have none, and no loss
     total = torch.zeros((), device=accelerator.device)
     scale = accelerator.num_processes * accelerator.gradient_accumulation_steps  # DDP and backward() average
     for part in micro_batches(batch, accelerator):

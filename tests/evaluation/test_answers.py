@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from evaluation.answers import VocabularyError, answer_questions
+from data_scripts.bios_folder import DataError
+from evaluation.answers import VocabularyError, answer_questions, check_lengths
 from modeling_minigpt.configuration_minigpt import MiniGPTConfig
 from modeling_minigpt.modeling_minigpt import MiniGPTForCausalLM
 from modeling_minigpt.tokenization_minigpt import build_bpe_tokenizer, build_character_tokenizer
@@ -142,3 +143,26 @@ def test_the_model_s_mode_is_restored_and_dropout_never_answers(character_model,
     with pytest.raises(VocabularyError):
         answer_questions(model, tokenizer, ["東?"])
     assert model.training is training
+
+
+def test_a_question_longer_than_what_the_model_reads_is_refused_with_its_number(character_model):
+    with pytest.raises(DataError, match=r"question 2, 'Where was Ada .*', is 140 tokens long, the model reads 128"):
+        answer_questions(*character_model, [QUESTIONS[0], "Where was " + "Ada " * 31 + "born ?"])
+
+
+def test_a_question_or_a_place_must_leave_room_for_an_answer(character_model):
+    tokenizer = character_model[1]
+    check_lengths(tokenizer, ["born"], ["Ada born"], 9)
+    with pytest.raises(DataError, match="question 1, 'Ada born', is 8 tokens long, the model reads 9"):
+        check_lengths(tokenizer, ["Ada born"], [], 9)
+    with pytest.raises(DataError, match="place 2, 'Ada borns', is 9 tokens long, the model reads 9"):
+        check_lengths(tokenizer, [], ["Ada", "Ada borns"], 9)
+
+
+def test_answers_end_where_learned_positions_do(asked):
+    model, tokenizer = asked
+    question = "Where was Ada born? " * 6
+    (answer,) = answer_questions(model, tokenizer, [question], max_new_tokens=100)
+    prompt = len(tokenizer(question + tokenizer.mask_token)["input_ids"])
+    if model.config.position_embedding_type == "learned":
+        assert len(answer.text) <= 8 * (model.config.max_position_embeddings - prompt)

@@ -4,11 +4,13 @@ from collections import Counter
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from data_scripts.bios_folder import split_title
 from data_scripts.span_corruption import CorruptionOptions
 from training.arguments import StageArguments
 from training.batches import IGNORE_INDEX, TrainingBatches, count_targets
+from training.loop import optimizer_step
 
 MIXED = StageArguments(steps=12, batch_size=8, question_fraction=0.25, bucket_batches=4)
 
@@ -89,3 +91,13 @@ def test_rows_longer_than_the_context_are_cut(make_batches):
 
 def test_the_first_token_of_a_row_is_no_target():
     assert count_targets(torch.tensor([[5, 6, 7, IGNORE_INDEX], [IGNORE_INDEX, IGNORE_INDEX, 3, 4]])) == 4
+
+
+def test_a_batch_without_targets_has_no_loss_rather_than_none_that_is_a_number(bios, tokenizer, tiny_model):
+    stage = StageArguments(steps=1, batch_size=2, title_loss=False)
+    batches = TrainingBatches(["Ada " * 99 + ". B ."], bios.train, tokenizer, stage, CorruptionOptions(), 0, 64)
+    assert count_targets(batches[0]["labels"]) == 0
+    model = tiny_model()
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1)]
+    assert optimizer_step(model, optimizers, batches[0], Accelerator(cpu=True), 1.0) == 0.0
+    assert all(weight.isfinite().all() for weight in model.parameters())

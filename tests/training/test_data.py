@@ -93,3 +93,17 @@ def test_withholding_every_document_is_refused(tiny_folder, tmp_path):
     (tiny_folder / FILES["train"]).write_text("Where was was born?\tRome\nWhere was born born?\tOslo\n")
     with pytest.raises(DataError, match=r"wiki\.txt: every line names a withheld person"):
         load(tiny_folder, tmp_path, withheld_people=1)
+
+
+@pytest.mark.parametrize("pair", ["Where was ⁇ born?\tRome", "Where was Ada born?\tRo□me"], ids=["question", "place"])
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_special_token_in_a_question_is_refused_with_its_line(tiny_folder, tmp_path, split, pair):
+    path = tiny_folder / FILES[split]
+    path.write_text(f"Where was Bo Li born?\tOslo\n{pair}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=rf"{path.name}:2: '[⁇□]' is a special token"):
+        load_scoring_pairs(load(tiny_folder, tmp_path), tmp_path / "run")
+
+
+def test_a_folder_with_an_impossible_name_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        load("x" * 5000, tmp_path)
