@@ -81,10 +81,10 @@ def test_starting_from_a_model_that_does_not_fit_is_refused(run, recipe, data, t
     assert "no tokenizer there" in message(tmp_path / "absent")
     empty = shutil.copytree(source, tmp_path / "empty")
     (empty / "config.json").write_text("[]")
-    assert "no tokenizer there" in message(empty)
+    assert "config.json: found list, wanted an object" in message(empty)
     stranger = shutil.copytree(source, tmp_path / "stranger")
     (stranger / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 400}))
-    assert "a gpt2 model is there, no minigpt to start from" in message(stranger)
+    assert "a 'gpt2' model is there, no minigpt" in message(stranger)
     torn = shutil.copytree(source, tmp_path / "torn")
     (torn / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes()[:1000])
     assert "cannot start from it" in message(torn)
@@ -163,6 +163,46 @@ def test_a_training_question_out_of_the_vocabulary_is_refused(recipe, data, tmp_
     (folder / FILES["train"]).write_text("Where was Жanna born?\tX\n", encoding="utf-8")
     more = ["tokenizer.type=character", "tokenizer.vocab_size=null", "corruption.max_length=56"]
     assert "question 1, 'Where was Жanna born? X'" in refused(capfd, "all", recipe, folder, tmp_path / "run", *more)
+
+
+def test_a_training_question_that_leaves_no_room_for_its_place_is_refused(recipe, data, tmp_path, capfd):
+    folder = shutil.copytree(data, tmp_path / "bios")
+    with (folder / FILES["train"]).open("a", encoding="utf-8") as file:
+        file.write("Where was " + "Ж" * 99 + " born?\tX\n")
+    message = refused(capfd, "all", recipe, folder, tmp_path / "run")
+    assert "question 21, 'Where was Ж" in message
+    assert "tokens long, the model reads 64" in message
+
+
+def test_a_model_that_names_files_outside_its_folder_is_refused(run, recipe, data, tmp_path, capfd):
+    model = shutil.copytree(run / "finetune", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    config["auto_map"]["AutoModelForCausalLM"] = "../evil.Model"
+    (model / "config.json").write_text(json.dumps(config))
+    for command, key in (("evaluate", "evaluate.model"), ("finetune", "finetune.start_from")):
+        message = refused(capfd, command, recipe, data, tmp_path / command, f"{key}={model}")
+        assert f"{model / 'config.json'}: auto_map names '../evil.Model', which is no module of the folder" in message
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "{}", '{"seed": 0, "data": 3}', "[" * 100_000])
+def test_a_run_whose_recipe_is_broken_cannot_resume(recipe, data, tmp_path, capfd, text):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_text(text)
+    assert "recipe.json" in refused(capfd, "all", recipe, data, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "{}", '{"split": "dev", "dev": 3}'])
+def test_a_run_whose_results_are_broken_is_not_finished(run, recipe, data, tmp_path, capfd, text):
+    output = shutil.copytree(run, tmp_path / "run")
+    (output / "results.json").write_text(text)
+    assert "results.json" in refused(capfd, "all", recipe, data, output, resume=True)
+
+
+@pytest.mark.parametrize("output", ["x" * 5000, "a/" * 3000])
+def test_an_output_with_an_impossible_name_is_refused(recipe, data, tmp_path, capfd, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    assert "cannot be written" in refused(capfd, "all", recipe, data, output)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_recipe_key_ends_with_status_2_and_one_line(recipe, data, tmp_path, capfd):

@@ -82,10 +82,10 @@ STAGE_LIMITS = {
     "epochs": 1_000_000_000,
     "batch_size": 100_000,
     "bucket_batches": 1_000,
-    "learning_rate": 1e6,
-    "muon_learning_rate": 1e6,
-    "weight_decay": 1e6,
-    "gradient_clipping": 1e6,
+    "learning_rate": 10**30,  # beyond, no float32 could hold a step, and the optimizers raise their own
+    "muon_learning_rate": 10**30,
+    "weight_decay": 10**6,
+    "gradient_clipping": 10**6,
 }
 
 

@@ -38,9 +38,24 @@ def write_json(path: Path, values: dict) -> None:
 
 
 def training_record(model: str | Path) -> dict:
-    """Return what the training of a finished model noted in its folder; empty if there is nothing."""
+    """Return what the training of a finished model noted in its folder; empty if there is nothing.
+
+    Raises:
+        RunError: what is there is no such record.
+    """
     path = Path(model) / "training.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_record(path) if path.is_file() else {}
+
+
+def read_record(path: Path) -> dict:
+    """Return the JSON object of a file; RunError where it holds none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise RunError(f"{path}: found {type(values).__name__}, wanted an object")
+    return values
 
 
 class RunFolder:
@@ -130,7 +145,7 @@ class RunFolder:
         """Raise RunError, with the key, unless the folder's recipe trains exactly as this one does."""
         if not self.recipe.exists():
             return
-        before, now = json.loads(self.recipe.read_text()), json.loads(json.dumps(dataclasses.asdict(recipe)))
+        before, now = read_record(self.recipe), json.loads(json.dumps(dataclasses.asdict(recipe)))
         for section in TRAINING_SECTIONS:
             if before.get(section) == now[section]:
                 continue
@@ -138,6 +153,8 @@ class RunFolder:
                 raise RunError(
                     f"{self.recipe}: {section} was {before.get(section)}, now {now[section]}; cannot resume"
                 )
+            if not isinstance(before.get(section), dict):
+                raise RunError(f"{self.recipe}: {section} was {before.get(section)!r}; cannot resume")
             defaults = {f.name: f.default for f in dataclasses.fields(SECTIONS[section])}
             for key, value in now[section].items():
                 found = before[section].get(key, defaults[key])  # a key that is newer than the run had its default

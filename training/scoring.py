@@ -17,7 +17,7 @@ from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import Answer
 from training.arguments import Recipe
 from training.data import Pairs, TrainingData, load_scoring_pairs, made_up_people
-from training.models import load_model, load_tokenizer
+from training.models import load_pipeline
 from training.run_folder import STAGES, RunFolder, training_record, write_json
 
 METRIC = Path(__file__).parent.parent / "evaluation" / "birthplace_accuracy"
@@ -81,7 +81,8 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
     is opened here for the first time, or the held-out training questions where the recipe holds some out.
     """
     model_path = Path(recipe.evaluate.model or folder.stage("finetune"))
-    model, tokenizer = load_model(model_path), load_tokenizer(model_path)
+    pipeline = load_pipeline(model_path)
+    model, tokenizer = pipeline.model, pipeline.tokenizer
     split, pairs = load_scoring_pairs(data, folder.data)
 
     def answer(model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast) -> tuple[list[Answer], list[bool]]:
@@ -95,12 +96,12 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
     texts = [answer.text for answer in models["pretrained"][0]]
     baseline_path = sibling_baseline(model_path, folder)
     if baseline_path is not None:
-        models["no_pretraining"] = answer(load_model(baseline_path), load_tokenizer(baseline_path))
+        baseline = load_pipeline(baseline_path)
+        models["no_pretraining"] = answer(baseline.model, baseline.tokenizer)
     popular = popular_places((place for _, place in data.train), 2)
     strangers = made_up_people(data, "evaluation", STRANGERS)
     record = training_record(model_path)
     withheld = data.withheld if record.get("split") == data.split else []  # else it may have learned of them
-    pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device)
     asked = ask_all(pipeline, pairs, strangers, withheld)
     refusal = getattr(pipeline.confidence, "refusal", record.get("uncalibrated"))
     records = {stage: found for stage in STAGES if (found := folder.training_record(stage))}

@@ -1,6 +1,5 @@
 """The four commands of `train.py`: pretrain, finetune, evaluate, and all of them with the baseline."""
 
-import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from data_scripts.bios_folder import FILES, DataError
 from data_scripts.hub_push import PushError
-from evaluation.answers import check_characters
+from evaluation.answers import check_characters, check_lengths
 from evaluation.baselines import popular_places
 from evaluation.report import print_results
 from modeling_minigpt import (
@@ -32,10 +31,11 @@ from training.data import load_training_data, made_up_people
 from training.launcher import check_restarts, is_main_process, was_restarted
 from training.loop import train_stage
 from training.memory import keep_freed_memory
+from training.model_folder import refused
 from training.models import check_shape, load_model, load_tokenizer, start_from
 from training.publish import HubTarget
 from training.recipe import build_config
-from training.run_folder import STAGES, RunError, RunFolder, training_record, write_json
+from training.run_folder import STAGES, RunError, RunFolder, read_record, training_record, write_json
 from training.scoring import score_run
 
 COMMANDS = {
@@ -89,9 +89,10 @@ class Run:
                 f"{self.folder.stage('pretrain')}: no pretrained model there; run `train.py pretrain` first"
             )
         if self.resume and scores and self.folder.results.exists():
-            results = json.loads(self.folder.results.read_text())
+            results = read_record(self.folder.results)
             print(f"{self.folder.path}: the run is finished; its results were:")
-            print_results(results)
+            with refused(f"{self.folder.results}: no results of a run"):
+                print_results(results)
             return results
         transformers_logging.disable_progress_bar()
         if stages:
@@ -186,6 +187,7 @@ class Run:
         tokenizer = self.tokenizer()
         model = self.first_model(name, tokenizer)
         check_characters(tokenizer, [f"{question} {place}" for question, place in self.data.train])
+        check_lengths(tokenizer, *zip(*self.data.train, strict=True), model.config.max_position_embeddings)
         set_seed(self.recipe.seed)
         batches = TrainingBatches(
             self.data.documents,
@@ -252,7 +254,8 @@ class Run:
         """
         places = popular_places(place for _, place in self.data.train)
         model.eval()
-        pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device, candidates=places)
+        with refused(f"{self.data.folder / FILES['train']}: the places cannot be weighed"):
+            pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device, candidates=places)
         source = self.recipe.pretrain.start_from or self.recipe.finetune.start_from
         if name != "finetune" or not self.data.calibration:
             return pipeline, None

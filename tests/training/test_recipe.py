@@ -148,7 +148,10 @@ def test_model_fields_change_the_preset(tmp_path):
             ("steps: 3", "steps: 3\n  learning_rate: .inf"), "pretrain.learning_rate: wanted a finite", id="inf"
         ),
         pytest.param(("steps: 3", "steps: 3\n  learning_rate: 1e999"), ":5: pretrain:", id="overflow"),
-        pytest.param(("steps: 3", "steps: 3\n  learning_rate: 1.0e+18"), "must be at most 1,000,000.0", id="too fast"),
+        pytest.param(
+            ("steps: 3", "steps: 3\n  weight_decay: 1.0e+18"), "must be at most 1,000,000, found", id="decay"
+        ),
+        pytest.param(("steps: 3", "steps: 3\n  learning_rate: 1e40"), "must be at most 1,000,0", id="too fast"),
         pytest.param(("steps: 3", "steps: 3\n  beta2: 1.5"), r"beta2 must be in [0, 1), found 1.5", id="beta"),
         pytest.param(("steps: 3", "steps: 100000000000000000000"), "pretrain.steps: wanted a finite", id="huge"),
         pytest.param(("steps: 3", "steps: 10000000000"), "must be at most 1,000,000,000, found", id="too long"),
