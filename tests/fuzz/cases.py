@@ -38,10 +38,11 @@ def quickly(seconds: float = SECONDS) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def assert_one_line(error: Exception) -> str:
-    """Return an error's message, which must be one line that can be printed anywhere, and no essay."""
+def assert_one_line(error: Exception, naming: str = "") -> str:
+    """Return an error's message, which must be one line that can be printed anywhere, no essay, and name something."""
     message = str(error)
     assert message
+    assert naming in message
     assert message.isprintable()
     assert len(message) < 3000
     message.encode("utf-8")

@@ -1,0 +1,182 @@
+"""Data files of any bytes: data, or one line with file and line; what is accepted can be learned from and scored."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_scripts.bios_folder import FILES, DataError, read_lines, read_pairs, read_questions
+from data_scripts.span_corruption import POLICIES, CorruptionOptions
+from evaluation.answers import VocabularyError, are_right, check_characters, check_lengths
+from evaluation.baselines import ceiling, popular_places
+from evaluation.exposure import count_exposures, exposure_rows
+from evaluation.trust import Asked, judge_trust
+from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
+from modeling_minigpt.answers_minigpt import Answer, greedy_answers
+from tests.fuzz.cases import assert_one_line, cases, quickly
+from tests.running import call
+from training.arguments import DataArguments, StageArguments
+from training.batches import TrainingBatches
+from training.data import load_scoring_pairs, load_training_data, made_up_people
+from training.loop import optimizer_step
+
+PIECES = [
+    b"Where was Ada Stone born?", b"\t", b"\t\t", b"\n", b"\r\n", b"\r", b"\n\n", b"Rome", b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"\x00", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", "\u2028".encode(), "\u0085".encode(), "⁇".encode(), "□".encode(),
+    b"Ada Stone. Ada Stone was born in Rome .", "مرحبا. ولد في .".encode(), b" ", b"\x0b\x0c\x1c", b". ", b"x" * 2000,
+    b"Where was  born?", b"?", b"St. Bo. Bo .", "e\u0301\u200d\u202e".encode(), b"Where was Bo Li born?\tOslo\n",
+]  # fmt: skip
+contents = st.lists(st.sampled_from(PIECES) | st.binary(max_size=6), max_size=8).map(b"".join)
+lines = st.text(
+    st.sampled_from("Ada Stone.Bo?  \t⁇□\u2028\u0085\x00éЖ\U0001f600\u202e") | st.characters(codec="utf-8"),
+    max_size=30,
+)
+
+
+@cases(300)
+@given(name=st.sampled_from(sorted(FILES.values())), content=contents)
+def test_any_bytes_are_lines_or_one_line_with_file_and_line(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    refused = []
+    for read in (read_lines, read_pairs, read_questions):
+        try:
+            with quickly():
+                found = read(path)
+        except DataError as error:
+            assert_one_line(error, naming=f"{path}:")
+            refused.append(str(error))
+            continue
+        assert found
+        for texts in found if read is read_pairs else ((text,) for text in found):
+            assert all(text.strip() and "\n" not in text for text in texts)
+    assert all(re.match(rf"{re.escape(str(path))}:\d+: (found|byte|the) ", message) for message in refused)
+
+
+@cases(60)
+@given(name=st.sampled_from(sorted(FILES.values())), content=contents, sizes=st.tuples(*[st.integers(0, 2)] * 3))
+def test_a_folder_with_any_file_loads_or_is_refused(data, tmp_path, name, content, sizes):
+    folder, run_data = tmp_path / "bios", tmp_path / "run"
+    for used in (folder, run_data):
+        shutil.rmtree(used, ignore_errors=True)
+    shutil.copytree(data, folder)
+    (folder / name).write_bytes(content)
+    parts = dict(zip(("validation_questions", "calibration_questions", "withheld_people"), sizes, strict=True))
+    try:
+        with quickly(30):
+            loaded = load_training_data(DataArguments(path=str(folder), **parts), 0, run_data)
+            made_up_people(loaded, "evaluation", 5)
+            _, pairs = load_scoring_pairs(loaded, run_data)
+    except DataError as error:
+        assert_one_line(error, naming=name)
+        return
+    assert loaded.train
+    assert loaded.documents
+    assert not any(token in text for pair in (*pairs, *loaded.train) for text in pair for token in "⁇□")
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+def tiny(tokenizer, **changes) -> MiniGPTForCausalLM:
+    """Return a tiny model for a tokenizer."""
+    torch.manual_seed(0)
+    config = MiniGPTConfig(
+        vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        max_position_embeddings=48, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        **changes,
+    )  # fmt: skip
+    return MiniGPTForCausalLM(config)
+
+
+def kept(path: Path, texts: list[str], read) -> list:
+    """Return the texts as a file of them gives them; nothing where the file would be refused."""
+    path.write_text("\n".join(texts), encoding="utf-8", newline="")
+    try:
+        return read(path)
+    except DataError:
+        return []
+
+
+@cases(150)
+@given(
+    documents=st.lists(lines, min_size=1, max_size=4),
+    pairs=st.lists(st.tuples(lines, lines), min_size=1, max_size=3),
+    characters=st.booleans(),
+    policy=st.sampled_from(POLICIES),
+    fraction=st.sampled_from([0.0, 0.5, 1.0]),
+    title_loss=st.booleans(),
+    learned=st.booleans(),
+)
+def test_accepted_data_give_a_finite_loss_and_answers_that_can_be_scored(
+    accelerator, tmp_path, documents, pairs, characters, policy, fraction, title_loss, learned
+):
+    documents = kept(tmp_path / "wiki.txt", documents, read_lines) or ["Bo. A ."]
+    pairs = kept(tmp_path / "train.tsv", ["\t".join(pair) for pair in pairs], read_pairs) or [("Bo?", "A")]
+    questions, places = (list(column) for column in zip(*pairs, strict=True))
+    try:
+        tokenizer = build_character_tokenizer(documents, 48) if characters else build_bpe_tokenizer(documents, 270, 48)
+    except ValueError as error:
+        assert_one_line(error, naming="is a special token and may not occur in the text")
+        return
+    try:
+        check_characters(tokenizer, [f"{question} {place}" for question, place in pairs])
+        check_lengths(tokenizer, questions, places, 48)
+    except (VocabularyError, DataError) as error:
+        assert_one_line(error)
+        return
+    model = tiny(tokenizer, position_embedding_type="learned" if learned else "rotary")
+    stage = StageArguments(steps=1, batch_size=2, bucket_batches=1, question_fraction=fraction, title_loss=title_loss)
+    corruption = CorruptionOptions(policy=policy, max_length=40)
+    batch = TrainingBatches(documents, pairs, tokenizer, stage, corruption, 0, 48)[0]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with quickly():
+        loss = optimizer_step(model, [optimizer], batch, accelerator, 1.0)
+        model.eval()
+        answers = greedy_answers(model, tokenizer, questions, 40)
+    assert torch.isfinite(loss)
+    assert all(weight.isfinite().all() for weight in model.parameters())
+    score(answers, pairs, documents)
+
+
+def score(answers: list[Answer], pairs: list[tuple[str, str]], documents: list[str]) -> None:
+    """Score answers in every way that the report has."""
+    right, popular = are_right([answer.text for answer in answers], pairs), popular_places(place for _, place in pairs)
+    assert all(0.0 <= answer.probability <= 1.0001 for answer in answers)
+    assert 0.0 <= ceiling(documents, pairs) <= 1.0
+    rows = exposure_rows(count_exposures(pairs, documents, pairs), {"model": (answers, right)})
+    assert sum(row["questions"] for row in rows) == 3 * len(pairs)
+    json.dumps([rows, judge_trust(Asked(answers, right, answers), popular)], allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            FILES["validation"],
+            "Where was \u2028 born?\tR\u0085\nWhere was [b] born?\t[/b]\n\ufeffWho\x00?\t\x1b[2J|x|\n",
+        ),
+        (FILES["validation"], "Where was " + "Ada " * 3000 + "born?\tRome\n"),
+        (FILES["test"], "\u2028x\u2028\n"),
+    ],
+    ids=["odd", "long", "test"],
+)
+def test_evaluation_ends_with_results_or_one_line(run, recipe, data, tmp_path, capfd, name, content):
+    folder = shutil.copytree(data, tmp_path / "bios")
+    (folder / name).write_text(content, encoding="utf-8")
+    with quickly(60):
+        status = call("evaluate", recipe, folder, tmp_path / "run", f"evaluate.model={run / 'finetune'}")
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert (status, len(errors)) in ((0, 0), (2, 1))
+    assert (status == 0) == ("Ada Ada" not in content)
+    if status == 0:
+        json.dumps(json.loads((tmp_path / "run" / "results.json").read_text()), allow_nan=False)

@@ -1,0 +1,175 @@
+"""Checkpoints of a stage under way, tampered with and sealed again: gone on from whole, skipped, or one line."""
+
+import json
+import math
+import pickle
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
+from tests.fuzz.cases import NAMES_OUTSIDE, assert_one_line, cases, json_values, paths_of, quickly, replaced
+from training.arguments import StageArguments
+from training.checkpoints import (
+    MANIFEST,
+    CheckpointError,
+    Progress,
+    digest,
+    find_fault,
+    load_newest,
+    save_checkpoint,
+    seal,
+)
+from training.optimizers import build_optimizers
+
+STAGE = "pretrain"
+
+
+class Thief:
+    """Leaves a mark where a pickle of it is read without care."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def prepared() -> Accelerator:
+    """Return an Accelerator that holds a tiny model and its optimizers."""
+    accelerator = Accelerator(cpu=True)
+    torch.manual_seed(0)
+    config = MiniGPTConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    model = MiniGPTForCausalLM(config)
+    accelerator.prepare(model, *build_optimizers(model, StageArguments(steps=9)))
+    return accelerator
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return prepared()
+
+
+@pytest.fixture(scope="module")
+def whole(accelerator, tmp_path_factory) -> Path:
+    """Return a whole checkpoint."""
+    folder = tmp_path_factory.mktemp("whole")
+    progress = Progress(step=4, minutes=0.5, tokens=70, loss=2.5, history=[[2, 3.0], [4, 2.5]], pending=[])
+    return save_checkpoint(accelerator, folder, STAGE, progress, 1)
+
+
+@pytest.fixture
+def checkpoint(whole, tmp_path) -> Path:
+    """Return the place of a copy of the whole checkpoint; `fresh` makes it anew."""
+    return tmp_path / "checkpoints" / whole.name
+
+
+def fresh(whole: Path, checkpoint: Path) -> Path:
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+    return shutil.copytree(whole, checkpoint)
+
+
+def go_on(accelerator: Accelerator, folder: Path) -> Progress | None:
+    """Go on from the newest checkpoint: where it stands, at step 0 after a warning, or None after one line."""
+    try:
+        with quickly(), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            progress = load_newest(accelerator, folder, STAGE)
+    except CheckpointError as error:
+        assert_one_line(error, naming=str(folder))
+        return None
+    skipped = [str(warning.message) for warning in caught if " is skipped: " in str(warning.message)]
+    assert progress.step == (0 if skipped else 4)
+    if progress.step:
+        assert 0 <= progress.minutes < math.inf
+        assert all(math.isfinite(loss) for _, loss in progress.history)
+        assert all(weight.isfinite().all() for weight in accelerator._models[0].parameters())
+    return progress
+
+
+def test_the_checkpoint_that_is_tampered_with_is_whole(accelerator, whole, checkpoint):
+    assert go_on(accelerator, fresh(whole, checkpoint).parent).step == 4
+
+
+@cases(120)
+@given(data=st.data(), value=json_values, sealed=st.booleans())
+def test_one_other_value_in_progress(accelerator, whole, checkpoint, data, value, sealed):
+    path = fresh(whole, checkpoint) / "progress.json"
+    values = json.loads(path.read_text())
+    place = data.draw(st.sampled_from([(), *paths_of(values), ("new",)]))
+    path.write_text(json.dumps(replaced(values, place, value) if place else value))
+    if sealed:
+        seal_again(checkpoint)
+    go_on(accelerator, checkpoint.parent)
+
+
+@cases(120)
+@given(data=st.data(), value=json_values, name=st.sampled_from(NAMES_OUTSIDE[:5]) | st.none())
+def test_a_manifest_of_other_files_is_skipped_and_nothing_else_is_read(
+    accelerator, whole, checkpoint, data, value, name
+):
+    path = fresh(whole, checkpoint) / MANIFEST
+    values = json.loads(path.read_text())
+    place = data.draw(st.sampled_from([(), *paths_of(values)]))
+    if name is not None:
+        values[name] = "0" * 64
+    elif place == () or values[place[0]] != value:
+        values = replaced(values, place, value) if place else value
+    path.write_text(json.dumps(values))
+    assert find_fault(checkpoint)
+    assert go_on(accelerator, checkpoint.parent).step == 0
+
+
+PICKLES = ["random_states_0.pkl", "optimizer.bin", "optimizer_1.bin", "custom_checkpoint_0.pkl"]
+
+
+@cases(60)
+@given(
+    name=st.sampled_from(PICKLES),
+    content=st.sampled_from(["thief", "torch", "bare"]) | st.binary(max_size=30) | json_values,
+)
+def test_no_pickle_of_a_sealed_checkpoint_is_run(accelerator, whole, checkpoint, tmp_path, name, content):
+    path, mark = fresh(whole, checkpoint) / name, tmp_path / "mark"
+    if content == "bare":
+        path.write_bytes(pickle.dumps(Thief(mark)))
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save({"random_state": Thief(mark)} if content in ("thief", "torch") else content, path)
+    seal_again(checkpoint)
+    assert find_fault(checkpoint) is None
+    assert go_on(accelerator, checkpoint.parent) is None
+    assert not mark.exists()
+
+
+@cases(60)
+@given(data=st.data(), place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.booleans())
+def test_bytes_lost_from_a_sealed_checkpoint(accelerator, whole, checkpoint, data, place, byte, cut):
+    names = sorted(path.name for path in fresh(whole, checkpoint).iterdir() if path.name != MANIFEST)
+    path = checkpoint / data.draw(st.sampled_from(names))
+    content = bytearray(path.read_bytes())
+    at = int(place * len(content))
+    content[at : len(content) if cut else at + 1] = b"" if cut else bytes([byte])
+    path.write_bytes(content)
+    seal_again(checkpoint)
+    go_on(accelerator, checkpoint.parent)
+
+
+def test_a_link_in_a_checkpoint_is_a_fault(whole, checkpoint, tmp_path):
+    fresh(whole, checkpoint)
+    outside = shutil.move(checkpoint / "progress.json", tmp_path / "progress.json")
+    (checkpoint / "progress.json").symlink_to(outside)
+    assert digest(checkpoint / "progress.json") == json.loads((checkpoint / MANIFEST).read_text())["progress.json"]
+    assert find_fault(checkpoint) == "progress.json is a link"
+
+
+def seal_again(checkpoint: Path) -> None:
+    """Make a manifest that agrees with what the checkpoint holds."""
+    (checkpoint / MANIFEST).unlink()
+    seal(checkpoint)
