@@ -171,6 +171,7 @@ class RunArguments:
     def __post_init__(self):
         require(self.checkpoint_minutes > 0, f"checkpoint_minutes must be above 0, found {self.checkpoint_minutes}")
         require(self.stall_minutes >= 0, f"stall_minutes must not be negative, found {self.stall_minutes}")
+        require_at_most(self, {"stall_minutes": 1_000_000})
         for name in ("keep_checkpoints", "log_steps"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
 

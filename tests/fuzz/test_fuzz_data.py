@@ -140,10 +140,11 @@ def test_accepted_data_give_a_finite_loss_and_answers_that_can_be_scored(
     batch = TrainingBatches(documents, pairs, tokenizer, stage, corruption, 0, 48)[0]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with quickly():
-        loss = optimizer_step(model, [optimizer], batch, accelerator, 1.0)
+        loss, norm = optimizer_step(model, [optimizer], batch, accelerator, 1.0)
         model.eval()
         answers = greedy_answers(model, tokenizer, questions, 40)
     assert torch.isfinite(loss)
+    assert torch.isfinite(norm)
     assert all(weight.isfinite().all() for weight in model.parameters())
     score(answers, pairs, documents)
 

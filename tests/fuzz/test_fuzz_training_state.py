@@ -27,6 +27,7 @@ from training.checkpoints import (
     seal,
 )
 from training.optimizers import build_optimizers
+from training.state import TrainingState
 
 STAGE = "pretrain"
 
@@ -41,27 +42,23 @@ class Thief:
         return Path.touch, (self.mark,)
 
 
-def prepared() -> Accelerator:
-    """Return an Accelerator that holds a tiny model and its optimizers."""
+@pytest.fixture(scope="module")
+def state() -> TrainingState:
+    """Return the state of a tiny model and its optimizers."""
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)
     config = MiniGPTConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
     model = MiniGPTForCausalLM(config)
-    accelerator.prepare(model, *build_optimizers(model, StageArguments(steps=9)))
-    return accelerator
+    model, *optimizers = accelerator.prepare(model, *build_optimizers(model, StageArguments(steps=9)))
+    return TrainingState(accelerator, model, optimizers)
 
 
 @pytest.fixture(scope="module")
-def accelerator() -> Accelerator:
-    return prepared()
-
-
-@pytest.fixture(scope="module")
-def whole(accelerator, tmp_path_factory) -> Path:
+def whole(state, tmp_path_factory) -> Path:
     """Return a whole checkpoint."""
     folder = tmp_path_factory.mktemp("whole")
     progress = Progress(step=4, minutes=0.5, tokens=70, loss=2.5, history=[[2, 3.0], [4, 2.5]], pending=[])
-    return save_checkpoint(accelerator, folder, STAGE, progress, 1)
+    return save_checkpoint(state, folder, STAGE, progress, 1)
 
 
 @pytest.fixture
@@ -75,12 +72,12 @@ def fresh(whole: Path, checkpoint: Path) -> Path:
     return shutil.copytree(whole, checkpoint)
 
 
-def go_on(accelerator: Accelerator, folder: Path) -> Progress | None:
+def go_on(state: TrainingState, folder: Path) -> Progress | None:
     """Go on from the newest checkpoint: where it stands, at step 0 after a warning, or None after one line."""
     try:
         with quickly(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            progress = load_newest(accelerator, folder, STAGE)
+            progress, _ = load_newest(state, folder, STAGE)
     except CheckpointError as error:
         assert_one_line(error, naming=str(folder))
         return None
@@ -89,31 +86,29 @@ def go_on(accelerator: Accelerator, folder: Path) -> Progress | None:
     if progress.step:
         assert 0 <= progress.minutes < math.inf
         assert all(math.isfinite(loss) for _, loss in progress.history)
-        assert all(weight.isfinite().all() for weight in accelerator._models[0].parameters())
+        assert all(weight.isfinite().all() for weight in state.model.parameters())
     return progress
 
 
-def test_the_checkpoint_that_is_tampered_with_is_whole(accelerator, whole, checkpoint):
-    assert go_on(accelerator, fresh(whole, checkpoint).parent).step == 4
+def test_the_checkpoint_that_is_tampered_with_is_whole(state, whole, checkpoint):
+    assert go_on(state, fresh(whole, checkpoint).parent).step == 4
 
 
 @cases(120)
 @given(data=st.data(), value=json_values, sealed=st.booleans())
-def test_one_other_value_in_progress(accelerator, whole, checkpoint, data, value, sealed):
+def test_one_other_value_in_progress(state, whole, checkpoint, data, value, sealed):
     path = fresh(whole, checkpoint) / "progress.json"
     values = json.loads(path.read_text())
     place = data.draw(st.sampled_from([(), *paths_of(values), ("new",)]))
     path.write_text(json.dumps(replaced(values, place, value) if place else value))
     if sealed:
         seal_again(checkpoint)
-    go_on(accelerator, checkpoint.parent)
+    go_on(state, checkpoint.parent)
 
 
 @cases(120)
 @given(data=st.data(), value=json_values, name=st.sampled_from(NAMES_OUTSIDE[:5]) | st.none())
-def test_a_manifest_of_other_files_is_skipped_and_nothing_else_is_read(
-    accelerator, whole, checkpoint, data, value, name
-):
+def test_a_manifest_of_other_files_is_skipped_and_nothing_else_is_read(state, whole, checkpoint, data, value, name):
     path = fresh(whole, checkpoint) / MANIFEST
     values = json.loads(path.read_text())
     place = data.draw(st.sampled_from([(), *paths_of(values)]))
@@ -123,18 +118,18 @@ def test_a_manifest_of_other_files_is_skipped_and_nothing_else_is_read(
         values = replaced(values, place, value) if place else value
     path.write_text(json.dumps(values))
     assert find_fault(checkpoint)
-    assert go_on(accelerator, checkpoint.parent).step == 0
+    assert go_on(state, checkpoint.parent).step == 0
 
 
-PICKLES = ["random_states_0.pkl", "optimizer.bin", "optimizer_1.bin", "custom_checkpoint_0.pkl"]
+FILES = ["model.safetensors", "optimizer.safetensors", "random_0.safetensors"]
 
 
 @cases(60)
 @given(
-    name=st.sampled_from(PICKLES),
+    name=st.sampled_from(FILES),
     content=st.sampled_from(["thief", "torch", "bare"]) | st.binary(max_size=30) | json_values,
 )
-def test_no_pickle_of_a_sealed_checkpoint_is_run(accelerator, whole, checkpoint, tmp_path, name, content):
+def test_no_pickle_of_a_sealed_checkpoint_is_run(state, whole, checkpoint, tmp_path, name, content):
     path, mark = fresh(whole, checkpoint) / name, tmp_path / "mark"
     if content == "bare":
         path.write_bytes(pickle.dumps(Thief(mark)))
@@ -144,13 +139,13 @@ def test_no_pickle_of_a_sealed_checkpoint_is_run(accelerator, whole, checkpoint,
         torch.save({"random_state": Thief(mark)} if content in ("thief", "torch") else content, path)
     seal_again(checkpoint)
     assert find_fault(checkpoint) is None
-    assert go_on(accelerator, checkpoint.parent) is None
+    assert go_on(state, checkpoint.parent) is None
     assert not mark.exists()
 
 
 @cases(60)
 @given(data=st.data(), place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.booleans())
-def test_bytes_lost_from_a_sealed_checkpoint(accelerator, whole, checkpoint, data, place, byte, cut):
+def test_bytes_lost_from_a_sealed_checkpoint(state, whole, checkpoint, data, place, byte, cut):
     names = sorted(path.name for path in fresh(whole, checkpoint).iterdir() if path.name != MANIFEST)
     path = checkpoint / data.draw(st.sampled_from(names))
     content = bytearray(path.read_bytes())
@@ -158,7 +153,7 @@ def test_bytes_lost_from_a_sealed_checkpoint(accelerator, whole, checkpoint, dat
     content[at : len(content) if cut else at + 1] = b"" if cut else bytes([byte])
     path.write_bytes(content)
     seal_again(checkpoint)
-    go_on(accelerator, checkpoint.parent)
+    go_on(state, checkpoint.parent)
 
 
 def test_a_link_in_a_checkpoint_is_a_fault(whole, checkpoint, tmp_path):

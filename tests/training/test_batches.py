@@ -99,5 +99,5 @@ def test_a_batch_without_targets_has_no_loss_rather_than_none_that_is_a_number(b
     assert count_targets(batches[0]["labels"]) == 0
     model = tiny_model()
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.1)]
-    assert optimizer_step(model, optimizers, batches[0], Accelerator(cpu=True), 1.0) == 0.0
+    assert optimizer_step(model, optimizers, batches[0], Accelerator(cpu=True), 1.0) == (0.0, 0.0)
     assert all(weight.isfinite().all() for weight in model.parameters())
