@@ -25,7 +25,7 @@ KERNEL_KEYS = (
     "experts_implementation",
 )  # a repository's name has a "/"
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-FILE_KEYS = ("transformers_weights", "weight_map", "base_model_name_or_path", "peft_type")
+FILE_KEYS = ("transformers_weights", "weight_map", "base_model_name_or_path")
 
 
 @contextmanager

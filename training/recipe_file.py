@@ -115,13 +115,15 @@ def parse_yaml(path: Path) -> tuple[dict, dict[tuple, str]]:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RecipeError(f"{path}: longer than {MAX_BYTES:,} bytes")
         text = content.decode("utf-8-sig")
+    except RecipeError:
+        raise
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: byte {error.start + 1} is not UTF-8 text") from error
     except (OSError, ValueError) as error:  # the latter for a NUL in the name
         raise RecipeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if len(content) > MAX_BYTES:
-        raise RecipeError(f"{path}: longer than {MAX_BYTES:,} bytes")
     try:
         values, lines = parse_value(text)
     except RecipeError as error:
