@@ -148,6 +148,15 @@ def test_one_other_value_in_a_json_file(tamper, originals, data, name, value):
     tamper(name, json.dumps(changed).encode())
 
 
+@cases(80)
+@given(data=st.data(), value=st.sampled_from([math.nan, math.inf, -math.inf, 1e300, 10**400, "1", None, True, []]))
+def test_one_other_number_in_the_confidence(tamper, originals, data, value):
+    values = originals["confidence.json"]
+    inner = [path for path in paths_of(values) if path[0] in ("weights", "certificate") and path[1:]]
+    path = data.draw(st.sampled_from([("bias",), *inner]))
+    tamper("confidence.json", json.dumps(replaced(values, path, value)).encode())
+
+
 @cases(60)
 @given(
     name=st.sampled_from(["config.json", "tokenizer_config.json", "generation_config.json"]),

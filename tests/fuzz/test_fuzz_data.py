@@ -34,10 +34,15 @@ PIECES = [
     b"Where was  born?", b"?", b"St. Bo. Bo .", "e\u0301\u200d\u202e".encode(), b"Where was Bo Li born?\tOslo\n",
 ]  # fmt: skip
 contents = st.lists(st.sampled_from(PIECES) | st.binary(max_size=6), max_size=8).map(b"".join)
+WHOLE = ["Where was Bo Li born?\tOslo", "Where was ⁇ born?\tRome", "Where was Al Ho born?\tRo□me", "Who?\t?"]
+pairs_of_lines = st.lists(st.sampled_from(WHOLE), min_size=3, max_size=6).map(lambda own: "\n".join(own).encode())
 lines = st.text(
     st.sampled_from("Ada Stone.Bo?  \t⁇□\u2028\u0085\x00éЖ\U0001f600\u202e") | st.characters(codec="utf-8"),
     max_size=30,
 )
+
+
+long_titles = st.just("Ada " * 40 + ". Bo .")  # whose body the model does not come to read
 
 
 @cases(300)
@@ -61,7 +66,11 @@ def test_any_bytes_are_lines_or_one_line_with_file_and_line(tmp_path, name, cont
 
 
 @cases(60)
-@given(name=st.sampled_from(sorted(FILES.values())), content=contents, sizes=st.tuples(*[st.integers(0, 2)] * 3))
+@given(
+    name=st.sampled_from(sorted(FILES.values())),
+    content=contents,
+    sizes=st.tuples(*[st.integers(0, 2)] * 3),
+)
 def test_a_folder_with_any_file_loads_or_is_refused(data, tmp_path, name, content, sizes):
     folder, run_data = tmp_path / "bios", tmp_path / "run"
     for used in (folder, run_data):
@@ -80,6 +89,25 @@ def test_a_folder_with_any_file_loads_or_is_refused(data, tmp_path, name, conten
     assert loaded.train
     assert loaded.documents
     assert not any(token in text for pair in (*pairs, *loaded.train) for text in pair for token in "⁇□")
+
+
+@cases(40)
+@given(name=st.sampled_from([FILES["train"], FILES["validation"]]), content=pairs_of_lines)
+def test_no_special_token_is_learned_from_or_asked(data, tmp_path, name, content):
+    folder, run_data = tmp_path / "bios", tmp_path / "run"
+    for used in (folder, run_data):
+        shutil.rmtree(used, ignore_errors=True)
+    shutil.copytree(data, folder)
+    (folder / name).write_bytes(content)
+    try:
+        with quickly(30):
+            loaded = load_training_data(DataArguments(path=str(folder)), 0, run_data)
+            _, pairs = load_scoring_pairs(loaded, run_data)
+    except DataError as error:
+        assert_one_line(error, naming=f"{folder / name}:")
+        pairs = None
+    special = any(token.encode() in content for token in "⁇□")
+    assert (pairs is None) == special
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +137,7 @@ def kept(path: Path, texts: list[str], read) -> list:
 
 @cases(150)
 @given(
-    documents=st.lists(lines, min_size=1, max_size=4),
+    documents=st.lists(lines, min_size=1, max_size=4) | st.lists(long_titles, min_size=1, max_size=2),
     pairs=st.lists(st.tuples(lines, lines), min_size=1, max_size=3),
     characters=st.booleans(),
     policy=st.sampled_from(POLICIES),

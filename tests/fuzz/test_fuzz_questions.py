@@ -25,7 +25,8 @@ ODD = [
     "where was" + " born" * 20_000, "where was x born" + " " * 50_000 + "x", "مرحبا", "\u202eAda", "Ada\u2028Stone",
     "\U0001f600\U0001f469\u200d\U0001f680", "e\u0301" * 20, "ｗｈｅｒｅ was Ada born?", "Ada\tStone", "\x1b[2JAda",
     "Ж", "ﷺ" * 20,
-    "{name}", "%s", "Ada {0}", "<|endoftext|>", "</s>", "Ada\r\n", "\ufeffAda", "1", "?", ".", "ǅ", "ß" * 80,
+    "Ada" * 20, "Stone Ada " * 3, "{name}", "%s", "Ada {0}", "<|endoftext|>", "</s>", "Ada\r\n", "\ufeffAda", "1",
+    "?", ".", "ǅ", "ß" * 80,
     "🏳️‍🌈 Bo",
 ]  # fmt: skip
 texts = st.one_of(
