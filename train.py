@@ -37,10 +37,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         command.add_argument("--resume", action="store_true", help="go on from the output folder's newest checkpoint")
         command.add_argument("--push_to_hub", metavar="USER/NAME", help="publish the scored model there at the end")
         command.add_argument("--private", action="store_true", help="where --push_to_hub makes it, make it private")
-        command.add_argument(
-            "--push_checkpoints", action="store_true",
-            help="push each checkpoint's model to the repository's branch 'checkpoints' as well",
-        )  # fmt: skip
+        command.add_argument("--push_checkpoints", action="store_true", help="push models under way as well")
     arguments = parser.parse_args(argv)
     if arguments.push_to_hub is None and (arguments.private or arguments.push_checkpoints):
         parser.error("--private and --push_checkpoints go with --push_to_hub USER/NAME")

@@ -22,7 +22,7 @@ def require_at_most(section, limits: dict[str, float]) -> None:
     """Raise ValueError where a field is above its limit, beyond which no machine or no arithmetic could follow."""
     for name, limit in limits.items():
         value = getattr(section, name)
-        require(value is None or value <= limit, f"{name} must be at most {limit:,}, found {value}")
+        require(value is None or value <= limit, f"{name} must be at most {limit}, found {value}")
 
 
 @strict
@@ -82,8 +82,8 @@ STAGE_LIMITS = {
     "epochs": 1_000_000_000,
     "batch_size": 100_000,
     "bucket_batches": 1_000,
-    "learning_rate": 10**30,  # beyond, no float32 could hold a step, and the optimizers raise their own
-    "muon_learning_rate": 10**30,
+    "learning_rate": 1e30,  # beyond, no float32 could hold a step, and the optimizers raise their own
+    "muon_learning_rate": 1e30,
     "weight_decay": 10**6,
     "gradient_clipping": 10**6,
 }

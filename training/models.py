@@ -1,5 +1,6 @@
 """Load finished models and their tokenizers, or say in one line why that cannot be done."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -121,7 +122,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     with refused(f"{path}: no tokenizer there"):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(path, trust_remote_code=False)
     with refused(f"{path}: a tokenizer that cannot be used"):
-        check_tokenizer(tokenizer)
+        check_tokenizer(copy.deepcopy(tokenizer))  # it would remember how it padded, and be saved so
     return tokenizer
 
 

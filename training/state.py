@@ -50,7 +50,7 @@ class TrainingState:
         """Read the state back; a process that was not there when it was written keeps its random numbers.
 
         Raises:
-            ValueError: the optimizers keep no such tensor; else whatever the libraries raise.
+            ValueError: the optimizers keep no such tensor, or one is not finite; else whatever the libraries raise.
         """
         kept = get_optimizer_state_dict(self.model, self.inner_optimizers())
         expected = {name: (value.dtype, value.shape) for name, value in flatten(kept["state"]).items()}
@@ -61,10 +61,15 @@ class TrainingState:
                 raise ValueError(f"{OPTIMIZER} holds {name}, {kind} of {tuple(value.shape)}: no optimizer keeps that")
             parameter, key = name.rsplit(".", 1)
             kept["state"].setdefault(parameter, {})[key] = value
+        weights = load_file(folder / WEIGHTS)
+        for file, tensors in ((WEIGHTS, weights), (OPTIMIZER, flatten(kept["state"]))):
+            for name, value in tensors.items():
+                if not value.isfinite().all():
+                    raise ValueError(f"{file} holds {name}, which is not finite")
         set_state_dict(
             self.model,
             self.inner_optimizers(),
-            model_state_dict=load_file(folder / WEIGHTS),
+            model_state_dict=weights,
             optim_state_dict=kept,
             options=StateDictOptions(full_state_dict=True),
         )

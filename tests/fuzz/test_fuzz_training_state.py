@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
-from tests.fuzz.cases import NAMES_OUTSIDE, assert_one_line, cases, json_values, paths_of, quickly, replaced
+from tests.fuzz.cases import NAMES_OUTSIDE, Thief, assert_one_line, cases, json_values, paths_of, quickly, replaced
 from training.arguments import StageArguments
 from training.checkpoints import (
     MANIFEST,
@@ -30,16 +30,6 @@ from training.optimizers import build_optimizers
 from training.state import TrainingState
 
 STAGE = "pretrain"
-
-
-class Thief:
-    """Leaves a mark where a pickle of it is read without care."""
-
-    def __init__(self, mark: Path):
-        self.mark = mark
-
-    def __reduce__(self):
-        return Path.touch, (self.mark,)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """Checkpoints whose manifest agrees with what they hold, but which no stage can go on from."""
 
 import json
+import math
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,20 +10,11 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
+from tests.fuzz.cases import Thief
 from training.arguments import StageArguments
 from training.checkpoints import MANIFEST, CheckpointError, Progress, find_fault, load_newest, save_checkpoint, seal
 from training.optimizers import build_optimizers
 from training.state import TrainingState
-
-
-class Thief:
-    """Leaves a mark where a pickle of it is read without care."""
-
-    def __init__(self, mark: Path):
-        self.mark = mark
-
-    def __reduce__(self):
-        return Path.touch, (self.mark,)
 
 
 @pytest.fixture
@@ -73,6 +64,11 @@ TAMPERING = {
     "foreign tensor": (set_tensors("optimizer.safetensors", **{"a.b": torch.zeros(1)}), "holds a.b, float32 of (1,)"),
     "another shape": (set_tensors("optimizer.safetensors", **{MOMENTUM: torch.zeros(2, 2)}), "float32 of (2, 2)"),
     "other weights": (set_tensors("model.safetensors", **{"lm_head.weight": torch.zeros(2, 8)}), "size mismatch"),
+    "no numbers": (
+        set_tensors("model.safetensors", **{"model.norm.weight": torch.full((8,), math.nan)}),
+        "not finite",
+    ),
+    "momentum": (set_tensors("optimizer.safetensors", **{MOMENTUM: torch.full((8, 8), math.inf)}), "not finite"),
     "weights": (lambda path, mark: (path / "model.safetensors").write_bytes(b"x"), "cannot be gone on from"),
 }
 

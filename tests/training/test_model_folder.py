@@ -75,6 +75,11 @@ def test_a_snapshot_of_the_hubs_cache_links_to_its_blobs(run, tmp_path):
     load_pipeline(snapshot)
 
 
+def test_a_loaded_tokenizer_is_saved_as_it_was(run, tmp_path):
+    load_tokenizer(run / "finetune").save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (run / "finetune" / "tokenizer.json").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["", "no\0model", "x" * 5000, "a/../b"])
 def test_a_name_that_is_no_folder_is_refused(name):
     check_contained(name)

@@ -149,12 +149,18 @@ def test_model_fields_change_the_preset(tmp_path):
         ),
         pytest.param(("steps: 3", "steps: 3\n  learning_rate: 1e999"), ":5: pretrain:", id="overflow"),
         pytest.param(
-            ("steps: 3", "steps: 3\n  weight_decay: 1.0e+18"), "must be at most 1,000,000, found", id="decay"
+            ("steps: 3", "steps: 3\n  weight_decay: 1.0e+18"),
+            "weight_decay must be at most 1000000, found",
+            id="decay",
         ),
-        pytest.param(("steps: 3", "steps: 3\n  learning_rate: 1e40"), "must be at most 1,000,0", id="too fast"),
+        pytest.param(
+            ("steps: 3", "steps: 3\n  learning_rate: 1e40"),
+            "learning_rate must be at most 1e+30, found",
+            id="too fast",
+        ),
         pytest.param(("steps: 3", "steps: 3\n  beta2: 1.5"), r"beta2 must be in [0, 1), found 1.5", id="beta"),
         pytest.param(("steps: 3", "steps: 100000000000000000000"), "pretrain.steps: wanted a finite", id="huge"),
-        pytest.param(("steps: 3", "steps: 10000000000"), "must be at most 1,000,000,000, found", id="too long"),
+        pytest.param(("steps: 3", "steps: 10000000000"), "steps must be at most 1000000000, found", id="too long"),
         pytest.param(("steps: 3", "steps: 2001-99-99"), "not YAML: month must be in 1..12", id="no date"),
         pytest.param(("steps: 3", "steps: 3\n  1: 2"), "pretrain: a key must be a name, found 1", id="number as key"),
         pytest.param(("steps: 3", "steps: 3\n  ? [a]\n  : b"), ":5: a key must be a name", id="list as key"),
@@ -219,7 +225,7 @@ def test_a_bad_recipe_is_refused_in_one_line(tmp_path, change, wanted):
         pytest.param("corruption.max_length=[1]", "max_length must be of type int, found [1]", id="corruption's type"),
         pytest.param("corruption.max_spans=1000000000", "max_spans must be in [1, 1000]", id="spans"),
         pytest.param("evaluate.batch_size=0", "batch_size must be at least 1, found 0", id="nothing at a time"),
-        pytest.param("tokenizer.vocab_size=1000000000000", "vocab_size must be at most 1,000,000", id="vocabulary"),
+        pytest.param("tokenizer.vocab_size=1000000000000", "vocab_size must be at most 1000000,", id="vocabulary"),
     ],
 )
 def test_a_bad_override_is_refused_in_one_line(tmp_path, override, wanted):
