@@ -85,31 +85,37 @@ def wait_for_training(process: subprocess.Popen, output: Path) -> None:
         time.sleep(0.001)
 
 
-def kill_once(place: Workplace, output: Path, rng: random.Random, saving: bool, seconds: float) -> str | None:
-    """Start a run and kill it at a random moment of its `seconds`, or as it saves after that.
+def saves() -> list[str]:
+    """Return the names of all checkpoints that a run writes, in their order."""
+    every = RECIPE["run"]["log_steps"]
+    return [f"{stage}-{step:08d}" for stage in STAGES for step in range(every, RECIPE[stage]["steps"] + every, every)]
 
-    Returns where it was, or None if it had ended before.
+
+def kill_once(place: Workplace, output: Path, rng: random.Random, saving: bool) -> str:
+    """Start a run and kill it at a random moment: after a random checkpoint has come, or as it is written.
+
+    Returns the checkpoint that it left unfinished, else what it held.
     """
     process = place.start(output)
     wait_for_training(process, output)
-    deadline = time.monotonic() + rng.uniform(0.0, seconds)
-    while process.poll() is None:
-        writing = [path.name for path in RunFolder(output).checkpoints.glob(".*.partial")] if saving else []
-        if time.monotonic() > deadline and (writing or not saving):
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return writing[0] if writing else str(newest_steps(output))
-        time.sleep(0.0005)
-    return None
+    checkpoints, name = RunFolder(output).checkpoints, rng.choice(saves())
+    awaited = checkpoints / (f".{name}.partial" if saving else name)
+    while process.poll() is None and not awaited.exists() and not (checkpoints / name).exists():
+        time.sleep(0.0002)
+    time.sleep(rng.uniform(0.0, 0.01 if saving else 0.3))  # a checkpoint takes about 0.02 s, a step as much
+    process.send_signal(signal.SIGKILL)
+    if process.wait() != -signal.SIGKILL:
+        raise RuntimeError(f"the run ended before it could be killed: {place.log(output).read_text()[-500:]}")
+    unfinished = [path.name for path in checkpoints.glob(".*.partial")]
+    return unfinished[0] if unfinished else str(newest_steps(output))
 
 
-def kill_runs(place: Workplace, kills: int, rng: random.Random, expected: dict, seconds: float) -> dict:
+def kill_runs(place: Workplace, kills: int, rng: random.Random, expected: dict) -> dict:
     """Kill and resume `kills` runs; return how many ended as expected, and the steps lost beyond a checkpoint."""
     exact, lost, trials = 0, 0, []
     for number in range(kills):
         output = place.folder / f"killed-{number}"
-        while (where := kill_once(place, output, rng, saving=number % 2 == 1, seconds=seconds)) is None:
-            shutil.rmtree(output)
+        where = kill_once(place, output, rng, saving=number % 2 == 1)
         held = newest_steps(output)
         status = place.run(output, "--resume")
         told = place.log(output).read_text(errors="replace")
@@ -139,13 +145,13 @@ def corrupt(checkpoint: Path, rng: random.Random) -> None:
 def corrupt_checkpoints(place: Workplace, count: int, rng: random.Random) -> dict:
     """Harm checkpoints of an interrupted run; return how many of them pass for whole all the same."""
     output, accepted = place.folder / "interrupted", 0
-    kill_once(place, output, rng, saving=True, seconds=0.0)
-    while not checkpoints_of(RunFolder(output).checkpoints, "pretrain"):
-        shutil.rmtree(output)
-        kill_once(place, output, rng, saving=True, seconds=15.0)
-    whole = checkpoints_of(RunFolder(output).checkpoints, "pretrain")[-1]
+    found: list[Path] = []
+    while not found:  # none is left where a stage had just ended
+        shutil.rmtree(output, ignore_errors=True)
+        kill_once(place, output, rng, saving=False)
+        found = [path for stage in STAGES for path in checkpoints_of(RunFolder(output).checkpoints, stage)]
     for number in range(count):
-        harmed = Path(shutil.copytree(whole, place.folder / "harmed" / str(number)))
+        harmed = Path(shutil.copytree(found[0], place.folder / "harmed" / str(number)))
         corrupt(harmed, rng)
         accepted += find_fault(harmed) is None
     return {"corruptions": count, "corruptions_accepted": accepted}
@@ -203,14 +209,11 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         place = Workplace(Path(folder))
         unharmed = place.folder / "unharmed"
-        process = place.start(unharmed)
-        wait_for_training(process, unharmed)
-        start = time.monotonic()
-        if process.wait(TIMEOUT):
+        if place.run(unharmed):
             print((place.folder / "unharmed.log").read_text(errors="replace"), file=sys.stderr)
             return 1
-        seconds, expected = time.monotonic() - start, outcome(unharmed)
-        results = kill_runs(place, arguments.kills, rng, expected, seconds)
+        expected = outcome(unharmed)
+        results = kill_runs(place, arguments.kills, rng, expected)
         results |= corrupt_checkpoints(place, arguments.corruptions, rng)
         results |= fill_disk(place, expected)
         results |= watch_memory(place, arguments.memory_steps)
