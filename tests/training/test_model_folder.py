@@ -107,6 +107,12 @@ def skip_a_number(folder):
     (folder / "tokenizer.json").write_text(json.dumps(values))
 
 
+def overflow(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"].fill_(3e38)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
 TAMPERING = {
     "nesting": (nest, "not JSON"),
     "layers": (broken(num_hidden_layers=9_999), "describes 9999 layers"),
@@ -118,6 +124,7 @@ TAMPERING = {
     "token": (broken(eos_token_id=10**20), "eos_token_id must be in the vocabulary of 400"),
     "rotation": (broken(rope_parameters={"rope_theta": 0.0}), "rope_theta must be a number from 1"),
     "weight": (spoil_weight, "lm_head.weight holds values that are not finite"),
+    "overflow": (overflow, "the model's outputs are not finite"),
     "numbering": (skip_a_number, "are not numbered from 0 to 399"),
     "longest answer": (
         lambda folder: change(folder, "generation_config.json", max_new_tokens="many"),
