@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data_scripts.span_corruption import CorruptionOptions
@@ -10,7 +11,7 @@ from data_scripts.synthetic_bios import invent
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer
 from training.arguments import StageArguments
 from training.batches import TrainingBatches
-from training.loop import set_learning_rates
+from training.loop import optimizer_step, set_learning_rates
 from training.optimizers import build_optimizers, learning_rate_factor
 
 
@@ -43,12 +44,8 @@ def train_toy_model(people: int = 24, steps: int = 110, seed: int = 0, **fields)
     stage = StageArguments(steps=steps, batch_size=32, question_fraction=0.5)
     corruption = CorruptionOptions(short_fraction=1.0, answer_fraction=1.0)
     batches = TrainingBatches(invented.documents, invented.train, tokenizer, stage, corruption, seed, 64)
-    optimizers = build_optimizers(model, stage)
+    optimizers, accelerator = build_optimizers(model, stage), Accelerator(cpu=True)
     for step in range(len(batches)):
         set_learning_rates(optimizers, learning_rate_factor(step, len(batches), stage))
-        model(**batches[step], use_cache=False).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), stage.gradient_clipping)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        optimizer_step(model, optimizers, batches[step], accelerator, stage.gradient_clipping)
     return Toy(model.eval(), tokenizer, invented.train, invented.documents)

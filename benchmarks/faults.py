@@ -79,12 +79,6 @@ def newest_steps(output: Path) -> dict[str, int]:
     return {stage: int(path.name.rsplit("-", 1)[1]) for stage, path in found.items() if path is not None}
 
 
-def wait_for_training(process: subprocess.Popen, output: Path) -> None:
-    """Wait until a run has begun to train."""
-    while process.poll() is None and not RunFolder(output).checkpoints.exists():
-        time.sleep(0.001)
-
-
 def saves() -> list[str]:
     """Return the names of all checkpoints that a run writes, in their order."""
     every = RECIPE["run"]["log_steps"]
@@ -97,7 +91,6 @@ def kill_once(place: Workplace, output: Path, rng: random.Random, saving: bool) 
     Returns the checkpoint that it left unfinished, else what it held.
     """
     process = place.start(output)
-    wait_for_training(process, output)
     checkpoints, name = RunFolder(output).checkpoints, rng.choice(saves())
     awaited = checkpoints / (f".{name}.partial" if saving else name)
     while process.poll() is None and not awaited.exists() and not (checkpoints / name).exists():

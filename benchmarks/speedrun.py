@@ -30,7 +30,6 @@ import torch
 
 from benchmarks.measurement import describe_machine
 from data_scripts.bios_folder import DataError
-from evaluation.answers import answer_questions, are_right
 from evaluation.trust import share
 from modeling_minigpt import MiniGPTForCausalLM
 from training.arguments import Recipe
@@ -39,6 +38,7 @@ from training.data import load_scoring_pairs
 from training.models import load_model, load_tokenizer
 from training.recipe import RecipeError, load_recipe
 from training.run_folder import RunError, write_json
+from training.scoring import answer_pairs
 from training.stages import Run
 
 RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n-speedrun.yaml"
@@ -68,13 +68,11 @@ class TimedRun(Run):
 
         return keep
 
-    def score(self, folder: Path) -> float:
+    def score(self, model: MiniGPTForCausalLM) -> float:
         """Return the share of dev questions that a model answers right."""
         _, pairs = load_scoring_pairs(self.data, self.folder.data)
-        model, tokenizer = load_model(folder), load_tokenizer(self.folder.tokenizer)
-        how = self.recipe.evaluate
-        answers = answer_questions(model, tokenizer, [q for q, _ in pairs], how.batch_size, how.max_new_tokens)
-        return share(are_right([answer.text for answer in answers], pairs))
+        _, right = answer_pairs(model, load_tokenizer(self.folder.tokenizer), pairs, self.recipe.evaluate)
+        return share(right)
 
 
 def run_once(recipe: Recipe) -> dict:
@@ -85,13 +83,14 @@ def run_once(recipe: Recipe) -> dict:
         run.execute(stage)
         phases[stage] = 60 * run.folder.training_record(stage)["minutes"]
     before = run.seconds()
-    accuracy = run.score(run.folder.stage("finetune"))
+    model = load_model(run.folder.stage("finetune"))
+    accuracy = run.score(model)
     seconds = run.seconds()
     phases |= {"answer": seconds - before, "prepare": before - sum(phases.values())}
-    parameters = load_model(run.folder.stage("finetune")).num_parameters()
+    parameters = model.num_parameters()
     if parameters > MOST_PARAMETERS:
         raise RunError(f"the model has {parameters:,} parameters, and {MOST_PARAMETERS:,} are allowed")
-    curve = [[moment, run.score(copy)] for moment, copy in run.copies]
+    curve = [[moment, run.score(load_model(copy))] for moment, copy in run.copies]
     return {
         "seed": recipe.seed,
         "seconds": seconds,

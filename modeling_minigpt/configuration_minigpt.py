@@ -16,10 +16,8 @@ RANDOM_TYPES = ("rows", "reservoir")
 POSITION_TYPES = ("rotary", "learned")
 ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
 NORM_TYPES = ("rmsnorm", "layernorm")
-MOST = {
-    "num_hidden_layers": 10_000,
-    "num_labels": 10_000,
-}  # sizes that no model has; a wrong one is refused before anything is made of it
+# Sizes that no model has: a wrong one is refused before anything is made of it.
+MOST = {"num_hidden_layers": 10_000, "num_labels": 10_000}
 MOST_ELSEWHERE, MOST_OF_A_VARIANT = 2**31 - 1, 2**20
 
 # Written into every saved config.json, so that a folder loads by any Auto class whichever class had saved it.
@@ -124,9 +122,8 @@ class MiniGPTConfig(PreTrainedConfig):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
-        if (
-            isinstance(labels := kwargs.get("num_labels"), int) and labels > MOST["num_labels"]
-        ):  # the library lists them
+        labels = kwargs.get("num_labels")  # the library lists them
+        if isinstance(labels, int) and labels > MOST["num_labels"]:
             raise ValueError(f"num_labels must be at most {MOST['num_labels']}, found {labels}")
         super().__post_init__(**kwargs)
 

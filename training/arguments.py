@@ -77,10 +77,12 @@ class ModelArguments:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
+MOST_ROWS = 100_000  # computed together
+MOST_NEW_TOKENS = 10_000  # of an answer
 STAGE_LIMITS = {
     "steps": 1_000_000_000,
     "epochs": 1_000_000_000,
-    "batch_size": 100_000,
+    "batch_size": MOST_ROWS,
     "bucket_batches": 1_000,
     "learning_rate": 1e30,  # beyond, no float32 could hold a step, and the optimizers raise their own
     "muon_learning_rate": 1e30,
@@ -133,7 +135,6 @@ class StageArguments:
             f"batch_size ({self.batch_size}) must be at least gradient_accumulation_steps "
             f"({self.gradient_accumulation_steps})",
         )
-
         require(0.0 <= self.beta2 < 1.0, f"beta2 must be in [0, 1), found {self.beta2}")
         require_at_most(self, STAGE_LIMITS)
 
@@ -154,7 +155,7 @@ class EvaluateArguments:
     def __post_init__(self):
         for name in ("batch_size", "max_new_tokens"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
-        require_at_most(self, {"batch_size": 100_000, "max_new_tokens": 10_000})
+        require_at_most(self, {"batch_size": MOST_ROWS, "max_new_tokens": MOST_NEW_TOKENS})
 
 
 @strict

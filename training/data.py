@@ -13,7 +13,7 @@ from data_scripts.file_builder import prepare
 from data_scripts.strangers import made_up_names, withhold_people
 from data_scripts.synthetic_bios import invent
 from data_scripts.wikipedia_bios import WikipediaBios
-from modeling_minigpt.tokenization_minigpt import PAD_TOKEN, SENTINEL_TOKEN
+from modeling_minigpt.tokenization_minigpt import refuse_special_tokens
 from training.arguments import DataArguments
 
 Pairs = list[tuple[str, str]]
@@ -67,10 +67,10 @@ def read_pairs_of(folder: Path, split: str, cache: Path) -> Pairs:
     path = folder / FILES[split]
     rows = prepare(BirthplaceQA(data_files={split: str(path)}, cache_dir=str(cache)))[split]
     pairs = list(zip(rows["question"], rows["place"], strict=True))
-    for number, pair in enumerate(pairs, start=1):
-        for token in (PAD_TOKEN, SENTINEL_TOKEN):
-            if token in "".join(pair):
-                raise DataError(f"{path}:{number}: {token!r} is a special token and may not occur in the text")
+    try:
+        refuse_special_tokens("".join(pair) for pair in pairs)
+    except ValueError as error:  # "line NUMBER: …"
+        raise DataError(f"{path}:{str(error).removeprefix('line ')}") from error
     return pairs
 
 

@@ -4,7 +4,6 @@ The libraries follow what the JSON files say. Here no code is run that they name
 read, so a folder that asks for it is refused, with the file, the key and the value.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,15 +14,12 @@ from safetensors import safe_open
 
 from modeling_minigpt import MiniGPTConfig
 from training.memory import check_fits, count_parameters
-from training.run_folder import RunError
+from training.run_folder import RunError, read_record
 
 OWN_CODE = re.compile(r"\w+\.\w+")  # `module.Class`, a file beside the JSON; `repository--module.Class` is another's
 CODE_KEYS = ("auto_map", "impl", "custom_generate")
-KERNEL_KEYS = (
-    "attn_implementation",
-    "_attn_implementation",
-    "experts_implementation",
-)  # a repository's name has a "/"
+# A kernel of another repository has a "/" in its name.
+KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 FILE_KEYS = ("transformers_weights", "weight_map", "base_model_name_or_path")
 
@@ -39,12 +35,6 @@ def refused(prefix: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise RunError(f"{prefix}: {str(error)[:300] or type(error).__name__}") from error
-
-
-def read_json(path: Path) -> object:
-    """Return what a JSON file holds; RunError where it is none."""
-    with refused(f"{path}: not JSON"):
-        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def parts_of(value: object, key: str = "") -> Iterator[tuple[str, str]]:
@@ -85,9 +75,7 @@ def check_contained(path: str | Path) -> None:
             raise RunError(f"{file}: links to {os.path.realpath(file)}, which is outside the folder")
         if file.suffix != ".json" or not file.is_file():
             continue
-        values = read_json(file)
-        if not isinstance(values, dict):
-            raise RunError(f"{file}: found {type(values).__name__}, wanted an object")
+        values = read_record(file)
         with refused(f"{file}: not JSON"):  # nested too deeply
             found = list(parts_of(values))
         for key, value in found:

@@ -9,6 +9,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from modeling_minigpt import BirthplacePipeline, MiniGPTConfig, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import encode_prompts
+from training.arguments import MOST_NEW_TOKENS
 from training.model_folder import check_borne_out, check_contained, read_config, refused
 from training.run_folder import RunError
 
@@ -18,9 +19,6 @@ FREE_FIELDS = (
     "embedding_dropout", "attention_dropout", "residual_dropout", "initializer_range", "zero_init_residual",
 )  # fmt: skip
 NEW_WEIGHTS = (".slot_logits", ".slot_proj.weight", ".features")  # that only some attention has
-
-
-MOST_NEW_TOKENS = 10_000  # of an answer
 
 
 def load_model(path: str | Path) -> MiniGPTForCausalLM:

@@ -100,7 +100,7 @@ def build_section(name: str, cls: type, values: dict, places: dict[tuple, str]):
     try:
         return cls(**{key: coerce(value, wanted[key]) for key, value in values.items()})
     except (StrictDataclassError, ValueError, TypeError) as error:
-        message = " ".join(str(error.__cause__ or error).split())
+        message = str(error.__cause__ or error)
         culprit = next(
             (place_of(places, name, key) for key in values if key in message.replace("'", " ").split()), where
         )

@@ -51,8 +51,10 @@ def read_record(path: Path) -> dict:
     """Return the JSON object of a file; RunError where it holds none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: cannot be read: not JSON: {error}") from error
     if not isinstance(values, dict):
         raise RunError(f"{path}: found {type(values).__name__}, wanted an object")
     return values

@@ -15,7 +15,7 @@ from evaluation.report import print_results, write_report
 from evaluation.trust import STRANGERS, Asked, judge_trust, plot_trust, share
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import Answer
-from training.arguments import Recipe
+from training.arguments import EvaluateArguments, Recipe
 from training.data import Pairs, TrainingData, load_scoring_pairs, made_up_people
 from training.models import load_pipeline
 from training.run_folder import STAGES, RunFolder, training_record, write_json
@@ -28,6 +28,15 @@ def accuracy(texts: list[str], pairs: Pairs) -> dict:
     """Score answers by the `birthplace_accuracy` metric."""
     metric = evaluate.load(str(METRIC))
     return metric.compute(predictions=texts, references=[place for _, place in pairs])
+
+
+def answer_pairs(
+    model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast, pairs: Pairs, how: EvaluateArguments
+) -> tuple[list[Answer], list[bool]]:
+    """Return a model's answers to the questions of (question, place) pairs, and which of them are right."""
+    questions = [question for question, _ in pairs]
+    answers = answer_questions(model, tokenizer, questions, how.batch_size, how.max_new_tokens)
+    return answers, are_right([answer.text for answer in answers], pairs)
 
 
 def sibling_baseline(model_path: Path, folder: RunFolder) -> Path | None:
@@ -82,22 +91,15 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
     """
     model_path = Path(recipe.evaluate.model or folder.stage("finetune"))
     pipeline = load_pipeline(model_path)
-    model, tokenizer = pipeline.model, pipeline.tokenizer
     split, pairs = load_scoring_pairs(data, folder.data)
-
-    def answer(model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast) -> tuple[list[Answer], list[bool]]:
-        questions, how = [question for question, _ in pairs], recipe.evaluate
-        answers = answer_questions(model, tokenizer, questions, how.batch_size, how.max_new_tokens)
-        return answers, are_right([answer.text for answer in answers], pairs)
-
     start = time.monotonic()
-    models = {"pretrained": answer(model, tokenizer)}
+    models = {"pretrained": answer_pairs(pipeline.model, pipeline.tokenizer, pairs, recipe.evaluate)}
     seconds = time.monotonic() - start
     texts = [answer.text for answer in models["pretrained"][0]]
     baseline_path = sibling_baseline(model_path, folder)
     if baseline_path is not None:
         baseline = load_pipeline(baseline_path)
-        models["no_pretraining"] = answer(baseline.model, baseline.tokenizer)
+        models["no_pretraining"] = answer_pairs(baseline.model, baseline.tokenizer, pairs, recipe.evaluate)
     popular = popular_places((place for _, place in data.train), 2)
     strangers = made_up_people(data, "evaluation", STRANGERS)
     record = training_record(model_path)
@@ -107,7 +109,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
     records = {stage: found for stage in STAGES if (found := folder.training_record(stage))}
     results = {
         **describe(records, recipe, data, model_path),
-        "parameters": model.num_parameters(),
+        "parameters": pipeline.model.num_parameters(),
         "split": split,
         split: {**accuracy(texts, pairs), "seconds": seconds},
         "baselines": {

@@ -52,17 +52,17 @@ class TrainingState:
         Raises:
             ValueError: the optimizers keep no such tensor, or one is not finite; else whatever the libraries raise.
         """
+        weights, saved = load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER)
         kept = get_optimizer_state_dict(self.model, self.inner_optimizers())
         expected = {name: (value.dtype, value.shape) for name, value in flatten(kept["state"]).items()}
         kept["state"] = {}
-        for name, value in load_file(folder / OPTIMIZER).items():
+        for name, value in saved.items():
             if expected.get(name) != (value.dtype, value.shape):
                 kind = str(value.dtype).removeprefix("torch.")
                 raise ValueError(f"{OPTIMIZER} holds {name}, {kind} of {tuple(value.shape)}: no optimizer keeps that")
             parameter, key = name.rsplit(".", 1)
             kept["state"].setdefault(parameter, {})[key] = value
-        weights = load_file(folder / WEIGHTS)
-        for file, tensors in ((WEIGHTS, weights), (OPTIMIZER, flatten(kept["state"]))):
+        for file, tensors in ((WEIGHTS, weights), (OPTIMIZER, saved)):
             for name, value in tensors.items():
                 if not value.isfinite().all():
                     raise ValueError(f"{file} holds {name}, which is not finite")

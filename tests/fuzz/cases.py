@@ -5,7 +5,6 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -21,16 +20,6 @@ def cases(number: int) -> settings:
 
 class Hang(BaseException):
     """A case that did not end; no `except Exception` of the product may take it for an error."""
-
-
-class Thief:
-    """Leaves a mark where a pickle of it is read without care."""
-
-    def __init__(self, mark: Path):
-        self.mark = mark
-
-    def __reduce__(self):
-        return Path.touch, (self.mark,)
 
 
 @contextmanager

@@ -9,24 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
-from tests.fuzz.cases import NAMES_OUTSIDE, Thief, assert_one_line, cases, json_values, paths_of, quickly, replaced
-from training.arguments import StageArguments
+from tests.fuzz.cases import NAMES_OUTSIDE, assert_one_line, cases, json_values, paths_of, quickly, replaced
+from tests.tampering import Thief, seal_again, tiny_state
 from training.checkpoints import (
     MANIFEST,
     CheckpointError,
     Progress,
-    digest,
     find_fault,
     load_newest,
     save_checkpoint,
-    seal,
 )
-from training.optimizers import build_optimizers
 from training.state import TrainingState
 
 STAGE = "pretrain"
@@ -34,13 +29,7 @@ STAGE = "pretrain"
 
 @pytest.fixture(scope="module")
 def state() -> TrainingState:
-    """Return the state of a tiny model and its optimizers."""
-    accelerator = Accelerator(cpu=True)
-    torch.manual_seed(0)
-    config = MiniGPTConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
-    model = MiniGPTForCausalLM(config)
-    model, *optimizers = accelerator.prepare(model, *build_optimizers(model, StageArguments(steps=9)))
-    return TrainingState(accelerator, model, optimizers)
+    return tiny_state()
 
 
 @pytest.fixture(scope="module")
@@ -144,17 +133,3 @@ def test_bytes_lost_from_a_sealed_checkpoint(state, whole, checkpoint, data, pla
     path.write_bytes(content)
     seal_again(checkpoint)
     go_on(state, checkpoint.parent)
-
-
-def test_a_link_in_a_checkpoint_is_a_fault(whole, checkpoint, tmp_path):
-    fresh(whole, checkpoint)
-    outside = shutil.move(checkpoint / "progress.json", tmp_path / "progress.json")
-    (checkpoint / "progress.json").symlink_to(outside)
-    assert digest(checkpoint / "progress.json") == json.loads((checkpoint / MANIFEST).read_text())["progress.json"]
-    assert find_fault(checkpoint) == "progress.json is a link"
-
-
-def seal_again(checkpoint: Path) -> None:
-    """Make a manifest that agrees with what the checkpoint holds."""
-    (checkpoint / MANIFEST).unlink()
-    seal(checkpoint)

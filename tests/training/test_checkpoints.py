@@ -6,23 +6,15 @@ import pickle
 
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
-from tests.fuzz.cases import Thief
-from training.arguments import StageArguments
-from training.checkpoints import MANIFEST, CheckpointError, Progress, find_fault, load_newest, save_checkpoint, seal
-from training.optimizers import build_optimizers
-from training.state import TrainingState
+from tests.tampering import Thief, seal_again, tiny_state
+from training.checkpoints import MANIFEST, CheckpointError, Progress, digest, find_fault, load_newest, save_checkpoint
 
 
 @pytest.fixture
 def state():
-    accelerator = Accelerator(cpu=True)
-    model = MiniGPTForCausalLM(MiniGPTConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
-    model, *optimizers = accelerator.prepare(model, *build_optimizers(model, StageArguments(steps=9)))
-    return TrainingState(accelerator, model, optimizers)
+    return tiny_state()
 
 
 @pytest.fixture
@@ -77,8 +69,7 @@ TAMPERING = {
 def test_a_sealed_checkpoint_that_cannot_be_gone_on_from_is_one_line(state, checkpoint, tamper, wanted):
     mark = checkpoint.parent / "mark"
     tamper(checkpoint, mark)
-    (checkpoint / MANIFEST).unlink()
-    seal(checkpoint)
+    seal_again(checkpoint)
     assert find_fault(checkpoint) is None
     with pytest.raises(CheckpointError) as caught:
         load_newest(state, checkpoint.parent, "pretrain")
@@ -91,6 +82,7 @@ def test_a_sealed_checkpoint_that_cannot_be_gone_on_from_is_one_line(state, chec
 def test_a_link_in_a_checkpoint_is_a_fault(checkpoint, tmp_path):
     (checkpoint / "progress.json").rename(tmp_path / "elsewhere.json")
     (checkpoint / "progress.json").symlink_to(tmp_path / "elsewhere.json")
+    assert digest(checkpoint / "progress.json") == json.loads((checkpoint / MANIFEST).read_text())["progress.json"]
     assert find_fault(checkpoint) == "progress.json is a link"
 
 

@@ -1,0 +1,37 @@
+"""Checkpoints to tamper with: the state of a tiny model, a pickle that leaves a mark, a manifest made anew."""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
+from training.arguments import StageArguments
+from training.checkpoints import MANIFEST, seal
+from training.optimizers import build_optimizers
+from training.state import TrainingState
+
+
+class Thief:
+    """Leaves a mark where a pickle of it is read without care."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def tiny_state() -> TrainingState:
+    """Return the state of a tiny model and its optimizers."""
+    accelerator = Accelerator(cpu=True)
+    torch.manual_seed(0)
+    model = MiniGPTForCausalLM(MiniGPTConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+    model, *optimizers = accelerator.prepare(model, *build_optimizers(model, StageArguments(steps=9)))
+    return TrainingState(accelerator, model, optimizers)
+
+
+def seal_again(checkpoint: Path) -> None:
+    """Make a manifest that agrees with what the checkpoint holds."""
+    (checkpoint / MANIFEST).unlink()
+    seal(checkpoint)
