@@ -8,24 +8,32 @@ Two policies (T5's objective, Raffel et al. 2020, section 3.1.4, in a form for d
   form each phrase follows the person's name and a few characters of its own context, in random order, much as a
   question would ask for it: `Title. born in⁇Lebanon⁇ is a French⁇journalist⁇`.
 
-A corrupted text is a pure function of (seed, epoch, example id): nothing to store, nothing to resume, the same on one
-process or eight. `SpanCorruption` is the same as a `datasets` builder.
+A corrupted text is a pure function of (seed, epoch, example): nothing to store, nothing to resume, the same on one
+process or eight. It is made of pieces of the text, so whole batches are corrupted at once, as arrays of bounds, and
+texts that were tokenised once need not be tokenised again. `SpanCorruption` is the same as a `datasets` builder.
 """
 
-import random
-import re
-from collections.abc import Iterable, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, fields
 
 import datasets
+import numpy as np
 
 from .bios_folder import read_lines, split_title
+from .counter_random import below, generators, uniform
 from .file_builder import FileBuilder, FileConfig
+from .phrases import cut_to_words, find_words, salient_phrases
+from .ragged import Ragged
 
 POLICIES = ("random-span", "salient-span")
 MIN_CHARACTERS = 4  # the shortest text the practical cuts to
 MAX_SPANS = 1_000  # more than any text has
-WORD = re.compile(r"\w+")
+MOST_WORDS = 4  # of a span that is no phrase
+# What each number of an example's generator is for; those of a span follow one another, those of phrases come last.
+CUT, LENGTH, START = range(3)
+FORM, PREFERENCE, COUNT, SPANS = range(4)
+KIND, FIRST, RUN, CONTEXT = range(4)
+PHRASES = SPANS + 4 * MAX_SPANS
 
 
 @dataclass(frozen=True)
@@ -69,130 +77,187 @@ class CorruptionOptions:
             raise ValueError(f"max_context must not be negative, found {self.max_context}")
 
 
-def random_span(text: str, rng: random.Random, max_length: int, sentinel: str) -> str:
-    """Cut `text` to U[4, max_length] characters and take out one span of U[1/8, 3/8] of that, anywhere in it.
-
-    A text too short for that keeps its length and loses at least one character.
-    """
-    text = text[: rng.randint(MIN_CHARACTERS, max(MIN_CHARACTERS, max_length))]
-    length = min(len(text), max(1, round(len(text) * rng.uniform(1 / 8, 3 / 8))))
-    start = rng.randint(0, len(text) - length)
-    prefix, masked, suffix = text[:start], text[start : start + length], text[start + length :]
-    return f"{prefix}{sentinel}{suffix}{sentinel}{masked}"
-
-
-def capitalised_phrases(text: str) -> list[tuple[int, int]]:
-    """Return (start, end) of the runs of capitalised words, those joined by a hyphen too."""
-    phrases: list[tuple[int, int]] = []
-    for match in WORD.finditer(text):
-        if not match[0][0].isupper():
-            continue
-        if phrases and text[phrases[-1][1] : match.start()] in (" ", "-"):
-            phrases[-1] = (phrases[-1][0], match.end())
-        else:
-            phrases.append(match.span())
-    return phrases
-
-
-def salient_phrases(title: str, body: str) -> list[tuple[int, int]]:
-    """Return (start, end) of the body's capitalised phrases that say more than the title and do not open the body."""
-    known = set(WORD.findall(title))
-    return [
-        (start, end)
-        for start, end in capitalised_phrases(body)
-        if start > 0 and known.isdisjoint(WORD.findall(body[start:end]))
-    ]
-
-
-def choose_spans(
-    title: str, body: str, rng: random.Random, options: CorruptionOptions, answers: Set[str]
-) -> list[tuple[int, int]]:
-    """Choose up to `max_spans` disjoint spans of the body, in random order: phrases, or runs of one to four words."""
-    phrases = salient_phrases(title, body)
-    rng.shuffle(phrases)
-    if answers and rng.random() < options.answer_fraction:
-        phrases.sort(key=lambda span: body[slice(*span)] in answers)  # the last is taken first
-    words = [match.span() for match in WORD.finditer(body)]
-    if not words:
-        return [(0, len(body))]
-    chosen: list[tuple[int, int]] = []
-    for _ in range(rng.randint(1, options.max_spans)):
-        if phrases and rng.random() < options.salient_fraction:
-            span = phrases.pop()
-        else:
-            first = rng.randrange(len(words))
-            last = min(first + rng.randrange(4), len(words) - 1)
-            span = (words[first][0], words[last][1])
-        if all(span[1] <= start or end <= span[0] for start, end in chosen):
-            chosen.append(span)
-    return chosen
-
-
-def short_form(title: str, body: str, spans: Iterable[tuple[int, int]], rng: random.Random, options, sentinel) -> str:
-    """Ask for each span after the title and up to `max_context` characters before it: `Title. born in⁇Lebanon⁇`."""
-    text = f"{title}." if title else ""
-    for start, end in spans:
-        first = max(0, start - rng.randint(0, options.max_context))
-        while 0 < first < start and body[first - 1].isalnum():  # begin with a whole word
-            first += 1
-        context = body[first:start].strip()
-        text += f" {context}{sentinel}" if context else sentinel
-        text += body[start:end] + sentinel
-    return text
-
-
-def long_form(title: str, body: str, spans: Iterable[tuple[int, int]], sentinel: str) -> str:
-    """Put a sentinel in each span's place and the spans after the text: `Title. a⁇b⁇c⁇span⁇span⁇`."""
-    context, masked, last = f"{title}. " if title else "", "", 0
-    for start, end in sorted(spans):
-        context += body[last:start].rstrip() + sentinel
-        masked += body[start:end] + sentinel
-        last = end
-    return context + body[last:] + sentinel + masked
-
-
-def cut_to_words(text: str, length: int) -> str:
-    """Cut `text` to at most `length` characters, between words where that leaves any."""
-    if len(text) <= length:
-        return text
-    head, space, _ = text[: max(1, length) + 1].rpartition(" ")
-    return head if space else text[: max(1, length)]
-
-
-def salient_span(text: str, rng: random.Random, options: CorruptionOptions, sentinel: str, answers: Set[str]) -> str:
-    """Take out salient spans, in the short or the long form; a text without any word loses all of its body."""
-    title, body = split_title(text)
-    if rng.random() < options.short_fraction:
-        return short_form(title, body, choose_spans(title, body, rng, options, answers), rng, options, sentinel)
-    body = cut_to_words(body, options.max_length - len(title) - len(". "))
-    return long_form(title, body, choose_spans(title, body, rng, options, answers), sentinel)
-
-
-def corrupt(
-    text: str,
-    seed: int,
-    epoch: int,
-    example_id: int,
-    options: CorruptionOptions,
-    sentinel: str,
-    answers: Set[str] = frozenset(),
-) -> str:
-    """Corrupt one text; a pure function of its arguments.
+class Bodies:
+    """What may be taken out of some bodies: their words and their salient phrases, as (start, end) positions.
 
     Args:
-        text: a biography, `Title. Sentence .`
-        seed, epoch, example_id: name the random draw.
+        titles, bodies: of each text; where a body has no words, all of it is its word.
+        starts: position of each body's first character.
+        answers: phrases to prefer, where preference is asked for.
+    """
+
+    def __init__(self, titles: Sequence[str], bodies: Sequence[str], starts: np.ndarray, answers: Set[str]):
+        self.ends = starts + np.array([len(body) for body in bodies], np.int64)
+        self.words = self._place([find_words(body) or [(0, len(body))] for body in bodies], starts)
+        phrases = [salient_phrases(title, body) for title, body in zip(titles, bodies, strict=True)]
+        self.phrases = self._place(phrases, starts)
+        found = [body[slice(*span)] for body, spans in zip(bodies, phrases, strict=True) for span in spans]
+        self.preferred = np.array([phrase in answers for phrase in found], bool)
+
+    @staticmethod
+    def _place(spans: list[list[tuple[int, int]]], starts: np.ndarray) -> Ragged:
+        flat = np.array([bound for one in spans for span in one for bound in span], np.int64).reshape(-1, 2)
+        return Ragged(spans, flat + np.repeat(starts, [len(one) for one in spans])[:, None])
+
+    def in_random_order(self, chosen: np.ndarray, states: np.ndarray, preference: np.ndarray) -> np.ndarray:
+        """Return the places of the chosen bodies' phrases, body by body; where asked for, preferred ones first."""
+        owner, number, place = self.phrases.places(chosen)
+        rank = uniform(states[owner], PHRASES + number) - (preference[owner] & self.preferred[place])
+        return place[np.lexsort((rank, owner))]
+
+    def choose(self, chosen: np.ndarray, states: np.ndarray, options: CorruptionOptions) -> np.ndarray:
+        """Choose up to `max_spans` disjoint spans of each chosen body: phrases, or runs of one to four words.
+
+        Returns (N, max_spans, 2) starts and ends in random order, -1 where there is no span.
+        """
+        rows, number = np.arange(len(chosen)), self.phrases.length[chosen]
+        preference = uniform(states, PREFERENCE) < options.answer_fraction
+        order, taken = self.in_random_order(chosen, states, preference), np.cumsum(number) - number
+        last_phrase, first_word, words = taken + number, self.words.first[chosen], self.words.length[chosen]
+        count = 1 + below(options.max_spans, states, COUNT)
+        spans = np.full((len(chosen), options.max_spans, 2), -1)
+        for index in range(options.max_spans):
+            draw = SPANS + 4 * index
+            first = below(words, states, draw + FIRST)
+            last = np.minimum(first + below(MOST_WORDS, states, draw + RUN), words - 1)
+            start, end = self.words.values[first_word + first, 0], self.words.values[first_word + last, 1]
+            salient = (taken < last_phrase) & (uniform(states, draw + KIND) < options.salient_fraction)
+            start[salient], end[salient] = self.phrases.values[order[taken[salient]]].T
+            taken += salient
+            before, after = spans[:, :index, 0], spans[:, :index, 1]
+            overlaps = ((start[:, None] < after) & (before < end[:, None])) | (start[:, None] == before)
+            free = rows[(index < count) & ~overlaps.any(1)]
+            spans[free, index, 0], spans[free, index, 1] = start[free], end[free]
+        return spans
+
+
+def in_turn(*pieces: np.ndarray) -> np.ndarray:
+    """Put the first piece of each array (N, K, 2) before the second of each: (N, K x arrays, 2)."""
+    rows, number, _ = pieces[0].shape
+    return np.stack(pieces, 2).reshape(rows, number * len(pieces), 2)
+
+
+class SpanCorruptor:
+    """Corrupts biographies, many at once.
+
+    Args:
+        texts: biographies, `Title. Sentence .`
         options: policy and lengths.
-        sentinel: the tokenizer's mask token.
         answers: the training questions' answers, for `answer_fraction`.
 
-    Returns:
-        The text with sentinels, and what they stand for after the last context.
+    Attributes:
+        text: all texts, one after the other.
+        starts: position of each text's first character in it, and the last one's end; (N + 1,).
+        sentinel: the position that stands for a sentinel, which is that end.
+        title_ends: position after each title's full stop; its text's start where it has no title.
+        body_starts: position of each body's first character (`salient-span`).
+        bodies: what may be taken out of each body, and then of each as the long form cuts it (`salient-span`).
     """
-    rng = random.Random(f"{seed}/{epoch}/{example_id}")
-    if options.policy == "random-span":
-        return random_span(text, rng, options.max_length, sentinel)
-    return salient_span(text, rng, options, sentinel, answers)
+
+    def __init__(self, texts: Sequence[str], options: CorruptionOptions, answers: Set[str] = frozenset()):
+        self.options, self.text = options, "".join(texts)
+        self.starts = np.cumsum([0, *map(len, texts)])
+        self.sentinel = len(self.text)
+        split = [split_title(text) for text in texts]
+        titles, bodies = [title for title, _ in split], [body for _, body in split]
+        title_lengths = [len(title) + len(".") if title else 0 for title in titles]
+        self.title_ends = self.starts[:-1] + np.array(title_lengths, np.int64)
+        if options.policy == "salient-span":
+            cut = [
+                cut_to_words(body, options.max_length - len(title) - len(". "))
+                for title, body in zip(titles, bodies, strict=True)
+            ]
+            self.body_starts = self.starts[1:] - np.array([len(body) for body in bodies], np.int64)
+            self.bodies = Bodies(titles + titles, bodies + cut, np.tile(self.body_starts, 2), answers)
+            self._find_spaces()
+
+    def _find_spaces(self) -> None:
+        """Note, for each position, where the next stretch without white space begins and where the last one ended."""
+        position = np.arange(self.sentinel + 1)
+        space = np.array([*(character.isspace() for character in self.text), True])
+        begins = ~space & np.concatenate([[True], space[:-1]])
+        begins[self.body_starts] = True
+        self.next_begin = np.minimum.accumulate(np.where(begins, position, self.sentinel)[::-1])[::-1]
+        self.last_end = np.maximum.accumulate(np.concatenate([[0], np.where(space, 0, position + 1)[:-1]]))
+
+    def phrase_starts(self) -> list[int]:
+        """Return the positions in `text` where phrases start that may be asked for whole."""
+        return self.bodies.phrases.values[:, 0].tolist() if self.options.policy == "salient-span" else []
+
+    def pieces(self, seed: int, epochs: np.ndarray, examples: np.ndarray) -> np.ndarray:
+        """Corrupt some texts.
+
+        Args:
+            seed, epochs, examples: name the random draws; the example (N,) is also the text's index.
+
+        Returns:
+            Positions in `text` where pieces start and end, (N, M, 2); one after the other they are the corrupted text.
+            Some are empty. The piece (`sentinel`, `sentinel` + 1) is a sentinel.
+        """
+        states = generators(seed, epochs, examples)
+        if self.options.policy == "random-span":
+            return self.random_span(examples, states)
+        pieces = np.zeros((len(examples), 4 * self.options.max_spans + 2, 2), np.int64)
+        short = uniform(states, FORM) < self.options.short_fraction
+        for rows, form in ((short, self.short_form), (~short, self.long_form)):
+            made = form(examples[rows], states[rows])
+            pieces[rows, : made.shape[1]] = made
+        return pieces
+
+    def random_span(self, examples: np.ndarray, states: np.ndarray) -> np.ndarray:
+        """Cut each text to U[4, max_length] characters and take out one span of U[1/8, 3/8] of that, anywhere in it.
+
+        A text too short for that keeps its length and loses at least one character.
+        """
+        begin, whole = self.starts[examples], self.starts[examples + 1] - self.starts[examples]
+        most = max(MIN_CHARACTERS, self.options.max_length)
+        length = np.minimum(whole, MIN_CHARACTERS + below(most - MIN_CHARACTERS + 1, states, CUT))
+        share = 1 / 8 + uniform(states, LENGTH) / 4
+        masked = np.minimum(length, np.maximum(1, np.rint(length * share).astype(np.int64)))
+        start = begin + below(length - masked + 1, states, START)
+        mark = np.full_like(begin, self.sentinel)
+        starts = [begin, mark, start + masked, mark, start]
+        ends = [start, mark + 1, begin + length, mark + 1, start + masked]
+        return np.stack([np.stack(starts, 1), np.stack(ends, 1)], 2)
+
+    def marks(self, found: np.ndarray) -> np.ndarray:
+        """Return sentinels where `found` (N, K, 1), else empty pieces; (N, K, 2)."""
+        return np.where(found, [self.sentinel, self.sentinel + 1], 0)
+
+    def short_form(self, examples: np.ndarray, states: np.ndarray) -> np.ndarray:
+        """Ask for each span after the title and at most `max_context` characters: `Title. born in⁇Lebanon⁇`."""
+        spans = self.bodies.choose(examples, states, self.options)
+        text, body, start = self.starts[examples][:, None], self.body_starts[examples][:, None], spans[..., 0]
+        draws = SPANS + 4 * np.arange(self.options.max_spans) + CONTEXT
+        reach = below(self.options.max_context + 1, states[:, None], draws)
+        first, end = self.next_begin[np.maximum(body, start - reach)], self.last_end[start]
+        context = np.stack([first - (first > text), end], 2)  # with the space before it
+        found = (start >= 0)[..., None]
+        context, spans = np.where(found & (first < end)[..., None], context, 0), np.where(found, spans, 0)
+        title = np.stack([text, self.title_ends[examples][:, None]], 2)
+        return np.hstack([title, in_turn(context, self.marks(found), spans, self.marks(found))])
+
+    def long_form(self, examples: np.ndarray, states: np.ndarray) -> np.ndarray:
+        """Put a sentinel in each span's place and the spans after the text: `Title. a⁇b⁇c⁇span⁇span⁇`."""
+        bodies = examples + len(self.title_ends)
+        spans = self.bodies.choose(bodies, states, self.options)
+        order = np.argsort(np.where(spans[..., 0] < 0, self.sentinel, spans[..., 0]), axis=1, kind="stable")
+        spans = np.take_along_axis(spans, order[..., None], 1)
+        found = spans[..., :1] >= 0
+        last = np.maximum.accumulate(np.hstack([self.starts[examples][:, None], spans[..., 1]]), axis=1)
+        until = np.where(found[..., 0], np.maximum(last[:, :-1], self.last_end[spans[..., 0]]), last[:, :-1])
+        context = np.stack([last[:, :-1], until], 2)
+        rest = np.stack([last[:, -1:], self.bodies.ends[bodies][:, None]], 2)
+        end, spans = self.marks(np.ones((len(examples), 1, 1), bool)), np.where(found, spans, 0)
+        return np.hstack([in_turn(context, self.marks(found)), rest, end, in_turn(spans, self.marks(found))])
+
+    def texts(self, seed: int, epochs: Sequence[int], examples: Sequence[int], sentinel: str) -> list[str]:
+        """Return corrupted texts, with `sentinel` for sentinels; the other arguments are those of `pieces`."""
+        pieces = self.pieces(seed, np.asarray(epochs, np.int64), np.asarray(examples, np.int64))
+        return [
+            "".join(sentinel if start == self.sentinel < end else self.text[start:end] for start, end in row)
+            for row in pieces.tolist()
+        ]
 
 
 @dataclass
@@ -209,7 +274,7 @@ class SpanCorruptionConfig(FileConfig):
 class SpanCorruption(FileBuilder):
     """Corrupted biographies, one a row, epoch by epoch; the very texts that pretraining sees."""
 
-    VERSION = datasets.Version("1.0.0")
+    VERSION = datasets.Version("2.0.0")  # what a seed draws; it names the cache
     BUILDER_CONFIG_CLASS = SpanCorruptionConfig
     COLUMNS = {"id": "int32", "epoch": "int32", "text": "string"}
     DESCRIPTION = "Biographies with spans taken out and put after them."
@@ -218,8 +283,8 @@ class SpanCorruption(FileBuilder):
         config, texts = self.config, read_lines(path)
         if not config.sentinel:
             raise ValueError("SpanCorruption needs sentinel=, the tokenizer's mask_token")
-        answers = frozenset(config.answers)
+        corruptor, examples = SpanCorruptor(texts, config.options, frozenset(config.answers)), range(len(texts))
         for epoch in range(config.epochs):
-            for index, text in enumerate(texts):
-                corrupted = corrupt(text, config.seed, epoch, index, config.options, config.sentinel, answers)
-                yield f"{epoch}-{index}", {"id": index, "epoch": epoch, "text": corrupted}
+            corrupted = corruptor.texts(config.seed, [epoch] * len(texts), examples, config.sentinel)
+            for index, text in enumerate(corrupted):
+                yield f"{epoch}-{index}", {"id": index, "epoch": epoch, "text": text}

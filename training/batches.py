@@ -2,33 +2,25 @@
 
 Step s belongs to pool s // bucket_batches. A pool draws the rows of that many batches, so many documents (corrupted
 anew each epoch) and so many questions of each epoch's permutation, sorts them by length and deals them into batches,
-so that little of a batch is padding.
+so that little of a batch is padding. All texts are tokenised once; a row is put together from pieces of them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from data_scripts.bios_folder import split_title
 from data_scripts.birthplace_qa import question_text
-from data_scripts.span_corruption import CorruptionOptions, corrupt
+from data_scripts.ragged import ranges
+from data_scripts.span_corruption import CorruptionOptions, SpanCorruptor
 from training.arguments import StageArguments
+from training.tokenized_text import TokenizedText, encode
 
 IGNORE_INDEX = -100
 DOCUMENT_STREAM, QUESTION_STREAM, BATCH_ORDER = range(3)  # what a random permutation is for
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tokenised example: its ids, the first position that counts in the loss, and whence it came."""
-
-    input_ids: list[int]
-    first_target: int
-    example: str  # `document 12` or `question 7`, for messages
 
 
 @lru_cache(maxsize=8)
@@ -37,14 +29,39 @@ def permutation(size: int, seed: int, stream: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, stream, epoch]).permutation(size)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Tokenised examples.
+
+    Attributes:
+        ids: the tokens of all rows, one after the other.
+        lengths: of the rows, in tokens; (N,).
+        first_targets: number of each row's first token that counts in the loss; (N,).
+        examples: which document, or, from the number of documents on, which question each row is; (N,).
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    first_targets: np.ndarray
+    examples: np.ndarray
+
+    def part(self, first: int, end: int) -> "Rows":
+        """Return the rows from number `first` to `end`."""
+        begin = self.lengths[:first].sum()
+        rows = slice(first, end)
+        ids = self.ids[begin : begin + self.lengths[rows].sum()]
+        return Rows(ids, self.lengths[rows], self.first_targets[rows], self.examples[rows])
+
+
 class TrainingBatches(torch.utils.data.Dataset):
     """Batch number `step` of a stage, whole: `{"input_ids", "labels"}`, each (B, T), padded on the right.
 
     No attention mask is needed: a causal model never looks right, and padding has no label.
 
     Args:
-        documents: biographies, corrupted as `corruption` says.
-        questions: (question, place) pairs.
+        documents: biographies, corrupted as `corruption` says. All their tokens are targets, but for the title's where
+            `title_loss` is off.
+        questions: (question, place) pairs. Their targets are the tokens after the first sentinel.
         tokenizer: gives ids, the sentinel and the pad.
         stage: batch size, share of questions, bucketing.
         seed: names all random draws.
@@ -61,45 +78,65 @@ class TrainingBatches(torch.utils.data.Dataset):
         seed: int,
         max_length: int,
     ):
-        self.documents, self.questions = documents, questions
-        self.answers = frozenset(place for _, place in questions)
-        self.tokenizer, self.stage, self.corruption = tokenizer, stage, corruption
-        self.seed, self.max_length = seed, max_length
-        questions_per_epoch = stage.question_fraction == 1.0
-        self.steps = stage.total_steps(len(questions) if questions_per_epoch else len(documents))
-        self._pool_number, self._pool = -1, []
+        self.stage, self.seed, self.max_length, self.pad_token_id = stage, seed, max_length, tokenizer.pad_token_id
+        questions_alone = stage.question_fraction == 1.0
+        self.documents, self.questions = len(documents), len(questions)
+        self.steps = stage.total_steps(self.questions if questions_alone else self.documents)
+        answers = frozenset(place for _, place in questions)
+        self.corruptor = SpanCorruptor([] if questions_alone else documents, corruption, answers)
+        starts = self.corruptor.starts
+        text = TokenizedText(tokenizer, self.corruptor.text, starts, self.corruptor.phrase_starts())
+        asked = encode(tokenizer, [question_text(*pair, tokenizer.mask_token) for pair in questions])["input_ids"]
+        self.place, self.ids = text.place, np.concatenate([text.ids, *asked])
+        lengths = np.array([len(ids) for ids in asked], np.int64)
+        ends = len(text.ids) + np.cumsum(lengths)
+        self.question_pieces = np.stack([ends - lengths, ends], 1)  # places in `ids`
+        self.question_targets = np.array([count_prompt(ids, tokenizer.mask_token_id) for ids in asked], np.int64)
+        titles = self.place[self.corruptor.title_ends] - self.place[starts[:-1]]
+        self.document_targets = np.zeros_like(titles) if stage.title_loss else titles
+        self._pool_number, self._pool = -1, None
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         rows = self.rows(step)
-        length = max(len(row.input_ids) for row in rows)
-        input_ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
-        labels = torch.full((len(rows), length), IGNORE_INDEX)
-        for index, row in enumerate(rows):
-            ids = torch.tensor(row.input_ids)
-            input_ids[index, : len(ids)] = ids
-            labels[index, row.first_target : len(ids)] = ids[row.first_target :]
-        return {"input_ids": input_ids, "labels": labels}
+        position = np.arange(rows.lengths.max())
+        real = position < rows.lengths[:, None]  # (B, T)
+        input_ids = np.full(real.shape, self.pad_token_id)
+        input_ids[real] = rows.ids
+        labels = np.where(real & (position >= rows.first_targets[:, None]), input_ids, IGNORE_INDEX)
+        return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
 
-    def rows(self, step: int) -> list[Row]:
+    def rows(self, step: int) -> Rows:
         """Return the rows of batch `step`."""
         number, place = divmod(step, self.stage.bucket_batches)
         if number != self._pool_number:
             self._pool_number, self._pool = number, self.pool(number)
-        return self._pool[place]
+        if self.stage.bucket_batches > 1:
+            place = np.random.default_rng([self.seed, BATCH_ORDER, number]).permutation(self.stage.bucket_batches)[
+                place
+            ]
+        return self._pool.part(place * self.stage.batch_size, (place + 1) * self.stage.batch_size)
 
-    def pool(self, number: int) -> list[list[Row]]:
-        """Draw, corrupt and tokenise the batches of pool `number`."""
-        batches, size = self.stage.bucket_batches, self.stage.batch_size
-        documents, questions = self.places(number)
-        rows = self.document_rows(documents) + self.question_rows(questions)
-        if batches == 1:
-            return [rows]
-        rows.sort(key=lambda row: len(row.input_ids))
-        order = np.random.default_rng([self.seed, BATCH_ORDER, number]).permutation(batches)
-        return [rows[batch * size : (batch + 1) * size] for batch in order]
+    def pool(self, number: int) -> Rows:
+        """Draw and corrupt the rows of pool `number`, shortest first where there are several batches of them."""
+        document_places, question_places = self.places(number)
+        epochs, documents = self.draw(document_places, self.documents, DOCUMENT_STREAM)
+        _, questions = self.draw(question_places, self.questions, QUESTION_STREAM)
+        corrupted = self.place[self.corruptor.pieces(self.seed, epochs, documents)]  # (documents, pieces, 2)
+        pieces = np.zeros((len(documents) + len(questions), *corrupted.shape[1:]), np.int64)
+        pieces[: len(documents)] = corrupted
+        pieces[len(documents) :, 0] = self.question_pieces[questions]
+        ends = np.cumsum(pieces[..., 1] - pieces[..., 0], axis=1).clip(max=self.max_length)  # in the row
+        order = np.argsort(ends[:, -1], kind="stable") if self.stage.bucket_batches > 1 else slice(None)
+        lengths = np.diff(ends, axis=1, prepend=0)[order]
+        return Rows(
+            ids=self.ids[ranges(pieces[order, :, 0].ravel(), lengths.ravel())],
+            lengths=ends[order, -1],
+            first_targets=np.concatenate([self.document_targets[documents], self.question_targets[questions]])[order],
+            examples=np.concatenate([documents, self.documents + questions])[order],
+        )
 
     def places(self, number: int) -> tuple[range, range]:
         """Return pool `number`'s places in the stream of documents and in that of questions."""
@@ -108,55 +145,33 @@ class TrainingBatches(torch.utils.data.Dataset):
         documents = rows - questions
         return range(documents * number, documents * (number + 1)), range(questions * number, questions * (number + 1))
 
-    def draw(self, places: range, size: int, stream: int) -> list[tuple[int, int]]:
-        """Return (epoch, index) of the examples at these places of an endless stream of shuffled epochs."""
-        drawn = []
-        for place in places:
-            epoch, index = divmod(place, size)
-            drawn.append((epoch, int(permutation(size, self.seed, stream, epoch)[index])))
-        return drawn
+    def draw(self, places: range, size: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return epochs and indices of the examples at these places of an endless stream of shuffled epochs."""
+        epochs, within = np.divmod(np.arange(places.start, places.stop), max(1, size))
+        indices = np.empty_like(within)
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            indices[chosen] = permutation(size, self.seed, stream, int(epoch))[within[chosen]]
+        return epochs, indices
+
+    def name(self, examples: np.ndarray) -> list[str]:
+        """Return names of examples, for messages."""
+        return [
+            f"document {index}" if index < self.documents else f"question {index - self.documents}"
+            for index in examples.tolist()
+        ]
 
     def drawn_for(self, step: int) -> list[str]:
-        """Name the examples of which batch `step` and others of its pool are made, without reading any."""
+        """Name the examples of which batch `step` and others of its pool are made, without making any."""
         documents, questions = self.places(step // self.stage.bucket_batches)
-        return [
-            *(f"document {index}" for _, index in self.draw(documents, len(self.documents), DOCUMENT_STREAM)),
-            *(f"question {index}" for _, index in self.draw(questions, len(self.questions), QUESTION_STREAM)),
-        ]
+        _, drawn = self.draw(documents, self.documents, DOCUMENT_STREAM)
+        _, asked = self.draw(questions, self.questions, QUESTION_STREAM)
+        return self.name(np.concatenate([drawn, self.documents + asked]))
 
-    def document_rows(self, places: range) -> list[Row]:
-        """Return corrupted documents; all their tokens are targets, but for the title's where `title_loss` is off."""
-        drawn, sentinel = self.draw(places, len(self.documents), DOCUMENT_STREAM), self.tokenizer.mask_token
-        texts = [
-            corrupt(self.documents[index], self.seed, epoch, index, self.corruption, sentinel, self.answers)
-            for epoch, index in drawn
-        ]
-        return [
-            Row(ids, 0 if self.stage.title_loss else self.title_lengths[index], f"document {index}")
-            for ids, (_, index) in zip(self.encode(texts), drawn, strict=True)
-        ]
 
-    @cached_property
-    def title_lengths(self) -> list[int]:
-        """The number of tokens of each document's title and full stop."""
-        titles = [split_title(document)[0] for document in self.documents]
-        ids = self.encode([f"{title}." for title in titles])
-        return [len(own) if title else 0 for title, own in zip(titles, ids, strict=True)]
-
-    def question_rows(self, places: range) -> list[Row]:
-        """Return questions; the tokens after the first sentinel are targets."""
-        drawn, sentinel = self.draw(places, len(self.questions), QUESTION_STREAM), self.tokenizer.mask_token_id
-        texts = [question_text(*self.questions[index], self.tokenizer.mask_token) for _, index in drawn]
-        return [
-            Row(ids, ids.index(sentinel) + 1 if sentinel in ids else len(ids), f"question {index}")
-            for ids, (_, index) in zip(self.encode(texts), drawn, strict=True)
-        ]
-
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Tokenise texts, each cut to the model's context."""
-        if not texts:
-            return []
-        return self.tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"]
+def count_prompt(ids: list[int], sentinel: int) -> int:
+    """Return how many ids end with the first sentinel; all of them where there is none."""
+    return ids.index(sentinel) + 1 if sentinel in ids else len(ids)
 
 
 def count_targets(labels: torch.Tensor) -> int:

@@ -54,7 +54,7 @@ class Guard:
             fault = f"the gradient's norm, {norm:.3g}, is above gradient_limit ({limit:g})"
         else:
             return
-        examples = [row.example for row in self.batches.rows(step - 1)]
+        examples = self.batches.name(self.batches.rows(step - 1).examples)
         raise FloatingPointError(f"{fault} at {self.describe(step, examples)}; lower the learning rate")
 
     def describe(self, step: int, examples: Sequence[str]) -> str:

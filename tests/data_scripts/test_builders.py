@@ -7,7 +7,7 @@ import pytest
 from data_scripts.bios_folder import DataError, read_lines
 from data_scripts.birthplace_qa import BirthplaceQA, question_text
 from data_scripts.file_builder import prepare
-from data_scripts.span_corruption import CorruptionOptions, SpanCorruption, corrupt
+from data_scripts.span_corruption import CorruptionOptions, SpanCorruption, SpanCorruptor
 from data_scripts.wikipedia_bios import WikipediaBios
 
 SENTINEL = "⁇"
@@ -73,14 +73,15 @@ def test_the_train_split_alone_opens_no_dev_or_test_file(tiny_folder, tmp_path, 
         pytest.param(CorruptionOptions(), id="salient-span"),
     ],
 )
-def test_corrupted_rows_are_those_of_the_function_epoch_by_epoch(tiny_folder, tmp_path, options):
+def test_corrupted_rows_are_the_corruptors_epoch_by_epoch(tiny_folder, tmp_path, options):
     path = tiny_folder / "wiki.txt"
     rows = build(SpanCorruption, {"train": path}, tmp_path, options=options, sentinel=SENTINEL, seed=3, epochs=4)
     texts = read_lines(path)
+    corruptor = SpanCorruptor(texts, options)
     assert rows["train"].to_list() == [
-        {"id": index, "epoch": epoch, "text": corrupt(text, 3, epoch, index, options, SENTINEL)}
+        {"id": index, "epoch": epoch, "text": corruptor.texts(3, [epoch], [index], SENTINEL)[0]}
         for epoch in range(4)
-        for index, text in enumerate(texts)
+        for index in range(len(texts))
     ]
 
 
@@ -96,6 +97,8 @@ def test_corrupted_rows_are_those_of_the_function_epoch_by_epoch(tiny_folder, tm
     ],
 )
 def test_other_corruption_is_not_taken_from_the_cache(tiny_folder, tmp_path, change):
+    with open(tiny_folder / "wiki.txt", "a") as file:
+        file.write("Cyd Moss. Moss met Dee in Rome, Oslo and Bern .\n")
     files, cache, plain = {"train": tiny_folder / "wiki.txt"}, tmp_path / "cache", {"sentinel": SENTINEL, "epochs": 4}
     before = build(SpanCorruption, files, cache, **plain)["train"]["text"][:]
     after = build(SpanCorruption, files, cache, **plain | change)["train"]["text"][:]

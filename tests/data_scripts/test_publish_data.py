@@ -6,7 +6,7 @@ from huggingface_hub import DatasetCard
 
 from data_scripts import publish
 from data_scripts.bios_folder import FILES, read_lines, read_pairs
-from data_scripts.span_corruption import CorruptionOptions, corrupt
+from data_scripts.span_corruption import CorruptionOptions, SpanCorruptor
 from modeling_minigpt.tokenization_minigpt import SENTINEL_TOKEN
 from tests.conftest import CLEAN_FILES
 from tests.running import contents, run_stranger
@@ -49,7 +49,7 @@ def test_corrupted_texts_are_those_that_training_would_make(release, data, tmp_p
     assert len(rows) == 2 * len(lines)
     row = rows[len(lines) + 3]
     assert publish.SENTINEL == SENTINEL_TOKEN  # which the models' tokenizers have
-    assert row["text"] == corrupt(lines[3], 0, 1, 3, CorruptionOptions(), "⁇", answers)
+    assert [row["text"]] == SpanCorruptor(lines, CorruptionOptions(), answers).texts(0, [1], [3], "⁇")
     assert (row["epoch"], row["id"]) == (1, 3)
 
 

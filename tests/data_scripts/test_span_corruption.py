@@ -3,11 +3,13 @@
 import random
 import re
 import statistics
+from collections.abc import Set
 
 import pytest
 
 from data_scripts.bios_folder import FILES, read_lines, split_title
-from data_scripts.span_corruption import CorruptionOptions, corrupt, salient_phrases
+from data_scripts.phrases import salient_phrases
+from data_scripts.span_corruption import CorruptionOptions, SpanCorruptor
 
 S = "⁇"
 RANDOM = CorruptionOptions(policy="random-span")
@@ -21,9 +23,9 @@ TEXTS = (
 WORDY = "Eva Lund. " + " ".join(f"{'Place' if index % 8 == 1 else 'word'}{index}" for index in range(80))
 
 
-def draws(text: str, options: CorruptionOptions, count: int) -> list[str]:
+def draws(text: str, options: CorruptionOptions, count: int, answers: Set[str] = frozenset()) -> list[str]:
     """Return the text's corruptions of `count` epochs."""
-    return [corrupt(text, 0, epoch, 0, options, S) for epoch in range(count)]
+    return SpanCorruptor([text], options, answers).texts(0, range(count), [0] * count, S)
 
 
 def parse_short(corrupted: str, title: str) -> tuple[list[str], list[str]]:
@@ -58,66 +60,73 @@ def squeeze(text: str) -> str:
 @pytest.mark.parametrize(
     ("form", "person", "epoch", "expected"),
     [
-        ("random-span", 0, 0, "Ada Stone. Ada Sto⁇May ⁇ne (born 3 "),
-        ("random-span", 0, 1, "Ad⁇Ada Stone (born 3 May 1841⁇a Stone. "),
-        ("random-span", 1, 0, "Béla Nagy⁇fession a⁇. By pro"),
-        ("random-span", 1, 1, "Béla Nagy. By prof⁇ge, Nagy was⁇ession a jud"),
-        ("salient-short", 0, 0, "Ada Stone.⁇Swiss⁇ who lived in⁇New York⁇⁇Győr⁇"),
-        ("salient-short", 0, 1, "Ada Stone. in⁇New York⁇"),
-        ("salient-short", 1, 0, "Béla Nagy. Nagy was born in⁇Upper Lund⁇⁇Oslo⁇"),
-        ("salient-short", 1, 1, "Béla Nagy. to⁇Oslo⁇⁇Nagy⁇"),
+        ("random-span", 0, 0, "Ada Stone. ⁇e (born 3 May 1841 in Győr) was a Sw⁇Ada Ston"),
+        ("random-span", 0, 1, "Ada Ston⁇ Stone⁇e. Ada"),
+        ("random-span", 1, 0, "Béla Nagy. By pro⁇agy was born in⁇fession a judge, N"),
+        ("random-span", 1, 1, "Béla ⁇fession a judge, Nagy was born⁇Nagy. By pro"),
+        ("salient-short", 0, 0, "Ada Stone. Swiss⁇painter who lived⁇"),
+        ("salient-short", 0, 1, "Ada Stone. was a Swiss⁇painter who lived in⁇ (born 3 May⁇1841⁇"),
+        ("salient-short", 1, 0, "Béla Nagy. to⁇Oslo⁇⁇in Upper⁇"),
+        ("salient-short", 1, 1, "Béla Nagy. Nagy was born in⁇Upper Lund⁇"),
         (
             "salient-long",
             0,
             0,
-            "Ada Stone. Ada Stone (born 3 May 1841 in⁇) was a⁇ painter who lived in⁇ .⁇Győr⁇Swiss⁇New York⁇",
+            "Ada Stone. Ada Stone (born 3 May 1841 in Győr) was a Swiss⁇ in New York .⁇painter who lived⁇",
         ),
         (
             "salient-long",
             0,
             1,
-            "Ada Stone. Ada Stone (born 3 May 1841 in Győr) was a Swiss painter who lived in⁇ .⁇New York⁇",
+            "Ada Stone. Ada Stone (born 3 May⁇ in Győr) was a Swiss⁇ New York .⁇1841⁇painter who lived in⁇",
         ),
         (
             "salient-long",
             1,
             0,
-            "Béla Nagy. By profession a judge, Nagy was born in⁇ and moved to⁇ in 1902 .⁇Upper Lund⁇Oslo⁇",
+            "Béla Nagy. By profession a judge, Nagy was born⁇ Lund and moved to⁇ in 1902 .⁇in Upper⁇Oslo⁇",
         ),
         (
             "salient-long",
             1,
             1,
-            "Béla Nagy. By profession a judge,⁇ was born in Upper Lund and moved to⁇ in 1902 .⁇Nagy⁇Oslo⁇",
+            "Béla Nagy. By profession a judge, Nagy was born in⁇ and moved to Oslo in 1902 .⁇Upper Lund⁇",
         ),
     ],
 )
 def test_exact_texts_under_a_seed(form, person, epoch, expected):
-    assert corrupt(TEXTS[person], 7, epoch, person, OPTIONS[form], S) == expected
+    assert SpanCorruptor(TEXTS, OPTIONS[form]).texts(7, [epoch], [person], S) == [expected]
 
 
 @pytest.mark.parametrize("form", OPTIONS)
-def test_order_and_the_global_generator_change_nothing(form):
-    keys = [(seed, epoch, index) for seed in range(2) for epoch in range(3) for index in range(2)]
-    forwards = {key: corrupt(TEXTS[key[2]], *key, OPTIONS[form], S) for key in keys}
+def test_order_company_and_the_global_generator_change_nothing(form):
+    corruptor, examples = SpanCorruptor(TEXTS, OPTIONS[form]), [0, 1] * 3
+    epochs = [0, 0, 1, 1, 2, 2]
+    forwards = corruptor.texts(5, epochs, examples, S)
     random.seed(5)
-    backwards = {key: corrupt(TEXTS[key[2]], *key, OPTIONS[form], S) for key in reversed(keys)}
-    assert backwards == forwards
+    assert corruptor.texts(5, epochs[::-1], examples[::-1], S) == forwards[::-1]
+    assert [corruptor.texts(5, [epoch], [one], S)[0] for epoch, one in zip(epochs, examples, strict=True)] == forwards
 
 
 @pytest.mark.parametrize("form", OPTIONS)
 @pytest.mark.parametrize("key", [(1, 0, 0), (0, 1, 0), (0, 0, 1)], ids=["seed", "epoch", "example"])
 def test_every_part_of_the_key_counts(form, key):
-    seed, epoch, step = key
-    plain = [corrupt(WORDY, 0, 0, 2 * index, OPTIONS[form], S) for index in range(20)]
-    other = [corrupt(WORDY, seed, epoch, 2 * index + step, OPTIONS[form], S) for index in range(20)]
-    assert sum(one == another for one, another in zip(plain, other, strict=True)) <= 1
+    (seed, epoch, step), corruptor = key, SpanCorruptor([WORDY] * 400, OPTIONS[form])
+    plain = corruptor.texts(0, [0] * 200, range(0, 400, 2), S)
+    other = corruptor.texts(seed, [epoch] * 200, range(step, 400, 2), S)
+    assert sum(one == another for one, another in zip(plain, other, strict=True)) < 40  # some 20 by chance, at most
 
 
 @pytest.mark.parametrize("form", OPTIONS)
 def test_the_sentinel_is_the_one_given(form):
-    text = corrupt(TEXTS[0], 0, 0, 0, OPTIONS[form], S)
-    assert corrupt(TEXTS[0], 0, 0, 0, OPTIONS[form], "<m>") == text.replace(S, "<m>")
+    corruptor = SpanCorruptor(TEXTS, OPTIONS[form])
+    text = corruptor.texts(0, [0], [0], S)[0]
+    assert corruptor.texts(0, [0], [0], "<m>") == [text.replace(S, "<m>")]
+
+
+@pytest.mark.parametrize("form", OPTIONS)
+def test_no_texts_are_corrupted_to_none(form):
+    assert SpanCorruptor([], OPTIONS[form]).texts(0, [], [], S) == []
 
 
 def test_random_span_restores_to_a_cut_of_every_length():
@@ -203,8 +212,8 @@ def test_short_form_without_context_is_title_and_answers():
 def test_long_form_restores_to_the_text(max_spans):
     numbers = set()
     options = CorruptionOptions(short_fraction=0.0, max_spans=max_spans, max_length=1000)
-    for corrupted in draws(TEXTS[1], options, 300):
-        assert corrupted.startswith("Béla Nagy. ")
+    for corrupted in draws(TEXTS[1], options, 1500):
+        assert corrupted.startswith("Béla Nagy.")
         assert restore_long(corrupted) == squeeze(TEXTS[1])
         numbers.add(len(parse_long(corrupted)[1]))
     assert numbers == set(range(1, max_spans + 1))
@@ -268,7 +277,7 @@ def test_a_phrase_with_a_word_of_the_title_is_no_target_of_salience():
 )
 def test_phrases_that_answer_a_training_question_are_preferred(fraction, answers, share):
     options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, max_spans=1, answer_fraction=fraction)
-    found = [corrupt(TEXTS[1], 0, epoch, 0, options, S, answers).endswith("⁇Oslo⁇") for epoch in range(1500)]
+    found = [corrupted.endswith("⁇Oslo⁇") for corrupted in draws(TEXTS[1], options, 1500, answers)]
     assert statistics.mean(found) == pytest.approx(share, abs=0.03)
 
 
@@ -309,8 +318,9 @@ def test_options_out_of_range_are_refused_with_the_number(bad, message):
 
 @pytest.mark.parametrize("form", OPTIONS)
 def test_real_biographies_can_be_put_together_again(cs224n, form):
-    for index, text in enumerate(read_lines(cs224n / FILES["documents"])[:500]):
-        corrupted = corrupt(text, 0, 0, index, OPTIONS[form], S)
+    texts = read_lines(cs224n / FILES["documents"])
+    made = SpanCorruptor(texts, OPTIONS[form]).texts(0, [0] * len(texts), range(len(texts)), S)
+    for text, corrupted in zip(texts, made, strict=True):
         if form == "random-span":
             prefix, suffix, masked = corrupted.split(S)
             assert text.startswith(prefix + masked + suffix)
