@@ -2,9 +2,11 @@
 
 import math
 import multiprocessing
+import os
 import random
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +31,20 @@ def guarded(measure: Callable[..., dict], *arguments) -> dict:
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
 
 
+def end_with(parent: int) -> None:
+    """End this process soon after another has ended: a benchmark that is killed leaves nobody who computes on."""
+
+    def watch() -> None:
+        while True:
+            time.sleep(1)
+            try:
+                os.kill(parent, 0)
+            except ProcessLookupError:
+                os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def in_fresh_process(measure: Callable[..., dict], *arguments) -> dict:
     """Return `measure(*arguments)` from a process of its own, or `{"error": …}` where it fails or is killed.
 
@@ -37,7 +53,8 @@ def in_fresh_process(measure: Callable[..., dict], *arguments) -> dict:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["modeling_minigpt", measure.__module__])
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+    ours = {"initializer": end_with, "initargs": (os.getpid(),)}
+    with ProcessPoolExecutor(max_workers=1, mp_context=context, **ours) as pool:
         try:
             return pool.submit(guarded, measure, *arguments).result()
         except BrokenProcessPool:

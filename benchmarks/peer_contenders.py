@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.measurement import PeakMemory, wait_for
 from benchmarks.peer_models import (
+    CHUNK,
     GPT2,
     OUR_RECIPES,
     OURS,
@@ -35,7 +36,6 @@ from modeling_minigpt.tokenization_minigpt import build_character_tokenizer
 from training.memory import keep_freed_memory
 
 TOY = Shape(layers=1, heads=1, width=16)
-CHUNK = 8  # batches between looks at the clock, as many as MiniGPT draws together
 
 
 @dataclass(frozen=True)

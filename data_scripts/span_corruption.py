@@ -173,8 +173,9 @@ class SpanCorruptor:
 
     def _find_spaces(self) -> None:
         """Note, for each position, where the next stretch without white space begins and where the last one ended."""
-        position = np.arange(self.sentinel + 1)
-        space = np.array([*(character.isspace() for character in self.text), True])
+        position = np.arange(self.sentinel + 1, dtype=np.int32 if self.sentinel < 2**31 - 1 else np.int64)
+        space = np.fromiter((character.isspace() for character in self.text), bool, self.sentinel)
+        space = np.append(space, True)
         begins = ~space & np.concatenate([[True], space[:-1]])
         begins[self.body_starts] = True
         self.next_begin = np.minimum.accumulate(np.where(begins, position, self.sentinel)[::-1])[::-1]
@@ -184,7 +185,7 @@ class SpanCorruptor:
         """Return the positions in `text` where phrases start that may be asked for whole."""
         return self.bodies.phrases.values[:, 0].tolist() if self.options.policy == "salient-span" else []
 
-    def pieces(self, seed: int, epochs: np.ndarray, examples: np.ndarray) -> np.ndarray:
+    def pieces(self, seed: int, epochs: np.ndarray, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Corrupt some texts.
 
         Args:
@@ -192,17 +193,21 @@ class SpanCorruptor:
 
         Returns:
             Positions in `text` where pieces start and end, (N, M, 2); one after the other they are the corrupted text.
-            Some are empty. The piece (`sentinel`, `sentinel` + 1) is a sentinel.
+            Some are empty. The piece (`sentinel`, `sentinel` + 1) is a sentinel. And which of them are to be restored,
+            a span or the sentinel that ends it, (N, M).
         """
         states = generators(seed, epochs, examples)
         if self.options.policy == "random-span":
-            return self.random_span(examples, states)
-        pieces = np.zeros((len(examples), 4 * self.options.max_spans + 2, 2), np.int64)
-        short = uniform(states, FORM) < self.options.short_fraction
+            pieces = self.random_span(examples, states)
+            return pieces, np.tile(np.arange(5) == 4, (len(examples), 1))
+        spans = self.options.max_spans
+        pieces = np.zeros((len(examples), 4 * spans + 2, 2), np.int64)
+        short, column = uniform(states, FORM) < self.options.short_fraction, np.arange(4 * spans + 2)
         for rows, form in ((short, self.short_form), (~short, self.long_form)):
             made = form(examples[rows], states[rows])
             pieces[rows, : made.shape[1]] = made
-        return pieces
+        in_short, in_long = (column > 0) & ((column - 1) % 4 >= 2), column >= 2 * spans + 2
+        return pieces, np.where(short[:, None], in_short, in_long)
 
     def random_span(self, examples: np.ndarray, states: np.ndarray) -> np.ndarray:
         """Cut each text to U[4, max_length] characters and take out one span of U[1/8, 3/8] of that, anywhere in it.
@@ -231,7 +236,7 @@ class SpanCorruptor:
         draws = SPANS + 4 * np.arange(self.options.max_spans) + CONTEXT
         reach = below(self.options.max_context + 1, states[:, None], draws)
         first, end = self.next_begin[np.maximum(body, start - reach)], self.last_end[start]
-        context = np.stack([first - (first > text), end], 2)  # with the space before it
+        context = np.stack([first - (first > text), end], 2).astype(np.int64)  # with the space before it
         found = (start >= 0)[..., None]
         context, spans = np.where(found & (first < end)[..., None], context, 0), np.where(found, spans, 0)
         title = np.stack([text, self.title_ends[examples][:, None]], 2)
@@ -253,7 +258,7 @@ class SpanCorruptor:
 
     def texts(self, seed: int, epochs: Sequence[int], examples: Sequence[int], sentinel: str) -> list[str]:
         """Return corrupted texts, with `sentinel` for sentinels; the other arguments are those of `pieces`."""
-        pieces = self.pieces(seed, np.asarray(epochs, np.int64), np.asarray(examples, np.int64))
+        pieces, _ = self.pieces(seed, np.asarray(epochs, np.int64), np.asarray(examples, np.int64))
         return [
             "".join(sentinel if start == self.sentinel < end else self.text[start:end] for start, end in row)
             for row in pieces.tolist()
@@ -272,7 +277,11 @@ class SpanCorruptionConfig(FileConfig):
 
 
 class SpanCorruption(FileBuilder):
-    """Corrupted biographies, one a row, epoch by epoch; the very texts that pretraining sees."""
+    """Corrupted biographies, one a row, epoch by epoch: the texts that pretraining sees.
+
+    Where tokens are longer than characters, pretraining moves a cut inside a token to where that begins, which only
+    `random-span` asks for; a span inside one token is then empty.
+    """
 
     VERSION = datasets.Version("2.0.0")  # what a seed draws; it names the cache
     BUILDER_CONFIG_CLASS = SpanCorruptionConfig

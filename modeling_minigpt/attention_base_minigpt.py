@@ -5,6 +5,7 @@ moving each row's real tokens to its front, after which padding stands on the ri
 no variant ever looks at a padding mask, and a padded row equals the row alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,34 @@ def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
     return states * cos + torch.cat((-second, first), dim=-1) * sin
 
 
+def in_float32(kernel: Callable) -> Callable:
+    """Return an attention kernel that runs in float32 under CPU autocast.
+
+    The gradient of torch's own CPU kernel takes some twenty times as long in bfloat16.
+    """
+
+    def run(*arguments, **settings):
+        on_cpu = any(isinstance(argument, torch.Tensor) and argument.is_cpu for argument in arguments)
+        if not (on_cpu and torch.is_autocast_enabled("cpu")):
+            return kernel(*arguments, **settings)
+        with torch.autocast("cpu", enabled=False):
+            return kernel(*(to_float32(argument) for argument in arguments), **settings)
+
+    return run
+
+
+def to_float32(argument):
+    """Return a tensor of floating point numbers in float32, and anything else as it is."""
+    return argument.float() if isinstance(argument, torch.Tensor) and argument.is_floating_point() else argument
+
+
+class MiniGPTHeadRMSNorm(nn.RMSNorm):
+    """RMSNorm of each head's queries or keys, in the format of its weight: autocast projects to a shorter one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
 class SelfAttention(nn.Module):
     """The four projections and the norms of queries and keys: what a variant starts from."""
 
@@ -49,8 +78,8 @@ class SelfAttention(nn.Module):
         self.o_proj = nn.Linear(width, width, bias=bias)
         self.o_proj.starts_at_zero = config.zero_init_residual
         norm = {"normalized_shape": self.head_dim, "eps": config.norm_eps}
-        self.q_norm = nn.RMSNorm(**norm) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(**norm) if config.qk_norm else nn.Identity()
+        self.q_norm = MiniGPTHeadRMSNorm(**norm) if config.qk_norm else nn.Identity()
+        self.k_norm = MiniGPTHeadRMSNorm(**norm) if config.qk_norm else nn.Identity()
 
     def project(
         self, hidden_states: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor] | None

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .attention_base_minigpt import SelfAttention
+from .attention_base_minigpt import SelfAttention, in_float32
 from .block_attention_minigpt import BigBirdAttention, WindowAttention
 from .linformer_attention_minigpt import LinformerAttention
 from .performer_attention_minigpt import PerformerAttention
@@ -54,7 +54,7 @@ class VanillaAttention(SelfAttention):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)  # (B, H, S, D)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        mixed, weights = attend(
+        mixed, weights = in_float32(attend)(
             self, query, key, value, attention_mask, dropout=self.dropout, scaling=self.scaling, **kwargs
         )  # (B, T, H, D)
         return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights

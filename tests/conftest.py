@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from data_scripts.bios_folder import FILES
 from data_scripts.synthetic_bios import invent
@@ -36,6 +37,23 @@ def tiny_folder(tmp_path: Path) -> Path:
     for name, text in CLEAN_FILES.items():
         (folder / name).write_text(text, encoding="utf-8", newline="")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch):
+    """Let "auto" be full precision on every machine: Accelerate lets a process have one precision alone."""
+    monkeypatch.setattr("training.precision.has_fast_bfloat16", lambda device: False)
+
+
+@pytest.fixture
+def any_precision():
+    """Return a function after which Accelerate takes another precision, else a process's for good."""
+
+    def forget():
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+    yield forget
+    forget()
 
 
 @pytest.fixture

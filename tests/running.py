@@ -31,6 +31,8 @@ no_pretraining:
   question_fraction: 1.0
 evaluate:
   max_new_tokens: 8
+run:
+  mixed_precision: "no"
 """
 
 

@@ -63,6 +63,18 @@ def test_a_run_killed_by_the_kernel_resumes_to_the_same_model(run, recipe, data,
     assert_same_models(output, run)
 
 
+def test_a_run_of_compiled_blocks_in_bfloat16_resumes_to_the_same_model(recipe, data, tmp_path):
+    settings = ("run.compile=true", 'run.mixed_precision="bf16"', "pretrain.steps=200", "run.log_steps=100", OFTEN[1])
+    words = command_line("pretrain", recipe, data, tmp_path / "whole", *settings)
+    assert finish(start(words)).returncode == 0
+    output = tmp_path / "killed"
+    words = command_line("pretrain", recipe, data, output, *settings)
+    assert finish(start(words, program=patched(tmp_path, KILLED_AFTER_SAVING))).returncode == -9
+    assert finish(start([*words, "--resume"])).returncode == 0
+    one, other = (folder / "pretrain" / "model.safetensors" for folder in (output, tmp_path / "whole"))
+    assert one.read_bytes() == other.read_bytes()
+
+
 def assert_same_models(one, other):
     for stage in ("pretrain", "finetune"):
         name = f"{stage}/model.safetensors"

@@ -103,6 +103,7 @@ class StageArguments:
     start_from: str | None = None  # a finished model's folder or Hub id, for its weights and tokenizer
     question_fraction: float = 0.0  # share of training questions among the rows
     title_loss: bool = True  # count a document's title in the loss; a name cannot be guessed, only told
+    context_loss: bool = True  # off: only masked spans and the sentinels that end them count in the loss
     bucket_batches: int = 8  # batches drawn and sorted by length together; 1 for no sorting
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = 3e-3  # AdamW's
@@ -163,7 +164,8 @@ class EvaluateArguments:
 class RunArguments:
     """What a run needs besides its stages."""
 
-    mixed_precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 on a GPU that has it
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 where that is faster (a GPU, a CPU with AMX)
+    compile: bool = False  # fuse the blocks' loops in stages of 200 steps or more: ten seconds, then faster steps
     checkpoint_minutes: float = 5.0  # between checkpoints; one is written at the end of a stage too
     keep_checkpoints: int = 2  # the newest so many
     log_steps: int = 10  # between points in the logs

@@ -36,21 +36,20 @@ class Rows:
     Attributes:
         ids: the tokens of all rows, one after the other.
         lengths: of the rows, in tokens; (N,).
-        first_targets: number of each row's first token that counts in the loss; (N,).
+        targets: whether each token counts in the loss; as long as `ids`.
         examples: which document, or, from the number of documents on, which question each row is; (N,).
     """
 
     ids: np.ndarray
     lengths: np.ndarray
-    first_targets: np.ndarray
+    targets: np.ndarray
     examples: np.ndarray
 
     def part(self, first: int, end: int) -> "Rows":
         """Return the rows from number `first` to `end`."""
-        begin = self.lengths[:first].sum()
-        rows = slice(first, end)
-        ids = self.ids[begin : begin + self.lengths[rows].sum()]
-        return Rows(ids, self.lengths[rows], self.first_targets[rows], self.examples[rows])
+        begin, rows = self.lengths[:first].sum(), slice(first, end)
+        tokens = slice(begin, begin + self.lengths[rows].sum())
+        return Rows(self.ids[tokens], self.lengths[rows], self.targets[tokens], self.examples[rows])
 
 
 class TrainingBatches(torch.utils.data.Dataset):
@@ -60,7 +59,7 @@ class TrainingBatches(torch.utils.data.Dataset):
 
     Args:
         documents: biographies, corrupted as `corruption` says. All their tokens are targets, but for the title's where
-            `title_loss` is off.
+            `title_loss` is off, and for all but the masked spans where `context_loss` is.
         questions: (question, place) pairs. Their targets are the tokens after the first sentinel.
         tokenizer: gives ids, the sentinel and the pad.
         stage: batch size, share of questions, bucketing.
@@ -101,11 +100,10 @@ class TrainingBatches(torch.utils.data.Dataset):
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         rows = self.rows(step)
-        position = np.arange(rows.lengths.max())
-        real = position < rows.lengths[:, None]  # (B, T)
-        input_ids = np.full(real.shape, self.pad_token_id)
+        real = np.arange(rows.lengths.max()) < rows.lengths[:, None]  # (B, T)
+        input_ids, labels = np.full(real.shape, self.pad_token_id), np.full(real.shape, IGNORE_INDEX)
         input_ids[real] = rows.ids
-        labels = np.where(real & (position >= rows.first_targets[:, None]), input_ids, IGNORE_INDEX)
+        labels[real] = np.where(rows.targets, rows.ids, IGNORE_INDEX)
         return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
 
     def rows(self, step: int) -> Rows:
@@ -124,17 +122,22 @@ class TrainingBatches(torch.utils.data.Dataset):
         document_places, question_places = self.places(number)
         epochs, documents = self.draw(document_places, self.documents, DOCUMENT_STREAM)
         _, questions = self.draw(question_places, self.questions, QUESTION_STREAM)
-        corrupted = self.place[self.corruptor.pieces(self.seed, epochs, documents)]  # (documents, pieces, 2)
-        pieces = np.zeros((len(documents) + len(questions), *corrupted.shape[1:]), np.int64)
-        pieces[: len(documents)] = corrupted
+        corrupted, masked = self.corruptor.pieces(self.seed, epochs, documents)
+        pieces = np.zeros((len(documents) + len(questions), *corrupted.shape[1:]), np.int64)  # (rows, pieces, 2)
+        pieces[: len(documents)] = self.place[corrupted]
         pieces[len(documents) :, 0] = self.question_pieces[questions]
+        counted = np.ones(pieces.shape[:2], bool)
+        counted[: len(documents)] = masked | self.stage.context_loss
         ends = np.cumsum(pieces[..., 1] - pieces[..., 0], axis=1).clip(max=self.max_length)  # in the row
         order = np.argsort(ends[:, -1], kind="stable") if self.stage.bucket_batches > 1 else slice(None)
         lengths = np.diff(ends, axis=1, prepend=0)[order]
+        row_lengths = ends[order, -1]
+        first_targets = np.concatenate([self.document_targets[documents], self.question_targets[questions]])[order]
+        late = ranges(np.zeros_like(row_lengths), row_lengths) >= np.repeat(first_targets, row_lengths)
         return Rows(
             ids=self.ids[ranges(pieces[order, :, 0].ravel(), lengths.ravel())],
-            lengths=ends[order, -1],
-            first_targets=np.concatenate([self.document_targets[documents], self.question_targets[questions]])[order],
+            lengths=row_lengths,
+            targets=late & np.repeat(counted[order].ravel(), lengths.ravel()),
             examples=np.concatenate([documents, self.documents + questions])[order],
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
@@ -16,7 +17,10 @@ from training.checkpoints import Progress, load_newest, save_checkpoint
 from training.guards import Guard
 from training.interruption import Interrupted, listen
 from training.optimizers import build_optimizers, learning_rate_factor
+from training.precision import compiled_blocks
 from training.state import TrainingState
+
+LEAST_COMPILED = 200  # steps of a stage; in a shorter one compiling takes longer than it saves
 
 
 def micro_batches(batch: dict[str, torch.Tensor], accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
@@ -31,6 +35,17 @@ def micro_batches(batch: dict[str, torch.Tensor], accelerator: Accelerator) -> l
         chosen = slice(rank * parts + part, None, parts * world)
         shares.append({key: value[chosen].to(accelerator.device) for key, value in batch.items()})
     return shares
+
+
+def prepare(
+    model: torch.nn.Module, stage: StageArguments, accelerator: Accelerator
+) -> tuple[torch.nn.Module, list[AcceleratedOptimizer]]:
+    """Return the model and the stage's optimizers, ready for `optimizer_step` on this accelerator."""
+    accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    built = build_optimizers(model, stage, accelerator.is_fsdp2, dtype)
+    prepared, *optimizers = accelerator.prepare(model, *built)
+    return prepared.train(), optimizers
 
 
 def optimizer_step(
@@ -155,10 +170,8 @@ def train_stage(
         FloatingPointError: as `Guard.check`.
         CheckpointError: as `save_checkpoint`.
     """
-    accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
     maker = type(model)
-    prepared, *optimizers = accelerator.prepare(model, *build_optimizers(model, stage, accelerator.is_fsdp2))
-    prepared.train()
+    prepared, optimizers = prepare(model, stage, accelerator)
     state = TrainingState(accelerator, prepared, optimizers)
     progress, checkpoint = load_newest(state, checkpoints, name)
     guard = Guard(name, batches, stage.gradient_limit, run.stall_minutes, checkpoint)
@@ -167,7 +180,9 @@ def train_stage(
     # With a generator of its own, the loader draws nothing from the global one, which dropout goes on with.
     remaining = range(progress.step, total)
     loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=remaining, generator=torch.Generator())
-    with meter.bar, listen() as request:
+    parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
+    rows = -(-stage.batch_size // parts) if run.compile and total >= LEAST_COMPILED else None
+    with meter.bar, listen() as request, compiled_blocks(model, accelerator.device, rows):
         for step, batch in zip(remaining, guard.watch(loader, progress.step), strict=True):
             factor = learning_rate_factor(step, total, stage)
             set_learning_rates(optimizers, factor)
@@ -186,7 +201,7 @@ def train_stage(
                 if last_step or flag_from_main(accelerator, due):
                     guard.checkpoint = save_checkpoint(state, checkpoints, name, progress, run.keep_checkpoints)
                     if on_checkpoint is not None:
-                        whole = unwrap(prepared, maker, accelerator)
+                        whole = unwrap(prepared, maker, accelerator, still_trains=True)
                         if accelerator.is_main_process:
                             on_checkpoint(whole, progress)
                     last_save = time.monotonic()
@@ -200,13 +215,15 @@ def train_stage(
     return trained, progress
 
 
-def unwrap(prepared: torch.nn.Module, maker: type[PreTrainedModel], accelerator: Accelerator) -> PreTrainedModel:
+def unwrap(
+    prepared: torch.nn.Module, maker: type[PreTrainedModel], accelerator: Accelerator, still_trains: bool = False
+) -> PreTrainedModel:
     """Return the plain model; where it is sharded, a copy of it, whole on the main process alone.
 
-    Every process must call this.
+    Every process must call this. A model that still trains keeps the wrapper that sets its precision.
     """
     if not accelerator.is_fsdp2:
-        return accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+        return accelerator.unwrap_model(prepared, keep_fp32_wrapper=still_trains)
     weights, sharded = accelerator.get_state_dict(prepared), accelerator.unwrap_model(prepared)
     model = maker(sharded.config)
     model.generation_config = sharded.generation_config

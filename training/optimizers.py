@@ -18,13 +18,14 @@ def orthogonalize(
     """Return the nearest orthogonal matrix of each in a stack (N, rows, columns), roughly, by Newton-Schulz.
 
     An iteration multiplies x by a polynomial p of its Gram matrix G = x xᵀ. For long matrices the iterations run on G
-    alone (G becomes p G p) and their product meets x once, at the end: the same result in half the work.
+    alone (G becomes p G p) and their product meets x once, at the end: the same result in half the work, but not in
+    bfloat16, whose rounding errors would grow.
     """
     a, b, c = coefficients
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
-    if x.shape[-1] >= 2 * x.shape[-2]:
+    if x.shape[-1] >= 2 * x.shape[-2] and x.dtype != torch.bfloat16:
         gram, product = x @ x.mT, None  # (N, rows, rows)
         for _ in range(steps):
             polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
@@ -40,11 +41,15 @@ def orthogonalize(
 
 
 class StackedMuon(torch.optim.Muon):
-    """`torch.optim.Muon`, with matrices of one shape orthogonalised together and in float32.
+    """`torch.optim.Muon`, with matrices of one shape orthogonalised together, and in a format of one's choice.
 
     The library's own takes one matrix at a time, in bfloat16, which a CPU without bfloat16 units does some 70 times
     slower than float32. State, hyperparameters and update rule are the library's.
     """
+
+    def __init__(self, *arguments, dtype: torch.dtype = torch.float32, **settings):
+        super().__init__(*arguments, **settings)
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -67,7 +72,8 @@ class StackedMuon(torch.optim.Muon):
             buffer = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
             updates.append(parameter.grad.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer)
         whole = [update.full_tensor() if isinstance(update, DTensor) else update for update in updates]
-        stack = orthogonalize(torch.stack(whole), group["ns_coefficients"], group["ns_steps"], group["eps"])
+        stack = torch.stack(whole).to(self.dtype)
+        stack = orthogonalize(stack, group["ns_coefficients"], group["ns_steps"], group["eps"]).to(whole[0].dtype)
         lr = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))  # torch's "original" adjustment
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         steps = [shard_like(step, parameter) for step, parameter in zip(stack.unbind(), parameters, strict=True)]
@@ -81,11 +87,14 @@ def shard_like(whole: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
-def build_optimizers(model: nn.Module, stage: StageArguments, sharded: bool = False) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    model: nn.Module, stage: StageArguments, sharded: bool = False, dtype: torch.dtype = torch.float32
+) -> list[torch.optim.Optimizer]:
     """Return the stage's optimizers; every parameter is in exactly one, and each group keeps its `peak_lr`.
 
     Muon takes the two-dimensional parameters of the blocks. Weight decay is for matrices: not for embeddings, norms
-    and biases (as in minGPT). `sharded` tells that FSDP will part them among processes.
+    and biases (as in minGPT). `sharded` tells that FSDP will part them among processes; `dtype` is the format of
+    Muon's products where it is our own.
     """
     muon, decayed, others = [], [], []
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -105,8 +114,9 @@ def build_optimizers(model: nn.Module, stage: StageArguments, sharded: bool = Fa
     ]
     optimizers = [torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, stage.beta2), fused=True)]
     if muon:
-        cls = StackedMuon if sharded or muon[0].device.type == "cpu" else torch.optim.Muon
-        optimizers.append(cls(muon, lr=stage.muon_learning_rate, weight_decay=stage.weight_decay))
+        settings = {"lr": stage.muon_learning_rate, "weight_decay": stage.weight_decay}
+        own = sharded or muon[0].device.type == "cpu"
+        optimizers.append(StackedMuon(muon, dtype=dtype, **settings) if own else torch.optim.Muon(muon, **settings))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from transformers import PreTrainedTokenizerFast
@@ -23,7 +22,7 @@ from modeling_minigpt import (
     build_bpe_tokenizer,
     build_character_tokenizer,
 )
-from training.arguments import Recipe
+from training.arguments import Recipe, StageArguments
 from training.batches import TrainingBatches
 from training.calibration import CalibrationError, calibrate
 from training.checkpoints import Progress, remove_checkpoints
@@ -33,6 +32,7 @@ from training.loop import train_stage
 from training.memory import keep_freed_memory
 from training.model_folder import refused
 from training.models import check_shape, load_model, load_tokenizer, start_from
+from training.precision import choose_precision
 from training.publish import HubTarget
 from training.recipe import build_config
 from training.run_folder import STAGES, RunError, RunFolder, read_record, training_record, write_json
@@ -181,6 +181,12 @@ class Run:
             return model
         return fresh
 
+    def batches(self, stage: StageArguments, tokenizer: PreTrainedTokenizerFast) -> TrainingBatches:
+        """Return what a stage learns from, by step."""
+        context = build_config(self.recipe).max_position_embeddings
+        corruption, seed = self.recipe.corruption, self.recipe.seed
+        return TrainingBatches(self.data.documents, self.data.train, tokenizer, stage, corruption, seed, context)
+
     def train(self, name: str) -> None:
         """Train one stage and leave its model in the run's folder."""
         stage, accelerator = getattr(self.recipe, name), self.accelerator
@@ -189,19 +195,10 @@ class Run:
         check_characters(tokenizer, [f"{question} {place}" for question, place in self.data.train])
         check_lengths(tokenizer, *zip(*self.data.train, strict=True), model.config.max_position_embeddings)
         set_seed(self.recipe.seed)
-        batches = TrainingBatches(
-            self.data.documents,
-            self.data.train,
-            tokenizer,
-            stage,
-            self.recipe.corruption,
-            self.recipe.seed,
-            model.config.max_position_embeddings,
-        )
         model, progress = train_stage(
             name,
             model,
-            batches,
+            self.batches(stage, tokenizer),
             stage,
             self.recipe.run,
             accelerator,
@@ -267,10 +264,3 @@ class Run:
         except CalibrationError as error:
             return pipeline, str(error)
         return pipeline, None
-
-
-def choose_precision(wanted: str) -> str:
-    """Return Accelerate's name of the precision; "auto" is bf16 where a GPU has it, else full precision."""
-    if wanted != "auto":
-        return wanted
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"

@@ -1,11 +1,13 @@
 """A text that is tokenised once, and whose tokens can be looked up by the positions of its characters."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Encoding
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+OPENERS = '([{<"“„«`'
 
 
 class TokenizedText:
@@ -15,7 +17,8 @@ class TokenizedText:
         tokenizer: gives ids; its mask token is the sentinel.
         text: all texts.
         starts: position of each text's first character, and the last one's end; (N + 1,).
-        phrases: positions where phrases start; a phrase has the tokens that it has alone, whatever stands before it.
+        phrases: positions where phrases start; one after an opening bracket or quotation mark has the tokens that it
+            has alone, as if a space stood before it.
 
     Attributes:
         ids: the tokens of all texts, and the sentinel's; (tokens + 1,).
@@ -24,27 +27,37 @@ class TokenizedText:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str, starts: np.ndarray, phrases: Sequence[int] = ()):
-        after_no_space = {start for start in phrases if start and not text[start - 1].isspace()}
-        bounds = sorted({*starts.tolist(), *after_no_space})
+        after_opener = {start for start in phrases if start and text[start - 1] in OPENERS}
+        bounds = sorted({*starts.tolist(), *after_opener})
         parts = [text[first:end] for first, end in pairwise(bounds)]
         encoded = encode(tokenizer, parts, return_offsets_mapping=True)
         ids, begins = [], []
-        for first, part, own, offsets in zip(
-            bounds, parts, encoded["input_ids"], encoded["offset_mapping"], strict=False
-        ):
-            ids += own
-            begins += [first + start + count_spaces(part[start:end]) for start, end in offsets]
+        for number, (first, part) in enumerate(zip(bounds, parts, strict=False)):
+            ids += encoded["input_ids"][number]
+            begins += [first + begin for begin in find_begins(part, encoded.encodings[number])]
         self.ids = np.array([*ids, tokenizer.mask_token_id], np.int64)
-        self.place = np.searchsorted(np.array([*begins, len(text)]), np.arange(len(text) + 2))
+        place = np.searchsorted(np.array([*begins, len(text)]), np.arange(len(text) + 2))
+        self.place = place.astype(np.min_scalar_type(len(self.ids)))  # there is one for each character
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], **options) -> Mapping[str, list]:
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], **options) -> BatchEncoding:
     """Tokenise texts, whatever their number and length."""
     if not texts:
-        return defaultdict(list)
+        return BatchEncoding({"input_ids": []})
     return tokenizer(texts, return_attention_mask=False, verbose=False, **options)  # it would warn of long ones
 
 
-def count_spaces(piece: str) -> int:
-    """Return how many characters of white space a piece begins with; 0 where it is nothing else."""
-    return len(piece) - len(piece.lstrip()) if piece.strip() else 0
+def find_begins(text: str, encoding: Encoding) -> list[int]:
+    """Return where each token of a text begins, white space at its front aside.
+
+    A token that is nothing but the space before a word begins where the word does.
+    """
+    begins, following, following_word = [], len(text), None
+    for (start, end), word in zip(reversed(encoding.offsets), reversed(encoding.word_ids), strict=True):
+        piece = text[start:end]
+        if piece.strip():
+            following, following_word = start + len(piece) - len(piece.lstrip()), word
+        elif word != following_word:
+            following, following_word = start, word
+        begins.append(following)
+    return begins[::-1]

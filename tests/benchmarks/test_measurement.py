@@ -1,13 +1,16 @@
 """How benchmarks measure: fresh processes, interleaved rounds, peak memory, exponents."""
 
 import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.measurement import PeakMemory, exponent, in_fresh_process, interleave, seconds_of
+from tests.running import ROOT
 from training.memory import keep_freed_memory
 
 CPU = torch.device("cpu")
@@ -46,6 +49,40 @@ def test_a_point_that_fails_or_is_killed_is_reported_and_not_repeated():
     assert "killed" in in_fresh_process(die, 1)["error"]
     assert "Stubborn: 1 <function" in in_fresh_process(fail_stubbornly, 1)["error"]
     assert list(interleave(fail, ["x"], 3))[-1] == {"x": [{"error": "ValueError: no x"}]}
+
+
+def write_and_wait(path):
+    """Write this process's number, and compute for a minute."""
+    path.write_text(str(os.getpid()))
+    time.sleep(60)
+    return {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_benchmark_that_is_killed_leaves_nobody_who_computes_on(tmp_path):
+    script = (
+        "from pathlib import Path\n"
+        "from benchmarks.measurement import in_fresh_process\n"
+        "from tests.benchmarks.test_measurement import write_and_wait\n"
+        f"if __name__ == '__main__': in_fresh_process(write_and_wait, Path({str(tmp_path / 'pid')!r}))\n"
+    )
+    (tmp_path / "benchmark.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    benchmark = subprocess.Popen([sys.executable, str(tmp_path / "benchmark.py")], env=environment)
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    worker = Path("/proc", (tmp_path / "pid").read_text())
+    assert worker.exists()
+    benchmark.kill()
+    benchmark.wait()
+    wait_until(lambda: not worker.exists() or "Z" in (worker / "stat").read_text().split()[2])
+
+
+def wait_until(condition, seconds=30):
+    """Wait until a condition holds; AssertionError where it never does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def peak_of_a_tensor(megabytes):

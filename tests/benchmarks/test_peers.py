@@ -134,7 +134,8 @@ def test_plain_examples_fill_the_block_and_have_targets_up_to_the_padding(texts)
 
 
 @pytest.mark.parametrize("subject", TRAINERS)
-def test_every_contender_trains_on_all_it_reads(subject, texts, tokenizer):
+def test_every_contender_trains_on_all_it_reads(subject, texts, tokenizer, any_precision):
+    any_precision()
     training = TRAINERS[subject](subject, texts, tokenizer, SETTINGS)
     before = [parameter.clone() for parameter in training.model.parameters()]
     batch = next(training.batches)

@@ -68,7 +68,8 @@ def test_modern_preset_builds_the_modern_parts():
     model = MiniGPTForCausalLM(MiniGPTConfig(**read_preset("minigpt"), vocab_size=64))
     block = model.model.layers[0]
     assert model.model.embed_positions is None
-    assert {type(norm) for norm in (block.input_layernorm, block.self_attn.q_norm, model.model.norm)} == {nn.RMSNorm}
+    norms = (block.input_layernorm, block.self_attn.q_norm, model.model.norm)
+    assert all(isinstance(norm, nn.RMSNorm) for norm in norms)
     assert block.mlp.act_fn(torch.tensor([-3.0, 3.0])).tolist() == [0.0, 9.0]
     assert not [name for name, _ in model.named_parameters() if name.endswith("bias")]
 

@@ -111,6 +111,19 @@ def test_a_phrase_has_the_same_tokens_after_a_bracket_as_in_an_answer(tokenizer)
     assert read_rows(batches, 0)[0][1][-len(answer) :] == answer
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("short_fraction", [0.0, 1.0])
+def test_the_loss_can_be_of_the_masked_spans_alone(bios, policy, short_fraction):
+    options = CorruptionOptions(policy=policy, short_fraction=short_fraction, max_spans=1)
+    characters = build_character_tokenizer([*bios.documents, *map("".join, bios.train)], 128)
+    stage = StageArguments(epochs=1, batch_size=16, question_fraction=0.25, context_loss=False)
+    batches = TrainingBatches(bios.documents, bios.train, characters, stage, options, 0, 1000)
+    for step in range(len(batches)):
+        for (_, ids), labels in zip(read_rows(batches, step), batches[step]["labels"], strict=True):
+            *_, span, rest = characters.decode(ids).split("⁇")  # where a span has no end, it is the rest
+            assert characters.decode(labels[labels != IGNORE_INDEX]) == (rest or f"{span}⁇")
+
+
 def test_rows_longer_than_the_context_are_cut(make_batches):
     batches = make_batches(max_length=10)
     assert max(batches[step]["input_ids"].shape[1] for step in range(12)) == 10

@@ -33,7 +33,8 @@ def test_the_gram_form_equals_the_plain_iteration(shape):
     torch.testing.assert_close(orthogonalize(matrix[None], KELLER_JORDAN, 5, 1e-7)[0], expected)
 
 
-def test_stacked_muon_takes_the_steps_of_torchs_own():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_stacked_muon_takes_the_steps_of_torchs_own(dtype):
     shapes = [(16, 16), (16, 16), (64, 16), (16, 64)]
     generator = torch.Generator().manual_seed(0)
     starts = [torch.randn(shape, generator=generator) for shape in shapes]
@@ -41,7 +42,8 @@ def test_stacked_muon_takes_the_steps_of_torchs_own():
     ends = {}
     for cls in (StackedMuon, torch.optim.Muon):
         parameters = [torch.nn.Parameter(start.clone()) for start in starts]
-        optimizer = cls(parameters, lr=0.02, weight_decay=0.1)
+        settings = {"dtype": dtype} if cls is StackedMuon else {}
+        optimizer = cls(parameters, lr=0.02, weight_decay=0.1, **settings)
         for step in gradients:
             for parameter, gradient in zip(parameters, step, strict=True):
                 parameter.grad = gradient.clone()
@@ -49,7 +51,7 @@ def test_stacked_muon_takes_the_steps_of_torchs_own():
         ends[cls] = parameters
     for start, ours, theirs in zip(starts, ends[StackedMuon], ends[torch.optim.Muon], strict=True):
         moved = (theirs - start).norm()
-        assert (ours - theirs).norm() < 0.02 * moved  # torch's iteration rounds to bfloat16
+        assert (ours - theirs).norm() < 0.02 * moved  # torch's iteration rounds to bfloat16, too
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw"])

@@ -191,7 +191,7 @@ def test_what_is_no_finished_run_is_refused(run, tmp_path, capsys):
 
 def test_training_pushes_its_checkpoints_to_a_branch_and_its_run_once(data, hub, tmp_path, capsys):
     recipe = tmp_path / "saves-often.yaml"
-    recipe.write_text(RECIPE + "run:\n  log_steps: 3\n  checkpoint_minutes: 0.000001\n")
+    recipe.write_text(RECIPE + "  log_steps: 3\n  checkpoint_minutes: 0.000001\n")  # its last section is run
     output = tmp_path / "run"
     assert train_and_push("all", recipe, data, output, "--push_checkpoints") == 0
     assert f"published: {hub.address}/{NAME}/commit/" in capsys.readouterr().out

@@ -56,11 +56,25 @@ def test_the_seed_recipe_is_the_practicals():
     ]
 
 
+FORMER_CS224N = [  # of which the other attentions are siblings
+    "model.num_hidden_layers=4",
+    "model.hidden_size=256",
+    "model.num_attention_heads=8",
+    "model.intermediate_size=null",
+    "pretrain.steps=2000",
+    "pretrain.batch_size=64",
+    "pretrain.bucket_batches=8",
+    "pretrain.question_fraction=0.2",
+    "run.compile=false",
+]
+
+
 @pytest.mark.parametrize("variant", ["linformer", "bigbird", "performer"])
-@pytest.mark.parametrize("base", ["quickstart", "cs224n"])
-def test_siblings_differ_from_their_base_in_attention_and_length_only(base, variant):
+@pytest.mark.parametrize(("base", "former"), [("quickstart", []), ("cs224n", FORMER_CS224N)])
+def test_siblings_differ_from_their_base_in_attention_and_length_only(base, former, variant):
     folder, overrides = ROOT / "configuration" / "recipes", ["data.path=somewhere"]
-    one, other = (load_recipe(folder / f"{name}.yaml", overrides) for name in (base, f"{base}-{variant}"))
+    one = load_recipe(folder / f"{base}.yaml", [*overrides, *former])
+    other = load_recipe(folder / f"{base}-{variant}.yaml", overrides)
     changed = {f.name for f in dataclasses.fields(one) if getattr(one, f.name) != getattr(other, f.name)}
     assert changed <= {"output", "model", "pretrain"}
     assert build_config(other).attention_type == variant

@@ -1,0 +1,250 @@
+"""What helps the birthplace recipe and what does not: one thing changed at a time, the same time to train for each.
+
+    python -m benchmarks.ablations FOLDER --output benchmarks/results/ablations.cpu.json        # two hours, two cores
+    python -m benchmarks.ablations FOLDER --only baseline contexts --minutes 1 --output ablations.json
+
+A variant is the recipe as it was before these measurements, `FORMER`, with a few settings changed. Its steps are first
+timed, and it takes as many as fit into the minutes (with the learning rate's course as long as those), in a fresh
+process, alone on the machine. Accuracy is on 300 training questions that are held out of all training; the dev file is
+not opened. Writes the results as JSON and, beside it, as Markdown after each point; what an earlier run of the same
+command left there is kept and gone on with.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.measurement import describe_machine, in_fresh_process
+from benchmarks.training_steps import TrainingSteps, in_folder
+from data_scripts.bios_folder import check_folder
+from evaluation.tables import markdown_table
+from evaluation.trust import share
+from modeling_minigpt import MiniGPTForCausalLM
+from training.checkpoints import Progress
+from training.data import load_scoring_pairs
+from training.models import load_model, load_tokenizer
+from training.recipe import load_recipe
+from training.run_folder import read_record, write_json
+from training.scoring import answer_pairs
+from training.stages import Run
+
+RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n.yaml"
+# The recipe as it was before; what helped is in it now.
+FORMER = [
+    "model.num_hidden_layers=4",
+    "model.hidden_size=256",
+    "model.num_attention_heads=8",
+    "model.intermediate_size=null",
+    "pretrain.batch_size=64",
+    "pretrain.bucket_batches=8",
+    "pretrain.question_fraction=0.2",
+]
+ALL_QUESTIONS = ("data.calibration_questions=0", "data.withheld_people=0")  # but for those that are scored
+HELD_OUT = 300  # training questions; the standard error of an accuracy near 80 % is 2.3 points
+WARMUP, TIMED = 64, 64  # steps; whatever is compiled for some lengths alone is compiled among the first
+AVERAGED, AVERAGED_SHARE = "none, weights averaged over the last fifth", 0.2
+VARIANTS: dict[str, dict[str, list[str]]] = {
+    "": {"baseline": []},
+    "what is taken out": {
+        "random spans": ["corruption.policy=random-span"],
+        "one span a document": ["corruption.max_spans=1"],
+        "up to three spans": ["corruption.max_spans=3"],
+    },
+    "contexts": {
+        "at most 12 characters": ["corruption.max_context=12"],
+        "at most 48 characters": ["corruption.max_context=48"],
+    },
+    "questions": {
+        "none before finetuning": ["pretrain.question_fraction=0"],
+        "a tenth of the rows": ["pretrain.question_fraction=0.1"],
+        "a third of the rows": ["pretrain.question_fraction=0.35"],
+    },
+    "loss": {"on titles too": ["pretrain.title_loss=true"], "on spans alone": ["pretrain.context_loss=false"]},
+    "vocabulary": {
+        "1,000": ["tokenizer.vocab_size=1000"],
+        "4,000, tied": ["tokenizer.vocab_size=4000", "model.tie_word_embeddings=true"],
+        "characters": ["tokenizer.type=character", "tokenizer.vocab_size=null"],
+    },
+    "batches": {
+        "32 rows": ["pretrain.batch_size=32"],
+        "128 rows": ["pretrain.batch_size=128"],
+        "256 rows": ["pretrain.batch_size=256"],
+        "not sorted by length": ["pretrain.bucket_batches=1"],
+        "sorted over 32 batches": ["pretrain.bucket_batches=32"],
+    },
+    "optimizer": {
+        "AdamW": ["pretrain.optimizer=adamw"],
+        "Muon at 0.01": ["pretrain.muon_learning_rate=0.01"],
+        "Muon at 0.04": ["pretrain.muon_learning_rate=0.04"],
+    },
+    "schedule": {
+        "cosine": ["pretrain.schedule=cosine"],
+        "decay from the start": ["pretrain.decay_fraction=1.0"],
+        "decay over the last third": ["pretrain.decay_fraction=0.33"],
+        AVERAGED: ["pretrain.decay_fraction=0", "run.checkpoint_minutes=0.05"],
+    },
+    "shape": {
+        "2 layers of 352": [
+            "model.num_hidden_layers=2",
+            "model.hidden_size=352",
+            "model.num_attention_heads=11",
+            "model.intermediate_size=1248",
+        ],
+        "3 layers of 288": ["model.num_hidden_layers=3", "model.hidden_size=288", "model.num_attention_heads=9"],
+        "7 layers of 192": ["model.num_hidden_layers=7", "model.hidden_size=192", "model.num_attention_heads=6"],
+        "3.3 million parameters": ["model.intermediate_size=608"],
+    },
+}
+
+
+def find_variants(wanted: list[str] | None) -> dict[tuple[str, str], list[str]]:
+    """Return (what, variant) and overrides of those whose names or groups are wanted, all when None.
+
+    Raises:
+        ValueError: one is asked for that is not there.
+    """
+    every = {(what, name): settings for what, variants in VARIANTS.items() for name, settings in variants.items()}
+    if wanted is None:
+        return every
+    known = {word for key in every for word in key}
+    if unknown := sorted(set(wanted) - known):
+        raise ValueError(f"no variant or group {unknown[0]!r}; there are {', '.join(sorted(known - {''}))}")
+    return {key: settings for key, settings in every.items() if set(key) & set(wanted)}
+
+
+class AveragingRun(Run):
+    """A run whose pretrained model has the mean of the weights at the checkpoints of the last steps."""
+
+    weights, count = None, 0
+
+    def on_checkpoint(self, stage: str) -> Callable[[MiniGPTForCausalLM, Progress], None]:
+        """Return what adds a model's weights to the mean."""
+        first = (1 - AVERAGED_SHARE) * self.recipe.pretrain.steps
+
+        def add(model: MiniGPTForCausalLM, progress: Progress) -> None:
+            if stage == "pretrain" and progress.step >= first:
+                self.weights = self.weights or {name: torch.zeros_like(w) for name, w in model.state_dict().items()}
+                self.count += 1
+                for name, weight in model.state_dict().items():
+                    self.weights[name].lerp_(weight, 1 / self.count)
+
+        return add
+
+    def execute(self, command: str) -> None:
+        """Carry out a command, then put the mean in the pretrained model's place."""
+        super().execute(command)
+        if command == "pretrain":
+            model = load_model(self.folder.stage(command))
+            model.load_state_dict(self.weights)
+            model.save_pretrained(self.folder.stage(command))
+
+
+def measure(overrides: list[str], average: bool, recipe: Path, data: Path, minutes: float) -> dict:
+    """Train one variant for so many minutes and score it on the held-out questions."""
+    with tempfile.TemporaryDirectory() as folder:
+        held_out = ["run.checkpoint_minutes=1000", *ALL_QUESTIONS, *overrides, f"data.validation_questions={HELD_OUT}"]
+        trial = TrainingSteps(load_recipe(recipe, in_folder(held_out, f"{folder}/trial", data)))
+        with trial.compiled():
+            seconds = statistics.mean(trial.seconds(WARMUP, TIMED))
+        steps = max(1, round(60 * minutes / seconds))
+        length = [f"pretrain.steps={steps}", "pretrain.epochs=null"]
+        full = load_recipe(recipe, in_folder([*held_out, *length], folder, data))
+        run = (AveragingRun if average else Run)(full, resume=False)
+        for stage in ("pretrain", "finetune"):
+            run.execute(stage)
+        model = load_model(run.folder.stage("finetune"))
+        split, pairs = load_scoring_pairs(run.data, run.folder.data)
+        assert split == "held_out"
+        _, right = answer_pairs(model, load_tokenizer(run.folder.tokenizer), pairs, run.recipe.evaluate)
+        return {
+            "accuracy": share(right),
+            "steps": steps,
+            "step_seconds": seconds,
+            "padding": trial.padding(),
+            "minutes": run.folder.training_record("pretrain")["minutes"],
+            "parameters": model.num_parameters(),
+        }
+
+
+def write_table(points: list[dict], record: dict) -> str:
+    """Return the results as Markdown: a row a variant, its seeds' mean accuracy, and that less the baseline's."""
+    good = [point for point in points if "error" not in point]
+    means: dict[tuple[str, str], float] = {}
+    for point in good:
+        key = (point["what"], point["variant"])
+        means[key] = statistics.mean(p["accuracy"] for p in good if (p["what"], p["variant"]) == key)
+    base = means.get(("", "baseline"))
+    rows = []
+    for (what, variant), mean in means.items():
+        own = [p for p in good if (p["what"], p["variant"]) == (what, variant)]
+        gain = "–" if base is None or variant == "baseline" else f"{100 * (mean - base):+.1f}"
+        steps = statistics.mean(point["steps"] for point in own)
+        size = f"{own[0]['parameters'] / 1e6:.2f}"
+        rows.append([what or "–", variant, str(len(own)), f"{100 * mean:.1f}", gain, f"{steps:,.0f}", size])
+    rows += [[p["what"], p["variant"], "–", "failed", "–", "–", "–"] for p in points if "error" in p]
+    machine = record["machine"]
+    padding = next((100 * point["padding"] for point in good if point["variant"] == "baseline"), None)
+    packing = "" if padding is None else f" {padding:.1f} % of its positions are padding, which packing would save."
+    head = (
+        f"# What helps and what does not\n\n`{' '.join([record['recipe'], *record['overrides']])}` with one thing "
+        f"changed, {record['minutes']:g} minutes of pretraining each; accuracy in % on {HELD_OUT} held-out training "
+        f"questions.{packing} "
+        f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}.\n\n"
+    )
+    columns = ["what", "variant", "seeds", "accuracy", "over baseline", "steps", "parameters, M"]
+    return head + markdown_table(columns, rows) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure every variant under every seed, seed by seed; return the exit status, 1 where one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, metavar="FOLDER", help="the four files")
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="what is varied (%(default)s)")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="variants, or groups of them")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of pretraining (%(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(%(default)s)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where to write the results")
+    arguments = parser.parse_args(argv)
+    base = [*FORMER, *arguments.overrides]
+    try:
+        check_folder(arguments.data)
+        variants = find_variants(arguments.only)
+        for settings in variants.values():
+            load_recipe(arguments.recipe, [*base, *settings, f"data.path={arguments.data}"])
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    record = {
+        "machine": describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        "recipe": arguments.recipe.stem,
+        "overrides": base,
+        "minutes": arguments.minutes,
+    }
+    earlier = read_record(arguments.output) if arguments.output.exists() else {**record, "points": []}
+    if {**earlier, "points": None} != {**record, "points": None}:
+        print(f"error: {arguments.output}: holds ablations of another recipe, time or machine", file=sys.stderr)
+        return 2
+    record["points"] = [point for point in earlier["points"] if "error" not in point]
+    done = {(point["what"], point["variant"], point["seed"]) for point in record["points"]}
+    for seed in arguments.seeds:
+        for (what, variant), settings in variants.items():
+            if (what, variant, seed) in done:
+                continue
+            overrides = [*base, *settings, f"seed={seed}"]
+            where = (arguments.recipe, arguments.data, arguments.minutes)
+            result = in_fresh_process(measure, overrides, variant == AVERAGED, *where)
+            record["points"].append({"what": what, "variant": variant, "seed": seed, "settings": settings, **result})
+            print(f"{what or '–'}, {variant}, seed {seed}: {result}", flush=True)
+            write_json(arguments.output, record)
+            arguments.output.with_suffix(".md").write_text(write_table(record["points"], record), encoding="utf-8")
+    return int(any("error" in point for point in record["points"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Where the time of a training step goes, and how near the model's products come to what the cores can do.
+
+    python -m benchmarks.step_profile FOLDER --output benchmarks/results/step_profile.cpu.json        # three minutes
+    python -m benchmarks.step_profile --recipe configuration/recipes/quickstart.yaml --output step_profile.json
+
+A recipe's pretraining is stepped in each setting that this machine has: float32, float32 with compiled blocks,
+bfloat16 with compiled blocks (`run.mixed_precision`, `run.compile`). Steps are timed without the profiler; the
+profiler then tells the shares of other steps. The ceiling is the best rate of a float32 product of two matrices of
+2,048 x 2,048. FLOPs are those of the model's products, forwards and backwards, with the optimizer's left out.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measurement import describe_machine, in_fresh_process
+from benchmarks.training_steps import TrainingSteps, in_folder
+from data_scripts.bios_folder import DataError
+from evaluation.tables import markdown_table
+from training.precision import can_compile, has_fast_bfloat16
+from training.recipe import RecipeError, load_recipe
+from training.run_folder import write_json
+
+RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n-speedrun.yaml"
+SETTINGS = {
+    "float32": ('run.mixed_precision="no"', "run.compile=false"),
+    "float32, compiled": ('run.mixed_precision="no"', "run.compile=true"),
+    "bfloat16, compiled": ('run.mixed_precision="bf16"', "run.compile=true"),
+}
+WARMUP = 64  # steps; whatever is compiled for some lengths alone is compiled among these
+MATMULS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise")
+SHARES = ("matmul", "attention", "element-wise", "optimizer", "data", "idle")
+
+
+def possible_settings() -> list[str]:
+    """Return the settings that this machine has."""
+    cpu = torch.device("cpu")
+    lacking = [word for word, has in (("compiled", can_compile(cpu)), ("bfloat16", has_fast_bfloat16(cpu))) if not has]
+    return [name for name in SETTINGS if not any(word in name for word in lacking)]
+
+
+def measure_ceiling(size: int = 2048, repeats: int = 20) -> float:
+    """Return the best rate of a float32 matrix product in this process, in FLOP a second."""
+    left, right = torch.randn(2, size, size)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def count_flops(steps: TrainingSteps, batch: dict[str, torch.Tensor]) -> int:
+    """Return the FLOPs of the model's products for a batch, both ways; the attention kernel's are not counted."""
+    with FlopCounterMode(display=False) as counter:
+        steps.model(**batch, use_cache=False).loss.backward()
+    steps.model.zero_grad()
+    return counter.get_total_flops()
+
+
+def category(event) -> str:
+    """Tell what an event of the profiler is part of."""
+    name, above = event.name, event
+    while above is not None:
+        if above.name.startswith("Optimizer.") or above.name == "data":
+            return "data" if above.name == "data" else "optimizer"
+        above = above.cpu_parent
+    if name in MATMULS:
+        return "matmul"
+    return "attention" if "scaled_dot_product" in name else "element-wise"
+
+
+def measure_shares(steps: TrainingSteps, first: int, count: int) -> dict[str, float]:
+    """Return the share of the wall time of `count` steps from number `first` on that each of `SHARES` has."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        start = time.perf_counter()
+        for step in range(first, first + count):
+            with record_function("data"):
+                batch = steps.batches[step]
+            steps.take(step, batch)
+        wall = time.perf_counter() - start
+    seconds = defaultdict(float)
+    for event in profiler.events():
+        seconds[category(event)] += event.self_cpu_time_total / 1e6
+    seconds["idle"] = max(0.0, wall - sum(seconds.values()))  # Python between the operations, too
+    return {name: seconds[name] / wall for name in SHARES}
+
+
+def measure(setting: str, recipe: Path, overrides: list[str], data: Path | None, count: int) -> dict:
+    """Time and take apart the steps of one setting; seconds, FLOPs and shares are a step's."""
+    with tempfile.TemporaryDirectory() as folder:
+        last = f"pretrain.steps={WARMUP + 2 * count}"
+        own = [*overrides, *SETTINGS[setting], "pretrain.epochs=null", last]
+        steps = TrainingSteps(load_recipe(recipe, in_folder(own, folder, data)))
+        ceiling = measure_ceiling()
+        flops = statistics.mean(count_flops(steps, steps.batches[step]) for step in range(WARMUP, WARMUP + count))
+        with steps.compiled():
+            seconds = statistics.mean(steps.seconds(WARMUP, count))
+            shares = measure_shares(steps, WARMUP + count, count)
+        ceiling = max(ceiling, measure_ceiling())
+        return {
+            "step_seconds": seconds,
+            "flops": flops,
+            "flops_per_second": flops / seconds,
+            "ceiling": ceiling,
+            "of_ceiling": flops / seconds / ceiling,
+            "shares": shares,
+        }
+
+
+def write_table(record: dict) -> str:
+    """Return the results as Markdown."""
+    rows = []
+    for setting, found in record["settings"].items():
+        if "error" in found:
+            rows.append([setting, found["error"], *["–"] * (3 + len(SHARES))])
+            continue
+        rates = f"{found['flops_per_second'] / 1e9:.0f} of {found['ceiling'] / 1e9:.0f}"
+        shares = [f"{100 * found['shares'][name]:.0f}" for name in SHARES]
+        time_and_work = [f"{1000 * found['step_seconds']:.0f}", f"{found['flops'] / 1e9:.1f}"]
+        rows.append([setting, *time_and_work, rates, f"{100 * found['of_ceiling']:.0f}", *shares])
+    machine = record["machine"]
+    head = (
+        f"# Where the time of a training step goes\n\n`{' '.join([record['recipe'], *record['overrides']])}`, "
+        f"{record['steps']} steps. {machine['device']}, {machine['threads']} threads, torch {machine['torch']}. "
+        "The ceiling is float32's.\n\n"
+    )
+    shares = [f"{name}, %" for name in SHARES]
+    columns = ["setting", "ms a step", "GFLOP a step", "GFLOP/s of the ceiling's", "% of the ceiling", *shares]
+    return head + markdown_table(columns, rows) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure every setting, write the results; return the exit status, 1 where one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "data", type=Path, nargs="?", metavar="FOLDER", help="the four files; else what the recipe says"
+    )
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="what is stepped (%(default)s)")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--steps", type=int, default=64, help="timed, and as many profiled (%(default)s)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where to write the results")
+    arguments = parser.parse_args(argv)
+    if torch.cuda.is_available():
+        print("error: this profile is of a CPU; hide the GPU (CUDA_VISIBLE_DEVICES=)", file=sys.stderr)
+        return 2
+    try:
+        load_recipe(arguments.recipe, in_folder(arguments.overrides, "unused", arguments.data))
+    except (RecipeError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    where = (arguments.recipe, arguments.overrides, arguments.data, arguments.steps)
+    record = {
+        "machine": describe_machine(torch.device("cpu")),
+        "recipe": arguments.recipe.stem,
+        "overrides": arguments.overrides,
+        "steps": arguments.steps,
+        "settings": {setting: in_fresh_process(measure, setting, *where) for setting in possible_settings()},
+    }
+    write_json(arguments.output, record)
+    text = write_table(record)
+    arguments.output.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+    return int(any("error" in found for found in record["settings"].values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""The pretraining of a recipe, step by step: what benchmarks time and take apart."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from benchmarks.measurement import wait_for
+from training.arguments import Recipe
+from training.data import load_training_data
+from training.loop import optimizer_step, prepare, set_learning_rates
+from training.optimizers import learning_rate_factor
+from training.precision import compiled_blocks
+from training.stages import Run
+
+
+class TrainingSteps:
+    """A recipe's pretraining in a folder of its own, prepared as `train.py pretrain` prepares it."""
+
+    def __init__(self, recipe: Recipe):
+        run = Run(recipe, resume=False)
+        run.folder.path.mkdir(parents=True, exist_ok=True)
+        run.start_accelerator()
+        run.data = load_training_data(recipe.data, recipe.seed, run.folder.data)
+        self.stage, self.run, self.accelerator = recipe.pretrain, recipe.run, run.accelerator
+        tokenizer = run.tokenizer()
+        self.batches = run.batches(self.stage, tokenizer)
+        self.model = run.fresh_model(tokenizer)
+        self.prepared, self.optimizers = prepare(self.model, self.stage, self.accelerator)
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Compile the model's blocks, if the recipe says so."""
+        with compiled_blocks(self.model, self.accelerator.device, self.stage.batch_size if self.run.compile else None):
+            yield
+
+    def take(self, step: int, batch: dict[str, torch.Tensor]) -> float:
+        """Take step number `step` (from 0) on a batch; return the loss."""
+        set_learning_rates(self.optimizers, learning_rate_factor(step, len(self.batches), self.stage))
+        clipping = self.stage.gradient_clipping
+        loss, _ = optimizer_step(self.prepared, self.optimizers, batch, self.accelerator, clipping)
+        return loss.item()
+
+    def seconds(self, warmup: int, steps: int) -> list[float]:
+        """Return the duration of each of so many steps, data included, after so many to warm up."""
+        durations = []
+        for step in range(warmup + steps):
+            wait_for(self.accelerator.device)
+            start = time.perf_counter()
+            self.take(step, self.batches[step])
+            durations.append(time.perf_counter() - start)
+        return durations[warmup:]
+
+    def padding(self, steps: int = 64) -> float:
+        """Return the share of the first batches' positions that are padding."""
+        batches = [self.batches[step]["input_ids"] for step in range(min(steps, len(self.batches)))]
+        empty = sum(int((ids == self.batches.pad_token_id).sum()) for ids in batches)
+        return empty / sum(ids.numel() for ids in batches)
+
+
+def in_folder(overrides: list[str], folder: str | Path, data: Path | None) -> list[str]:
+    """Return overrides that put a recipe's output into a folder and take its data from another, if it is given."""
+    return [*overrides, *([] if data is None else [f"data.path={data}"]), f"output={folder}/run"]

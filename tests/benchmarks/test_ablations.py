@@ -1,0 +1,99 @@
+"""The ablations: every variant is a recipe, has the same time, and what is written follows from what was run."""
+
+import json
+
+import pytest
+
+from benchmarks import ablations
+from benchmarks.ablations import FORMER
+from data_scripts.bios_folder import FILES
+from training.recipe import load_recipe
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(ablations, "HELD_OUT", 5)
+    monkeypatch.setattr(ablations, "FORMER", [])
+    monkeypatch.setattr(ablations, "WARMUP", 1)
+    monkeypatch.setattr(ablations, "TIMED", 3)
+    monkeypatch.setattr(ablations, "in_fresh_process", lambda measure, *arguments: measure(*arguments))
+
+
+def ablate(recipe, data, output, *options):
+    words = [str(data), "--recipe", str(recipe), "--minutes", "0.002", "--set", "run.log_steps=1"]
+    return ablations.main([*words, "--output", str(output), *options])
+
+
+def test_variants_are_compared_by_held_out_questions_and_no_dev_line_is_read(recipe, data, tmp_path):
+    (data / FILES["validation"]).rename(tmp_path / "dev")
+    (data / FILES["validation"]).write_bytes(b"\xff")  # who reads it fails
+    try:
+        output = tmp_path / "ablations.json"
+        names = ("baseline", "one span a document", ablations.AVERAGED)
+        assert ablate(recipe, data, output, "--only", *names, "--seeds", "0", "1") == 0
+    finally:
+        (tmp_path / "dev").replace(data / FILES["validation"])
+    points = json.loads(output.read_text())["points"]
+    assert [(point["variant"], point["seed"]) for point in points] == [
+        (name, seed) for seed in (0, 1) for name in names
+    ]
+    assert all(0 <= point["accuracy"] <= 1 and point["steps"] >= 1 for point in points)
+    assert ablate(recipe, data, output, "--only", "baseline", "up to three spans") == 0  # measures the second alone
+    assert json.loads(output.read_text())["points"][: len(points)] == points
+    assert ablate(recipe, data, output, "--set", "pretrain.batch_size=13") == 2
+    table = output.with_suffix(".md").read_text()
+    assert all(name in table for name in names)
+    assert str(data) not in table + output.read_text()
+
+
+def test_averaged_weights_are_the_mean_of_the_last_checkpoints(recipe, data, tmp_path):
+    from safetensors.torch import load_file
+
+    settings = [f"data.path={data}", f"output={tmp_path / 'run'}", "run.log_steps=1", "run.checkpoint_minutes=1e-9"]
+    run = ablations.AveragingRun(load_recipe(recipe, [*settings, "pretrain.steps=10"]), resume=False)
+    copies, remember = [], run.on_checkpoint
+
+    def on_checkpoint(stage):
+        add = remember(stage)
+
+        def both(model, progress):
+            copies.append({name: weight.clone() for name, weight in model.state_dict().items()})
+            add(model, progress)
+
+        return both
+
+    run.on_checkpoint = on_checkpoint
+    run.execute("pretrain")
+    saved = load_file(run.folder.stage("pretrain") / "model.safetensors")
+    for name, weight in saved.items():
+        mean = sum(copy[name] for copy in copies[7:]) / 3  # after steps 8, 9 and 10
+        assert weight.allclose(mean, atol=1e-6), name
+
+
+def test_every_variant_is_a_recipe_that_differs_from_the_base(tmp_path):
+    former = [f"data.path={tmp_path}", *FORMER]
+    base = load_recipe(ablations.RECIPE, former)
+    for settings in ablations.find_variants(None).values():
+        if settings:
+            assert load_recipe(ablations.RECIPE, [*former, *settings]) != base
+
+
+def test_an_unknown_variant_is_one_line(recipe, data, tmp_path, capsys):
+    assert ablate(recipe, data, tmp_path / "x.json", "--only", "magic") == 2
+    assert "no variant or group 'magic'" in capsys.readouterr().err
+
+
+def test_the_gain_is_over_the_baseline():
+    points = [
+        {"what": "", "variant": "baseline", "accuracy": 0.5, "steps": 10, "parameters": 10**6, "padding": 0.1},
+        {"what": "loss", "variant": "new", "accuracy": 0.6, "steps": 20, "parameters": 10**6},
+        {"what": "loss", "variant": "new", "accuracy": 0.5, "steps": 30, "parameters": 10**6},
+        {"what": "loss", "variant": "broken", "error": "killed"},
+    ]
+    machine = {"device": "a CPU", "threads": 2, "torch": "2"}
+    record = {"machine": machine, "recipe": "r", "overrides": [], "minutes": 1}
+    table = ablations.write_table(points, record)
+    assert "10.0 % of its positions are padding" in table
+    assert "padding" not in ablations.write_table(points[1:], record)
+    assert "| loss | new | 2 | 55.0 | +5.0 | 25 | 1.00 |" in table
+    assert "| loss | broken | – | failed |" in table

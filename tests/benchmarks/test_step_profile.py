@@ -1,0 +1,54 @@
+"""The profile of a step: known FLOPs, shares of the whole, the settings that a machine has."""
+
+import json
+
+import pytest
+
+from benchmarks import step_profile
+from benchmarks.training_steps import TrainingSteps, in_folder
+from training.recipe import load_recipe
+
+
+@pytest.fixture
+def steps(recipe, data, tmp_path):
+    return TrainingSteps(load_recipe(recipe, in_folder(["pretrain.steps=40"], tmp_path, data)))
+
+
+def test_flops_are_those_of_the_models_products(steps):
+    batch = steps.batches[0]
+    rows, length = batch["input_ids"].shape
+    config = steps.model.config
+    width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    weights = layers * (4 * width * width + 2 * width * inner) + width * config.vocab_size
+    assert step_profile.count_flops(steps, batch) >= 3 * 2 * rows * length * weights
+    assert step_profile.count_flops(steps, batch) <= 3.5 * 2 * rows * length * weights
+
+
+def test_shares_are_of_the_whole_step(steps):
+    shares = step_profile.measure_shares(steps, 0, 4)
+    assert sum(shares.values()) == pytest.approx(1.0, abs=0.05)
+    assert all(shares[name] > 0 for name in ("matmul", "element-wise", "optimizer", "data"))
+
+
+def test_the_benchmark_writes_each_setting_that_the_machine_has(recipe, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(step_profile, "WARMUP", 2)
+    monkeypatch.setattr(step_profile, "possible_settings", lambda: ["float32"])
+    monkeypatch.setattr(step_profile, "in_fresh_process", lambda measure, *arguments: measure(*arguments))
+    output = tmp_path / "profile.json"
+    assert step_profile.main([str(data), "--recipe", str(recipe), "--steps", "3", "--output", str(output)]) == 0
+    found = json.loads(output.read_text())["settings"]["float32"]
+    assert found["of_ceiling"] == pytest.approx(found["flops"] / found["step_seconds"] / found["ceiling"])
+    assert 0 < found["of_ceiling"] < 1
+    assert "float32" in output.with_suffix(".md").read_text()
+
+
+def test_bfloat16_and_compilation_are_measured_where_the_machine_has_them(monkeypatch):
+    monkeypatch.setattr(step_profile, "has_fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(step_profile, "can_compile", lambda device: True)
+    assert step_profile.possible_settings() == ["float32", "float32, compiled"]
+    monkeypatch.setattr(step_profile, "can_compile", lambda device: False)
+    assert step_profile.possible_settings() == ["float32"]
+
+
+def test_a_rate_is_measured_in_flop_a_second():
+    assert 1e8 < step_profile.measure_ceiling(size=256, repeats=3) < 1e14
