@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measurement import describe_machine, in_fresh_process
+from benchmarks.measurement import describe_machine, in_fresh_process, name_machine
 from benchmarks.training_steps import TrainingSteps, in_folder
 from data_scripts.bios_folder import check_folder
 from evaluation.tables import markdown_table
@@ -29,7 +29,7 @@ from training.checkpoints import Progress
 from training.data import load_scoring_pairs
 from training.models import load_model, load_tokenizer
 from training.recipe import load_recipe
-from training.run_folder import read_record, write_json
+from training.run_folder import RunError, read_record, write_json
 from training.scoring import answer_pairs
 from training.stages import Run
 
@@ -174,27 +174,24 @@ def measure(overrides: list[str], average: bool, recipe: Path, data: Path, minut
 def write_table(points: list[dict], record: dict) -> str:
     """Return the results as Markdown: a row a variant, its seeds' mean accuracy, and that less the baseline's."""
     good = [point for point in points if "error" not in point]
-    means: dict[tuple[str, str], float] = {}
+    variants: dict[tuple[str, str], list[dict]] = {}
     for point in good:
-        key = (point["what"], point["variant"])
-        means[key] = statistics.mean(p["accuracy"] for p in good if (p["what"], p["variant"]) == key)
-    base = means.get(("", "baseline"))
-    rows = []
-    for (what, variant), mean in means.items():
-        own = [p for p in good if (p["what"], p["variant"]) == (what, variant)]
+        variants.setdefault((point["what"], point["variant"]), []).append(point)
+    means = {key: statistics.mean(point["accuracy"] for point in own) for key, own in variants.items()}
+    base, rows = means.get(("", "baseline")), []
+    for (what, variant), own in variants.items():
+        mean = means[what, variant]
         gain = "–" if base is None or variant == "baseline" else f"{100 * (mean - base):+.1f}"
         steps = statistics.mean(point["steps"] for point in own)
         size = f"{own[0]['parameters'] / 1e6:.2f}"
         rows.append([what or "–", variant, str(len(own)), f"{100 * mean:.1f}", gain, f"{steps:,.0f}", size])
     rows += [[p["what"], p["variant"], "–", "failed", "–", "–", "–"] for p in points if "error" in p]
-    machine = record["machine"]
     padding = next((100 * point["padding"] for point in good if point["variant"] == "baseline"), None)
     packing = "" if padding is None else f" {padding:.1f} % of its positions are padding, which packing would save."
     head = (
         f"# What helps and what does not\n\n`{' '.join([record['recipe'], *record['overrides']])}` with one thing "
         f"changed, {record['minutes']:g} minutes of pretraining each; accuracy in % on {HELD_OUT} held-out training "
-        f"questions.{packing} "
-        f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}.\n\n"
+        f"questions.{packing} {name_machine(record['machine'])}.\n\n"
     )
     columns = ["what", "variant", "seeds", "accuracy", "over baseline", "steps", "parameters, M"]
     return head + markdown_table(columns, rows) + "\n"
@@ -226,7 +223,11 @@ def main(argv: list[str] | None = None) -> int:
         "overrides": base,
         "minutes": arguments.minutes,
     }
-    earlier = read_record(arguments.output) if arguments.output.exists() else {**record, "points": []}
+    try:
+        earlier = read_record(arguments.output) if arguments.output.exists() else {**record, "points": []}
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if {**earlier, "points": None} != {**record, "points": None}:
         print(f"error: {arguments.output}: holds ablations of another recipe, time or machine", file=sys.stderr)
         return 2

@@ -33,7 +33,7 @@ from benchmarks.attention_subjects import (
     available_peers,
     measure_point,
 )
-from benchmarks.measurement import describe_machine, exponent, interleave
+from benchmarks.measurement import describe_machine, exponent, interleave, name_machine
 from evaluation.plots import new_figure, save_figure
 from evaluation.tables import markdown_table
 
@@ -102,7 +102,7 @@ def write_tables(table: dict, fits: dict, machine: dict, rounds: int) -> str:
     """Return all quantities as Markdown tables."""
     parts = [
         "# Attention against context length\n",
-        f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, {machine['dtype']}. Medians "
+        f"{name_machine(machine)}, {machine['dtype']}. Medians "
         f"(and ranges) of {rounds} rounds; p is the exponent over the top {OCTAVES} octaves with its 95 % interval.\n",
     ]
     for what, field, heading, unit, scale in QUANTITIES:

@@ -145,6 +145,11 @@ def describe_machine(device: torch.device) -> dict:
     return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
+def name_machine(machine: dict) -> str:
+    """Return what `describe_machine` found, in words."""
+    return f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}"
+
+
 def processor_name() -> str:
     """Return the processor's name, or just "CPU"."""
     path = Path("/proc/cpuinfo")

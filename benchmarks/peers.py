@@ -21,7 +21,7 @@ import torch
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.measurement import describe_machine, interleave
+from benchmarks.measurement import describe_machine, interleave, name_machine
 from benchmarks.peer_contenders import CONTENDERS, Point, describe_settings, measure_point
 from benchmarks.peer_models import CHUNK, GPT2, OURS, PLAIN, Settings, Texts
 from benchmarks.plain_mingpt import Shape
@@ -128,7 +128,7 @@ def write_tables(record: dict, results: dict[Point, list[dict]]) -> str:
         f"{shape['layers']} layers, {shape['heads']} heads, width {shape['width']}, block {shape['block']}, "
         f"vocabulary {shape['vocabulary']}; {settings['steps']} steps of {settings['batch_size']} rows; "
         f"{settings['documents']:,} documents, {settings['questions']} questions ({record['data']}). "
-        f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}. Medians (and ranges) of "
+        f"{name_machine(machine)}. Medians (and ranges) of "
         f"{record['rounds']} rounds; × is how many times better MiniGPT is, by round.\n",
     ]
     for task in dict.fromkeys(row["task"] for row in record["summary"]):

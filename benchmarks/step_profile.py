@@ -21,7 +21,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measurement import describe_machine, in_fresh_process
+from benchmarks.measurement import describe_machine, in_fresh_process, name_machine
 from benchmarks.training_steps import TrainingSteps, in_folder
 from data_scripts.bios_folder import DataError
 from evaluation.tables import markdown_table
@@ -127,10 +127,9 @@ def write_table(record: dict) -> str:
         shares = [f"{100 * found['shares'][name]:.0f}" for name in SHARES]
         time_and_work = [f"{1000 * found['step_seconds']:.0f}", f"{found['flops'] / 1e9:.1f}"]
         rows.append([setting, *time_and_work, rates, f"{100 * found['of_ceiling']:.0f}", *shares])
-    machine = record["machine"]
     head = (
         f"# Where the time of a training step goes\n\n`{' '.join([record['recipe'], *record['overrides']])}`, "
-        f"{record['steps']} steps. {machine['device']}, {machine['threads']} threads, torch {machine['torch']}. "
+        f"{record['steps']} steps. {name_machine(record['machine'])}. "
         "The ceiling is float32's.\n\n"
     )
     shares = [f"{name}, %" for name in SHARES]

@@ -1,8 +1,7 @@
 """The pretraining of a recipe, step by step: what benchmarks time and take apart."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -30,11 +29,10 @@ class TrainingSteps:
         self.model = run.fresh_model(tokenizer)
         self.prepared, self.optimizers = prepare(self.model, self.stage, self.accelerator)
 
-    @contextmanager
-    def compiled(self) -> Iterator[None]:
-        """Compile the model's blocks, if the recipe says so."""
-        with compiled_blocks(self.model, self.accelerator.device, self.stage.batch_size if self.run.compile else None):
-            yield
+    def compiled(self) -> AbstractContextManager[None]:
+        """Return a context in which the model's blocks are compiled, if the recipe says so."""
+        rows = self.stage.batch_size if self.run.compile else None
+        return compiled_blocks(self.model, self.accelerator.device, rows)
 
     def take(self, step: int, batch: dict[str, torch.Tensor]) -> float:
         """Take step number `step` (from 0) on a batch; return the loss."""

@@ -31,25 +31,15 @@ def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
     return states * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def in_float32(kernel: Callable) -> Callable:
-    """Return an attention kernel that runs in float32 under CPU autocast.
+def run_kernel(kernel: Callable, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *mask, **settings):
+    """Return `kernel(query, key, value, …)`, attention in whatever form; under CPU autocast in float32.
 
     The gradient of torch's own CPU kernel takes some twenty times as long in bfloat16.
     """
-
-    def run(*arguments, **settings):
-        on_cpu = any(isinstance(argument, torch.Tensor) and argument.is_cpu for argument in arguments)
-        if not (on_cpu and torch.is_autocast_enabled("cpu")):
-            return kernel(*arguments, **settings)
-        with torch.autocast("cpu", enabled=False):
-            return kernel(*(to_float32(argument) for argument in arguments), **settings)
-
-    return run
-
-
-def to_float32(argument):
-    """Return a tensor of floating point numbers in float32, and anything else as it is."""
-    return argument.float() if isinstance(argument, torch.Tensor) and argument.is_floating_point() else argument
+    if not (query.is_cpu and torch.is_autocast_enabled("cpu")):
+        return kernel(query, key, value, *mask, **settings)
+    with torch.autocast("cpu", enabled=False):
+        return kernel(query.float(), key.float(), value.float(), *mask, **settings)
 
 
 class MiniGPTHeadRMSNorm(nn.RMSNorm):

@@ -5,12 +5,14 @@ A variant maps hidden states (B, T, C) to (B, T, C). Kernels of the vanilla vari
 stored, whereas `attention_type` changes the function itself and is part of the config.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 from transformers import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .attention_base_minigpt import SelfAttention, in_float32
+from .attention_base_minigpt import SelfAttention, run_kernel
 from .block_attention_minigpt import BigBirdAttention, WindowAttention
 from .linformer_attention_minigpt import LinformerAttention
 from .performer_attention_minigpt import PerformerAttention
@@ -54,8 +56,9 @@ class VanillaAttention(SelfAttention):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)  # (B, H, S, D)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        mixed, weights = in_float32(attend)(
-            self, query, key, value, attention_mask, dropout=self.dropout, scaling=self.scaling, **kwargs
+        settings = {"dropout": self.dropout, "scaling": self.scaling, **kwargs}
+        mixed, weights = run_kernel(
+            partial(attend, self), query, key, value, attention_mask, **settings
         )  # (B, T, H, D)
         return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.attention.flex_attention import BlockMask
 
-from .attention_base_minigpt import from_pieces, in_float32, into_pieces
+from .attention_base_minigpt import from_pieces, into_pieces, run_kernel
 from .configuration_minigpt import MiniGPTConfig
 
 WORD = 0xFFFFFFFF
@@ -210,10 +210,8 @@ def gather_attention(
     )
     shared = mask.shape[1] == mask.shape[2] == 1
     mask = mask.flatten(1, 2) if shared else mask.expand(-1, heads, rows, -1, -1).flatten(1, 2)
-    attend = in_float32(nn.functional.scaled_dot_product_attention)
-    mixed = attend(
-        query.flatten(1, 2), key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
-    )  # (B, H·nq, l, D)
+    kernel, settings = nn.functional.scaled_dot_product_attention, {"dropout_p": dropout, "scale": scaling}
+    mixed = run_kernel(kernel, query.flatten(1, 2), key, value, attn_mask=mask, **settings)  # (B, H·nq, l, D)
     return mixed.unflatten(1, (heads, rows))
 
 

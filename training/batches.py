@@ -85,7 +85,8 @@ class TrainingBatches(torch.utils.data.Dataset):
         self.corruptor = SpanCorruptor([] if questions_alone else documents, corruption, answers)
         starts = self.corruptor.starts
         text = TokenizedText(tokenizer, self.corruptor.text, starts, self.corruptor.phrase_starts())
-        asked = encode(tokenizer, [question_text(*pair, tokenizer.mask_token) for pair in questions])["input_ids"]
+        mixed_in = questions if stage.question_fraction else ()
+        asked = encode(tokenizer, [question_text(*pair, tokenizer.mask_token) for pair in mixed_in])["input_ids"]
         self.place, self.ids = text.place, np.concatenate([text.ids, *asked])
         lengths = np.array([len(ids) for ids in asked], np.int64)
         ends = len(text.ids) + np.cumsum(lengths)
@@ -112,9 +113,7 @@ class TrainingBatches(torch.utils.data.Dataset):
         if number != self._pool_number:
             self._pool_number, self._pool = number, self.pool(number)
         if self.stage.bucket_batches > 1:
-            place = np.random.default_rng([self.seed, BATCH_ORDER, number]).permutation(self.stage.bucket_batches)[
-                place
-            ]
+            place = permutation(self.stage.bucket_batches, self.seed, BATCH_ORDER, number)[place]
         return self._pool.part(place * self.stage.batch_size, (place + 1) * self.stage.batch_size)
 
     def pool(self, number: int) -> Rows:

@@ -38,11 +38,15 @@ def can_compile(device: torch.device) -> bool:
     return headers and shutil.which(os.environ.get(variable, usual)) is not None
 
 
-def compile_blocks(model: MiniGPTForCausalLM) -> list[MiniGPTBlock]:
+def compile_blocks(model: MiniGPTForCausalLM, device: torch.device) -> list[MiniGPTBlock]:
     """Compile a model's blocks, one function for all of them, which takes every batch and length; return them.
 
-    Blocks whose attention keeps tables for lengths that it has seen cannot be compiled for all lengths.
+    Blocks whose attention keeps tables for lengths that it has seen cannot be compiled for all lengths. Where some
+    blocks, or all for want of a compiler, stay as they are, a line says so.
     """
+    if not can_compile(device):
+        print("warning: run.compile needs a compiler (g++, or what CXX names) and Python's headers; going on without")
+        return []
     kinds = model.config.layer_attention_types
     if kept := sorted(UNCOMPILED & set(kinds)):
         print(f"warning: run.compile leaves {' and '.join(kept)} blocks as they are")
@@ -70,15 +74,11 @@ def prime(model: MiniGPTForCausalLM, rows: int) -> None:
 def compiled_blocks(model: MiniGPTForCausalLM, device: torch.device, rows: int | None) -> Iterator[None]:
     """Compile a model's blocks for batches of so many rows, for as long as the context lasts; not where None.
 
-    It takes some ten seconds. Where there is no compiler, a line says so and the blocks stay as they are.
+    It takes some ten seconds.
     """
-    wanted, blocks = rows is not None, []
-    if wanted and not can_compile(device):
-        print("warning: run.compile needs a compiler (g++, or what CXX names) and Python's headers; going on without")
-        wanted = False
+    blocks = [] if rows is None else compile_blocks(model, device)
     try:
-        if wanted:
-            blocks = compile_blocks(model)
+        if blocks:
             prime(model, rows)
         yield
     finally:

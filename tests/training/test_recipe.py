@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ablations import FORMER
 from modeling_minigpt import MiniGPTForCausalLM
 from training.recipe import RecipeError, build_config, load_recipe
 
@@ -57,14 +58,8 @@ def test_the_seed_recipe_is_the_practicals():
 
 
 FORMER_CS224N = [  # of which the other attentions are siblings
-    "model.num_hidden_layers=4",
-    "model.hidden_size=256",
-    "model.num_attention_heads=8",
-    "model.intermediate_size=null",
+    *FORMER,
     "pretrain.steps=2000",
-    "pretrain.batch_size=64",
-    "pretrain.bucket_batches=8",
-    "pretrain.question_fraction=0.2",
     "run.compile=false",
 ]
 
