@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measurement import describe_machine, in_fresh_process, name_machine
+from benchmarks.measurement import describe_machine, earlier_points, in_fresh_process, name_machine
 from benchmarks.training_steps import TrainingSteps, in_folder
 from data_scripts.bios_folder import check_folder
 from evaluation.tables import markdown_table
@@ -29,7 +29,7 @@ from training.checkpoints import Progress
 from training.data import load_scoring_pairs
 from training.models import load_model, load_tokenizer
 from training.recipe import load_recipe
-from training.run_folder import RunError, read_record, write_json
+from training.run_folder import RunError, write_json
 from training.scoring import answer_pairs
 from training.stages import Run
 
@@ -224,14 +224,10 @@ def main(argv: list[str] | None = None) -> int:
         "minutes": arguments.minutes,
     }
     try:
-        earlier = read_record(arguments.output) if arguments.output.exists() else {**record, "points": []}
+        record["points"] = earlier_points(arguments.output, record)
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if {**earlier, "points": None} != {**record, "points": None}:
-        print(f"error: {arguments.output}: holds ablations of another recipe, time or machine", file=sys.stderr)
-        return 2
-    record["points"] = [point for point in earlier["points"] if "error" not in point]
     done = {(point["what"], point["variant"], point["seed"]) for point in record["points"]}
     for seed in arguments.seeds:
         for (what, variant), settings in variants.items():

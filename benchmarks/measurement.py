@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from training.memory import give_back_freed_memory
+from training.run_folder import RunError, read_record
 
 STATUS = Path("/proc/self/status")
 
@@ -79,6 +80,20 @@ def interleave(
                     results[point].append(in_fresh_process(measure, point, *arguments))
                 bar.update()
             yield results
+
+
+def earlier_points(output: Path, record: dict, field: str = "points") -> list[dict]:
+    """Return what an earlier run of the same command has measured, to be gone on with; failures are tried again.
+
+    Raises:
+        RunError: the file is not a record, or it is one of other settings or another machine.
+    """
+    if not output.exists():
+        return []
+    earlier = read_record(output)
+    if any(earlier.get(key) != value for key, value in record.items()):
+        raise RunError(f"{output}: holds measurements of another recipe, time or machine")
+    return [point for point in earlier[field] if "error" not in point]
 
 
 class PeakMemory:

@@ -23,7 +23,7 @@ from training.arguments import Recipe, StageArguments
 from training.batches import TrainingBatches, count_targets
 from training.loop import optimizer_step, prepare, set_learning_rates
 from training.optimizers import learning_rate_factor
-from training.precision import compile_blocks, has_fast_bfloat16
+from training.precision import compile_parts, has_fast_bfloat16
 from training.recipe import build_config, load_recipe
 
 RECIPES = Path(__file__).parent.parent / "configuration" / "recipes"
@@ -167,7 +167,7 @@ def train_ours(subject: str, texts: Texts, tokenizer: PreTrainedTokenizerFast, s
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if bfloat16 else "no")
     model = build_model(subject, settings.shape, tokenizer)
     if recipe.run.compile:
-        compile_blocks(model, device)
+        compile_parts(model, device)
     model, optimizers = prepare(model, stage, accelerator)
     start = -(-settings.warmup // CHUNK) * CHUNK
     steps = iter(range(start - settings.warmup, last))

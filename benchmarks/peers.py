@@ -49,9 +49,10 @@ NOTES = """\
 - Text tokens are the characters predicted, padding aside; positions are those computed, padding and all. The published
   loop always computes 127 a row, GPT-2's collator pads to a batch's longest row, MiniGPT batches rows of like length.
 - "{ours}" trains as the recipe `cs224n-speedrun` does (rotary positions, RMSNorm, squared ReLU, no dropout, Muon,
-  compiled blocks), on this text; "{ours}, bfloat16" is the same in the format that the recipe takes by itself where
-  the processor multiplies it faster; "{ours}, seed recipe" is the published model and its AdamW, with the package's
-  loop around them. Whatever is compiled is so before the clock starts.
+  compiled blocks and loss), on this text, in float32, but for Muon's products: those are in bfloat16 where the
+  processor multiplies it faster, as torch's Muon takes them everywhere. "{ours}, bfloat16" is the same with all in the
+  format that the recipe takes by itself; "{ours}, seed recipe" is the published model and its AdamW, with the
+  package's loop around them. Whatever is compiled is so before the clock starts.
 - Every answer has {new_tokens} tokens: nobody stops at the sentinel. {scaled}
 - A data path has one core: its rate is by the processor time of all its threads. MiniGPT tokenises all texts once,
   before the clock starts, in half a second.

@@ -14,6 +14,8 @@ The rules:
 - At most 4.2 million parameters. Nothing is read for an answer but the weights and the question.
 - A result is the mean of at least three seeds, a record of five (`benchmarks/RECORDS.md`).
 
+Results are written after each seed; seeds that an earlier run of the same command left in the output are kept.
+
 Time to an accuracy is the first moment at which the mean over the seeds of each one's newest copy reaches it.
 """
 
@@ -28,7 +30,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measurement import describe_machine
+from benchmarks.measurement import describe_machine, earlier_points
 from data_scripts.bios_folder import DataError
 from evaluation.trust import share
 from modeling_minigpt import MiniGPTForCausalLM
@@ -123,13 +125,11 @@ def summarize(runs: list[dict]) -> dict:
     }
 
 
-def describe(results: dict) -> str:
+def describe(runs: list[dict]) -> str:
     """Return the results in a few lines."""
-    whole = results["summary"]
+    whole = summarize(runs)
     spread = "" if whole["accuracy_spread"] is None else f" ± {100 * whole['accuracy_spread']:.1f}"
-    lines = [
-        f"{len(results['runs'])} seeds: {100 * whole['accuracy']:.1f}{spread} % in {whole['seconds'] / 60:.1f} min"
-    ]
+    lines = [f"{len(runs)} seeds: {100 * whole['accuracy']:.1f}{spread} % in {whole['seconds'] / 60:.1f} min"]
     for milestone, seconds in whole["seconds_to"].items():
         reached = "not reached" if seconds is None else f"{seconds / 60:.1f} min"
         lines.append(f"{100 * float(milestone):.1f} %: {reached}")
@@ -149,9 +149,14 @@ def main(argv: list[str] | None = None) -> int:
         "machine": describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "recipe": arguments.recipe.stem,
         "overrides": arguments.overrides,
-        "runs": [],
     }
-    for seed in arguments.seeds:
+    try:
+        results["runs"] = earlier_points(arguments.output, results, "runs")
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    done = {run["seed"] for run in results["runs"]}
+    for seed in sorted(set(arguments.seeds) - done):
         with tempfile.TemporaryDirectory() as folder:
             own = (f"data.path={arguments.data}", f"output={folder}/run", f"seed={seed}")
             try:
@@ -162,8 +167,8 @@ def main(argv: list[str] | None = None) -> int:
                 return 2
         results["summary"] = summarize(results["runs"])
         write_json(arguments.output, results)
-        print(json.dumps({key: value for key, value in results["runs"][-1].items() if key != "curve"}))
-    print(describe(results))
+        print(json.dumps({key: value for key, value in results["runs"][-1].items() if key != "curve"}), flush=True)
+    print(describe(results["runs"]))
     return 0
 
 

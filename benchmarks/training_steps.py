@@ -11,7 +11,7 @@ from training.arguments import Recipe
 from training.data import load_training_data
 from training.loop import optimizer_step, prepare, set_learning_rates
 from training.optimizers import learning_rate_factor
-from training.precision import compiled_blocks
+from training.precision import compiled_parts
 from training.stages import Run
 
 
@@ -32,7 +32,7 @@ class TrainingSteps:
     def compiled(self) -> AbstractContextManager[None]:
         """Return a context in which the model's blocks are compiled, if the recipe says so."""
         rows = self.stage.batch_size if self.run.compile else None
-        return compiled_blocks(self.model, self.accelerator.device, rows)
+        return compiled_parts(self.model, self.accelerator.device, rows)
 
     def take(self, step: int, batch: dict[str, torch.Tensor]) -> float:
         """Take step number `step` (from 0) on a batch; return the loss."""

@@ -165,7 +165,7 @@ class RunArguments:
     """What a run needs besides its stages."""
 
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 where that is faster (a GPU, a CPU with AMX)
-    compile: bool = False  # fuse the blocks' loops in stages of 200 steps or more: ten seconds, then faster steps
+    compile: bool = False  # fuse the loops of blocks and loss, in stages of 200 steps or more: takes ten seconds
     checkpoint_minutes: float = 5.0  # between checkpoints; one is written at the end of a stage too
     keep_checkpoints: int = 2  # the newest so many
     log_steps: int = 10  # between points in the logs

@@ -17,7 +17,7 @@ from training.checkpoints import Progress, load_newest, save_checkpoint
 from training.guards import Guard
 from training.interruption import Interrupted, listen
 from training.optimizers import build_optimizers, learning_rate_factor
-from training.precision import compiled_blocks
+from training.precision import compiled_parts, has_fast_bfloat16
 from training.state import TrainingState
 
 LEAST_COMPILED = 200  # steps of a stage; in a shorter one compiling takes longer than it saves
@@ -42,7 +42,7 @@ def prepare(
 ) -> tuple[torch.nn.Module, list[AcceleratedOptimizer]]:
     """Return the model and the stage's optimizers, ready for `optimizer_step` on this accelerator."""
     accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if has_fast_bfloat16(accelerator.device) else torch.float32
     built = build_optimizers(model, stage, accelerator.is_fsdp2, dtype)
     prepared, *optimizers = accelerator.prepare(model, *built)
     return prepared.train(), optimizers
@@ -182,7 +182,7 @@ def train_stage(
     loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=remaining, generator=torch.Generator())
     parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
     rows = -(-stage.batch_size // parts) if run.compile and total >= LEAST_COMPILED else None
-    with meter.bar, listen() as request, compiled_blocks(model, accelerator.device, rows):
+    with meter.bar, listen() as request, compiled_parts(model, accelerator.device, rows):
         for step, batch in zip(remaining, guard.watch(loader, progress.step), strict=True):
             factor = learning_rate_factor(step, total, stage)
             set_learning_rates(optimizers, factor)

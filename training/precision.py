@@ -3,7 +3,7 @@
 import os
 import shutil
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,9 +11,7 @@ import torch
 from accelerate import PartialState
 
 from modeling_minigpt import MiniGPTForCausalLM
-from modeling_minigpt.modeling_minigpt import MiniGPTBlock
-
-UNCOMPILED = {"bigbird", "window"}
+from modeling_minigpt.attention_base_minigpt import LinearTimeAttention
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -38,22 +36,38 @@ def can_compile(device: torch.device) -> bool:
     return headers and shutil.which(os.environ.get(variable, usual)) is not None
 
 
-def compile_blocks(model: MiniGPTForCausalLM, device: torch.device) -> list[MiniGPTBlock]:
-    """Compile a model's blocks, one function for all of them, which takes every batch and length; return them.
+def left_as_it_is(attend: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return attention that runs as it is between what is compiled, its result laid out alike for all lengths."""
 
-    Blocks whose attention keeps tables for lengths that it has seen cannot be compiled for all lengths. Where some
-    blocks, or all for want of a compiler, stay as they are, a line says so.
+    @torch.compiler.disable
+    def run(*streams: torch.Tensor, **settings) -> torch.Tensor:
+        return attend(*streams, **settings).contiguous()
+
+    return run
+
+
+def compile_parts(model: MiniGPTForCausalLM, device: torch.device) -> list[tuple[torch.nn.Module, str]]:
+    """Compile a model's blocks, one function for all of them, and its loss, for every batch and length.
+
+    Linear-time attention is left as it is and what is around it compiled: some variants keep tables for lengths that
+    they have seen, and with the others the compiler takes minutes and comes to slower loops.
+
+    Returns:
+        The modules and the attributes that were set on them, which hide the classes' own: none for want of a compiler,
+        and a line says so.
     """
     if not can_compile(device):
         print("warning: run.compile needs a compiler (g++, or what CXX names) and Python's headers; going on without")
         return []
-    kinds = model.config.layer_attention_types
-    if kept := sorted(UNCOMPILED & set(kinds)):
-        print(f"warning: run.compile leaves {' and '.join(kept)} blocks as they are")
-    blocks = [block for block, kind in zip(model.model.layers, kinds, strict=True) if kind not in UNCOMPILED]
-    for block in blocks:
-        block.forward = torch.compile(block.forward, dynamic=True)
-    return blocks
+    parts: dict[tuple[torch.nn.Module, str], Callable] = {}
+    for block in model.model.layers:
+        if isinstance(block.self_attn, LinearTimeAttention):
+            parts[block.self_attn, "attend"] = left_as_it_is(block.self_attn.attend)
+        parts[block, "forward"] = torch.compile(block.forward, dynamic=True)
+    parts[model, "_loss_function"] = torch.compile(model.loss_function, dynamic=True)
+    for (module, name), function in parts.items():
+        setattr(module, name, function)
+    return list(parts)
 
 
 def prime(model: MiniGPTForCausalLM, rows: int) -> None:
@@ -67,20 +81,21 @@ def prime(model: MiniGPTForCausalLM, rows: int) -> None:
     with torch.random.fork_rng():
         for length in (longest - (longest == rows), 8 + (rows == 8)):  # equal sizes would count as one
             ids = torch.zeros(rows, length, dtype=torch.long, device=weight.device)
-            torch.autograd.grad(model(ids, labels=ids, use_cache=False).loss, weight)
+            loss = model(ids, labels=ids, num_items_in_batch=ids.numel() + 1, use_cache=False).loss
+            torch.autograd.grad(loss, weight)
 
 
 @contextmanager
-def compiled_blocks(model: MiniGPTForCausalLM, device: torch.device, rows: int | None) -> Iterator[None]:
-    """Compile a model's blocks for batches of so many rows, for as long as the context lasts; not where None.
+def compiled_parts(model: MiniGPTForCausalLM, device: torch.device, rows: int | None) -> Iterator[None]:
+    """Compile a model's blocks and loss for batches of so many rows, while the context lasts; not where None.
 
     It takes some ten seconds.
     """
-    blocks = [] if rows is None else compile_blocks(model, device)
+    parts = [] if rows is None else compile_parts(model, device)
     try:
-        if blocks:
+        if parts:
             prime(model, rows)
         yield
     finally:
-        for block in blocks:
-            del block.forward  # the class's own again, which generates and is saved
+        for module, name in parts:
+            delattr(module, name)  # the class's own again, which generates and is saved

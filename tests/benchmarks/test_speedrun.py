@@ -31,6 +31,19 @@ def test_a_speedrun_times_all_from_the_files_to_the_score_and_gives_what_train_p
     assert str(data) not in (tmp_path / "results.json").read_text()
 
 
+def test_seeds_that_an_earlier_run_left_are_kept_and_gone_on_with(recipe, data, tmp_path, capsys):
+    output = tmp_path / "results.json"
+    assert race(recipe, data, output, "--seeds", "1") == 0
+    (first,) = json.loads(output.read_text())["runs"]
+    assert race(recipe, data, output, "--seeds", "0", "1") == 0
+    results = json.loads(output.read_text())
+    assert results["runs"][0] == first
+    assert [run["seed"] for run in results["runs"]] == [1, 0]
+    assert results["summary"]["accuracy"] == sum(run["accuracy"] for run in results["runs"]) / 2
+    assert race(recipe, data, output, "--set", "pretrain.batch_size=13") == 2
+    assert "another recipe" in capsys.readouterr().err
+
+
 def test_a_model_that_is_too_large_is_no_result(recipe, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(speedrun, "MOST_PARAMETERS", 10_000)
     assert race(recipe, data, tmp_path / "results.json", "--seeds", "0") == 2
