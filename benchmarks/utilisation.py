@@ -1,0 +1,203 @@
+"""How much of a device's matrix rate a training step reaches, by batch size, and how fast answers are generated.
+
+    python -m benchmarks.utilisation --peak 989 --output benchmarks/results/utilisation.cuda.json        # an H100
+    python -m benchmarks.utilisation --shapes 3.3m --batch-sizes 32 128 --output utilisation.cpu.json    # two cores
+
+Model FLOPs utilisation (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is what a step's tokens need, over its
+time and the device's rate: a token needs 6 FLOPs for each weight that multiplies it, and 12 L T C for the attention of
+L layers to T tokens with width C, as if nothing were masked. The rate is the best that a product of two large matrices
+reaches here in the same format, and also the maker's where `--peak` gives it, in TFLOP/s. The text is random tokens, T
+in every row; the format is bfloat16 where the device multiplies it faster. A batch that does not fit is told as such.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from benchmarks.measurement import (
+    PeakMemory,
+    describe_machine,
+    earlier_points,
+    in_fresh_process,
+    name_machine,
+    seconds_of,
+)
+from benchmarks.peer_models import OURS, our_recipe
+from benchmarks.plain_mingpt import Shape
+from evaluation.tables import markdown_table
+from modeling_minigpt import MiniGPTForCausalLM
+from training.loop import optimizer_step, prepare, set_learning_rates
+from training.precision import compile_parts, has_fast_bfloat16
+from training.recipe import build_config
+from training.run_folder import RunError, write_json
+
+# The practical's, and GPT-2's smallest with as many tokens as it reads.
+SHAPES = {"3.3m": Shape(), "124m": Shape(layers=12, heads=12, width=768, block=1024, vocabulary=50257)}
+BATCH_SIZES = {"3.3m": [128, 512, 2048, 8192], "124m": [4, 8, 16, 32, 64]}
+PROMPT = 16  # tokens; the rest of the block, or 112 of it, is generated
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is measured at once: a task of `TASKS`, a shape, and rows of a batch."""
+
+    task: str
+    shape: str
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.task}, {self.shape}, {self.rows:,} rows"
+
+
+def build_model(shape: Shape) -> MiniGPTForCausalLM:
+    """Return a model as the recipe `cs224n` has it, of a shape; the head of a large vocabulary is its embedding."""
+    torch.manual_seed(0)
+    tied = shape.vocabulary > 8 * shape.width
+    derived = {"vocab_size": shape.vocabulary, "pad_token_id": None, "eos_token_id": None}
+    return MiniGPTForCausalLM(build_config(our_recipe(OURS, shape), **derived, tie_word_embeddings=tied))
+
+
+def flops_per_token(model: MiniGPTForCausalLM, length: int) -> int:
+    """Return the FLOPs of the model's products for a token in a text of so many, forwards and backwards."""
+    config = model.config
+    weights = [parameter for parameter in model.model.layers.parameters() if parameter.ndim == 2]
+    multiplied = sum(weight.numel() for weight in [*weights, model.lm_head.weight])
+    return 6 * multiplied + 12 * config.num_hidden_layers * length * config.hidden_size
+
+
+def measure_ceiling(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the best rate of a matrix product, in FLOP a second: 8,192 rows and columns on a GPU, 2,048 on a CPU."""
+    size = 8192 if device.type == "cuda" else 2048
+    left, right = torch.randn(2, size, size, device=device).to(dtype)
+    left @ right
+    return 2 * size**3 / min(seconds_of(lambda: left @ right, device, at_least=0.1) for _ in range(5))
+
+
+def measure_training(shape: Shape, rows: int, device: torch.device, dtype: torch.dtype) -> dict:
+    """Time steps of the recipe's optimizers on whole blocks, whatever is compiled being so before."""
+    recipe = our_recipe(OURS, shape)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if dtype == torch.bfloat16 else "no")
+    peak, model = PeakMemory(device), build_model(shape)
+    compile_parts(model, device)
+    stage = replace(recipe.pretrain, batch_size=rows)
+    prepared, optimizers = prepare(model, stage, accelerator)
+    set_learning_rates(optimizers, 1.0)
+    ids = torch.randint(shape.vocabulary, (rows, shape.block), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": ids, "labels": ids}
+
+    def step() -> None:
+        optimizer_step(prepared, optimizers, batch, accelerator, stage.gradient_clipping)
+
+    for _ in range(3):
+        step()
+    seconds = seconds_of(step, device, at_least=2.0, repeats=4)
+    tokens, memory, ceiling = rows * shape.block, peak.read(), measure_ceiling(device, dtype)
+    rate = flops_per_token(model, shape.block) * tokens / seconds
+    return {
+        "tokens_per_second": tokens / seconds,
+        "flops_per_second": rate,
+        "ceiling": ceiling,
+        "of_ceiling": rate / ceiling,
+        "peak_bytes": memory,
+    }
+
+
+@torch.inference_mode()
+def measure_generation(shape: Shape, rows: int, device: torch.device, dtype: torch.dtype) -> dict:
+    """Time greedy, cached generation after a prompt of random tokens."""
+    peak, model = PeakMemory(device), build_model(shape).to(device, dtype).eval()
+    prompt = torch.randint(shape.vocabulary, (rows, PROMPT), generator=torch.Generator().manual_seed(0)).to(device)
+    new = min(shape.block - PROMPT, 112)
+
+    def generate() -> None:
+        ids = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=new, do_sample=False)
+        assert ids.shape == (rows, PROMPT + new)
+
+    generate()
+    return {"tokens_per_second": rows * new / seconds_of(generate, device), "peak_bytes": peak.read()}
+
+
+TASKS = {"training": measure_training, "generation": measure_generation}
+
+
+def measure(point: Point, device: str) -> dict:
+    """Measure a point in this process."""
+    where = torch.device(device)
+    dtype = torch.bfloat16 if has_fast_bfloat16(where) else torch.float32
+    return {**TASKS[point.task](SHAPES[point.shape], point.rows, where, dtype), "format": str(dtype)[6:]}
+
+
+def write_table(record: dict) -> str:
+    """Return the results as Markdown, a table a task."""
+    peak = record["peak"]
+    columns = {
+        "training": ["shape", "rows", "format", "tokens/s", "TFLOP/s", "% of the best product's"],
+        "generation": ["shape", "rows", "format", "tokens/s"],
+    }
+    parts = [
+        f"# What of the device's rate is used\n\n{name_machine(record['machine'])}. Blocks are whole "
+        f"({', '.join(f'{name}: {shape.block:,} tokens' for name, shape in SHAPES.items())}); {PROMPT} tokens are "
+        "read before the first is generated.\n"
+    ]
+    for task, heads in columns.items():
+        rows = []
+        for point in (point for point in record["points"] if point["task"] == task):
+            row = [point["shape"], f"{point['rows']:,}"]
+            if "error" in point:
+                rows.append([*row, point["error"]])
+                continue
+            row += [point["format"], f"{point['tokens_per_second']:,.0f}"]
+            if task == "training":
+                row += [f"{point['flops_per_second'] / 1e12:.3g}", f"{100 * point['of_ceiling']:.0f}"]
+                row += [f"{100 * point['flops_per_second'] / (1e12 * peak):.0f}"] if peak else []
+            rows.append([*row, f"{point['peak_bytes'] / 2**20:,.0f}" if point["peak_bytes"] is not None else "–"])
+        heads = [*heads, *([f"% of {peak:g} TFLOP/s"] if peak and task == "training" else []), "peak memory, MiB"]
+        rows = [row + ["–"] * (len(heads) - len(row)) for row in rows]
+        if rows:
+            parts.append(f"## {task.capitalize()}\n\n{markdown_table(heads, rows)}")
+    return "\n".join(parts)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure every point, write the results after each; return the exit status, 1 where nothing was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"default here: {device}")
+    parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), help="default: all")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", metavar="ROWS", help=f"default by shape: {BATCH_SIZES}")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), help="default: all")
+    parser.add_argument("--peak", type=float, metavar="TFLOPS", help="the device's rate by its maker, in TFLOP/s")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where to write the results")
+    arguments = parser.parse_args(argv)
+    if min(arguments.batch_sizes or [1]) < 1 or (arguments.peak or 1) <= 0:
+        parser.error("--batch-sizes and --peak must be positive")
+    record = {"machine": describe_machine(torch.device(arguments.device))}
+    try:
+        record["points"] = earlier_points(arguments.output, record)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    record["peak"] = arguments.peak
+    done = {Point(*(point[name] for name in ("task", "shape", "rows"))) for point in record["points"]}
+    points = [
+        Point(task, shape, rows)
+        for task in arguments.tasks
+        for shape in arguments.shapes
+        for rows in arguments.batch_sizes or BATCH_SIZES[shape]
+    ]
+    for point in tqdm([point for point in points if point not in done], unit="point", dynamic_ncols=True):
+        record["points"].append({**vars(point), **in_fresh_process(measure, point, arguments.device)})
+        write_json(arguments.output, record)
+    text = write_table(record)
+    arguments.output.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+    return int(all("error" in point for point in record["points"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
