@@ -178,8 +178,8 @@ def write_table(points: list[dict], record: dict) -> str:
     for point in good:
         variants.setdefault((point["what"], point["variant"]), []).append(point)
     means = {key: statistics.mean(point["accuracy"] for point in own) for key, own in variants.items()}
-    base, rows = means.get(("", "baseline")), []
-    for (what, variant), own in variants.items():
+    base, rows, groups = means.get(("", "baseline")), [], list(dict.fromkeys(what for what, _ in variants))
+    for (what, variant), own in sorted(variants.items(), key=lambda one: groups.index(one[0][0])):
         mean = means[what, variant]
         gain = "–" if base is None or variant == "baseline" else f"{100 * (mean - base):+.1f}"
         steps = statistics.mean(point["steps"] for point in own)

@@ -97,3 +97,13 @@ def test_the_gain_is_over_the_baseline():
     assert "padding" not in ablations.write_table(points[1:], record)
     assert "| loss | new | 2 | 55.0 | +5.0 | 25 | 1.00 |" in table
     assert "| loss | broken | – | failed |" in table
+
+
+def test_variants_of_one_thing_stand_together_whenever_they_were_measured():
+    measured = [("", "baseline"), ("loss", "new"), ("batches", "large"), ("loss", "newer")]
+    numbers = {"accuracy": 0.5, "steps": 10, "parameters": 10**6, "padding": 0.1}
+    points = [{"what": what, "variant": variant, **numbers} for what, variant in measured]
+    machine = {"device": "a CPU", "threads": 2, "torch": "2"}
+    table = ablations.write_table(points, {"machine": machine, "recipe": "r", "overrides": [], "minutes": 1})
+    names = [line.split(" | ")[1] for line in table.splitlines() if line.endswith(" 1.00 |")]
+    assert names == ["baseline", "new", "newer", "large"]
