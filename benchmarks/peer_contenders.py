@@ -164,13 +164,13 @@ CONTENDERS = {"training": TRAINERS, "generation": ANSWERERS, "data path": DATA_P
 
 
 def measure_point(point: Point, texts: Texts, settings: Settings) -> dict:
-    """Measure a point in this process. MiniGPT keeps freed memory, as its training program does."""
+    """Measure a point in this process. MiniGPT keeps freed memory, as its program does for training and answers."""
     random.seed(0)
     one_core = point.task == "data path"
     torch.set_num_threads(1 if one_core else settings.threads)
     if one_core:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    if point.task == "training" and point.subject in OUR_RECIPES:
+    if not one_core and point.subject in OUR_RECIPES:
         keep_freed_memory()
     return TASKS[point.task](point.subject, texts, settings)
 

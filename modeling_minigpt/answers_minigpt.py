@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
+from .cache_layers_minigpt import GrowingLayer
+
 
 class Answer(NamedTuple):
     """What a model answers, and the probability that it gives this answer to be the whole one: not calibrated."""
@@ -34,8 +36,10 @@ def greedy_answers(
     batch = encode_prompts(tokenizer, questions, model.device)
     if model.config.position_embedding_type == "learned":  # where these end, so do answers
         max_new_tokens = min(max_new_tokens, model.config.max_position_embeddings - batch["input_ids"].shape[1])
+    layers = [GrowingLayer() for _ in range(model.config.num_hidden_layers)]
     generated = model.generate(
         **batch,
+        past_key_values=Cache(layers=layers) if model.config.is_vanilla else None,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,

@@ -1,4 +1,6 @@
-"""Decoding state of the linear-time variants: what each layer keeps so that decoding equals the parallel form.
+"""What each layer keeps of the tokens it has seen, so that decoding equals the parallel form.
+
+Vanilla layers keep all keys and values, the linear-time variants a state of their own.
 
 What is kept for a row and a head, in numbers (s, k, b, c, m, D as in the config's fields; T the tokens seen), and when
 something is evicted:
@@ -15,7 +17,7 @@ Rows of a batch may have seen different numbers of tokens (left padding): every 
 """
 
 import torch
-from transformers.cache_utils import CacheLayerMixin
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from .attention_base_minigpt import place
 from .block_index_minigpt import BlockPattern, block_table
@@ -30,6 +32,42 @@ def layer_signature(config: MiniGPTConfig, layer_idx: int) -> dict | None:
     fields = {name: value for name, value in vars(config).items() if name.startswith(f"{variant}_")}
     shape = {"num_attention_heads": config.num_attention_heads, "head_dim": config.head_dim, "layer": layer_idx}
     return {"attention_type": variant, **shape, **fields}
+
+
+class GrowingLayer(DynamicLayer):
+    """A vanilla layer's keys and values in buffers with room, so that a new token is written and the old ones stay.
+
+    The library's layer copies all of them for each token. `keys` and `values`, (B, H, T, D), and what `update` returns
+    are views of the buffers: for generation, without gradients, by one reader.
+    """
+
+    ROOM = 32  # tokens at first; then as many again as there are
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Start empty, for keys (B, H, T, D) like these."""
+        super().lazy_initialization(key_states, value_states)
+        self.buffers: dict[str, torch.Tensor] = {}
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        """Append T tokens; return all keys and values so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        seen = self.get_seq_length()
+        self.keys = self.append("keys", key_states, seen)
+        self.values = self.append("values", value_states, seen)
+        return self.keys, self.values
+
+    def append(self, name: str, new: torch.Tensor, seen: int) -> torch.Tensor:
+        """Write `new` behind the `seen` tokens; a buffer that is full, or of rows chosen anew, is replaced."""
+        held, buffer, end = getattr(self, name), self.buffers.get(name), seen + new.shape[2]
+        own = buffer is not None and held.data_ptr() == buffer.data_ptr() and held.shape[0] == buffer.shape[0]
+        if not own or buffer.shape[2] < end:
+            buffer = new.new_empty(*new.shape[:2], end + max(seen, self.ROOM), new.shape[3])
+            if seen:
+                buffer[:, :, :seen] = held
+            self.buffers[name] = buffer
+        buffer[:, :, seen:end] = new
+        return buffer[:, :, :end]
 
 
 class StateLayer(CacheLayerMixin):

@@ -4,7 +4,9 @@ import copy
 
 import pytest
 import torch
+from transformers.cache_utils import DynamicLayer
 
+from modeling_minigpt.cache_layers_minigpt import GrowingLayer
 from modeling_minigpt.cache_minigpt import make_cache
 from tests.attention_variants import (
     CONSTANT,
@@ -237,3 +239,45 @@ def test_hybrids_get_a_cache_of_each_layers_kind():
     kinds = [type(layer).__name__ for layer in make_cache(config).layers]
     assert kinds == ["DynamicLayer", "LinformerState", "AllBlocksState", "RowBlocksState", "PerformerState"]
     assert type(make_cache(tiny_config("vanilla"))).__name__ == "DynamicCache"
+
+
+def rows_like(number, *lengths):
+    """Return new keys and values of so many rows and tokens, one pair a length."""
+    return [tuple(torch.randn(2, number, 2, length, 4)) for length in lengths]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda layer: None, id="nothing"),
+        pytest.param(lambda layer: layer.crop(-5), id="tokens taken back"),
+        pytest.param(lambda layer: layer.reorder_cache(torch.tensor([2, 0, 1])), id="rows in another order"),
+        pytest.param(lambda layer: layer.batch_select_indices(torch.tensor([2, 2])), id="rows chosen"),
+        pytest.param(lambda layer: layer.batch_repeat_interleave(2), id="rows repeated"),
+        pytest.param(lambda layer: layer.reset(), id="emptied"),
+    ],
+)
+def test_a_growing_layer_holds_what_the_librarys_does(change):
+    own, librarys = GrowingLayer(), DynamicLayer()
+    for key, value in rows_like(3, 7, 1, 1, 40, 1):  # beyond the room that it has at first
+        assert all(map(torch.equal, own.update(key, value), librarys.update(key, value)))
+    change(own), change(librarys)
+    rows = librarys.keys.shape[0] if librarys.is_initialized else 3
+    for key, value in rows_like(rows, 1, 1, 90, 1):
+        assert all(map(torch.equal, own.update(key, value), librarys.update(key, value)))
+    assert own.get_seq_length() == librarys.get_seq_length()
+
+
+def test_a_growing_layer_does_not_copy_what_it_holds_for_one_more_token():
+    layer = GrowingLayer()
+    places = [layer.update(key, value)[0].data_ptr() for key, value in rows_like(3, 7, *[1] * 30)]
+    assert len(set(places)) == 1
+
+
+def test_copies_of_a_growing_layer_grow_apart():
+    layer, (first, second, third) = GrowingLayer(), rows_like(1, 5, 1, 1)
+    layer.update(*first)
+    other = copy.deepcopy(layer)
+    layer.update(*second), other.update(*third)
+    assert torch.equal(layer.keys[:, :, -1:], second[0])
+    assert torch.equal(other.keys[:, :, -1:], third[0])
