@@ -19,14 +19,17 @@ model:
   max_position_embeddings: 64
 pretrain:
   steps: 6
+  muon_bfloat16: false
   batch_size: 12
   question_fraction: 0.25
 finetune:
   epochs: 1
+  muon_bfloat16: false
   batch_size: 12
   question_fraction: 1.0
 no_pretraining:
   epochs: 1
+  muon_bfloat16: false
   batch_size: 12
   question_fraction: 1.0
 evaluate:

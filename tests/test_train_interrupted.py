@@ -67,6 +67,7 @@ def test_a_run_of_compiled_blocks_in_bfloat16_resumes_to_the_same_model(recipe, 
     settings = (
         "run.compile=true",
         'run.mixed_precision="bf16"',
+        "pretrain.muon_bfloat16=true",
         "model.attention_type=[vanilla, bigbird]",
         "pretrain.steps=200",
         "run.log_steps=100",

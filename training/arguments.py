@@ -108,6 +108,7 @@ class StageArguments:
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = 3e-3  # AdamW's
     muon_learning_rate: float = 0.02  # Muon's, for the blocks' matrices
+    muon_bfloat16: bool = True  # Muon's products in bfloat16 where that is faster, whatever `run.mixed_precision` is
     weight_decay: float = 0.0
     beta2: float = 0.95
     gradient_clipping: float = 1.0  # largest norm of the gradient; 0 for none

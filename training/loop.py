@@ -42,7 +42,8 @@ def prepare(
 ) -> tuple[torch.nn.Module, list[AcceleratedOptimizer]]:
     """Return the model and the stage's optimizers, ready for `optimizer_step` on this accelerator."""
     accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
-    dtype = torch.bfloat16 if has_fast_bfloat16(accelerator.device) else torch.float32
+    short = stage.muon_bfloat16 and has_fast_bfloat16(accelerator.device)
+    dtype = torch.bfloat16 if short else torch.float32
     built = build_optimizers(model, stage, accelerator.is_fsdp2, dtype)
     prepared, *optimizers = accelerator.prepare(model, *built)
     return prepared.train(), optimizers
