@@ -143,6 +143,13 @@ def seconds_of(call: Callable[[], object], device: torch.device, at_least: float
     return statistics.median(durations)
 
 
+def measure_ceiling(device: torch.device, dtype: torch.dtype, size: int, repeats: int = 20) -> float:
+    """Return the best rate of a product of two square matrices of `size` rows, in FLOP a second."""
+    left, right = torch.randn(2, size, size, device=device).to(dtype)
+    seconds = (seconds_of(lambda: left @ right, device, at_least=0.0, repeats=1) for _ in range(repeats))
+    return 2 * size**3 / min(seconds)
+
+
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float, float]:
     """Fit value ∝ size^p by least squares in logarithms; return p and its 95 % confidence interval."""
     from scipy import stats

@@ -22,7 +22,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measurement import describe_machine, in_fresh_process, name_machine
+from benchmarks.measurement import describe_machine, in_fresh_process, measure_ceiling, name_machine
 from benchmarks.training_steps import TrainingSteps, in_folder
 from data_scripts.bios_folder import DataError
 from evaluation.tables import markdown_table
@@ -46,17 +46,6 @@ def possible_settings() -> list[str]:
     cpu = torch.device("cpu")
     lacking = [word for word, has in (("compiled", can_compile(cpu)), ("bfloat16", has_fast_bfloat16(cpu))) if not has]
     return [name for name in SETTINGS if not any(word in name for word in lacking)]
-
-
-def measure_ceiling(size: int = 2048, repeats: int = 20) -> float:
-    """Return the best rate of a float32 matrix product in this process, in FLOP a second."""
-    left, right = torch.randn(2, size, size)
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        left @ right
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
 
 
 def count_flops(steps: TrainingSteps, batch: dict[str, torch.Tensor]) -> int:
@@ -101,12 +90,12 @@ def measure(setting: str, recipe: Path, overrides: list[str], data: Path | None,
         last = f"pretrain.steps={WARMUP + 2 * count}"
         own = [*overrides, *SETTINGS[setting], "pretrain.epochs=null", last]
         steps = TrainingSteps(load_recipe(recipe, in_folder(own, folder, data)))
-        ceiling = measure_ceiling()
+        ceiling = measure_ceiling(torch.device("cpu"), torch.float32, 2048)
         flops = statistics.mean(count_flops(steps, steps.batches[step]) for step in range(WARMUP, WARMUP + count))
         with steps.compiled():
             seconds = statistics.mean(steps.seconds(WARMUP, count))
             shares = measure_shares(steps, WARMUP + count, count)
-        ceiling = max(ceiling, measure_ceiling())
+        ceiling = max(ceiling, measure_ceiling(torch.device("cpu"), torch.float32, 2048))
         return {
             "step_seconds": seconds,
             "flops": flops,

@@ -24,6 +24,7 @@ from benchmarks.measurement import (
     describe_machine,
     earlier_points,
     in_fresh_process,
+    measure_ceiling,
     name_machine,
     seconds_of,
 )
@@ -70,14 +71,6 @@ def flops_per_token(model: MiniGPTForCausalLM, length: int) -> int:
     return 6 * multiplied + 12 * config.num_hidden_layers * length * config.hidden_size
 
 
-def measure_ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the best rate of a matrix product, in FLOP a second: 8,192 rows and columns on a GPU, 2,048 on a CPU."""
-    size = 8192 if device.type == "cuda" else 2048
-    left, right = torch.randn(2, size, size, device=device).to(dtype)
-    left @ right
-    return 2 * size**3 / min(seconds_of(lambda: left @ right, device, at_least=0.1) for _ in range(5))
-
-
 def measure_training(shape: Shape, rows: int, device: torch.device, dtype: torch.dtype) -> dict:
     """Time steps of the recipe's optimizers on whole blocks, whatever is compiled being so before."""
     recipe = our_recipe(OURS, shape)
@@ -96,7 +89,8 @@ def measure_training(shape: Shape, rows: int, device: torch.device, dtype: torch
     for _ in range(3):
         step()
     seconds = seconds_of(step, device, at_least=2.0, repeats=4)
-    tokens, memory, ceiling = rows * shape.block, peak.read(), measure_ceiling(device, dtype)
+    tokens, memory = rows * shape.block, peak.read()
+    ceiling = measure_ceiling(device, dtype, 8192 if device.type == "cuda" else 2048)
     rate = flops_per_token(model, shape.block) * tokens / seconds
     return {
         "tokens_per_second": tokens / seconds,

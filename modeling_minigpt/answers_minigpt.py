@@ -36,10 +36,12 @@ def greedy_answers(
     batch = encode_prompts(tokenizer, questions, model.device)
     if model.config.position_embedding_type == "learned":  # where these end, so do answers
         max_new_tokens = min(max_new_tokens, model.config.max_position_embeddings - batch["input_ids"].shape[1])
-    layers = [GrowingLayer() for _ in range(model.config.num_hidden_layers)]
+    cache = None
+    if model.config.is_vanilla:
+        cache = Cache(layers=[GrowingLayer() for _ in range(model.config.num_hidden_layers)])
     generated = model.generate(
         **batch,
-        past_key_values=Cache(layers=layers) if model.config.is_vanilla else None,
+        past_key_values=cache,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,

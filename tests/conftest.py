@@ -41,8 +41,9 @@ def tiny_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def full_precision(monkeypatch):
-    """Let "auto" be full precision on every machine: Accelerate lets a process have one precision alone."""
-    monkeypatch.setattr("training.precision.has_fast_bfloat16", lambda device: False)
+    """Let all be in full precision on every machine: Accelerate lets a process have one precision alone."""
+    for module in ("training.precision", "training.loop"):
+        monkeypatch.setattr(f"{module}.has_fast_bfloat16", lambda device: False)
 
 
 @pytest.fixture

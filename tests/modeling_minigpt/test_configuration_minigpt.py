@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
+from modeling_minigpt.attention_base_minigpt import MiniGPTHeadRMSNorm
 
 PRESETS = Path(__file__).parents[2] / "configuration" / "models"
 
@@ -68,8 +69,8 @@ def test_modern_preset_builds_the_modern_parts():
     model = MiniGPTForCausalLM(MiniGPTConfig(**read_preset("minigpt"), vocab_size=64))
     block = model.model.layers[0]
     assert model.model.embed_positions is None
-    norms = (block.input_layernorm, block.self_attn.q_norm, model.model.norm)
-    assert all(isinstance(norm, nn.RMSNorm) for norm in norms)
+    assert type(block.input_layernorm) is type(model.model.norm) is nn.RMSNorm
+    assert type(block.self_attn.q_norm) is type(block.self_attn.k_norm) is MiniGPTHeadRMSNorm
     assert block.mlp.act_fn(torch.tensor([-3.0, 3.0])).tolist() == [0.0, 9.0]
     assert not [name for name, _ in model.named_parameters() if name.endswith("bias")]
 
