@@ -132,7 +132,7 @@ def test_accumulation_and_one_pass_take_the_same_step(train, double_precision):
     whole, _ = train(folder="whole", steps=3, optimizer="adamw")
     parts, _ = train(folder="parts", steps=3, optimizer="adamw", gradient_accumulation_steps=5)
     for name, weight in whole.state_dict().items():
-    torch.testing.assert_close(parts.state_dict()[name], weight, atol=1e-12, rtol=0)
+        torch.testing.assert_close(parts.state_dict()[name], weight, atol=1e-12, rtol=0)
 
 
 def test_only_the_newest_checkpoints_are_kept(train, tmp_path):
