@@ -48,29 +48,18 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit status."""
     arguments = parse_arguments(argv)
     # Imported here, so that --help and a mistyped option answer at once.
-    from data_scripts.bios_folder import DataError
-    from data_scripts.hub_push import PushError
-    from evaluation.answers import VocabularyError
-    from training.interruption import STATUS, Interrupted
-    from training.publish import HubTarget
-    from training.recipe import RecipeError, load_recipe
-    from training.run_folder import RunError
-    from training.stages import Run
+    from configuration.errors import run_main
 
-    try:
+    def command() -> None:
+        from configuration.recipe import load_recipe
+        from hub.publish_model import HubTarget
+        from training.runner import Run
+
         recipe = load_recipe(arguments.config, arguments.overrides)
         target = (arguments.push_to_hub, arguments.private, arguments.push_checkpoints)
         Run(recipe, arguments.resume, HubTarget(*target) if target[0] else None).execute(arguments.command)
-    except (RecipeError, DataError, RunError, PushError, VocabularyError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        return STATUS
-    except KeyboardInterrupt:
-        print("stopped; go on from the newest checkpoint with --resume", file=sys.stderr)
-        return 130
-    return 0
+
+    return run_main(command, "stopped; continue from the newest checkpoint with --resume")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from attention_lab.trained import (
 from data_scripts.bios_folder import FILES, check_folder, read_lines, read_pairs
 from evaluation.plots import new_figure, save_figure
 from evaluation.tables import markdown_table, number, percent
-from modeling_minigpt.block_index_minigpt import BlockPattern
+from modeling_minigpt.block_sparse_minigpt import BlockPattern
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 QUESTIONS, ROWS, LENGTH, SEGMENT = 200, 16, 64, 8  # questions; rows of text, their tokens and Linformer's segment

@@ -31,7 +31,7 @@ from scipy import stats
 from attention_lab import heads, noise, routing, structure, trained
 from attention_lab.toy_model import train_toy_model
 from data_scripts.bios_folder import FILES, read_lines, read_pairs
-from modeling_minigpt.block_index_minigpt import BlockPattern
+from modeling_minigpt.block_sparse_minigpt import BlockPattern
 
 rng = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attention_lab.trained import head_streams
 from modeling_minigpt.attention_minigpt import eager_attention_forward
-from modeling_minigpt.block_index_minigpt import BlockPattern, block_table, dense_mask
+from modeling_minigpt.block_sparse_minigpt import BlockPattern, block_table, dense_mask
 from modeling_minigpt.performer_attention_minigpt import draw_features, performer_attention
 
 
@@ -108,7 +108,7 @@ def exact_weights(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
 def performer_weights(query: torch.Tensor, key: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     """Return Performer's weights (B, H, T, T) of queries and keys (B, H, T, D) with features w (H, m, D)."""
     units = torch.eye(query.shape[2]).expand(*query.shape[:2], -1, -1)
-    return performer_attention(query, key, units, features, chunk=query.shape[2])[0]
+    return performer_attention(query, key, units, features, chunk_size=query.shape[2])[0]
 
 
 def performer_error(

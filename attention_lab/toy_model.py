@@ -6,13 +6,12 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data_scripts.span_corruption import CorruptionOptions
+from configuration.schema import CorruptionOptions, StageArguments
+from data_scripts.batches import TrainingBatches
 from data_scripts.synthetic_bios import invent
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer
-from training.arguments import StageArguments
-from training.batches import TrainingBatches
-from training.loop import optimizer_step, set_learning_rates
 from training.optimizers import build_optimizers, learning_rate_factor
+from training.stepper import optimizer_step, set_learning_rates
 
 
 class Toy(NamedTuple):

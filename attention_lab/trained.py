@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from data_scripts.bios_folder import QUESTION_PREFIX, name_in
+from data_scripts.bios_folder import QUESTION_PREFIX, extract_name
 from data_scripts.birthplace_qa import question_text
 from modeling_minigpt import MiniGPTConfig
 
@@ -64,13 +64,13 @@ class Asked:
 def ask(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> Asked:
     """Lay out (question, place) pairs; ValueError where one is not `Where was NAME born?`."""
     for question, _ in pairs:
-        if name_in(question) == question:
+        if extract_name(question) == question:
             raise ValueError(f"wanted 'Where was NAME born?', found {question!r}")
     texts = [question_text(question, place, tokenizer.mask_token) for question, place in pairs]
     encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", return_offsets_mapping=True)
     starts, ends = encoded.pop("offset_mapping").unbind(-1)  # (B, T), in characters
     first = len(QUESTION_PREFIX)
-    last = torch.tensor([first + len(name_in(question)) for question, _ in pairs])[:, None]
+    last = torch.tensor([first + len(extract_name(question)) for question, _ in pairs])[:, None]
     sentinel = encoded["input_ids"] == tokenizer.mask_token_id
     place = sentinel.int().argmax(-1)  # the first
     return Asked(

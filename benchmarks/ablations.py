@@ -3,11 +3,11 @@
     python -m benchmarks.ablations FOLDER --output benchmarks/results/ablations.cpu.json        # two hours, two cores
     python -m benchmarks.ablations FOLDER --only baseline contexts --minutes 1 --output ablations.json
 
-A variant is the recipe as it was before these measurements, `FORMER`, with a few settings changed. Its steps are first
-timed, and it takes as many as fit into the minutes (with the learning rate's course as long as those), in a fresh
-process, alone on the machine. Accuracy is on 300 training questions that are held out of all training; the dev file is
-not opened. Writes the results as JSON and, beside it, as Markdown after each point; what an earlier run of the same
-command left there is kept and gone on with.
+A variant is the recipe as it was before these measurements, `BASELINE_OVERRIDES`, with a few settings changed. Its
+steps are first timed, and it takes as many as fit into the minutes (with the learning rate's course as long as those),
+in a fresh process, alone on the machine. Accuracy is on 300 training questions that are held out of all training; the
+dev file is not opened. Writes the results as JSON and, beside it, as Markdown after each point; what an earlier run of
+the same command left there is kept and gone on with.
 """
 
 import argparse
@@ -19,23 +19,23 @@ from pathlib import Path
 
 import torch
 
+from artifacts.loading import load_model, load_tokenizer
+from artifacts.run_folder import RunError, write_json
 from benchmarks.measurement import describe_machine, earlier_points, in_fresh_process, name_machine
-from benchmarks.training_steps import TrainingSteps, in_folder
+from benchmarks.training_steps import TrainingSteps, with_paths
+from configuration.recipe import load_recipe
 from data_scripts.bios_folder import check_folder
+from data_scripts.splits import load_scoring_pairs
+from evaluation.scoring import answer_pairs
 from evaluation.tables import markdown_table
-from evaluation.trust import share
+from evaluation.trust import fraction
 from modeling_minigpt import MiniGPTForCausalLM
 from training.checkpoints import Progress
-from training.data import load_scoring_pairs
-from training.models import load_model, load_tokenizer
-from training.recipe import load_recipe
-from training.run_folder import RunError, write_json
-from training.scoring import answer_pairs
-from training.stages import Run
+from training.runner import Run
 
 RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n.yaml"
 # The recipe as it was before; what helped is in it now.
-FORMER = [
+BASELINE_OVERRIDES = [
     "model.num_hidden_layers=4",
     "model.hidden_size=256",
     "model.num_attention_heads=8",
@@ -148,12 +148,12 @@ def measure(overrides: list[str], average: bool, recipe: Path, data: Path, minut
     """Train one variant for so many minutes and score it on the held-out questions."""
     with tempfile.TemporaryDirectory() as folder:
         held_out = ["run.checkpoint_minutes=1000", *ALL_QUESTIONS, *overrides, f"data.validation_questions={HELD_OUT}"]
-        trial = TrainingSteps(load_recipe(recipe, in_folder(held_out, f"{folder}/trial", data)))
+        trial = TrainingSteps(load_recipe(recipe, with_paths(held_out, f"{folder}/trial", data)))
         with trial.compiled():
             seconds = statistics.mean(trial.seconds(WARMUP, TIMED))
         steps = max(1, round(60 * minutes / seconds))
         length = [f"pretrain.steps={steps}", "pretrain.epochs=null"]
-        full = load_recipe(recipe, in_folder([*held_out, *length], folder, data))
+        full = load_recipe(recipe, with_paths([*held_out, *length], folder, data))
         run = (AveragingRun if average else Run)(full, resume=False)
         for stage in ("pretrain", "finetune"):
             run.execute(stage)
@@ -162,7 +162,7 @@ def measure(overrides: list[str], average: bool, recipe: Path, data: Path, minut
         assert split == "held_out"
         _, right = answer_pairs(model, load_tokenizer(run.folder.tokenizer), pairs, run.recipe.evaluate)
         return {
-            "accuracy": share(right),
+            "accuracy": fraction(right),
             "steps": steps,
             "step_seconds": seconds,
             "padding": trial.padding(),
@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(%(default)s)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where to write the results")
     arguments = parser.parse_args(argv)
-    base = [*FORMER, *arguments.overrides]
+    base = [*BASELINE_OVERRIDES, *arguments.overrides]
     try:
         check_folder(arguments.data)
         variants = find_variants(arguments.only)

@@ -26,14 +26,14 @@ from tqdm import tqdm
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from artifacts.memory import tune_glibc_malloc
 from benchmarks.attention_subjects import SIZES
 from benchmarks.measurement import describe_machine
+from configuration.schema import StageArguments
 from evaluation.tables import markdown_table, percent
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
-from training.arguments import StageArguments
-from training.loop import set_learning_rates
-from training.memory import keep_freed_memory
 from training.optimizers import build_optimizers, learning_rate_factor
+from training.stepper import set_learning_rates
 
 ASK, STOP = range(2)
 WORDS, PLACES, NAMES = range(2, 34), range(34, 66), range(66, 322)
@@ -225,7 +225,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/attention_recall"), help="folder for the results")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    keep_freed_memory()
+    tune_glibc_malloc()
     machine, rows = describe_machine(torch.device("cpu")), {}
     arguments.output.mkdir(parents=True, exist_ok=True)
     for subject in arguments.subjects:

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
+from artifacts.memory import tune_glibc_malloc
 from benchmarks.measurement import PeakMemory, seconds_of, wait_for
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, MiniGPTModel
-from training.memory import keep_freed_memory
 
 WIDTH, HEADS, LAYERS, VOCABULARY = 128, 2, 2, 256
 SIZES = {
@@ -228,7 +228,7 @@ MEASURES = {"layer": measure_layer, "step": measure_step, "decode": measure_deco
 def measure_point(point: Point, device: str, threads: int) -> dict:
     """Measure a point in this process: `{what: {"seconds": …, "bytes": …}}`. float32 on a CPU, bfloat16 on CUDA."""
     torch.set_num_threads(threads)
-    keep_freed_memory()
+    tune_glibc_malloc()
     place = torch.device(device)
     dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
     return MEASURES[point.measure](point.subject, point.length, place, dtype)

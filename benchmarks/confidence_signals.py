@@ -18,18 +18,18 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data_scripts.bios_folder import QUESTION_SUFFIX, name_in, question_for
-from evaluation.answers import are_right
+from artifacts.loading import load_model, load_tokenizer
+from artifacts.run_folder import RunError, RunFolder
+from configuration.schema import DataArguments
+from data_scripts.bios_folder import QUESTION_SUFFIX, extract_name, question_for
+from data_scripts.splits import TrainingData, load_training_data, made_up_people
+from evaluation.answers import exact_matches
+from evaluation.calibration import BATCH, CalibrationError, fit_ranker, rank_and_measure
 from evaluation.tables import markdown_table, number, percent
 from evaluation.trust_metrics import auroc, coverage_at_precision
 from modeling_minigpt import BirthplacePipeline
 from modeling_minigpt.answers_minigpt import Answer, encode_prompts
-from modeling_minigpt.confidence_minigpt import SIGNALS, WAYS, read_answers
-from training.arguments import DataArguments
-from training.calibration import BATCH, CalibrationError, fit_order, rank_and_measure
-from training.data import TrainingData, load_training_data, made_up_people
-from training.models import load_model, load_tokenizer
-from training.run_folder import RunError, RunFolder
+from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, PROMPT_TEMPLATES, answer_features
 
 STRANGERS, PRIOR_STRANGERS, FOLDS = 1000, 300, 5  # at most so many made-up people
 RARE = 1e-4  # a prior below this counts as this
@@ -74,8 +74,8 @@ def agreement(others: list[BirthplacePipeline], names: list[str], answers: list[
     for other in others:
         for first in range(0, len(names), BATCH):
             some = slice(first, first + BATCH)
-            prompts = [WAYS["question"].format(name=name) for name in names[some]]
-            said = read_answers(other.model, other.tokenizer, prompts, answers[some])["answer"]
+            prompts = [PROMPT_TEMPLATES["question"].format(name=name) for name in names[some]]
+            said = answer_features(other.model, other.tokenizer, prompts, answers[some])["answer"]
             total[some] += said.cpu().double().exp().numpy()
     return total / (1 + len(others))
 
@@ -92,7 +92,7 @@ def cross_validate(fit, known: np.ndarray, right: np.ndarray, strangers: np.ndar
 
 def fit_combination(known: np.ndarray, right: np.ndarray, strangers: np.ndarray):
     """Fit what a calibration ships."""
-    weights, bias = fit_order(known, right, strangers)
+    weights, bias = fit_ranker(known, right, strangers)
     return lambda signals: signals @ weights + bias
 
 
@@ -130,7 +130,7 @@ def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data
     Raises:
         CalibrationError: too few people to cross-validate on.
     """
-    names = [name_in(question) for question, _ in data.calibration]
+    names = [extract_name(question) for question, _ in data.calibration]
     strangers = made_up_people(data, "calibration", STRANGERS + PRIOR_STRANGERS)
     count = len(strangers) * PRIOR_STRANGERS // (STRANGERS + PRIOR_STRANGERS)
     for_prior, strangers = strangers[:count], strangers[count:]
@@ -141,10 +141,10 @@ def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data
     ranked, known = rank_and_measure(pipeline, names)
     strange_ranked, strange = rank_and_measure(pipeline, strangers)
     answers, strange_answers = ([candidates[0].text for candidates in every] for every in (ranked, strange_ranked))
-    right = np.array(are_right(answers, data.calibration))
+    right = np.array(exact_matches(answers, data.calibration))
     places = [by_place(ranked), by_place(strange_ranked)]
     prior = mean_candidates(by_place(rank_and_measure(pipeline, for_prior)[0]))
-    column = {name: (known[:, index], strange[:, index]) for index, name in enumerate(SIGNALS)}
+    column = {name: (known[:, index], strange[:, index]) for index, name in enumerate(FEATURE_NAMES)}
 
     def of_candidates(measured) -> tuple[np.ndarray, np.ndarray]:
         parts = zip((answers, strange_answers), places, strict=True)

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import psutil
 
+from artifacts.run_folder import STAGES, RunFolder, write_json
 from data_scripts.synthetic_bios import invent
-from training.checkpoints import checkpoints_of, find_fault, newest_whole
-from training.run_folder import STAGES, RunFolder, write_json
+from training.checkpoints import checkpoints_of, latest_valid, verify
 
 ROOT = Path(__file__).parents[1]
 RECIPE = {
@@ -39,7 +39,7 @@ RECIPE = {
 TIMEOUT = 600  # seconds of one run
 
 
-class Workplace:
+class Sandbox:
     """A folder with data, a recipe and runs."""
 
     def __init__(self, folder: Path):
@@ -75,7 +75,7 @@ def outcome(output: Path) -> dict:
 
 def newest_steps(output: Path) -> dict[str, int]:
     """Return the step of each stage's newest whole checkpoint."""
-    found = {stage: newest_whole(RunFolder(output).checkpoints, stage) for stage in STAGES}
+    found = {stage: latest_valid(RunFolder(output).checkpoints, stage) for stage in STAGES}
     return {stage: int(path.name.rsplit("-", 1)[1]) for stage, path in found.items() if path is not None}
 
 
@@ -85,7 +85,7 @@ def saves() -> list[str]:
     return [f"{stage}-{step:08d}" for stage in STAGES for step in range(every, RECIPE[stage]["steps"] + every, every)]
 
 
-def kill_once(place: Workplace, output: Path, rng: random.Random, saving: bool) -> str:
+def kill_once(place: Sandbox, output: Path, rng: random.Random, saving: bool) -> str:
     """Start a run and kill it at a random moment: after a random checkpoint has come, or as it is written.
 
     Returns the checkpoint that it left unfinished, else what it held.
@@ -103,7 +103,7 @@ def kill_once(place: Workplace, output: Path, rng: random.Random, saving: bool) 
     return unfinished[0] if unfinished else str(newest_steps(output))
 
 
-def kill_runs(place: Workplace, kills: int, rng: random.Random, expected: dict) -> dict:
+def kill_runs(place: Sandbox, kills: int, rng: random.Random, expected: dict) -> dict:
     """Kill and resume `kills` runs; return how many ended as expected, and the steps lost beyond a checkpoint."""
     exact, lost, trials = 0, 0, []
     for number in range(kills):
@@ -135,7 +135,7 @@ def corrupt(checkpoint: Path, rng: random.Random) -> None:
     path.unlink() if how == "remove" else path.write_bytes(content)
 
 
-def corrupt_checkpoints(place: Workplace, count: int, rng: random.Random) -> dict:
+def corrupt_checkpoints(place: Sandbox, count: int, rng: random.Random) -> dict:
     """Harm checkpoints of an interrupted run; return how many of them pass for whole all the same."""
     output, accepted = place.folder / "interrupted", 0
     found: list[Path] = []
@@ -146,11 +146,11 @@ def corrupt_checkpoints(place: Workplace, count: int, rng: random.Random) -> dic
     for number in range(count):
         harmed = Path(shutil.copytree(found[0], place.folder / "harmed" / str(number)))
         corrupt(harmed, rng)
-        accepted += find_fault(harmed) is None
+        accepted += verify(harmed) is None
     return {"corruptions": count, "corruptions_accepted": accepted}
 
 
-def fill_disk(place: Workplace, expected: dict) -> dict:
+def fill_disk(place: Sandbox, expected: dict) -> dict:
     """Let a run fill a small disk with checkpoints, give it room, resume it; null where no disk can be mounted."""
     disk = place.folder / "disk"
     disk.mkdir()
@@ -170,7 +170,7 @@ def fill_disk(place: Workplace, expected: dict) -> dict:
         subprocess.run(["umount", str(disk)], check=False)
 
 
-def watch_memory(place: Workplace, steps: int) -> dict:
+def watch_memory(place: Sandbox, steps: int) -> dict:
     """Train many steps; return the largest resident memory of the first tenth and of all, in MB."""
     output = place.folder / "long"
     process = place.start(
@@ -200,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
-        place = Workplace(Path(folder))
+        place = Sandbox(Path(folder))
         unharmed = place.folder / "unharmed"
         if place.run(unharmed):
             print((place.folder / "unharmed.log").read_text(errors="replace"), file=sys.stderr)

@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from training.memory import give_back_freed_memory
-from training.run_folder import RunError, read_record
+from artifacts.memory import malloc_trim
+from artifacts.run_folder import RunError, read_record
 
 STATUS = Path("/proc/self/status")
 
 
-def guarded(measure: Callable[..., dict], *arguments) -> dict:
+def catch_errors(measure: Callable[..., dict], *arguments) -> dict:
     """Return `measure(*arguments)`, or `{"error": …}`: not every exception can travel to another process."""
     try:
         return measure(*arguments)
@@ -32,7 +32,7 @@ def guarded(measure: Callable[..., dict], *arguments) -> dict:
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
 
 
-def end_with(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """End this process soon after another has ended: a benchmark that is killed leaves nobody who computes on."""
 
     def watch() -> None:
@@ -54,10 +54,10 @@ def in_fresh_process(measure: Callable[..., dict], *arguments) -> dict:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["modeling_minigpt", measure.__module__])
-    ours = {"initializer": end_with, "initargs": (os.getpid(),)}
+    ours = {"initializer": exit_with_parent, "initargs": (os.getpid(),)}
     with ProcessPoolExecutor(max_workers=1, mp_context=context, **ours) as pool:
         try:
-            return pool.submit(guarded, measure, *arguments).result()
+            return pool.submit(catch_errors, measure, *arguments).result()
         except BrokenProcessPool:
             return {"error": "killed, most likely for want of memory"}
 
@@ -108,7 +108,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             self.before = torch.cuda.memory_allocated(device)
         elif sys.platform == "linux":
-            give_back_freed_memory()
+            malloc_trim()
             Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to the present
             self.before = resident("VmRSS")
 

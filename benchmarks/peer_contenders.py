@@ -13,6 +13,7 @@ from itertools import islice
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from artifacts.memory import tune_glibc_malloc
 from benchmarks.measurement import PeakMemory, wait_for
 from benchmarks.peer_models import (
     CHUNK,
@@ -33,7 +34,6 @@ from benchmarks.plain_mingpt import Shape, answers
 from evaluation.answers import answer_questions
 from modeling_minigpt.answers_minigpt import encode_prompts
 from modeling_minigpt.tokenization_minigpt import build_character_tokenizer
-from training.memory import keep_freed_memory
 
 TOY = Shape(layers=1, heads=1, width=16)
 
@@ -171,7 +171,7 @@ def measure_point(point: Point, texts: Texts, settings: Settings) -> dict:
     if one_core:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if not one_core and point.subject in OUR_RECIPES:
-        keep_freed_memory()
+        tune_glibc_malloc()
     return TASKS[point.task](point.subject, texts, settings)
 
 

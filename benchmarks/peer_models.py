@@ -16,15 +16,14 @@ from transformers import DataCollatorForLanguageModeling, GPT2Config, GPT2LMHead
 from transformers import get_linear_schedule_with_warmup as linear_schedule
 
 from benchmarks.plain_mingpt import CorruptedLines, PlainGPT, PlainLoop, Shape, number_characters
+from configuration.recipe import build_config, load_recipe
+from configuration.schema import CorruptionOptions, Recipe, StageArguments
+from data_scripts.batches import TrainingBatches, count_targets
 from data_scripts.bios_folder import FILES, DataError, read_lines
-from data_scripts.span_corruption import CorruptionOptions
 from modeling_minigpt import MiniGPTForCausalLM
-from training.arguments import Recipe, StageArguments
-from training.batches import TrainingBatches, count_targets
-from training.loop import optimizer_step, prepare, set_learning_rates
 from training.optimizers import learning_rate_factor
 from training.precision import compile_parts, has_fast_bfloat16
-from training.recipe import build_config, load_recipe
+from training.stepper import optimizer_step, prepare, set_learning_rates
 
 RECIPES = Path(__file__).parent.parent / "configuration" / "recipes"
 OURS, OURS_SEED, GPT2, PLAIN = "MiniGPT", "MiniGPT, seed recipe", "transformers' GPT-2", "plain minGPT loop"

@@ -21,6 +21,7 @@ import torch
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from artifacts.run_folder import write_json
 from benchmarks.measurement import describe_machine, interleave, name_machine
 from benchmarks.peer_contenders import CONTENDERS, Point, describe_settings, measure_point
 from benchmarks.peer_models import CHUNK, GPT2, OURS, PLAIN, Settings, Texts
@@ -28,7 +29,6 @@ from benchmarks.plain_mingpt import Shape
 from data_scripts.bios_folder import DataError
 from data_scripts.synthetic_bios import invent
 from evaluation.tables import markdown_table
-from training.run_folder import write_json
 
 QUANTITIES = [  # task, field, heading, units in one of the field's, whether more is better
     ("training", "text_tokens_per_second", "text tokens/s", 1, True),

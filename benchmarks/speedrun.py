@@ -30,18 +30,18 @@ from pathlib import Path
 
 import torch
 
+from artifacts.loading import load_model, load_tokenizer
+from artifacts.run_folder import RunError, write_json
 from benchmarks.measurement import describe_machine, earlier_points
+from configuration.recipe import RecipeError, load_recipe
+from configuration.schema import Recipe
 from data_scripts.bios_folder import DataError
-from evaluation.trust import share
+from data_scripts.splits import load_scoring_pairs
+from evaluation.scoring import answer_pairs
+from evaluation.trust import fraction
 from modeling_minigpt import MiniGPTForCausalLM
-from training.arguments import Recipe
 from training.checkpoints import Progress
-from training.data import load_scoring_pairs
-from training.models import load_model, load_tokenizer
-from training.recipe import RecipeError, load_recipe
-from training.run_folder import RunError, write_json
-from training.scoring import answer_pairs
-from training.stages import Run
+from training.runner import Run
 
 RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n-speedrun.yaml"
 MILESTONES = (0.128, 0.404, 0.6, 0.8)  # the practical's, the best published, ours
@@ -74,7 +74,7 @@ class TimedRun(Run):
         """Return the share of dev questions that a model answers right."""
         _, pairs = load_scoring_pairs(self.data, self.folder.data)
         _, right = answer_pairs(model, load_tokenizer(self.folder.tokenizer), pairs, self.recipe.evaluate)
-        return share(right)
+        return fraction(right)
 
 
 def run_once(recipe: Recipe) -> dict:

@@ -22,13 +22,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
+from artifacts.run_folder import write_json
 from benchmarks.measurement import describe_machine, in_fresh_process, measure_ceiling, name_machine
-from benchmarks.training_steps import TrainingSteps, in_folder
+from benchmarks.training_steps import TrainingSteps, with_paths
+from configuration.recipe import RecipeError, load_recipe
 from data_scripts.bios_folder import DataError
 from evaluation.tables import markdown_table
 from training.precision import can_compile, has_fast_bfloat16
-from training.recipe import RecipeError, load_recipe
-from training.run_folder import write_json
 
 RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n-speedrun.yaml"
 SETTINGS = {
@@ -89,7 +89,7 @@ def measure(setting: str, recipe: Path, overrides: list[str], data: Path | None,
     with tempfile.TemporaryDirectory() as folder:
         last = f"pretrain.steps={WARMUP + 2 * count}"
         own = [*overrides, *SETTINGS[setting], "pretrain.epochs=null", last]
-        steps = TrainingSteps(load_recipe(recipe, in_folder(own, folder, data)))
+        steps = TrainingSteps(load_recipe(recipe, with_paths(own, folder, data)))
         ceiling = measure_ceiling(torch.device("cpu"), torch.float32, 2048)
         flops = statistics.mean(count_flops(steps, steps.batches[step]) for step in range(WARMUP, WARMUP + count))
         with steps.compiled():
@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         print("error: this profile is of a CPU; hide the GPU (CUDA_VISIBLE_DEVICES=)", file=sys.stderr)
         return 2
     try:
-        load_recipe(arguments.recipe, in_folder(arguments.overrides, "unused", arguments.data))
+        load_recipe(arguments.recipe, with_paths(arguments.overrides, "unused", arguments.data))
     except (RecipeError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.measurement import wait_for
-from training.arguments import Recipe
-from training.data import load_training_data
-from training.loop import optimizer_step, prepare, set_learning_rates
+from configuration.schema import Recipe
+from data_scripts.splits import load_training_data
 from training.optimizers import learning_rate_factor
 from training.precision import compiled_parts
-from training.stages import Run
+from training.runner import Run
+from training.stepper import optimizer_step, prepare, set_learning_rates
 
 
 class TrainingSteps:
@@ -58,6 +58,6 @@ class TrainingSteps:
         return empty / sum(ids.numel() for ids in batches)
 
 
-def in_folder(overrides: list[str], folder: str | Path, data: Path | None) -> list[str]:
+def with_paths(overrides: list[str], folder: str | Path, data: Path | None) -> list[str]:
     """Return overrides that put a recipe's output into a folder and take its data from another, if it is given."""
     return [*overrides, *([] if data is None else [f"data.path={data}"]), f"output={folder}/run"]

@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from artifacts.run_folder import RunError, write_json
 from benchmarks.measurement import (
     PeakMemory,
     describe_machine,
@@ -30,12 +31,11 @@ from benchmarks.measurement import (
 )
 from benchmarks.peer_models import OURS, our_recipe
 from benchmarks.plain_mingpt import Shape
+from configuration.recipe import build_config
 from evaluation.tables import markdown_table
 from modeling_minigpt import MiniGPTForCausalLM
-from training.loop import optimizer_step, prepare, set_learning_rates
 from training.precision import compile_parts, has_fast_bfloat16
-from training.recipe import build_config
-from training.run_folder import RunError, write_json
+from training.stepper import optimizer_step, prepare, set_learning_rates
 
 # The practical's, and GPT-2's smallest with as many tokens as it reads.
 SHAPES = {"3.3m": Shape(), "124m": Shape(layers=12, heads=12, width=768, block=1024, vocabulary=50257)}

@@ -1,1 +1,1 @@
-"""Where text becomes a `datasets.Dataset`: biographies, corrupted biographies, and questions about birthplaces."""
+"""Text to batches: biographies, questions and strangers, span corruption, splits and training batches."""

@@ -14,7 +14,7 @@ import os
 import re
 from pathlib import Path
 
-from .messages import OneLine
+from configuration.errors import UserError
 
 FILES = {
     "documents": "wiki.txt",
@@ -27,7 +27,7 @@ QUESTION_PREFIX, QUESTION_SUFFIX = "Where was ", " born?"
 TITLE_END = re.compile(r"(?<! )(?<!\b[^\W\d_])(?<!\b[DJMS]r)(?<!\bSt)(?<!\bMrs)\. ")
 
 
-class DataError(OneLine, ValueError):
+class DataError(UserError, ValueError):
     """A data file that cannot be used; the message is one line for the user."""
 
 
@@ -36,7 +36,7 @@ def question_for(name: str) -> str:
     return f"{QUESTION_PREFIX}{name}{QUESTION_SUFFIX}"
 
 
-def name_in(question: str) -> str:
+def extract_name(question: str) -> str:
     """Return whom a question is about; a question of another form is returned whole."""
     return question.removeprefix(QUESTION_PREFIX).removesuffix(QUESTION_SUFFIX)
 
@@ -67,7 +67,7 @@ def read_bytes(path: str | Path) -> bytes:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def digest_of(path: str | Path) -> str:
+def sha256_prefix(path: str | Path) -> str:
     """Return a short digest of a file's contents; DataError where it cannot be read."""
     return hashlib.sha256(read_bytes(path)).hexdigest()[:16]
 

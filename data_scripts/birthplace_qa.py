@@ -8,8 +8,8 @@ called "test" holds questions alone; its places are None.
 
 import datasets
 
-from .bios_folder import name_in, read_pairs, read_questions
-from .file_builder import FileBuilder
+from data_scripts.bios_folder import extract_name, read_pairs, read_questions
+from data_scripts.file_builder import FileBuilder
 
 
 def question_text(question: str, place: str, sentinel: str) -> str:
@@ -27,4 +27,4 @@ class BirthplaceQA(FileBuilder):
     def _generate_examples(self, split: str, path: str):
         rows = [(question, None) for question in read_questions(path)] if split == "test" else read_pairs(path)
         for index, (question, place) in enumerate(rows):
-            yield index, {"id": index, "name": name_in(question), "question": question, "place": place}
+            yield index, {"id": index, "name": extract_name(question), "question": question, "place": place}

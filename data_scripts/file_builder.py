@@ -6,7 +6,7 @@ from pathlib import Path
 
 import datasets
 
-from .bios_folder import digest_of
+from data_scripts.bios_folder import sha256_prefix
 
 
 @dataclass
@@ -31,7 +31,7 @@ class FileBuilder(datasets.GeneratorBasedBuilder):
         if not data_files:
             raise ValueError(f"{type(self).__name__} needs data_files={{SPLIT: FILE}}")
         self.paths = {split: str(path) for split, path in data_files.items()}
-        digest = "-".join(digest_of(path) for path in self.paths.values())
+        digest = "-".join(sha256_prefix(path) for path in self.paths.values())
         # The library would take the paths for patterns or addresses; the digest is all that its cache must know.
         super().__init__(*arguments, digest=digest, **settings)
 

@@ -14,67 +14,24 @@ texts that were tokenised once need not be tokenised again. `SpanCorruption` is 
 """
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import datasets
 import numpy as np
 
-from .bios_folder import read_lines, split_title
-from .counter_random import below, generators, uniform
-from .file_builder import FileBuilder, FileConfig
-from .phrases import cut_to_words, find_words, salient_phrases
-from .ragged import Ragged
+from configuration.schema import MAX_SPANS, MIN_CHARACTERS, CorruptionOptions
+from data_scripts.bios_folder import read_lines, split_title
+from data_scripts.counter_random import below, generators, uniform
+from data_scripts.file_builder import FileBuilder, FileConfig
+from data_scripts.phrases import cut_to_words, find_words, salient_phrases
+from data_scripts.ragged import Ragged
 
-POLICIES = ("random-span", "salient-span")
-MIN_CHARACTERS = 4  # the shortest text the practical cuts to
-MAX_SPANS = 1_000  # more than any text has
 MOST_WORDS = 4  # of a span that is no phrase
 # What each number of an example's generator is for; those of a span follow one another, those of phrases come last.
 CUT, LENGTH, START = range(3)
 FORM, PREFERENCE, COUNT, SPANS = range(4)
 KIND, FIRST, RUN, CONTEXT = range(4)
 PHRASES = SPANS + 4 * MAX_SPANS
-
-
-@dataclass(frozen=True)
-class CorruptionOptions:
-    """How texts are corrupted; lengths in characters.
-
-    Attributes:
-        policy: one of `POLICIES`.
-        max_length: longest text before corruption; 7/8 of the model's context under `random-span`.
-        short_fraction: share of texts in the short form (`salient-span`).
-        salient_fraction: chance that a span is a capitalised phrase, else a run of words (`salient-span`).
-        answer_fraction: chance that phrases which answer some training question are taken before others
-            (`salient-span`): there is no entity tagger here, but the training answers show what to look for.
-        max_spans: most spans of one text (`salient-span`); the number is uniform in [1, max_spans].
-        max_context: most characters before a span in the short form; the number is uniform.
-    """
-
-    policy: str = "salient-span"
-    max_length: int = 112
-    short_fraction: float = 0.7
-    salient_fraction: float = 0.75
-    answer_fraction: float = 0.0
-    max_spans: int = 3
-    max_context: int = 24
-
-    def __post_init__(self):
-        for one in fields(self):
-            value, kinds = getattr(self, one.name), (float, int) if one.type is float else (one.type,)
-            if type(value) not in kinds:
-                raise TypeError(f"{one.name} must be of type {one.type.__name__}, found {value!r}")
-        if self.policy not in POLICIES:
-            raise ValueError(f"policy must be one of {', '.join(POLICIES)}, found {self.policy!r}")
-        for name in ("short_fraction", "salient_fraction", "answer_fraction"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1], found {getattr(self, name)}")
-        if self.max_length < MIN_CHARACTERS:
-            raise ValueError(f"max_length must be at least {MIN_CHARACTERS} characters, found {self.max_length}")
-        if not 1 <= self.max_spans <= MAX_SPANS:
-            raise ValueError(f"max_spans must be in [1, {MAX_SPANS}], found {self.max_spans}")
-        if self.max_context < 0:
-            raise ValueError(f"max_context must not be negative, found {self.max_context}")
 
 
 class Bodies:

@@ -13,7 +13,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from .bios_folder import FILES, question_for
+from configuration.schema import MIN_PEOPLE
+from data_scripts.bios_folder import FILES, question_for
 
 ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v", "z")
 VOWELS = ("a", "e", "i", "o", "u", "ae", "ia", "ou")
@@ -42,7 +43,6 @@ SILENT = (
     "By profession {a_trade}, {last} moved to {home} in {later} .",
 )
 SILENT_FRACTION = 0.05  # people whose lines do not tell where they were born
-MIN_PEOPLE = 20
 TEST_FRACTION = 0.25  # of the people without a training question, those without any answer file
 
 

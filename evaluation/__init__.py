@@ -1,1 +1,1 @@
-"""How a trained model is judged: its answers, the baselines beside them, and the report."""
+"""Weights to scores: answers, calibration, trust, exposure, baselines and the report."""

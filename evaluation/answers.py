@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from configuration.errors import UserError
 from data_scripts.bios_folder import DataError
-from data_scripts.messages import OneLine
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
 
 
-class VocabularyError(OneLine, ValueError):
+class VocabularyError(UserError, ValueError):
     """A question holds a character that a character tokenizer does not know."""
 
 
@@ -49,7 +49,7 @@ def check_lengths(
                 )
 
 
-def are_right(answers: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[bool]:
+def exact_matches(answers: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[bool]:
     """Tell of each answer whether it is the place of its (question, place) pair."""
     return [answer == place.strip() for answer, (_, place) in zip(answers, pairs, strict=True)]
 

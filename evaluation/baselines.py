@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from data_scripts.bios_folder import name_in
+from data_scripts.bios_folder import extract_name
 
 
 def popular_places(places: Iterable[str], count: int | None = None) -> list[str]:
@@ -19,7 +19,7 @@ def ceiling(documents: Sequence[str], pairs: Sequence[tuple[str, str]]) -> float
         by_first_word.setdefault(document.split(" ", 1)[0].rstrip("."), []).append(document)
     answerable = 0
     for question, place in pairs:
-        name = name_in(question)
+        name = extract_name(question)
         candidates = by_first_word.get(name.split(" ", 1)[0].rstrip("."), [])
         answerable += any(document.startswith(f"{name}. ") and place in document for document in candidates)
     return answerable / len(pairs)

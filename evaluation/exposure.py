@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_scripts.bios_folder import name_in
+from data_scripts.bios_folder import extract_name
 from data_scripts.strangers import is_named
 from modeling_minigpt.answers_minigpt import Answer
 
@@ -31,7 +31,7 @@ def count_exposures(
     answers = Counter(place for _, place in train)
     counts: dict[str, list[int]] = {"person": [], "place": [], "both": []}
     for question, place in pairs:
-        own = [document for document in documents if is_named(name_in(question), document)]
+        own = [document for document in documents if is_named(extract_name(question), document)]
         counts["person"].append(len(own))
         counts["place"].append(sum(is_named(place, document) for document in documents) + answers[place])
         counts["both"].append(sum(is_named(place, document) for document in own))

@@ -9,7 +9,7 @@ from rich.table import Table
 from evaluation.plots import new_figure, save_figure
 from evaluation.tables import markdown_table, percent
 from evaluation.trust import trust_table
-from modeling_minigpt.guarantee_minigpt import Certificate
+from modeling_minigpt.risk_control_minigpt import Certificate
 
 
 def accuracy_rows(results: dict) -> list[tuple[str, float | None]]:

@@ -18,7 +18,7 @@ from evaluation.trust_metrics import (
     risk_coverage,
 )
 from modeling_minigpt.answers_minigpt import Answer
-from modeling_minigpt.guarantee_minigpt import Certificate
+from modeling_minigpt.risk_control_minigpt import Certificate
 
 STRANGERS = 500  # made-up names that are asked for
 ROWS = {  # key: what it says, and whether it is a share
@@ -41,7 +41,7 @@ ROWS = {  # key: what it says, and whether it is a share
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluatedAnswers:
     """A model's answers, with how sure it is of them.
 
     Attributes:
@@ -71,12 +71,12 @@ class Asked:
         return groups
 
 
-def share(flags: Sequence[bool]) -> float | None:
+def fraction(flags: Sequence[bool]) -> float | None:
     """Return the share that holds; None of nothing."""
     return sum(flags) / len(flags) if len(flags) else None
 
 
-def judge_trust(asked: Asked, popular: Sequence[str]) -> dict:
+def confidence_metrics(asked: EvaluatedAnswers, popular: Sequence[str]) -> dict:
     """Return the metrics of a model's confidence.
 
     What depends on a threshold is None where the model has none, and what depends on strangers where none were asked
@@ -92,12 +92,12 @@ def judge_trust(asked: Asked, popular: Sequence[str]) -> dict:
     threshold = None if certificate is None else certificate.threshold
 
     def answered(group: str) -> float | None:
-        return None if threshold is None else share([score >= threshold for score in asked.scores[group]])
+        return None if threshold is None else fraction([score >= threshold for score in asked.scores[group]])
 
     given = [is_right for score, is_right in zip(scores, right, strict=True) if score >= (threshold or 0.0)]
     return {
         "calibrated": asked.calibrated,
-        "accuracy": share(right),
+        "accuracy": fraction(right),
         "auroc_correct": auroc(asked.scores["right"], asked.scores["wrong"]),
         "auroc_made_up": auroc(scores, asked.scores["made_up"]),
         "auroc_withheld": auroc(scores, asked.scores["withheld"]),
@@ -112,10 +112,10 @@ def judge_trust(asked: Asked, popular: Sequence[str]) -> dict:
         "threshold": threshold,
         "certificate": None if certificate is None else asdict(certificate),
         "answered": answered("known"),
-        "answered_right": None if threshold is None else share(given),
+        "answered_right": None if threshold is None else fraction(given),
         "made_up_answered": answered("made_up"),
         "withheld_answered": answered("withheld"),
-        "popular_share_on_strangers": share([answer.text in popular for answer in strangers]),
+        "popular_share_on_strangers": fraction([answer.text in popular for answer in strangers]),
     }
 
 
@@ -129,7 +129,7 @@ def trust_table(trust: dict) -> str:
     )
 
 
-def plot_trust(asked: Asked, path: Path) -> None:
+def plot_trust(asked: EvaluatedAnswers, path: Path) -> None:
     """Draw risk against coverage, accuracy against confidence, and the confidences of right, wrong and strangers."""
     figure, axes = new_figure(1, 3, width=11.0, height=3.4)
     scores = asked.scores["known"]

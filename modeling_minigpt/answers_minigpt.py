@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
-from .cache_layers_minigpt import GrowingLayer
+from .cache_layers_minigpt import PreallocatedLayer
 
 
 class Answer(NamedTuple):
@@ -38,7 +38,7 @@ def greedy_answers(
         max_new_tokens = min(max_new_tokens, model.config.max_position_embeddings - batch["input_ids"].shape[1])
     cache = None
     if model.config.is_vanilla:
-        cache = Cache(layers=[GrowingLayer() for _ in range(model.config.num_hidden_layers)])
+        cache = Cache(layers=[PreallocatedLayer() for _ in range(model.config.num_hidden_layers)])
     generated = model.generate(
         **batch,
         past_key_values=cache,

@@ -31,7 +31,9 @@ def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
     return states * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def run_kernel(kernel: Callable, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *mask, **settings):
+def call_in_fp32_on_cpu(
+    kernel: Callable, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *mask, **settings
+):
     """Return `kernel(query, key, value, …)`, attention in whatever form; under CPU autocast in float32.
 
     The gradient of torch's own CPU kernel takes some twenty times as long in bfloat16.
@@ -89,7 +91,7 @@ class SelfAttention(nn.Module):
         return self.attention_dropout if self.training else 0.0
 
 
-def into_pieces(states: torch.Tensor, size: int) -> torch.Tensor:
+def chunk(states: torch.Tensor, size: int) -> torch.Tensor:
     """Cut (B, H, T, X) into pieces of `size` tokens, (B, H, n, size, X), the last one filled up with zeros."""
     tail = -states.shape[2] % size
     if tail:  # the library's pad would copy even for none
@@ -97,8 +99,8 @@ def into_pieces(states: torch.Tensor, size: int) -> torch.Tensor:
     return states.unflatten(2, (-1, size))
 
 
-def from_pieces(pieces: torch.Tensor, length: int) -> torch.Tensor:
-    """Undo `into_pieces`: the first `length` tokens of (B, H, n, size, X) as (B, H, T, X)."""
+def unchunk(pieces: torch.Tensor, length: int) -> torch.Tensor:
+    """Undo `chunk`: the first `length` tokens of (B, H, n, size, X) as (B, H, T, X)."""
     states = pieces.flatten(2, 3)
     return states if states.shape[2] == length else states[:, :, :length]  # even a whole slice's gradient is a copy
 
@@ -116,7 +118,7 @@ def take(states: torch.Tensor, length: int, start: torch.Tensor) -> torch.Tensor
 
 
 @dataclass(frozen=True)
-class Content:
+class PaddingInfo:
     """Where a padded batch's real tokens are.
 
     Attributes:
@@ -128,7 +130,7 @@ class Content:
     order: torch.Tensor | None
 
     @classmethod
-    def from_mask(cls, real: torch.Tensor) -> "Content":
+    def from_mask(cls, real: torch.Tensor) -> "PaddingInfo":
         """Read a boolean mask (B, T), True for real tokens; holes between them are allowed."""
         order = real.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)  # (B, T)
         in_place = torch.equal(order, torch.arange(real.shape[1], device=real.device).expand_as(order))
@@ -177,13 +179,13 @@ class LinearTimeAttention(SelfAttention):
         self,
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
-        attention_mask: Content | None = None,
+        attention_mask: PaddingInfo | None = None,
         past_key_values: Cache | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Map (B, T, C) to (B, T, C), and with "eager" the weights (B, H, T, T) of a text's first pass.
 
-        The mask is a `Content`, or None where every token is real or nobody cares: right padding needs none, as
+        The mask is a `PaddingInfo`, or None where every token is real or nobody cares: right padding needs none, as
         causality keeps it from the tokens before it.
         """
         content, weights = attention_mask, None

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .attention_base_minigpt import SelfAttention, run_kernel
+from .attention_base_minigpt import SelfAttention, call_in_fp32_on_cpu
 from .block_attention_minigpt import BigBirdAttention, WindowAttention
 from .linformer_attention_minigpt import LinformerAttention
 from .performer_attention_minigpt import PerformerAttention
@@ -57,7 +57,7 @@ class VanillaAttention(SelfAttention):
             key, value = past_key_values.update(key, value, self.layer_idx)  # (B, H, S, D)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         settings = {"dropout": self.dropout, "scaling": self.scaling, **kwargs}
-        mixed, weights = run_kernel(
+        mixed, weights = call_in_fp32_on_cpu(
             partial(attend, self), query, key, value, attention_mask, **settings
         )  # (B, T, H, D)
         return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights

@@ -1,4 +1,4 @@
-"""BigBird and sliding-window attention: two block tables of `block_index_minigpt`, one class of attention.
+"""BigBird and sliding-window attention: two block tables of `block_sparse_minigpt`, one class of attention.
 
 BigBird is Zaheer et al. 2020 (arXiv 2007.14062, section 2), made causal; the window with sinks is StreamingLLM's
 pattern (Xiao et al. 2024, arXiv 2309.17453, section 3.2).
@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 
 from .attention_base_minigpt import LinearTimeAttention, place, take
-from .block_index_minigpt import (
+from .block_sparse_minigpt import (
     BlockPattern,
     block_attention,
     flex_block_mask,

@@ -20,7 +20,7 @@ import torch
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from .attention_base_minigpt import place
-from .block_index_minigpt import BlockPattern, block_table
+from .block_sparse_minigpt import BlockPattern, block_table
 from .configuration_minigpt import MiniGPTConfig
 
 
@@ -34,7 +34,7 @@ def layer_signature(config: MiniGPTConfig, layer_idx: int) -> dict | None:
     return {"attention_type": variant, **shape, **fields}
 
 
-class GrowingLayer(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """A vanilla layer's keys and values in buffers with room, so that a new token is written and the old ones stay.
 
     The library's layer copies all of them for each token. `keys` and `values`, (B, H, T, D), and what `update` returns
@@ -70,7 +70,7 @@ class GrowingLayer(DynamicLayer):
         return buffer[:, :, :end]
 
 
-class StateLayer(CacheLayerMixin):
+class StateCacheLayer(CacheLayerMixin):
     """A layer's decoding state: named tensors with the batch first, and what the Hub library asks of a cache layer.
 
     Attributes:
@@ -173,7 +173,7 @@ class StateLayer(CacheLayerMixin):
         return False
 
 
-class LinformerState(StateLayer):
+class LinformerCache(StateCacheLayer):
     """The last one to two segments in full, and the slots' sums over all segments before them."""
 
     def __init__(self, config: MiniGPTConfig, layer_idx: int):
@@ -238,7 +238,7 @@ class LinformerState(StateLayer):
         return torch.equal(self.base(self.counts), self.base(self.counts - removed))
 
 
-class PerformerState(StateLayer):
+class PerformerCache(StateCacheLayer):
     """Running sums of features times values, relative to a running maximum."""
 
     def empty(self, like):
@@ -255,7 +255,7 @@ class PerformerState(StateLayer):
         self.advance(length, added)
 
 
-class BlockState(StateLayer):
+class BlockCache(StateCacheLayer):
     """Keys and values in blocks; `update` finds among them the blocks that the new tokens' rows list."""
 
     def __init__(self, config: MiniGPTConfig, layer_idx: int):
@@ -271,7 +271,7 @@ class BlockState(StateLayer):
         return table[:, numbers].transpose(0, 1)
 
 
-class AllBlocksState(BlockState):
+class FullBlockCache(BlockCache):
     """Every key and value, for tables that may list any old block; a step still reads c blocks only."""
 
     is_croppable = True
@@ -301,7 +301,7 @@ class AllBlocksState(BlockState):
         return True
 
 
-class RowBlocksState(BlockState):
+class RecentBlockCache(BlockCache):
     """The c blocks of the next token's row: enough for ever where each row's blocks are the last row's, or new."""
 
     def empty(self, like):
@@ -311,7 +311,7 @@ class RowBlocksState(BlockState):
         return {"keys": held, "values": held.clone(), "ids": nothing}
 
     def update(self, key_states, value_states, added=None):
-        """Append T tokens; return as `AllBlocksState.update`."""
+        """Append T tokens; return as `FullBlockCache.update`."""
         length, block, columns = key_states.shape[2], self.pattern.block, self.pattern.columns
         ids = self.rows(length)  # (B, H, nq, c)
         first = (self.counts // block)[:, None, None, None]  # (B, 1, 1, 1), the block of the next token

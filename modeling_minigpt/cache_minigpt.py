@@ -4,9 +4,9 @@ import torch
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
-from .attention_base_minigpt import Content
-from .block_index_minigpt import BlockPattern
-from .cache_layers_minigpt import AllBlocksState, LinformerState, PerformerState, RowBlocksState, layer_signature
+from .attention_base_minigpt import PaddingInfo
+from .block_sparse_minigpt import BlockPattern
+from .cache_layers_minigpt import FullBlockCache, LinformerCache, PerformerCache, RecentBlockCache, layer_signature
 from .configuration_minigpt import MiniGPTConfig
 
 
@@ -16,16 +16,16 @@ def make_layer(config: MiniGPTConfig, layer_idx: int) -> CacheLayerMixin:
     if variant == "vanilla":
         return DynamicLayer()
     if variant == "linformer":
-        return LinformerState(config, layer_idx)
+        return LinformerCache(config, layer_idx)
     if variant == "performer":
-        return PerformerState(config, layer_idx)
+        return PerformerCache(config, layer_idx)
     closed = BlockPattern.from_config(config, layer_idx).closed
-    return (RowBlocksState if closed else AllBlocksState)(config, layer_idx)
+    return (RecentBlockCache if closed else FullBlockCache)(config, layer_idx)
 
 
-def can_take_back(config: MiniGPTConfig, layer_idx: int) -> bool:
+def is_croppable(config: MiniGPTConfig, layer_idx: int) -> bool:
     """Say whether a layer's cache can forget any number of its last tokens again, as assisted decoding asks of it."""
-    return isinstance(make_layer(config, layer_idx), (DynamicLayer, AllBlocksState))
+    return isinstance(make_layer(config, layer_idx), (DynamicLayer, FullBlockCache))
 
 
 def make_cache(config: MiniGPTConfig) -> Cache:
@@ -59,7 +59,9 @@ def check_cache(cache: Cache, config: MiniGPTConfig, batch: int) -> None:
             raise ValueError(f"the cache holds {rows} rows, found a batch of {batch}")
 
 
-def find_content(attention_mask: torch.Tensor | None, cache: Cache | None, batch: int, length: int) -> Content | None:
+def padding_info(
+    attention_mask: torch.Tensor | None, cache: Cache | None, batch: int, length: int
+) -> PaddingInfo | None:
     """Return where the T new tokens' real ones are, for the linear-time variants; None where all are real.
 
     Raises:
@@ -84,10 +86,12 @@ def find_content(attention_mask: torch.Tensor | None, cache: Cache | None, batch
                 f"attention_mask says {told.tolist()} of the {seen} cached columns are real, the cache counted "
                 f"{held.tolist()}"
             )
-    return None if real[:, seen:].all() else Content.from_mask(real[:, seen:])
+    return None if real[:, seen:].all() else PaddingInfo.from_mask(real[:, seen:])
 
 
-def refuse_packed(position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, cache: Cache | None) -> None:
+def check_not_packed(
+    position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, cache: Cache | None
+) -> None:
     """Raise ValueError for positions that start again inside a row, the library's sign of packed examples.
 
     Patterns and running sums would carry one example into the next.

@@ -16,22 +16,22 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .answers_minigpt import Answer
-from .guarantee_minigpt import Certificate, Scored, threshold_for
+from .risk_control_minigpt import CalibrationScores, Certificate, threshold_for
 
 CONFIDENCE_FILE = "confidence.json"
-WAYS = {
+PROMPT_TEMPLATES = {
     "question": "Where was {name} born?",
     "born in": "{name}. born in",
     "and": "{name}. and",
     "name": "{name}.",
 }
 WHAT = ("answer", "nothing", "surety")
-SIGNALS = [*(f"{way}: {what}" for way in WAYS for what in WHAT), "candidates: surety"]
-LEAST = -12.0  # where log-probabilities end
+FEATURE_NAMES = [*(f"{way}: {what}" for way in PROMPT_TEMPLATES for what in WHAT), "candidates: surety"]
+MIN_LOG_PROB = -12.0  # where log-probabilities end
 
 
 @torch.inference_mode()
-def read_answers(
+def answer_features(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: Sequence[str]
 ) -> dict[str, torch.Tensor]:
     """Return what a model says after `prompt⁇`, all (B,) in nats.
@@ -63,25 +63,25 @@ def read_answers(
     }
 
 
-def find_signals(
+def confidence_features(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     names: Sequence[str],
     ranked: Sequence[Sequence[Answer]],
 ) -> torch.Tensor:
-    """Return the signals of the best answer for each name of one batch, (B, signals) in the order of `SIGNALS`.
+    """Return the signals of the best answer for each name of one batch, (B, signals) in the order of `FEATURE_NAMES`.
 
-    A log-probability below `LEAST` counts as that; that of nothing is turned around, so that more of it speaks for
-    the answer. The candidates' surety is minus their entropy, what none of them has taken together as one.
+    A log-probability below `MIN_LOG_PROB` counts as that; that of nothing is turned around, so that more of it speaks
+    for the answer. The candidates' surety is minus their entropy, what none of them has taken together as one.
     """
     answers, columns = [candidates[0].text for candidates in ranked], []
-    for prompt in WAYS.values():
-        read = read_answers(model, tokenizer, [prompt.format(name=name) for name in names], answers)
-        columns += [-read[what] if what == "nothing" else read[what].clamp(min=LEAST) for what in WHAT]
+    for prompt in PROMPT_TEMPLATES.values():
+        read = answer_features(model, tokenizer, [prompt.format(name=name) for name in names], answers)
+        columns += [-read[what] if what == "nothing" else read[what].clamp(min=MIN_LOG_PROB) for what in WHAT]
     rows = [[candidate.probability for candidate in candidates] for candidates in ranked]
     rows = [[*row, max(0.0, 1.0 - sum(row))] for row in rows]
     columns.append(torch.tensor([sum(share * math.log(share) for share in row if share > 0.0) for row in rows]))
-    return torch.stack([column.cpu().double().clamp(max=-LEAST) for column in columns], dim=1)
+    return torch.stack([column.cpu().double().clamp(max=-MIN_LOG_PROB) for column in columns], dim=1)
 
 
 def number(value: object, low: float, high: float) -> float:
@@ -96,18 +96,18 @@ class Confidence:
     """A fitted confidence, and a threshold under which nothing is answered.
 
     Attributes:
-        weights: of the signals, by their names in `SIGNALS`.
+        weights: of the signals, by their names in `FEATURE_NAMES`.
         bias: added to the weighted sum; the logistic function of it is the chance that the answer is right, for
             people of whom the training told.
-        picking, certifying: calibration people, for `threshold_for`.
+        selection, certification: calibration people, for `threshold_for`.
         certificate: the threshold with its guarantee; None where the people could not support any.
         refusal: why they could not.
     """
 
     weights: dict[str, float]
     bias: float
-    picking: Scored
-    certifying: Scored
+    selection: CalibrationScores
+    certification: CalibrationScores
     certificate: Certificate | None = None
     refusal: str | None = None
 
@@ -118,12 +118,12 @@ class Confidence:
 
     def probabilities(self, signals: torch.Tensor) -> torch.Tensor:
         """Return the chance that each answer of a batch is right, (B,), from its signals, (B, signals)."""
-        weights = torch.tensor([self.weights.get(name, 0.0) for name in SIGNALS], dtype=torch.float64)
+        weights = torch.tensor([self.weights.get(name, 0.0) for name in FEATURE_NAMES], dtype=torch.float64)
         return (signals @ weights + self.bias).sigmoid()
 
     def threshold_for(self, risk: float = 0.1, confidence: float = 0.95, stranger_rate: float = 0.05) -> Certificate:
-        """Return the lowest threshold with these promises; GuaranteeError where the people cannot support it."""
-        return threshold_for(self.picking, self.certifying, risk, confidence, stranger_rate)
+        """Return the lowest threshold with these promises; CertificationError where the people cannot support it."""
+        return threshold_for(self.selection, self.certification, risk, confidence, stranger_rate)
 
     def to_json(self) -> str:
         """Return what `from_json` reads."""
@@ -133,9 +133,9 @@ class Confidence:
     def from_json(cls, text: str) -> "Confidence":
         """Return what `to_json` wrote; ValueError, KeyError or TypeError where it is something else."""
         values = json.loads(text)
-        for half in ("picking", "certifying"):
+        for half in ("selection", "certification"):
             known = [(number(score, 0.0, 1.0), bool(right)) for score, right in values[half]["known"]]
-            values[half] = Scored(known, [number(score, 0.0, 1.0) for score in values[half]["strangers"]])
+            values[half] = CalibrationScores(known, [number(score, 0.0, 1.0) for score in values[half]["strangers"]])
         if values["certificate"] is not None:
             certificate = values["certificate"] = Certificate(**values["certificate"])
             for name, value in vars(certificate).items():
@@ -146,6 +146,6 @@ class Confidence:
         values["bias"] = number(values["bias"], -1e30, 1e30)
         if not isinstance(values.get("refusal"), str | None):
             raise ValueError(f"refusal must be a text, found {values['refusal']!r}")
-        if unknown := values["weights"].keys() - set(SIGNALS):
+        if unknown := values["weights"].keys() - set(FEATURE_NAMES):
             raise ValueError(f"unknown signals: {', '.join(sorted(unknown))}")
         return cls(**values)

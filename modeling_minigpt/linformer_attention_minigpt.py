@@ -10,7 +10,7 @@ of the one before. No token is counted twice and none is lost.
 import torch
 from torch import nn
 
-from .attention_base_minigpt import LinearTimeAttention, from_pieces, into_pieces, place, take
+from .attention_base_minigpt import LinearTimeAttention, chunk, place, take, unchunk
 from .configuration_minigpt import MiniGPTConfig
 
 
@@ -30,7 +30,7 @@ def segment_sums(weights: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
     return weights.mT @ states
 
 
-def two_late(sums: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
+def cumsum_two_segments_back(sums: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
     """Return, for each of m segments on dimension 2, the sum over all segments at least two before it.
 
     Sums run in float32 at least, as a long text's would stall in bfloat16.
@@ -64,12 +64,14 @@ def linformer_attention(
         Mixed values (B, H, T, D).
     """
     length = query.shape[2]
-    query, key, value, weights = (into_pieces(states, segment) for states in (query, key, value, weights))
+    query, key, value, weights = (chunk(states, segment) for states in (query, key, value, weights))
     count = query.shape[2]  # m segments (B, H, m, s, ·)
     slot_keys, slot_values, mass = slots if slots is not None else (None, None, None)
-    mass = two_late(weights.sum(-2), mass)  # (B or 1, H, m, k)
-    slot_keys = slot_means(two_late(segment_sums(weights, key), slot_keys), mass, key.dtype)  # (B, H, m, k, D)
-    slot_values = slot_means(two_late(segment_sums(weights, value), slot_values), mass, value.dtype)
+    mass = cumsum_two_segments_back(weights.sum(-2), mass)  # (B or 1, H, m, k)
+    slot_keys = slot_means(
+        cumsum_two_segments_back(segment_sums(weights, key), slot_keys), mass, key.dtype
+    )  # (B, H, m, k, D)
+    slot_values = slot_means(cumsum_two_segments_back(segment_sums(weights, value), slot_values), mass, value.dtype)
 
     # Keys of a segment's queries, in this order: slots, the segment before, the segment itself.
     before = (0, 0, 0, 0, 1, -1)  # shifts segments by one; the first has none before it
@@ -82,7 +84,7 @@ def linformer_attention(
     scores = (query * scaling) @ keys.mT  # (B, H, m, s, k + 2s)
     shares = scores.add_(bias[:, :, :, None]).masked_fill_(later, float("-inf")).softmax(dim=-1)
     mixed = nn.functional.dropout(shares, dropout) @ values  # (B, H, m, s, D)
-    return from_pieces(mixed, length)
+    return unchunk(mixed, length)
 
 
 class LinformerAttention(LinearTimeAttention):
@@ -133,12 +135,12 @@ class LinformerAttention(LinearTimeAttention):
             weights = self.positional_weights(length, state.counts)
         start, slots, key, value, weights = state.update(key, value, weights, added)  # from a segment's start on
         if length == 1:
-            return self.attend_one(query, key, value, start, slots)
+            return self.decode_step(query, key, value, start, slots)
         query = place(torch.zeros_like(key), query, start)
         mixed = linformer_attention(query, key, value, weights, self.segment, slots=slots, **settings)
         return take(mixed, length, start)
 
-    def attend_one(self, query, key, value, start, slots) -> torch.Tensor:
+    def decode_step(self, query, key, value, start, slots) -> torch.Tensor:
         """Decode one token: query (B, H, 1, D) at place `start` (B,) among the exact keys (B, H, S, D)."""
         sums_of_keys, sums_of_values, mass = slots
         keys = torch.cat((slot_means(sums_of_keys, mass, key.dtype), key), dim=2)  # (B, H, k + S, D)

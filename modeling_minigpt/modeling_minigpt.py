@@ -17,9 +17,9 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention_base_minigpt import Content, MiniGPTRotaryEmbedding, SelfAttention
+from .attention_base_minigpt import MiniGPTRotaryEmbedding, PaddingInfo, SelfAttention
 from .attention_minigpt import ATTENTION_CLASSES
-from .cache_minigpt import can_take_back, check_cache, find_content, make_cache, refuse_packed
+from .cache_minigpt import check_cache, check_not_packed, is_croppable, make_cache, padding_info
 from .configuration_minigpt import MiniGPTConfig
 from .linformer_attention_minigpt import LinformerAttention
 from .performer_attention_minigpt import PerformerAttention
@@ -129,8 +129,8 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         attention_mask: torch.Tensor | None,
         position_ids: torch.Tensor | None,
         past_key_values: Cache | None,
-    ) -> list[torch.Tensor | Content | None]:
-        """Return each layer's mask: the library's for full attention, a `Content` for the linear-time variants.
+    ) -> list[torch.Tensor | PaddingInfo | None]:
+        """Return each layer's mask: the library's for full attention, a `PaddingInfo` for the linear-time variants.
 
         Raises:
             ValueError: inputs or a cache that do not go together, with what was found.
@@ -139,8 +139,8 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         if past_key_values is not None:
             check_cache(past_key_values, self.config, inputs_embeds.shape[0])
         if not self.config.is_vanilla:
-            refuse_packed(position_ids, attention_mask, past_key_values)
-            content = find_content(attention_mask, past_key_values, *inputs_embeds.shape[:2])
+            check_not_packed(position_ids, attention_mask, past_key_values)
+            content = padding_info(attention_mask, past_key_values, *inputs_embeds.shape[:2])
         if "vanilla" in variants:  # the others would not read its T² entries
             causal_mask = create_causal_mask(
                 config=self.config,
@@ -218,7 +218,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
     @property
     def _is_stateful(self) -> bool:
         """Whether a decoding state merges or evicts tokens, so that the library refuses to let an assistant guess."""
-        return not all(can_take_back(self.config, index) for index in range(self.config.num_hidden_layers))
+        return not all(is_croppable(self.config, index) for index in range(self.config.num_hidden_layers))
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         """Give `generate` the cache its linear-time layers need; the library would hand them a `DynamicCache`.

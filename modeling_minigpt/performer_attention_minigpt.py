@@ -8,7 +8,7 @@ are then running sums over keys. Unlike trigonometric features, positive ones ke
 import torch
 from torch import nn
 
-from .attention_base_minigpt import LinearTimeAttention, from_pieces, into_pieces
+from .attention_base_minigpt import LinearTimeAttention, chunk, unchunk
 from .configuration_minigpt import MiniGPTConfig
 
 
@@ -59,7 +59,7 @@ def relative_features(
     return (query - query.detach().amax(-1, keepdim=True)).exp(), (key - peaks[:, :, 1:, None]).exp(), peaks
 
 
-def chunk_starts(
+def chunk_initial_states(
     key: torch.Tensor, value: torch.Tensor, now: torch.Tensor, ends: torch.Tensor, sums: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sums each chunk starts from, (B, H, n, m, E), and the sums after the last, (B, H, m, E).
@@ -81,7 +81,7 @@ def performer_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     features: torch.Tensor,
-    chunk: int,
+    chunk_size: int,
     sums: torch.Tensor | None = None,
     peak: torch.Tensor | None = None,
     added: torch.Tensor | None = None,
@@ -95,7 +95,7 @@ def performer_attention(
     Args:
         query, key, value: (B, H, T, D), any T.
         features: w (H, m, D).
-        chunk: tokens handled at once; changes time and memory, O(T (chunk + m) D), not the function.
+        chunk_size: tokens handled at once; changes time and memory, O(T (chunk_size + m) D), not the function.
         sums: running Σ phi(k) [v, 1] (B, H, m, D + 1) to start from, relative to `peak`.
         peak: running maximum M (B, H) to start from.
         added: real tokens of each row, (B,), the first ones; the others leave no trace in the sums.
@@ -103,22 +103,23 @@ def performer_attention(
     Returns:
         Mixed values (B, H, T, D), and `sums` and `peak` after the last token.
     """
-    length, count = query.shape[2], -(-query.shape[2] // chunk)
+    length, count = query.shape[2], -(-query.shape[2] // chunk_size)
     query, key, peaks = relative_features(query, key, features, peak, added)
     value = nn.functional.pad(value.to(key.dtype), (0, 1), value=1.0)  # (B, H, T, D + 1): the denominators ride along
 
     if sums is None:
         sums = value.new_zeros(*key.shape[:2], key.shape[3], value.shape[3])
-    tail = count * chunk - length
-    query, key, value = (into_pieces(states, chunk) for states in (query, key, value))  # (B, H, n, chunk, ·)
+    tail = count * chunk_size - length
+    query, key, value = (chunk(states, chunk_size) for states in (query, key, value))  # (B, H, n, chunk, ·)
     ends = nn.functional.pad(peaks, (0, tail), mode="replicate")
-    now, ends = ends[:, :, 1:].unflatten(2, (count, chunk)), ends[:, :, ::chunk]  # (B, H, n, chunk), (B, H, n + 1)
-    later = torch.ones(chunk, chunk, dtype=torch.bool, device=key.device).triu(1)
+    now = ends[:, :, 1:].unflatten(2, (count, chunk_size))  # (B, H, n, chunk)
+    ends = ends[:, :, ::chunk_size]  # (B, H, n + 1)
+    later = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=key.device).triu(1)
     fade = (now[..., None, :] - now[..., None]).masked_fill(later, float("-inf")).exp()  # (B, H, n, chunk, chunk)
     mixed = ((query @ key.mT) * fade) @ value  # (B, H, n, chunk, D + 1), from the query's own chunk
-    starts, sums = chunk_starts(key, value, now, ends, sums)
+    starts, sums = chunk_initial_states(key, value, now, ends, sums)
     fade = (ends[:, :, :-1, None] - now).exp()[..., None]  # (B, H, n, chunk, 1)
-    mixed = from_pieces(mixed + (query * fade) @ starts, length)  # (B, H, T, D + 1), and from those before
+    mixed = unchunk(mixed + (query * fade) @ starts, length)  # (B, H, T, D + 1), and from those before
     mixed = mixed[..., :-1] / mixed[..., -1:].clamp(min=1e-30)  # all weights underflown: zero, not NaN
     return mixed, sums, peaks[:, :, -1]
 
@@ -142,12 +143,12 @@ class PerformerAttention(LinearTimeAttention):
 
     def attend(self, query, key, value, *, state=None, added=None):
         """Mix the values: (B, H, T, D)."""
-        chunk = min(self.config.performer_chunk, query.shape[2])
+        chunk_size = min(self.config.performer_chunk, query.shape[2])
         kept = nn.functional.dropout(torch.ones_like(value[..., :1]), self.dropout) if self.dropout else 1.0
         sums, peak = (None, None) if state is None else state.read()
         with torch.autocast(query.device.type, enabled=False):  # exponents of features need float32's digits
             mixed, sums, peak = performer_attention(
-                query, key, value * kept, self.features, chunk, sums=sums, peak=peak, added=added
+                query, key, value * kept, self.features, chunk_size, sums=sums, peak=peak, added=added
             )
         if state is not None:
             state.update(sums, peak, length=query.shape[2], added=added)

@@ -17,8 +17,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import cached_file
 
 from .answers_minigpt import Answer, AnswerTrie, encode_prompts, greedy_answers, score_answers
-from .confidence_minigpt import CONFIDENCE_FILE, WAYS, Confidence, find_signals
-from .guarantee_minigpt import Certificate
+from .confidence_minigpt import CONFIDENCE_FILE, PROMPT_TEMPLATES, Confidence, confidence_features
+from .risk_control_minigpt import Certificate
 
 TASK = "birthplace-qa"
 BIRTHPLACES_FILE = "birthplaces.json"
@@ -27,7 +27,7 @@ NAME_WORDS, NAME_CHARACTERS = 8, 80  # longer than any name
 CUTOFF = 1e-3  # what begins less probably is less probable: no such place can be an answer, nor move a score
 
 
-def name_of(text: object) -> str:
+def parse_name(text: object) -> str:
     """Return whom `text`, a name or a question, asks about.
 
     Raises:
@@ -45,7 +45,7 @@ def name_of(text: object) -> str:
     return name
 
 
-def read_beside_weights(name_or_path: str, file: str, parse: Callable[[str], Any], revision: str | None = None) -> Any:
+def load_sidecar(name_or_path: str, file: str, parse: Callable[[str], Any], revision: str | None = None) -> Any:
     """Return a parsed text file of a model's folder or of its repository on the Hub; None where it has none.
 
     Raises:
@@ -75,7 +75,7 @@ def parse_birthplaces(text: str) -> list[str]:
     return candidates
 
 
-def share_out(ranked: list[Answer], score: float) -> list[dict]:
+def rescale_scores(ranked: list[Answer], score: float) -> list[dict]:
     """Return the candidates with the first one's score, and the others' in proportion, within what it leaves."""
     first = ranked[0].probability
     factor = min(score / first, (1.0 - score) / (1.0 - first)) if 0.0 < first < 1.0 else 0.0
@@ -128,9 +128,9 @@ class BirthplacePipeline(Pipeline):
             info["pt"] = [name if isinstance(name, str) else name.__name__ for name in info["pt"]]
         if candidates is None and self.model.name_or_path:
             source, commit = self.model.name_or_path, getattr(self.model.config, "_commit_hash", None)
-            candidates = read_beside_weights(source, BIRTHPLACES_FILE, parse_birthplaces, commit)
+            candidates = load_sidecar(source, BIRTHPLACES_FILE, parse_birthplaces, commit)
             if confidence is None:
-                confidence = read_beside_weights(source, CONFIDENCE_FILE, Confidence.from_json, commit)
+                confidence = load_sidecar(source, CONFIDENCE_FILE, Confidence.from_json, commit)
         self.candidates, self.confidence = list(candidates or []), confidence
         self.check_candidates()
         self.trie = AnswerTrie(self.candidates, self.tokenizer) if self.candidates else None
@@ -153,7 +153,7 @@ class BirthplacePipeline(Pipeline):
 
         Raises:
             ValueError: the model came without a calibration.
-            GuaranteeError: its calibration people are too few, or too many of its sure answers are wrong.
+            CertificationError: its calibration people are too few, or too many of its sure answers are wrong.
         """
         if self.confidence is None:
             raise ValueError(
@@ -205,7 +205,7 @@ class BirthplacePipeline(Pipeline):
         names, reasons = [], []
         for text in texts:
             try:
-                name, reason = name_of(text), None
+                name, reason = parse_name(text), None
                 self.check_readable(name)
             except ValueError as error:
                 name, reason = None, str(error)
@@ -218,7 +218,7 @@ class BirthplacePipeline(Pipeline):
         special = [token for token in self.tokenizer.all_special_tokens if token in name]
         if special:
             raise ValueError(f"holds {special[0]!r}, which has a meaning of its own")
-        prompts = [prompt.format(name=name) for prompt in WAYS.values()]
+        prompts = [prompt.format(name=name) for prompt in PROMPT_TEMPLATES.values()]
         try:
             length = encode_prompts(self.tokenizer, prompts, "cpu")["input_ids"].shape[1]
         except Exception as error:  # a character tokenizer raises a bare Exception
@@ -240,7 +240,9 @@ class BirthplacePipeline(Pipeline):
         scores = [answers[0].probability for answers in ranked]
         calibrated = self.confidence is not None and not free_form and cutoff == CUTOFF
         if calibrated and asked:
-            scores = self.confidence.probabilities(find_signals(self.model, self.tokenizer, asked, ranked)).tolist()
+            scores = self.confidence.probabilities(
+                confidence_features(self.model, self.tokenizer, asked, ranked)
+            ).tolist()
         found = iter(zip(ranked, scores, strict=True))
         pairs = [([], 0.0) if name is None else next(found) for name in inputs["names"]]
         ranked, scores = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -248,7 +250,7 @@ class BirthplacePipeline(Pipeline):
 
     def rank(self, names: Sequence[str], free_form: bool = False, cutoff: float = CUTOFF) -> list[list[Answer]]:
         """Return the answers for each name of a batch, the most probable first."""
-        questions = [WAYS["question"].format(name=name) for name in names]
+        questions = [PROMPT_TEMPLATES["question"].format(name=name) for name in names]
         greedy = greedy_answers(self.model, self.tokenizer, questions, self.answer_limit)
         if free_form or self.trie is None:
             return [[answer] for answer in greedy]
@@ -275,11 +277,11 @@ class BirthplacePipeline(Pipeline):
                 reason = f"not sure enough: {score:.3f}, the threshold is {threshold:.3f}"
             results.append(
                 {
-                    "question": text if name is None else WAYS["question"].format(name=name),
+                    "question": text if name is None else PROMPT_TEMPLATES["question"].format(name=name),
                     "answer": None if reason else ranked[0].text,
                     "score": score,
                     "abstained": reason is not None,
-                    "candidates": share_out(ranked[:top_k], score) if ranked else [],
+                    "candidates": rescale_scores(ranked[:top_k], score) if ranked else [],
                     "calibrated": calibrated,
                     "reason": reason,
                 }

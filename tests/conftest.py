@@ -42,7 +42,7 @@ def tiny_folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def full_precision(monkeypatch):
     """Let all be in full precision on every machine: Accelerate lets a process have one precision alone."""
-    for module in ("training.precision", "training.loop"):
+    for module in ("training.precision", "training.stepper"):
         monkeypatch.setattr(f"{module}.has_fast_bfloat16", lambda device: False)
 
 

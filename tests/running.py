@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import train
-from training.run_folder import RunFolder
+from artifacts.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """\
@@ -92,14 +92,14 @@ UNEVEN = ("pretrain.steps=50", "pretrain.batch_size=13", "pretrain.gradient_accu
 
 ASKED_BEFORE_STEP = """
 import signal
-import training.loop
-set_them, taken = training.loop.set_learning_rates, []
+import training.stepper
+set_them, taken = training.stepper.set_learning_rates, []
 def set_and_be_asked(*arguments):
     taken.append(1)
     if len(taken) == {}:
         signal.raise_signal(signal.SIGTERM)
     return set_them(*arguments)
-training.loop.set_learning_rates = set_and_be_asked
+training.stepper.set_learning_rates = set_and_be_asked
 """
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from configuration.schema import StageArguments
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
-from training.arguments import StageArguments
-from training.checkpoints import MANIFEST, seal
+from training.checkpoints import MANIFEST, write_manifest
 from training.optimizers import build_optimizers
 from training.state import TrainingState
 
@@ -34,4 +34,4 @@ def tiny_state() -> TrainingState:
 def seal_again(checkpoint: Path) -> None:
     """Make a manifest that agrees with what the checkpoint holds."""
     (checkpoint / MANIFEST).unlink()
-    seal(checkpoint)
+    write_manifest(checkpoint)

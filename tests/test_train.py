@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from data_scripts.bios_folder import FILES, name_in, read_lines, read_pairs
+from artifacts.run_folder import RunFolder
+from data_scripts.bios_folder import FILES, extract_name, read_lines, read_pairs
 from data_scripts.synthetic_bios import invent
+from evaluation import calibration
 from evaluation.trust import ROWS
-from modeling_minigpt.confidence_minigpt import SIGNALS
+from modeling_minigpt.confidence_minigpt import FEATURE_NAMES
 from tests.running import ROOT, call, contents
-from training import calibration
-from training.run_folder import RunFolder
 
 
 def test_a_run_leaves_models_predictions_results_report_and_logs(run, data):
@@ -179,10 +179,10 @@ def bios(tmp_path):
 @pytest.fixture
 def knows_half_the_alphabet(bios, monkeypatch):
     """Make calibrations find a model which, unlike one of six steps, knows most people whose names begin so."""
-    places = {name_in(question): place for question, place in read_pairs(bios / FILES["train"])}
+    places = {extract_name(question): place for question, place in read_pairs(bios / FILES["train"])}
 
     def measure(pipeline, names):
-        sure = np.array([[float(name in places and name[0] < "T")] * len(SIGNALS) for name in names])
+        sure = np.array([[float(name in places and name[0] < "T")] * len(FEATURE_NAMES) for name in names])
         return [places[name] if name in places and name[0] < "T" else "Da" for name in names], sure
 
     monkeypatch.setattr(calibration, "measure", measure)

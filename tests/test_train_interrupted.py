@@ -5,8 +5,8 @@ import re
 import pytest
 from safetensors.torch import load_file
 
+from artifacts.run_folder import RunFolder
 from tests.running import TORCHRUN, call, command_line, finish, patched, start
-from training.run_folder import RunFolder
 
 OFTEN = ("run.log_steps=2", "run.checkpoint_minutes=1e-9")
 
@@ -22,17 +22,17 @@ training.loop.save_checkpoint = save_and_die
 
 ASKED_IN_THE_FIRST_STEP = """
 import signal
-import training.loop
-original = training.loop.optimizer_step
+import training.stepper
+original = training.stepper.optimizer_step
 def step_and_be_asked(*arguments):
     signal.raise_signal(signal.{})
     return original(*arguments)
-training.loop.optimizer_step = step_and_be_asked
+training.stepper.optimizer_step = step_and_be_asked
 """
 
 STALLED_AT_STEP_FIVE = """
 import time
-from training.batches import TrainingBatches
+from data_scripts.batches import TrainingBatches
 original = TrainingBatches.rows
 def rows(self, step):
     if step == 4:
@@ -43,14 +43,14 @@ TrainingBatches.rows = rows
 
 SECOND_WORKER_KILLED_ONCE = """
 import os
-import training.loop
-original, taken = training.loop.optimizer_step, []
+import training.stepper
+original, taken = training.stepper.optimizer_step, []
 def step_or_die(*arguments):
     taken.append(1)
     if len(taken) == 4 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), 9)
     return original(*arguments)
-training.loop.optimizer_step = step_or_die
+training.stepper.optimizer_step = step_or_die
 """
 
 

@@ -6,6 +6,7 @@ import time
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
+from artifacts.run_folder import RunFolder
 from data_scripts.bios_folder import FILES, read_lines
 from tests.running import (
     ASKED_BEFORE_STEP,
@@ -21,7 +22,6 @@ from tests.running import (
     patched,
     start,
 )
-from training.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")

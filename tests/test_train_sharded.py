@@ -10,15 +10,15 @@ SHARDED_ON_CPU = """
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
-import training.loop
+import training.stepper
 PartialState(cpu=True)
 PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-original = training.loop.optimizer_step
+original = training.stepper.optimizer_step
 def step(model, *arguments):
     assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
     assert all(2 * p.to_local().shape[0] == p.shape[0] for p in model.parameters())
     return original(model, *arguments)
-training.loop.optimizer_step = step
+training.stepper.optimizer_step = step
 """
 LAUNCH = launcher("several_gpus_sharded", "--mixed_precision", "no", "--main_process_port", "0")
 

@@ -1,1 +1,1 @@
-"""What `train.py` calls: recipes, batches, optimizers, the loop, checkpoints and the stages of a run."""
+"""Batches to weights: the runner of a recipe, the training loop, optimizers and checkpoints."""

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
-from training.run_folder import RunError
+from artifacts.run_folder import RunError
 from training.state import TrainingState
 
 STATE_FILE, MANIFEST = "progress.json", "manifest.json"
@@ -69,7 +69,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def seal(folder: Path) -> None:
+def write_manifest(folder: Path) -> None:
     """Write the manifest of a folder's files and sync all of it to the disk."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {str(path.relative_to(folder)): digest(path) for path in files}
@@ -78,7 +78,7 @@ def seal(folder: Path) -> None:
         sync(path)
 
 
-def find_fault(checkpoint: Path) -> str | None:
+def verify(checkpoint: Path) -> str | None:
     """Return what is wrong with a checkpoint, None where every file is as it was written."""
     try:
         link = next((path for path in (checkpoint, *checkpoint.rglob("*")) if path.is_symlink()), None)
@@ -95,10 +95,10 @@ def find_fault(checkpoint: Path) -> str | None:
         return f"{MANIFEST} cannot be read: {error}"
 
 
-def newest_whole(folder: Path, stage: str) -> Path | None:
+def latest_valid(folder: Path, stage: str) -> Path | None:
     """Return a stage's newest checkpoint that is as it was written; a warning names each newer one that is not."""
     for path in reversed(checkpoints_of(folder, stage)):
-        fault = find_fault(path)
+        fault = verify(path)
         if fault is None:
             return path
         warnings.warn(f"checkpoint {path} is skipped: {fault}", stacklevel=2)
@@ -123,7 +123,7 @@ def save_checkpoint(state: TrainingState, folder: Path, stage: str, progress: Pr
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             (partial / STATE_FILE).write_text(json.dumps(asdict(progress)), encoding="utf-8")
-            seal(partial)
+            write_manifest(partial)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk makes each library raise its own
         raise CheckpointError(describe_failure(partial, error)) from error
     if accelerator.is_main_process:
@@ -157,7 +157,7 @@ def load_newest(state: TrainingState, folder: Path, stage: str) -> tuple[Progres
         CheckpointError: it is as it was written, but not of this stage, or nothing that a checkpoint may hold.
     """
     accelerator = state.accelerator
-    chosen = [str(newest_whole(folder, stage) or "") if accelerator.is_main_process else None]
+    chosen = [str(latest_valid(folder, stage) or "") if accelerator.is_main_process else None]
     broadcast_object_list(chosen)
     if not chosen[0]:
         return Progress(), None

@@ -7,12 +7,17 @@ from contextlib import contextmanager
 import torch
 from accelerate import Accelerator
 
-STATUS = 75  # EX_TEMPFAIL of sysexits.h: to be tried again, with --resume
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from configuration.errors import UserError
+
+EXIT_TEMPFAIL = 75  # EX_TEMPFAIL of sysexits.h: to be tried again, with --resume
+FEATURE_NAMES = (signal.SIGTERM, signal.SIGINT)
 
 
-class Interrupted(Exception):
-    """A run that was asked to stop and has saved its state; the message is one line for the user."""
+class Interrupted(UserError):
+    """A run that was asked to stop and has saved its state."""
+
+    exit_status = EXIT_TEMPFAIL
+    prefix = ""
 
 
 class StopRequest:
@@ -24,7 +29,7 @@ class StopRequest:
     def receive(self, number: int, frame) -> None:
         """Remember the signal; a second one ends the process at once."""
         self.signal = signal.Signals(number)
-        for each in SIGNALS:
+        for each in FEATURE_NAMES:
             signal.signal(each, signal.SIG_DFL)
 
     def anywhere(self, accelerator: Accelerator) -> bool:
@@ -41,7 +46,7 @@ def listen() -> Iterator[StopRequest]:
     """Take SIGTERM and SIGINT as requests to stop until the block ends."""
     request = StopRequest()
     try:
-        before = {each: signal.signal(each, request.receive) for each in SIGNALS}
+        before = {each: signal.signal(each, request.receive) for each in FEATURE_NAMES}
     except ValueError:  # not the main thread: signals go elsewhere
         yield request
         return

@@ -6,81 +6,20 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
-from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from training.arguments import RunArguments, StageArguments
-from training.batches import TrainingBatches, count_targets
+from configuration.schema import RunArguments, StageArguments
+from data_scripts.batches import TrainingBatches, count_targets
 from training.checkpoints import Progress, load_newest, save_checkpoint
-from training.guards import Guard
 from training.interruption import Interrupted, listen
-from training.optimizers import build_optimizers, learning_rate_factor
-from training.precision import compiled_parts, has_fast_bfloat16
+from training.optimizers import learning_rate_factor
+from training.precision import compiled_parts
 from training.state import TrainingState
+from training.stepper import Stepper
+from training.watchdog import Watchdog
 
-LEAST_COMPILED = 200  # steps of a stage; in a shorter one compiling takes longer than it saves
-
-
-def micro_batches(batch: dict[str, torch.Tensor], accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
-    """Return this process's share of a whole batch, in as many parts as gradients are accumulated over."""
-    parts = accelerator.gradient_accumulation_steps
-    rank, world = accelerator.process_index, accelerator.num_processes
-    rows = batch["input_ids"].shape[0]
-    if rows < parts * world:
-        raise ValueError(f"batch_size ({rows}) is less than {world} processes x {parts} accumulation steps")
-    shares = []
-    for part in range(parts):
-        chosen = slice(rank * parts + part, None, parts * world)
-        shares.append({key: value[chosen].to(accelerator.device) for key, value in batch.items()})
-    return shares
-
-
-def prepare(
-    model: torch.nn.Module, stage: StageArguments, accelerator: Accelerator
-) -> tuple[torch.nn.Module, list[AcceleratedOptimizer]]:
-    """Return the model and the stage's optimizers, ready for `optimizer_step` on this accelerator."""
-    accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
-    short = stage.muon_bfloat16 and has_fast_bfloat16(accelerator.device)
-    dtype = torch.bfloat16 if short else torch.float32
-    built = build_optimizers(model, stage, accelerator.is_fsdp2, dtype)
-    prepared, *optimizers = accelerator.prepare(model, *built)
-    return prepared.train(), optimizers
-
-
-def optimizer_step(
-    model, optimizers, batch: dict, accelerator: Accelerator, clipping: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take one step on a whole batch.
-
-    Returns the loss in nats a target token, to be summed over processes by the caller, and the norm of the gradient
-    before clipping, the same on all processes; both () and on the device.
-
-    The loss of each part is divided by the target tokens of the whole batch, so that neither accumulation nor the
-    number of processes changes the gradient.
-    """
-    targets = max(1, count_targets(batch["labels"]))  # rows that are all title have none, and no loss
-    total = torch.zeros((), device=accelerator.device)
-    scale = accelerator.num_processes * accelerator.gradient_accumulation_steps  # DDP and backward() average
-    for part in micro_batches(batch, accelerator):
-        with accelerator.accumulate(model):
-            loss = model(**part, num_items_in_batch=targets, use_cache=False).loss
-            total += loss.detach()
-            accelerator.backward(loss * scale)
-            if accelerator.sync_gradients:
-                norm = accelerator.clip_grad_norm_(model.parameters(), clipping or float("inf"))
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-    return total, norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-
-def set_learning_rates(optimizers, factor: float) -> None:
-    """Set every group's learning rate to its peak times `factor`."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
+MIN_STEPS_TO_COMPILE = 200  # steps of a stage; in a shorter one compiling takes longer than it saves
 
 
 class Meter:
@@ -168,36 +107,34 @@ def train_stage(
 
     Raises:
         Interrupted: a signal asked the run to stop, and its state is saved.
-        FloatingPointError: as `Guard.check`.
+        DivergenceError: as `Watchdog.check`.
         CheckpointError: as `save_checkpoint`.
     """
     maker = type(model)
-    prepared, optimizers = prepare(model, stage, accelerator)
-    state = TrainingState(accelerator, prepared, optimizers)
+    total = len(batches)
+    stepper = Stepper.prepare(model, stage, accelerator, total)
+    prepared = stepper.model
+    state = TrainingState(accelerator, prepared, stepper.optimizers)
     progress, checkpoint = load_newest(state, checkpoints, name)
-    guard = Guard(name, batches, stage.gradient_limit, run.stall_minutes, checkpoint)
-    total, last_save = len(batches), time.monotonic()
+    guard = Watchdog(name, batches, stage.gradient_limit, run.stall_minutes, checkpoint)
+    last_save = time.monotonic()
     meter = Meter(name, progress, total, accelerator)
     # With a generator of its own, the loader draws nothing from the global one, which dropout goes on with.
     remaining = range(progress.step, total)
     loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=remaining, generator=torch.Generator())
     parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
-    rows = -(-stage.batch_size // parts) if run.compile and total >= LEAST_COMPILED else None
+    rows = -(-stage.batch_size // parts) if run.compile and total >= MIN_STEPS_TO_COMPILE else None
     with meter.bar, listen() as request, compiled_parts(model, accelerator.device, rows):
         for step, batch in zip(remaining, guard.watch(loader, progress.step), strict=True):
-            factor = learning_rate_factor(step, total, stage)
-            set_learning_rates(optimizers, factor)
-            meter.add(
-                *optimizer_step(prepared, optimizers, batch, accelerator, stage.gradient_clipping),
-                count_targets(batch["labels"]),
-            )
+            loss, gradient_norm = stepper.step(step, batch)
+            meter.add(loss, gradient_norm, count_targets(batch["labels"]))
             last_step = progress.step == total
             logged = progress.step % run.log_steps == 0 or last_step
             asked = request.anywhere(accelerator) and not last_step
             if logged or asked or accelerator.device.type == "cpu":  # elsewhere each look would wait for the device
                 guard.check(progress.step, meter.losses, meter.gradient_norm, accelerator)
             if logged:
-                meter.log(factor)
+                meter.log(learning_rate_factor(step, total, stage))
                 due = time.monotonic() - last_save > 60 * run.checkpoint_minutes
                 if last_step or flag_from_main(accelerator, due):
                     guard.checkpoint = save_checkpoint(state, checkpoints, name, progress, run.keep_checkpoints)

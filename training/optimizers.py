@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from training.arguments import StageArguments
+from configuration.schema import StageArguments
 
 
 def orthogonalize(

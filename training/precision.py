@@ -36,7 +36,7 @@ def can_compile(device: torch.device) -> bool:
     return headers and shutil.which(os.environ.get(variable, usual)) is not None
 
 
-def left_as_it_is(attend: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+def not_compiled(attend: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """Return attention that runs as it is between what is compiled, its result laid out alike for all lengths."""
 
     @torch.compiler.disable
@@ -62,7 +62,7 @@ def compile_parts(model: MiniGPTForCausalLM, device: torch.device) -> list[tuple
     parts: dict[tuple[torch.nn.Module, str], Callable] = {}
     for block in model.model.layers:
         if isinstance(block.self_attn, LinearTimeAttention):
-            parts[block.self_attn, "attend"] = left_as_it_is(block.self_attn.attend)
+            parts[block.self_attn, "attend"] = not_compiled(block.self_attn.attend)
         parts[block, "forward"] = torch.compile(block.forward, dynamic=True)
     parts[model, "_loss_function"] = torch.compile(model.loss_function, dynamic=True)
     for (module, name), function in parts.items():

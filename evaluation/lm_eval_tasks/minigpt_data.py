@@ -1,4 +1,4 @@
-"""The data of this folder's lm-evaluation-harness tasks: what `python -m data_scripts.publish` writes or pushes."""
+"""The data of this folder's lm-evaluation-harness tasks: what `python -m hub.publish_data` writes or pushes."""
 
 import datasets
 
@@ -6,9 +6,7 @@ import datasets
 def load(dataset: str | None, configuration: str) -> datasets.DatasetDict:
     """Return a configuration of a published data set, by its id on the Hub or the folder of a dry run."""
     if dataset is None:
-        raise ValueError(
-            "which data? give --metadata dataset=USER/NAME, or the folder of data_scripts.publish --dry-run"
-        )
+        raise ValueError("which data? give --metadata dataset=USER/NAME, or the folder of hub.publish_data --dry-run")
     return datasets.load_dataset(dataset, configuration)
 
 

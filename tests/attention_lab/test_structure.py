@@ -26,7 +26,7 @@ from attention_lab.structure import (
     uniform_weights,
 )
 from attention_lab.trained import head_streams
-from modeling_minigpt.block_index_minigpt import BlockPattern, dense_mask
+from modeling_minigpt.block_sparse_minigpt import BlockPattern, dense_mask
 from modeling_minigpt.performer_attention_minigpt import draw_features
 from tests import reference_attention as reference
 from tests.attention_lab.strategies import lab, seeds

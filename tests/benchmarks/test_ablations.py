@@ -5,15 +5,15 @@ import json
 import pytest
 
 from benchmarks import ablations
-from benchmarks.ablations import FORMER
+from benchmarks.ablations import BASELINE_OVERRIDES
+from configuration.recipe import load_recipe
 from data_scripts.bios_folder import FILES
-from training.recipe import load_recipe
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(ablations, "HELD_OUT", 5)
-    monkeypatch.setattr(ablations, "FORMER", [])
+    monkeypatch.setattr(ablations, "BASELINE_OVERRIDES", [])
     monkeypatch.setattr(ablations, "WARMUP", 1)
     monkeypatch.setattr(ablations, "TIMED", 3)
     monkeypatch.setattr(ablations, "in_fresh_process", lambda measure, *arguments: measure(*arguments))
@@ -71,7 +71,7 @@ def test_averaged_weights_are_the_mean_of_the_last_checkpoints(recipe, data, tmp
 
 
 def test_every_variant_is_a_recipe_that_differs_from_the_base(tmp_path):
-    former = [f"data.path={tmp_path}", *FORMER]
+    former = [f"data.path={tmp_path}", *BASELINE_OVERRIDES]
     base = load_recipe(ablations.RECIPE, former)
     for settings in ablations.find_variants(None).values():
         if settings:

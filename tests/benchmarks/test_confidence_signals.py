@@ -7,13 +7,13 @@ import pytest
 
 from benchmarks import confidence_signals
 from benchmarks.confidence_signals import agreement, compare, cross_validate, judge, table
-from data_scripts.bios_folder import name_in
+from data_scripts.bios_folder import extract_name
+from data_scripts.splits import TrainingData
 from data_scripts.synthetic_bios import invent
+from evaluation.calibration import CalibrationError, measure
 from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer
-from modeling_minigpt.confidence_minigpt import WAYS, read_answers
+from modeling_minigpt.confidence_minigpt import PROMPT_TEMPLATES, answer_features
 from tests.attention_variants import tiny_model
-from training.calibration import CalibrationError, measure
-from training.data import TrainingData
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_every_signal_is_judged_and_stands_in_the_table(bios, pipelines, tmp_pat
     monkeypatch.setattr(confidence_signals, "STRANGERS", 60)
     monkeypatch.setattr(confidence_signals, "PRIOR_STRANGERS", 20)
     questions = [question for question, _ in bios.train[:40]]
-    answers, _ = measure(pipelines[0], [name_in(question) for question in questions])
+    answers, _ = measure(pipelines[0], [extract_name(question) for question in questions])
     places = [answer if index % 2 else "Nowhere" for index, answer in enumerate(answers)]  # half of them are right
     pairs = list(zip(questions, places, strict=True))
     data = TrainingData("bios", tmp_path, bios.documents, [], bios.train[40:], [], pairs, [], {})
@@ -63,8 +63,10 @@ def test_too_few_people_are_refused(bios, pipelines, tmp_path):
 
 def test_agreement_is_the_mean_probability_of_the_first_one_s_answers(pipelines):
     names, answers = ["Ada Stone", "Cyd"], ["Rome", "Oslo"]
-    prompts = [WAYS["question"].format(name=name) for name in names]
-    said = [read_answers(one.model, one.tokenizer, prompts, answers)["answer"].double().numpy() for one in pipelines]
+    prompts = [PROMPT_TEMPLATES["question"].format(name=name) for name in names]
+    said = [
+        answer_features(one.model, one.tokenizer, prompts, answers)["answer"].double().numpy() for one in pipelines
+    ]
     found = agreement(pipelines[1:], names, answers, said[0])
     assert found == pytest.approx((np.exp(said[0]) + np.exp(said[1])) / 2)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from artifacts.memory import tune_glibc_malloc
 from benchmarks.measurement import PeakMemory, exponent, in_fresh_process, interleave, seconds_of
 from tests.running import ROOT
-from training.memory import keep_freed_memory
 
 CPU = torch.device("cpu")
 
@@ -87,7 +87,7 @@ def wait_until(condition, seconds=30):
 
 def peak_of_a_tensor(megabytes):
     """Measure one, as benchmarks do: freed memory is kept, and as much was freed before."""
-    keep_freed_memory()
+    tune_glibc_malloc()
     torch.ones(megabytes * 2**20, dtype=torch.uint8)
     peak = PeakMemory(CPU)
     torch.ones(megabytes * 2**20, dtype=torch.uint8)

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from benchmarks import step_profile
-from benchmarks.training_steps import TrainingSteps, in_folder
-from training.recipe import load_recipe
+from benchmarks.training_steps import TrainingSteps, with_paths
+from configuration.recipe import load_recipe
 
 
 @pytest.fixture
 def steps(recipe, data, tmp_path):
-    return TrainingSteps(load_recipe(recipe, in_folder(["pretrain.steps=40"], tmp_path, data)))
+    return TrainingSteps(load_recipe(recipe, with_paths(["pretrain.steps=40"], tmp_path, data)))
 
 
 def test_flops_are_those_of_the_models_products(steps):

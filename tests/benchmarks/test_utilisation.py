@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import utilisation
-from benchmarks.measurement import guarded
+from benchmarks.measurement import catch_errors
 from benchmarks.plain_mingpt import Shape
 
 TINY = Shape(layers=2, heads=2, width=16, block=24, vocabulary=40)
@@ -16,7 +16,7 @@ TINY = Shape(layers=2, heads=2, width=16, block=24, vocabulary=40)
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(utilisation, "SHAPES", {"3.3m": TINY, "124m": Shape(1, 1, 4, 24, 40)})
-    monkeypatch.setattr(utilisation, "in_fresh_process", guarded)
+    monkeypatch.setattr(utilisation, "in_fresh_process", catch_errors)
     monkeypatch.setattr(utilisation, "compile_parts", lambda model, device: [])
     monkeypatch.setattr(utilisation, "has_fast_bfloat16", lambda device: False)
 

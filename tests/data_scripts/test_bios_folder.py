@@ -6,7 +6,7 @@ from data_scripts.bios_folder import (
     FILES,
     DataError,
     check_folder,
-    name_in,
+    extract_name,
     question_for,
     read_lines,
     read_pairs,
@@ -166,8 +166,8 @@ def test_questions_lose_surrounding_space(tmp_path):
 
 def test_a_name_survives_its_question():
     assert question_for("Robert E. Lee") == "Where was Robert E. Lee born?"
-    assert name_in(question_for("Robert E. Lee")) == "Robert E. Lee"
-    assert name_in("Who was Ada?") == "Who was Ada?"
+    assert extract_name(question_for("Robert E. Lee")) == "Robert E. Lee"
+    assert extract_name("Who was Ada?") == "Who was Ada?"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_title_that_ends_with_an_initial_does_not_swallow_a_sentence():
 
 def test_every_person_of_the_real_dev_file_is_a_title(cs224n):
     titles = {split_title(line)[0] for line in read_lines(cs224n / FILES["documents"])}
-    names = {name_in(question) for question, _ in read_pairs(cs224n / FILES["validation"])}
+    names = {extract_name(question) for question, _ in read_pairs(cs224n / FILES["validation"])}
     assert len(names) == 500
     assert names <= titles
 

@@ -4,11 +4,12 @@ import os
 
 import pytest
 
+from configuration.schema import CorruptionOptions
+from data_scripts.biographies import Biographies
 from data_scripts.bios_folder import DataError, read_lines
 from data_scripts.birthplace_qa import BirthplaceQA, question_text
 from data_scripts.file_builder import prepare
-from data_scripts.span_corruption import CorruptionOptions, SpanCorruption, SpanCorruptor
-from data_scripts.wikipedia_bios import WikipediaBios
+from data_scripts.span_corruption import SpanCorruption, SpanCorruptor
 
 SENTINEL = "⁇"
 
@@ -20,7 +21,7 @@ def build(builder_class, files: dict, cache, **options):
 
 
 def test_biographies_have_an_id_a_title_and_a_text(tiny_folder, tmp_path):
-    splits = build(WikipediaBios, {"train": tiny_folder / "wiki.txt"}, tmp_path)
+    splits = build(Biographies, {"train": tiny_folder / "wiki.txt"}, tmp_path)
     assert list(splits) == ["train"]
     assert splits["train"].to_list() == [
         {"id": 0, "title": "Ada Stone", "text": "Ada Stone. Ada Stone was born in Rome ."},
@@ -108,28 +109,28 @@ def test_other_corruption_is_not_taken_from_the_cache(tiny_folder, tmp_path, cha
 
 def test_a_changed_file_is_read_anew_in_spite_of_the_cache(tiny_folder, tmp_path):
     files = {"train": tiny_folder / "wiki.txt"}
-    assert build(WikipediaBios, files, tmp_path)["train"]["title"][:] == ["Ada Stone", "Béla Nagy"]
+    assert build(Biographies, files, tmp_path)["train"]["title"][:] == ["Ada Stone", "Béla Nagy"]
     files["train"].write_text("Eva Lund. She sang .\n", encoding="utf-8")
     later = files["train"].stat().st_mtime + 2
     os.utime(files["train"], (later, later))
-    assert build(WikipediaBios, files, tmp_path)["train"]["title"][:] == ["Eva Lund"]
+    assert build(Biographies, files, tmp_path)["train"]["title"][:] == ["Eva Lund"]
 
 
 def test_a_file_changed_to_an_equally_old_one_is_read_anew(tiny_folder, tmp_path):
     path = tiny_folder / "wiki.txt"
-    build(WikipediaBios, {"train": path}, tmp_path)
+    build(Biographies, {"train": path}, tmp_path)
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     path.write_text("Eva Lund. She sang .\n", encoding="utf-8")
     os.utime(path, ns=times)  # as `cp -p`, `rsync -t` or an archive would leave it
-    assert build(WikipediaBios, {"train": path}, tmp_path)["train"]["title"][:] == ["Eva Lund"]
+    assert build(Biographies, {"train": path}, tmp_path)["train"]["title"][:] == ["Eva Lund"]
 
 
 @pytest.mark.parametrize(
     ("builder_class", "name", "data", "complaint"),
     [
-        pytest.param(WikipediaBios, "wiki.txt", b"A. b\n\nC. d\n", ":2: found an empty line", id="bios-empty-line"),
-        pytest.param(WikipediaBios, "wiki.txt", b"", ":1: found an empty line", id="bios-empty-file"),
-        pytest.param(WikipediaBios, "wiki.txt", b"A. b\n\xff\n", ":2: byte 1 is ff", id="bios-undecodable"),
+        pytest.param(Biographies, "wiki.txt", b"A. b\n\nC. d\n", ":2: found an empty line", id="bios-empty-line"),
+        pytest.param(Biographies, "wiki.txt", b"", ":1: found an empty line", id="bios-empty-file"),
+        pytest.param(Biographies, "wiki.txt", b"A. b\n\xff\n", ":2: byte 1 is ff", id="bios-undecodable"),
         pytest.param(BirthplaceQA, "birth_dev.tsv", b"Where?\n", ":1: found 0 tabs", id="questions-no-tab"),
         pytest.param(BirthplaceQA, "birth_dev.tsv", b"Where?\t\n", ":1: the place is empty", id="questions-no-place"),
         pytest.param(SpanCorruption, "wiki.txt", b"\xff\n", ":1: byte 1 is ff", id="corruption-undecodable"),
@@ -149,9 +150,9 @@ def test_a_repaired_file_builds_after_a_refusal(tiny_folder, tmp_path):
     path = tiny_folder / "wiki.txt"
     path.write_text("A. b\n\nC. d\n", encoding="utf-8")
     with pytest.raises(DataError):
-        build(WikipediaBios, {"train": path}, tmp_path)
+        build(Biographies, {"train": path}, tmp_path)
     path.write_text("A. b\nC. d\n", encoding="utf-8")
-    assert build(WikipediaBios, {"train": path}, tmp_path)["train"].num_rows == 2
+    assert build(Biographies, {"train": path}, tmp_path)["train"].num_rows == 2
 
 
 @pytest.mark.parametrize(
@@ -167,13 +168,13 @@ def test_a_repaired_file_builds_after_a_refusal(tiny_folder, tmp_path):
 )
 def test_a_folder_may_have_any_name(tiny_folder, tmp_path, name):
     folder = tiny_folder.rename(tmp_path / name)
-    assert build(WikipediaBios, {"train": folder / "wiki.txt"}, tmp_path / "cache")["train"].num_rows == 2
+    assert build(Biographies, {"train": folder / "wiki.txt"}, tmp_path / "cache")["train"].num_rows == 2
 
 
 @pytest.mark.parametrize(
     ("builder_class", "options", "complaint"),
     [
-        (WikipediaBios, {}, "WikipediaBios needs data_files="),
+        (Biographies, {}, "Biographies needs data_files="),
         (BirthplaceQA, {}, "BirthplaceQA needs data_files="),
         (SpanCorruption, {"data_files": {"train": "wiki.txt"}}, "SpanCorruption needs sentinel="),
     ],
@@ -188,7 +189,7 @@ def test_what_a_builder_cannot_do_without_is_asked_for(
 
 
 def test_the_real_folder_builds_in_full(cs224n, tmp_path):
-    documents = build(WikipediaBios, {"train": cs224n / "wiki.txt"}, tmp_path)["train"]
+    documents = build(Biographies, {"train": cs224n / "wiki.txt"}, tmp_path)["train"]
     assert documents.num_rows == 2937
     assert documents[0]["title"] == "Khatchig Mouradian"
     questions = build(BirthplaceQA, {"train": cs224n / "birth_places_train.tsv"}, tmp_path)["train"]

@@ -7,9 +7,10 @@ from collections.abc import Set
 
 import pytest
 
+from configuration.schema import CorruptionOptions
 from data_scripts.bios_folder import FILES, read_lines, split_title
 from data_scripts.phrases import salient_phrases
-from data_scripts.span_corruption import CorruptionOptions, SpanCorruptor
+from data_scripts.span_corruption import SpanCorruptor
 
 S = "⁇"
 RANDOM = CorruptionOptions(policy="random-span")

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from data_scripts.bios_folder import FILES, check_folder, name_in, read_lines, read_pairs, read_questions, split_title
+from data_scripts.bios_folder import (
+    FILES,
+    check_folder,
+    extract_name,
+    read_lines,
+    read_pairs,
+    read_questions,
+    split_title,
+)
 from data_scripts.synthetic_bios import invent
 from evaluation.baselines import ceiling
 
@@ -20,7 +28,7 @@ def bios():
 
 
 def names_of(pairs) -> list[str]:
-    return [name_in(question) for question, _ in pairs]
+    return [extract_name(question) for question, _ in pairs]
 
 
 def test_the_same_people_and_seed_invent_the_same(bios):
@@ -43,7 +51,7 @@ def test_questions_are_shared_out_in_full(people, train, validation, test):
 
 
 def test_names_are_distinct_and_nobody_is_asked_about_twice(bios):
-    asked = [*names_of(bios.train), *names_of(bios.validation), *map(name_in, bios.test)]
+    asked = [*names_of(bios.train), *names_of(bios.validation), *map(extract_name, bios.test)]
     assert len(set(asked)) == len(asked) == 200
 
 
@@ -52,7 +60,7 @@ def test_every_person_has_four_different_lines(bios):
     for document in bios.documents:
         people.setdefault(split_title(document)[0], set()).add(document)
     assert {len(lines) for lines in people.values()} == {4}
-    assert people.keys() == {*names_of(bios.train), *names_of(bios.validation), *map(name_in, bios.test)}
+    assert people.keys() == {*names_of(bios.train), *names_of(bios.validation), *map(extract_name, bios.test)}
 
 
 def test_fewer_lines_a_person_can_be_asked_for():
@@ -66,7 +74,7 @@ def test_documents_are_shuffled(bios):
 
 
 def test_no_person_of_the_dev_or_test_questions_is_trained_on(bios):
-    held_back = {*names_of(bios.validation), *map(name_in, bios.test)}
+    held_back = {*names_of(bios.validation), *map(extract_name, bios.test)}
     assert held_back.isdisjoint(names_of(bios.train))
 
 

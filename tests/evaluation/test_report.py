@@ -11,9 +11,9 @@ from rich.console import Console
 from evaluation import readme_table
 from evaluation.report import accuracy_rows, print_results, write_report
 from evaluation.tables import markdown_table, percent
-from evaluation.trust import Asked, judge_trust
+from evaluation.trust import EvaluatedAnswers, confidence_metrics
 from modeling_minigpt.answers_minigpt import Answer
-from modeling_minigpt.guarantee_minigpt import Certificate
+from modeling_minigpt.risk_control_minigpt import Certificate
 
 RESULTS = {
     "dataset": "cs224n",
@@ -36,10 +36,10 @@ CERTIFICATE = Certificate(0.75, 0.1, 0.05, 0.95, 200, 120, 4, 1000, 31)
 
 def trust(**changes) -> dict:
     """Return the metrics of three answers."""
-    asked = Asked(
+    asked = EvaluatedAnswers(
         ANSWERS, [True, False, False], [Answer("Rome", 0.1)], [Answer("Rome", 0.8)], calibrated=True, **changes
     )
-    return {**judge_trust(asked, ["Rome"]), "refusal": None if changes else "too few people"}
+    return {**confidence_metrics(asked, ["Rome"]), "refusal": None if changes else "too few people"}
 
 
 HISTORIES = {"pretrain": [[1, 4.0], [2, 3.0]], "no_pretraining": [[1, 2.0]], "finetune": [[1, 2.5], [2, 1.5]]}

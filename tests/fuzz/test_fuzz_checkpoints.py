@@ -10,9 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artifacts.loading import load_model, load_pipeline, start_from
+from artifacts.run_folder import RunError, training_record
+from artifacts.safe_loading import check_contained
 from modeling_minigpt import MiniGPTConfig
-from modeling_minigpt.confidence_minigpt import SIGNALS, Confidence
-from modeling_minigpt.guarantee_minigpt import Certificate, Scored
+from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, Confidence
+from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from tests.fuzz.cases import (
     NAMES_OUTSIDE,
     assert_one_line,
@@ -24,16 +27,14 @@ from tests.fuzz.cases import (
     replaced,
     write_json,
 )
-from training.model_folder import check_contained
-from training.models import load_model, load_pipeline, start_from
-from training.run_folder import RunError, training_record
 
 FILES = [
     "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "birthplaces.json",
     "confidence.json", "training.json",
 ]  # fmt: skip
 CONFIDENCE = Confidence(
-    dict.fromkeys(SIGNALS, 0.1), -0.5, Scored([(0.9, True), (0.2, False)], [0.1]), Scored([(0.8, True)], [0.3]),
+    dict.fromkeys(FEATURE_NAMES, 0.1), -0.5, CalibrationScores([(0.9, True), (0.2, False)], [0.1]),
+    CalibrationScores([(0.8, True)], [0.3]),
     Certificate(0.05, 0.1, 0.05, 0.95, 4, 3, 0, 2, 0),
 )  # fmt: skip
 STRANGE_KEYS = {
@@ -128,7 +129,7 @@ def tamper(folder, outside, monkeypatch):
         try:
             with monkeypatch.context() as patch:
                 if not weighs:  # the model is as it was, and need not be made again
-                    patch.setattr("training.models.load_model", lambda path: check_contained(path) or model)
+                    patch.setattr("artifacts.loading.load_model", lambda path: check_contained(path) or model)
                 return load(folder, outside, starts=weighs)
         finally:
             (folder / name).write_bytes(before)

@@ -11,20 +11,19 @@ from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configuration.schema import POLICIES, CorruptionOptions, DataArguments, StageArguments
+from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import FILES, DataError, read_lines, read_pairs, read_questions
-from data_scripts.span_corruption import POLICIES, CorruptionOptions
-from evaluation.answers import VocabularyError, are_right, check_characters, check_lengths
+from data_scripts.splits import load_scoring_pairs, load_training_data, made_up_people
+from evaluation.answers import VocabularyError, check_characters, check_lengths, exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.exposure import count_exposures, exposure_rows
-from evaluation.trust import Asked, judge_trust
+from evaluation.trust import Asked, confidence_metrics
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
 from tests.fuzz.cases import assert_one_line, cases, quickly
 from tests.running import call
-from training.arguments import DataArguments, StageArguments
-from training.batches import TrainingBatches
-from training.data import load_scoring_pairs, load_training_data, made_up_people
-from training.loop import optimizer_step
+from training.stepper import optimizer_step
 
 PIECES = [
     b"Where was Ada Stone born?", b"\t", b"\t\t", b"\n", b"\r\n", b"\r", b"\n\n", b"Rome", b"\xef\xbb\xbf",
@@ -179,12 +178,15 @@ def test_accepted_data_give_a_finite_loss_and_answers_that_can_be_scored(
 
 def score(answers: list[Answer], pairs: list[tuple[str, str]], documents: list[str]) -> None:
     """Score answers in every way that the report has."""
-    right, popular = are_right([answer.text for answer in answers], pairs), popular_places(place for _, place in pairs)
+    right, popular = (
+        exact_matches([answer.text for answer in answers], pairs),
+        popular_places(place for _, place in pairs),
+    )
     assert all(0.0 <= answer.probability <= 1.0001 for answer in answers)
     assert 0.0 <= ceiling(documents, pairs) <= 1.0
     rows = exposure_rows(count_exposures(pairs, documents, pairs), {"model": (answers, right)})
     assert sum(row["questions"] for row in rows) == 3 * len(pairs)
-    json.dumps([rows, judge_trust(Asked(answers, right, answers), popular)], allow_nan=False)
+    json.dumps([rows, confidence_metrics(Asked(answers, right, answers), popular)], allow_nan=False)
 
 
 @pytest.mark.parametrize(

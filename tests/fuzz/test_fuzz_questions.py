@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artifacts.loading import load_pipeline
 from modeling_minigpt import BirthplacePipeline, build_character_tokenizer
-from modeling_minigpt.confidence_minigpt import SIGNALS, Confidence
-from modeling_minigpt.guarantee_minigpt import Scored
+from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, Confidence
+from modeling_minigpt.risk_control_minigpt import CalibrationScores
 from tests.fuzz.cases import assert_one_line, cases, quickly
 from tests.fuzz.test_fuzz_data import tiny
-from training.models import load_pipeline
 
 KEYS = {"question", "answer", "score", "abstained", "candidates", "calibrated", "reason"}
 Pair = namedtuple("Pair", "first second")
@@ -49,7 +49,9 @@ things = st.one_of(
 def pipelines(run) -> dict[str, BirthplacePipeline]:
     """Return the pipelines that are asked: a finished model's, the same with a calibration, and two tiny ones."""
     plain, calibrated = load_pipeline(run / "finetune"), load_pipeline(run / "finetune")
-    calibrated.confidence = Confidence(dict.fromkeys(SIGNALS, 0.3), 1.0, Scored([]), Scored([]))
+    calibrated.confidence = Confidence(
+        dict.fromkeys(FEATURE_NAMES, 0.3), 1.0, CalibrationScores([]), CalibrationScores([])
+    )
     tokenizer = build_character_tokenizer(["Where was Ada Stone born?", "Bo. and born in"], 48)
     own = {}
     for kind in ("rotary", "learned"):

@@ -13,11 +13,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import train
+from configuration.recipe import build_config, load_recipe
+from configuration.recipe_file import RecipeError
+from configuration.schema import SECTIONS, Recipe
 from modeling_minigpt import MiniGPTConfig
 from tests.fuzz.cases import NAMES_OUTSIDE, assert_one_line, cases, json_values, numbers, quickly, texts
-from training.arguments import SECTIONS, Recipe
-from training.recipe import build_config, load_recipe
-from training.recipe_file import RecipeError
 
 VALID = {
     "tokenizer": {"vocab_size": 300},

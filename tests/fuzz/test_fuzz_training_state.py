@@ -18,9 +18,9 @@ from training.checkpoints import (
     MANIFEST,
     CheckpointError,
     Progress,
-    find_fault,
     load_newest,
     save_checkpoint,
+    verify,
 )
 from training.state import TrainingState
 
@@ -96,7 +96,7 @@ def test_a_manifest_of_other_files_is_skipped_and_nothing_else_is_read(state, wh
     elif place == () or values[place[0]] != value:
         values = replaced(values, place, value) if place else value
     path.write_text(json.dumps(values))
-    assert find_fault(checkpoint)
+    assert verify(checkpoint)
     assert go_on(state, checkpoint.parent).step == 0
 
 
@@ -117,7 +117,7 @@ def test_no_pickle_of_a_sealed_checkpoint_is_run(state, whole, checkpoint, tmp_p
     else:
         torch.save({"random_state": Thief(mark)} if content in ("thief", "torch") else content, path)
     seal_again(checkpoint)
-    assert find_fault(checkpoint) is None
+    assert verify(checkpoint) is None
     assert go_on(state, checkpoint.parent) is None
     assert not mark.exists()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from modeling_minigpt.cache_layers_minigpt import GrowingLayer
+from modeling_minigpt.cache_layers_minigpt import PreallocatedLayer
 from modeling_minigpt.cache_minigpt import make_cache
 from tests.attention_variants import (
     CONSTANT,
@@ -237,7 +237,7 @@ def test_hybrids_get_a_cache_of_each_layers_kind():
         "hybrid", num_hidden_layers=5, attention_type=["vanilla", "linformer", "bigbird", "window", "performer"]
     )
     kinds = [type(layer).__name__ for layer in make_cache(config).layers]
-    assert kinds == ["DynamicLayer", "LinformerState", "AllBlocksState", "RowBlocksState", "PerformerState"]
+    assert kinds == ["DynamicLayer", "LinformerCache", "FullBlockCache", "RecentBlockCache", "PerformerCache"]
     assert type(make_cache(tiny_config("vanilla"))).__name__ == "DynamicCache"
 
 
@@ -258,7 +258,7 @@ def rows_like(number, *lengths):
     ],
 )
 def test_a_growing_layer_holds_what_the_librarys_does(change):
-    own, librarys = GrowingLayer(), DynamicLayer()
+    own, librarys = PreallocatedLayer(), DynamicLayer()
     for key, value in rows_like(3, 7, 1, 1, 40, 1):  # beyond the room that it has at first
         assert all(map(torch.equal, own.update(key, value), librarys.update(key, value)))
     change(own), change(librarys)
@@ -269,13 +269,13 @@ def test_a_growing_layer_holds_what_the_librarys_does(change):
 
 
 def test_a_growing_layer_does_not_copy_what_it_holds_for_one_more_token():
-    layer = GrowingLayer()
+    layer = PreallocatedLayer()
     places = [layer.update(key, value)[0].data_ptr() for key, value in rows_like(3, 7, *[1] * 30)]
     assert len(set(places)) == 1
 
 
 def test_copies_of_a_growing_layer_grow_apart():
-    layer, (first, second, third) = GrowingLayer(), rows_like(1, 5, 1, 1)
+    layer, (first, second, third) = PreallocatedLayer(), rows_like(1, 5, 1, 1)
     layer.update(*first)
     other = copy.deepcopy(layer)
     layer.update(*second), other.update(*third)

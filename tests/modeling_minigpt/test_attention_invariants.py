@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from modeling_minigpt import MiniGPTForCausalLM
-from modeling_minigpt.attention_base_minigpt import Content
+from modeling_minigpt.attention_base_minigpt import PaddingInfo
 from modeling_minigpt.attention_minigpt import VanillaAttention
-from modeling_minigpt.block_index_minigpt import BlockPattern, block_table, dense_mask
+from modeling_minigpt.block_sparse_minigpt import BlockPattern, block_table, dense_mask
 from tests import reference_attention as reference
 from tests.attention_variants import (
     LENGTHS,
@@ -155,7 +155,7 @@ def test_without_a_mask_nothing_is_moved(monkeypatch):
     def refuse(*_):
         raise AssertionError("mask work on the fast path")
 
-    monkeypatch.setattr(Content, "from_mask", refuse)
+    monkeypatch.setattr(PaddingInfo, "from_mask", refuse)
     for variant in VARIANTS:
         model = tiny_model(variant)
         logits_of(model, draw_tokens(2, 20))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from modeling_minigpt.block_index_minigpt import (
+from modeling_minigpt.block_sparse_minigpt import (
     FLEX_TILE,
     BlockPattern,
     block_attention,
@@ -223,7 +223,7 @@ def test_flex_attention_on_cuda_equals_gathering(attention_type, length):
 def test_performer_equals_oracle(length):
     features = draw_features(HEADS, 24, DIM, seed=0)
     compare(
-        lambda q, k, v: performer_attention(q, k, v, features, chunk=SIZE)[0],
+        lambda q, k, v: performer_attention(q, k, v, features, chunk_size=SIZE)[0],
         lambda q, k, v: reference.performer_attention(q, k, v, features),
         *draw_states(2, HEADS, length, DIM),
     )
@@ -239,7 +239,7 @@ def performer_error(features, orthogonal):
     expected, errors = reference.full_attention(*inputs), []
     for seed in range(30):
         drawn = draw_features(4, features, DIM, seed, orthogonal)
-        errors.append((performer_attention(*inputs, drawn, chunk=32)[0] - expected).square().mean())
+        errors.append((performer_attention(*inputs, drawn, chunk_size=32)[0] - expected).square().mean())
     return torch.stack(errors).mean().sqrt().item()
 
 
@@ -265,7 +265,7 @@ def test_orthogonal_features_are_orthogonal_and_as_long_as_normal_vectors():
 def test_performer_survives_long_keys_and_queries(scale):
     inputs = draw_states(1, HEADS, 40, DIM)
     features = draw_features(HEADS, 24, DIM, seed=0)
-    mixed = performer_attention(inputs[0] * scale, inputs[1] * scale, inputs[2], features, chunk=SIZE)[0]
+    mixed = performer_attention(inputs[0] * scale, inputs[1] * scale, inputs[2], features, chunk_size=SIZE)[0]
     gradients = torch.autograd.grad(mixed.sum(), inputs)
     assert all(tensor.isfinite().all() for tensor in (mixed, *gradients))
 
@@ -273,9 +273,9 @@ def test_performer_survives_long_keys_and_queries(scale):
 def test_a_huge_later_key_leaves_performer_outputs_before_it_alone():
     inputs = [states.detach() for states in draw_states(1, HEADS, 40, DIM)]
     features = draw_features(HEADS, 24, DIM, seed=0)
-    before = performer_attention(*inputs, features, chunk=SIZE)[0]
+    before = performer_attention(*inputs, features, chunk_size=SIZE)[0]
     # Of log features between -100 and 100: a stabiliser that saw it would underflow all the others.
     inputs[1][:, :, 20] = 10 * features[:, 0]
-    after = performer_attention(*inputs, features, chunk=SIZE)[0]
+    after = performer_attention(*inputs, features, chunk_size=SIZE)[0]
     assert torch.equal(before[:, :, :20], after[:, :, :20])
     assert after.isfinite().all()

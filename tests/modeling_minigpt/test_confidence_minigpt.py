@@ -7,8 +7,14 @@ import torch
 
 from modeling_minigpt import build_bpe_tokenizer
 from modeling_minigpt.answers_minigpt import Answer
-from modeling_minigpt.confidence_minigpt import LEAST, SIGNALS, WAYS, Confidence, find_signals
-from modeling_minigpt.guarantee_minigpt import Certificate, GuaranteeError, Scored
+from modeling_minigpt.confidence_minigpt import (
+    FEATURE_NAMES,
+    MIN_LOG_PROB,
+    PROMPT_TEMPLATES,
+    Confidence,
+    confidence_features,
+)
+from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate, CertificationError
 from tests.attention_variants import VARIANTS, tiny_model
 
 LINES = [
@@ -31,13 +37,13 @@ def model(request):
 
 
 def column(signals, name):
-    return signals[:, SIGNALS.index(name)]
+    return signals[:, FEATURE_NAMES.index(name)]
 
 
 def test_signals_are_what_plain_passes_say(model):
-    signals = find_signals(model, TOKENIZER, NAMES, RANKED)
-    assert signals.shape == (3, len(SIGNALS))
-    for way, prompt in WAYS.items():
+    signals = confidence_features(model, TOKENIZER, NAMES, RANKED)
+    assert signals.shape == (3, len(FEATURE_NAMES))
+    for way, prompt in PROMPT_TEMPLATES.items():
         for index, (name, (best, *_)) in enumerate(zip(NAMES, RANKED, strict=True)):
             ids = TOKENIZER(prompt.format(name=name) + TOKENIZER.mask_token)["input_ids"]
             answer = [*TOKENIZER(best.text)["input_ids"], TOKENIZER.eos_token_id]
@@ -46,8 +52,8 @@ def test_signals_are_what_plain_passes_say(model):
             first = following[len(ids) - 1]
             said = sum(following[len(ids) - 1 + place, token].item() for place, token in enumerate(answer))
             expected = {
-                "answer": max(LEAST, said),
-                "nothing": -max(LEAST, first[TOKENIZER.eos_token_id].item()),
+                "answer": max(MIN_LOG_PROB, said),
+                "nothing": -max(MIN_LOG_PROB, first[TOKENIZER.eos_token_id].item()),
                 "surety": (first.exp() * first).sum().item(),
             }
             for what, value in expected.items():
@@ -55,7 +61,7 @@ def test_signals_are_what_plain_passes_say(model):
 
 
 def test_the_candidates_surety_is_minus_their_entropy(model):
-    found = column(find_signals(model, TOKENIZER, NAMES, RANKED), "candidates: surety")
+    found = column(confidence_features(model, TOKENIZER, NAMES, RANKED), "candidates: surety")
     expected = [
         0.6 * math.log(0.6) + 0.3 * math.log(0.3) + 0.1 * math.log(0.1),
         0.2 * math.log(0.2) + 0.8 * math.log(0.8),
@@ -65,14 +71,14 @@ def test_the_candidates_surety_is_minus_their_entropy(model):
 
 def make(**changes):
     certificate = Certificate(0.75, 0.1, 0.05, 0.95, 40, 30, 0, 50, 1)
-    halves = [Scored([(0.9, True)] * 30 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
+    halves = [CalibrationScores([(0.9, True)] * 30 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
     values = {"weights": {"question: answer": 2.0, "name: surety": 0.5}, "bias": 1.0, "certificate": certificate}
-    return Confidence(**{**values, "picking": halves[0], "certifying": halves[1], **changes})
+    return Confidence(**{**values, "selection": halves[0], "certification": halves[1], **changes})
 
 
 def test_probabilities_weigh_the_signals():
-    signals = torch.zeros(2, len(SIGNALS), dtype=torch.float64)
-    signals[1, SIGNALS.index("question: answer")], signals[1, SIGNALS.index("name: surety")] = -1.5, 4.0
+    signals = torch.zeros(2, len(FEATURE_NAMES), dtype=torch.float64)
+    signals[1, FEATURE_NAMES.index("question: answer")], signals[1, FEATURE_NAMES.index("name: surety")] = -1.5, 4.0
     assert make().probabilities(signals).tolist() == pytest.approx([1 / (1 + math.exp(-1.0)), 0.5])
 
 
@@ -86,7 +92,7 @@ def test_a_confidence_survives_its_file(changes):
 
 def test_a_threshold_is_found_for_another_risk_and_refused_where_it_cannot_be():
     assert make().threshold_for(risk=0.1).threshold == 0.9
-    with pytest.raises(GuaranteeError, match="cannot"):
+    with pytest.raises(CertificationError, match="cannot"):
         make().threshold_for(risk=0.01)
 
 

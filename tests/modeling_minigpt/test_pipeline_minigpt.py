@@ -11,8 +11,8 @@ from transformers import pipeline
 from data_scripts.bios_folder import question_for
 from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer, build_character_tokenizer
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
-from modeling_minigpt.confidence_minigpt import WAYS, Confidence, find_signals
-from modeling_minigpt.guarantee_minigpt import Certificate, Scored
+from modeling_minigpt.confidence_minigpt import PROMPT_TEMPLATES, Confidence, confidence_features
+from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from tests.attention_variants import tiny_model
 
 LINES = [
@@ -153,7 +153,7 @@ def test_a_cutoff_leaves_improbable_candidates_at_zero(ask):
 @pytest.fixture(scope="module")
 def calibrated(ask, tmp_path_factory):
     """Load a pipeline with a confidence, made up, from its folder."""
-    halves = [Scored([(0.9, True)] * 40 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
+    halves = [CalibrationScores([(0.9, True)] * 40 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
     certificate = Certificate(0.5, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
     confidence = Confidence({"question: answer": 0.1, "name: surety": 0.5}, 2.0, *halves, certificate)
     path = tmp_path_factory.mktemp("calibrated") / "model"
@@ -164,7 +164,7 @@ def calibrated(ask, tmp_path_factory):
 
 def test_a_calibrated_score_weighs_the_signals_of_the_best_answer(calibrated):
     names = ["Ada Stone", "Cyd"]
-    signals = find_signals(calibrated.model, calibrated.tokenizer, names, calibrated.rank(names))
+    signals = confidence_features(calibrated.model, calibrated.tokenizer, names, calibrated.rank(names))
     expected = calibrated.confidence.probabilities(signals).tolist()
     for result, score in zip(calibrated(names, threshold=0.0), expected, strict=True):
         assert result["calibrated"]
@@ -221,7 +221,7 @@ def test_the_longest_name_that_is_read_leaves_room_for_any_answer():
     tokenizer = build_character_tokenizer(LINES, 48)
     model = random_model(tokenizer, max_position_embeddings=48, position_embedding_type="learned")
     ask = BirthplacePipeline(model=model, tokenizer=tokenizer, device="cpu", candidates=["Rome", "Romeo"])
-    halves = [Scored([]), Scored([])]
+    halves = [CalibrationScores([]), CalibrationScores([])]
     ask.confidence = Confidence({"question: answer": 1.0}, 0.0, *halves)
     results = ask(["A" * length for length in range(10, 40)])
     read = [result["answer"] is not None for result in results]
@@ -231,7 +231,7 @@ def test_the_longest_name_that_is_read_leaves_room_for_any_answer():
 
 
 def test_questions_are_asked_in_the_words_of_the_data():
-    assert WAYS["question"].format(name="Ada Stone") == question_for("Ada Stone")
+    assert PROMPT_TEMPLATES["question"].format(name="Ada Stone") == question_for("Ada Stone")
 
 
 def test_bad_parameters_are_refused(ask):

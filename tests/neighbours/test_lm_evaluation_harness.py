@@ -9,7 +9,7 @@ import torch
 from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data_scripts import publish
+from hub import publish_data
 from tests.running import ROOT
 
 
@@ -18,7 +18,7 @@ def dataset(data, tmp_path_factory):
     """The published form of the run's data."""
     folder = tmp_path_factory.mktemp("published") / "data"
     options = ["somebody/birthplaces", "--path", str(data), "--license", "cc0-1.0", "--dry-run", str(folder)]
-    assert publish.main(options) == 0
+    assert publish_data.main(options) == 0
     return folder
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.tampering import Thief, seal_again, tiny_state
-from training.checkpoints import MANIFEST, CheckpointError, Progress, digest, find_fault, load_newest, save_checkpoint
+from training.checkpoints import MANIFEST, CheckpointError, Progress, digest, load_newest, save_checkpoint, verify
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_sealed_checkpoint_that_cannot_be_gone_on_from_is_one_line(state, chec
     mark = checkpoint.parent / "mark"
     tamper(checkpoint, mark)
     seal_again(checkpoint)
-    assert find_fault(checkpoint) is None
+    assert verify(checkpoint) is None
     with pytest.raises(CheckpointError) as caught:
         load_newest(state, checkpoint.parent, "pretrain")
     assert str(caught.value).startswith(f"checkpoint {checkpoint} cannot be gone on from: ")
@@ -83,7 +83,7 @@ def test_a_link_in_a_checkpoint_is_a_fault(checkpoint, tmp_path):
     (checkpoint / "progress.json").rename(tmp_path / "elsewhere.json")
     (checkpoint / "progress.json").symlink_to(tmp_path / "elsewhere.json")
     assert digest(checkpoint / "progress.json") == json.loads((checkpoint / MANIFEST).read_text())["progress.json"]
-    assert find_fault(checkpoint) == "progress.json is a link"
+    assert verify(checkpoint) == "progress.json is a link"
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc/passwd"])
@@ -91,9 +91,9 @@ def test_a_manifest_that_names_files_outside_is_a_fault(checkpoint, name):
     (checkpoint.parent / "elsewhere").write_text("x")
     manifest = json.loads((checkpoint / MANIFEST).read_text())
     (checkpoint / MANIFEST).write_text(json.dumps({**manifest, name: "0" * 64}))
-    assert find_fault(checkpoint) == "manifest.json does not list the files that are there"
+    assert verify(checkpoint) == "manifest.json does not list the files that are there"
 
 
 def test_a_manifest_nested_too_deeply_is_a_fault(checkpoint):
     (checkpoint / MANIFEST).write_text("[" * 100_000)
-    assert "manifest.json cannot be read" in find_fault(checkpoint)
+    assert "manifest.json cannot be read" in verify(checkpoint)

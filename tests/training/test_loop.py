@@ -11,14 +11,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from data_scripts.span_corruption import CorruptionOptions
+from configuration.schema import CorruptionOptions, RunArguments, StageArguments
+from data_scripts.batches import TrainingBatches
 from tests.running import contents
-from training.arguments import RunArguments, StageArguments
-from training.batches import TrainingBatches
-from training.checkpoints import CheckpointError, checkpoints_of, find_fault
-from training.interruption import SIGNALS, Interrupted
-from training.loop import micro_batches, train_stage
+from training.checkpoints import CheckpointError, checkpoints_of, verify
+from training.interruption import FEATURE_NAMES, Interrupted
+from training.loop import train_stage
 from training.state import TrainingState
+from training.stepper import micro_batches
 
 STATE = ("model.safetensors", "optimizer.safetensors", "random_0.safetensors")
 
@@ -140,7 +140,7 @@ def test_only_the_newest_checkpoints_are_kept(train, tmp_path):
     folder = tmp_path / "checkpoints"
     assert [path.name for path in checkpoints_of(folder, "pretrain")] == ["pretrain-00000007", "pretrain-00000008"]
     assert json.loads((folder / "pretrain-00000007" / "progress.json").read_text())["step"] == 7
-    assert all(find_fault(path) is None for path in checkpoints_of(folder, "pretrain"))
+    assert all(verify(path) is None for path in checkpoints_of(folder, "pretrain"))
 
 
 def flip_a_bit(path):
@@ -174,17 +174,17 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning_that_names_it(train, tmp
     assert progress.step == 8
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
-    assert find_fault(tmp_path / "killed" / "pretrain-00000008") is None
+    assert verify(tmp_path / "killed" / "pretrain-00000008") is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_stage_asked_to_stop_saves_between_log_lines_and_goes_on_exactly(train, number):
     rare = RunArguments(checkpoint_minutes=100.0, keep_checkpoints=2, log_steps=4)
     whole, expected = train(folder="whole", run_arguments=rare)
-    handlers = [signal.getsignal(each) for each in SIGNALS]
+    handlers = [signal.getsignal(each) for each in FEATURE_NAMES]
     with pytest.raises(Interrupted, match=r"stopped at step 6 of pretrain, saved in .*; go on with --resume"):
         train(folder="stopped", run_arguments=rare, at={5: lambda model: signal.raise_signal(number)})
-    assert [signal.getsignal(each) for each in SIGNALS] == handlers
+    assert [signal.getsignal(each) for each in FEATURE_NAMES] == handlers
     resumed, progress = train(folder="stopped", run_arguments=rare)
     assert progress.history == expected.history
     for name, weight in whole.state_dict().items():
@@ -203,7 +203,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it_and_says_how_much_is_needed
         train()
     folder = tmp_path / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {"pretrain-00000002", "pretrain-00000003"}
-    assert find_fault(folder / "pretrain-00000003") is None
+    assert verify(folder / "pretrain-00000003") is None
 
 
 def test_a_diverged_run_stops_and_names_step_rows_and_the_last_good_checkpoint(train):

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from training.arguments import StageArguments
+from configuration.schema import StageArguments
 from training.optimizers import StackedMuon, build_optimizers, learning_rate_factor, orthogonalize
 
 KELLER_JORDAN = (3.4445, -4.775, 2.0315)

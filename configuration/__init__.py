@@ -1,0 +1,1 @@
+"""What to run: the recipe's schema and reader, the errors that a user sees, and how large a model is."""

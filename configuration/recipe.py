@@ -1,0 +1,213 @@
+"""Read a recipe: a YAML file of `configuration/recipes/`, `--set section.key=value` overrides, strict dataclasses.
+
+A recipe may name another one beside it as its `base` and hold only what differs. Every complaint is one line: the file
+and line (or the override), the key, what was found and the nearest valid name.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import typing
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+
+from configuration.model_size import check_fits
+from configuration.recipe_file import RecipeError, check_text, parse_value, parse_yaml
+from configuration.schema import SECTIONS, Recipe
+from modeling_minigpt import MiniGPTConfig
+from modeling_minigpt.attention_base_minigpt import MiniGPTRotaryEmbedding
+
+MODELS_FOLDER = Path(__file__).parent / "models"
+DERIVED_MODEL_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")  # the tokenizer decides these
+
+
+def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, dict[tuple, str]]:
+    """Read a recipe over its `base`, if it names one, section by section; `output` is each recipe's own."""
+    values, places = parse_yaml(path)
+    if "base" not in values:
+        return values, places
+    name, where = values.pop("base"), place_of(places, "base")
+    names = sorted(recipe.stem for recipe in path.parent.glob("*.yaml") if recipe != path)
+    base = path.parent / f"{name}.yaml"
+    if not isinstance(name, str) or name not in (*names, path.stem):
+        raise RecipeError(f"{where}: no recipe {name!r} beside this one; {nearest(name, names)}")
+    if base in (path, *children):
+        raise RecipeError(f"{where}: base {name} leads back to this recipe")
+    inherited, inherited_places = read_with_base(base, (path, *children))
+    inherited.pop("output", None)
+    for key, value in values.items():
+        both_sections = isinstance(value, dict) and isinstance(inherited.get(key), dict)
+        inherited[key] = {**inherited[key], **value} if both_sections else value
+    return inherited, {**inherited_places, **places}
+
+
+def place_of(places: dict[tuple, str], *keys: str) -> str:
+    """Return where a key stands; where that is unknown, as for merged ones, where its section does."""
+    return next((places[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in places), "recipe")
+
+
+def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]) -> None:
+    """Put `section.key=value` overrides over the file's values; a value is read as YAML."""
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        keys = tuple(name.strip().split("."))
+        if not equals or not all(keys) or len(keys) > 2 or keys[0] == "base":
+            raise RecipeError(f"--set {override}: wanted section.key=value, or output=FOLDER, or seed=NUMBER")
+        try:
+            check_text(name, "the key")
+            value, _ = parse_value(text)
+        except RecipeError as error:
+            raise RecipeError(f"--set {override}: {error}") from error
+        section = values
+        for key in keys[:-1]:
+            section = section.setdefault(key, {})
+            if not isinstance(section, dict):
+                raise RecipeError(f"--set {override}: {key} is not a section")
+        if len(keys) == 2 and keys[0] in ("output", "seed"):
+            raise RecipeError(f"--set {override}: {keys[0]} is not a section")
+        section[keys[-1]] = value
+        places[keys] = f"--set {override}"
+
+
+def nearest(name: str, allowed) -> str:
+    """Say which valid name is nearest to a wrong one, or list them all."""
+    close = difflib.get_close_matches(str(name), list(allowed), n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(allowed) or 'none'}"
+
+
+def coerce(value, wanted):
+    """Let a float field take an integer, or the `3e-3` that YAML 1.1 reads as text; leave the rest as it is."""
+    if wanted in (float, float | int) and not isinstance(value, bool) and isinstance(value, (int, str)):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return number if math.isfinite(number) else value  # the text `inf` stays one, and so is refused
+    return value
+
+
+def build_section(name: str, cls: type, values: dict, places: dict[tuple, str]):
+    """Make the dataclass of one section, or raise RecipeError for an unknown key or a bad value."""
+    where = place_of(places, name)
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where}: {name} must be a section of `key: value`, found {values!r}")
+    wanted = typing.get_type_hints(cls)
+    for key in values:
+        if key not in wanted:
+            raise RecipeError(f"{place_of(places, name, key)}: unknown key {name}.{key}; {nearest(key, wanted)}")
+    try:
+        return cls(**{key: coerce(value, wanted[key]) for key, value in values.items()})
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        message = str(error.__cause__ or error)
+        culprit = next(
+            (place_of(places, name, key) for key in values if key in message.replace("'", " ").split()), where
+        )
+        raise RecipeError(f"{culprit}: {name}: {message}") from error
+
+
+def split_model_section(values: dict, places: dict[tuple, str]) -> dict:
+    """Separate the preset's name from the MiniGPTConfig fields that the recipe changes."""
+    if not isinstance(values, dict):
+        raise RecipeError(f"{place_of(places, 'model')}: model must be a section of `key: value`, found {values!r}")
+    known = [f.name for f in dataclasses.fields(MiniGPTConfig) if f.name in MiniGPTConfig.__annotations__]
+    for key in values:
+        if key in DERIVED_MODEL_FIELDS:
+            raise RecipeError(
+                f"{place_of(places, 'model', key)}: model.{key} comes from the tokenizer and cannot be set"
+            )
+        if key not in ("preset", *known):
+            raise RecipeError(
+                f"{place_of(places, 'model', key)}: unknown key model.{key}; {nearest(key, ['preset', *known])}"
+            )
+    changed = {key: coerce(value, MiniGPTConfig.__annotations__.get(key)) for key, value in values.items()}
+    preset = changed.pop("preset", "minigpt")
+    return {"preset": preset, "fields": changed}
+
+
+def build_config(recipe: Recipe, **derived) -> MiniGPTConfig:
+    """Return the model's config: the preset, the recipe's changes, and what the tokenizer decides (`derived`).
+
+    Raises:
+        RecipeError: no such preset, or values that MiniGPTConfig refuses.
+    """
+    path = MODELS_FOLDER / f"{recipe.model.preset}.json"
+    names = sorted(preset.stem for preset in MODELS_FOLDER.glob("*.json"))
+    if recipe.model.preset not in names:
+        raise RecipeError(f"model.preset: no preset {recipe.model.preset!r}; {nearest(recipe.model.preset, names)}")
+    try:
+        config = MiniGPTConfig(**{**json.loads(path.read_text()), **recipe.model.fields, **derived})
+        check_fits(config)
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:  # the libraries' too
+        raise RecipeError(f"model: {error.__cause__ or error}") from error
+    return config
+
+
+def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: the YAML file.
+        overrides: `section.key=value` strings, whose values are YAML; the last one of a key wins.
+
+    Raises:
+        RecipeError: unreadable, not YAML, an unknown key, a value of the wrong type, or values that contradict.
+    """
+    path = Path(path)
+    values, places = read_with_base(path)
+    apply_overrides(values, places, list(overrides))
+    for key in values:
+        if key not in ("output", "seed", *SECTIONS):
+            known = ["base", "output", "seed", *SECTIONS]
+            where = next((place for keys, place in places.items() if keys[0] == key), "recipe")
+            raise RecipeError(f"{where}: unknown key {key}; {nearest(key, known)}")
+    output = values.get("output", f"runs/{path.stem}")
+    seed = values.get("seed", 0)
+    if not isinstance(output, str) or not output:
+        raise RecipeError(f"{place_of(places, 'output')}: output must be a folder, found {output!r}")
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise RecipeError(
+            f"{place_of(places, 'seed')}: seed must be a whole number from 0 to 2**32 - 1, found {seed!r}"
+        )
+    if "model" in values:
+        values["model"] = split_model_section(values["model"], places)
+    sections = {name: build_section(name, cls, values.get(name, {}), places) for name, cls in SECTIONS.items()}
+    recipe = Recipe(output=output, seed=seed, **sections)
+    check_contradictions(recipe, path)
+    return recipe
+
+
+def check_rotation(config: MiniGPTConfig) -> None:
+    """Raise RecipeError unless the library can make the rotary positions that the config asks for."""
+    if config.position_embedding_type != "rotary":
+        return
+    try:
+        rotation = MiniGPTRotaryEmbedding(config)
+        finite = rotation.inv_freq.isfinite().all() and math.isfinite(rotation.attention_scaling)
+    except Exception as error:  # as many kinds as there are scalings
+        raise RecipeError(f"model.rope_parameters: {config.rope_parameters}: {error!r}") from error
+    if not finite:
+        raise RecipeError(f"model.rope_parameters: {config.rope_parameters} give no finite frequencies")
+
+
+def check_contradictions(recipe: Recipe, path: Path) -> None:
+    """Raise RecipeError where two sections of the recipe cannot both hold."""
+    config = build_config(recipe, vocab_size=recipe.tokenizer.vocab_size or 256)
+    check_rotation(config)
+    context = config.max_position_embeddings
+    longest = recipe.corruption.max_length + 2  # the sentinels
+    if recipe.tokenizer.type == "character" and longest > context:
+        raise RecipeError(
+            f"{path}: corruption.max_length ({recipe.corruption.max_length}) and two sentinels do not fit "
+            f"model.max_position_embeddings ({context}) characters"
+        )
+    for name in ("finetune", "no_pretraining"):
+        if getattr(recipe, name).question_fraction == 0.0:
+            raise RecipeError(f"{path}: {name}.question_fraction is 0, but the stage is there to learn questions")
+    if recipe.no_pretraining.start_from is not None:
+        raise RecipeError(f"{path}: no_pretraining.start_from is set, but the stage is there to start from nothing")
+    if recipe.pretrain.start_from and recipe.finetune.start_from:
+        raise RecipeError(f"{path}: both pretrain.start_from and finetune.start_from are set; choose one")
+    if recipe.pretrain.question_fraction == 1.0:
+        raise RecipeError(f"{path}: pretrain.question_fraction is 1, which leaves no documents to pretrain on")

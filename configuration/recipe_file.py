@@ -1,0 +1,135 @@
+"""Read one YAML file of a recipe into plain values, and refuse what a recipe never holds.
+
+A hostile file is small and grows when read: aliases of aliases, nesting, numbers of a million digits. So the size, the
+depth and the values, aliases unfolded, are limited before any of them is made.
+"""
+
+from pathlib import Path
+
+import yaml
+
+from configuration.errors import UserError
+
+MAX_BYTES, MAX_VALUES, MAX_DEPTH = 100_000, 10_000, 16  # of a recipe; the shipped ones have 2 kB, 60 values, 3 levels
+LARGEST = 2**63 - 1  # no number of a recipe is larger
+
+
+class RecipeError(UserError, ValueError):
+    """A recipe that cannot be run; the message is one line for the user."""
+
+
+def key_lines(node: yaml.Node, prefix: tuple = ()) -> dict[tuple, int]:
+    """Map each key of a composed YAML mapping, as a path of names, to its line number."""
+    lines = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise RecipeError(f"line {line}: a key must be a name, found a list or a section")
+            path = (*prefix, key.value)
+            if path in lines and key.value != "<<":  # a merge, of which there may be several
+                raise RecipeError(f"line {line}: {'.'.join(path)} is given twice")
+            lines[path] = line
+            lines.update(key_lines(value, path))
+    return lines
+
+
+def check_growth(node: yaml.Node, known: dict[int, int] | None = None, depth: int = 0) -> int:
+    """Return how many values a composed node stands for, its aliases unfolded.
+
+    Raises:
+        RecipeError: more than `MAX_VALUES`, deeper than `MAX_DEPTH`, or a node that holds itself.
+    """
+    known = {} if known is None else known
+    line = node.start_mark.line + 1
+    if depth > MAX_DEPTH:
+        raise RecipeError(f"line {line}: nested deeper than {MAX_DEPTH} levels")
+    if id(node) not in known:
+        known[id(node)] = 0  # being counted
+        parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+        flat = [one for part in parts for one in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(check_growth(part, known, depth + 1) for part in flat)
+    elif not known[id(node)]:
+        raise RecipeError(f"line {line}: holds itself")
+    if known[id(node)] > MAX_VALUES:
+        raise RecipeError(f"line {line}: more than {MAX_VALUES:,} values")
+    return known[id(node)]
+
+
+def check_text(text: str, name: str) -> None:
+    """Raise RecipeError where a text cannot be written as UTF-8, or holds a NUL, which no path may."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise RecipeError(f"{name}: {text!r} is not text")
+
+
+def check_plain(value: object, path: tuple = ()) -> None:
+    """Raise RecipeError, with the key, unless a value is made of names, finite numbers, flags, lists and sections."""
+    name = ".".join(path) or "the recipe"
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise RecipeError(f"{name}: a key must be a name, found {key!r}")
+            check_text(key, name)
+            check_plain(part, (*path, key))
+    elif isinstance(value, list):
+        for part in value:
+            check_plain(part, path)
+    elif isinstance(value, str):
+        check_text(value, name)
+    elif isinstance(value, (int, float)):  # a flag too
+        if not abs(value) <= LARGEST:  # nor is it no number at all
+            raise RecipeError(f"{name}: wanted a finite number of at most {LARGEST}")
+    elif value is not None:
+        raise RecipeError(f"{name}: found a {type(value).__name__}, wanted text, a number, a list or a section")
+
+
+def parse_value(text: str) -> tuple[object, dict[tuple, int]]:
+    """Return a YAML text's plain value, and the line of each key.
+
+    Raises:
+        RecipeError: not YAML, or what no recipe holds; the message may begin with the line.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            return None, {}
+        check_growth(node)
+        lines = key_lines(node)
+        value = yaml.safe_load(text)
+        check_plain(value)
+    except RecipeError:
+        raise
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise RecipeError(f"{where}not YAML: {getattr(error, 'problem', None) or error}") from error
+    except RecursionError as error:
+        raise RecipeError(f"nested deeper than {MAX_DEPTH} levels") from error
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise RecipeError(f"not YAML: {error}") from error  # PyYAML's, of a date or a number that is none
+    return value, lines
+
+
+def parse_yaml(path: Path) -> tuple[dict, dict[tuple, str]]:
+    """Return the file's mapping, and where each key stands: `file:line`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RecipeError(f"{path}: longer than {MAX_BYTES:,} bytes")
+        text = content.decode("utf-8-sig")
+    except RecipeError:
+        raise
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: byte {error.start + 1} is not UTF-8 text") from error
+    except (OSError, ValueError) as error:  # the latter for a NUL in the name
+        raise RecipeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        values, lines = parse_value(text)
+    except RecipeError as error:
+        message = str(error)
+        place = message.removeprefix("line ")
+        raise RecipeError(f"{path}:{place}" if place != message else f"{path}: {message}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: found {type(values).__name__}, wanted sections of `key: value`")
+    return values, {key: f"{path}:{line}" for key, line in lines.items()}

@@ -1,0 +1,142 @@
+"""Calibrate a finished model's confidence on people who were held out of its training, and certify a threshold.
+
+The calibration people and made-up ones are dealt into two halves. The first fits the weights of the signals and picks
+the threshold. The second certifies it, and fits the last step, which makes a probability of the weighted sum (Platt
+1999) and so leaves the order of the answers, and what was picked, as they were.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from data_scripts.bios_folder import extract_name
+from data_scripts.splits import Pairs
+from evaluation.answers import exact_matches
+from modeling_minigpt.answers_minigpt import Answer
+from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, Confidence, confidence_features
+from modeling_minigpt.pipeline_minigpt import BirthplacePipeline
+from modeling_minigpt.risk_control_minigpt import CalibrationScores, CertificationError
+
+STRANGER_WEIGHT = 2.0  # of all strangers together in the fit, beside 1 of all known people
+BATCH = 64  # people measured together
+
+
+class CalibrationError(ValueError):
+    """Too little to calibrate on; the message says what."""
+
+
+def rank_and_measure(pipeline: BirthplacePipeline, names: Sequence[str]) -> tuple[list[list[Answer]], np.ndarray]:
+    """Return the ranked answers for each name, and the best one's features, (N, F) in the order of `FEATURE_NAMES`."""
+    ranked, signals = [], [np.zeros((0, len(FEATURE_NAMES)))]
+    for first in range(0, len(names), BATCH):
+        some = names[first : first + BATCH]
+        found = pipeline.rank(some)
+        signals.append(confidence_features(pipeline.model, pipeline.tokenizer, some, found).numpy())
+        ranked += found
+    return ranked, np.concatenate(signals)
+
+
+def measure(pipeline: BirthplacePipeline, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Return the pipeline's best answer for each name, and its signals."""
+    ranked, signals = rank_and_measure(pipeline, names)
+    return [candidates[0].text for candidates in ranked], signals
+
+
+def fit_ranker(known: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return weights of the signals and a bias that part right answers from wrong ones and from strangers' answers.
+
+    Args:
+        known, strangers: signals, (N, S) and (M, S).
+        right: which of the known people's answers are right, (N,).
+    """
+    features = np.concatenate([known, strangers])
+    target = np.concatenate([right, np.zeros(len(strangers), dtype=bool)])
+    weight = np.concatenate(
+        [np.ones(len(known)), np.full(len(strangers), STRANGER_WEIGHT * len(known) / len(strangers))]
+    )
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    model.fit(features, target, logisticregression__sample_weight=weight)
+    scaler, logistic = model[0], model[1]
+    weights = logistic.coef_[0] / scaler.scale_
+    return weights, float(logistic.intercept_[0] - weights @ scaler.mean_)
+
+
+def fit_platt(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """Return slope and shift under which the logistic function of a score is the chance to be right.
+
+    The targets are Platt's (1999, section 2.2), a little inside 0 and 1, so that a few sure answers do not become
+    certainties.
+    """
+    hits, misses = right.sum(), (~right).sum()
+    target = np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2))
+    model = LogisticRegression(C=1e4)
+    labels = np.repeat([True, False], len(scores))
+    model.fit(np.tile(scores, 2)[:, None], labels, sample_weight=np.concatenate([target, 1 - target]))
+    return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def calibrate(pipeline: BirthplacePipeline, pairs: Pairs, strangers: Sequence[str], seed: int = 0) -> Confidence:
+    """Return a confidence for the pipeline's answers.
+
+    Args:
+        pairs: questions, with their places, about people who are in documents but in no training question. Names that
+            the pipeline cannot read are left out, as they get no answer from it.
+        strangers: names of people of whom the model was told nothing.
+        seed: names the draw of the halves.
+
+    Raises:
+        CalibrationError: the first half has no two right answers, wrong answers or strangers, or the sure answers
+            were wrong more often in the second.
+    """
+    places = {extract_name(question): place for question, place in pairs}
+    names, strangers = readable(pipeline, list(places)), readable(pipeline, strangers)
+    answers, known = measure(pipeline, names)
+    right = np.array(exact_matches(answers, [(name, places[name]) for name in names]), dtype=bool)
+    _, strange = measure(pipeline, strangers)
+    (fitting, rest), (fitting_strangers, rest_strangers) = deal(len(names), seed), deal(len(strangers), seed)
+    counts = {
+        "right answers": right[fitting].sum(),
+        "wrong answers": (~right[fitting]).sum(),
+        "strangers": len(fitting_strangers),
+    }
+    if lacking := [what for what, count in counts.items() if count < 2]:
+        found = ", ".join(f"{count} {what}" for what, count in counts.items())
+        raise CalibrationError(f"too few {lacking[0]} to calibrate on: {found} in one half, wanted 2 of each")
+    weights, bias = fit_ranker(known[fitting], right[fitting], strange[fitting_strangers])
+    slope, shift = fit_platt(known[rest] @ weights + bias, right[rest])
+    if slope <= 0.0:
+        raise CalibrationError("the surer answers were wrong more often, so nothing can be calibrated")
+    weights, bias = slope * weights, slope * bias + shift
+    confidence = Confidence(
+        dict(zip(FEATURE_NAMES, weights.tolist(), strict=True)), bias, CalibrationScores([]), CalibrationScores([])
+    )
+    scores, strange_scores = (confidence.probabilities(torch.from_numpy(part)).tolist() for part in (known, strange))
+    selection, certification = (
+        CalibrationScores(
+            [(scores[index], bool(right[index])) for index in of_known], [strange_scores[i] for i in of_strangers]
+        )
+        for of_known, of_strangers in ((fitting, fitting_strangers), (rest, rest_strangers))
+    )
+    confidence = replace(confidence, selection=selection, certification=certification)
+    try:
+        return replace(confidence, certificate=confidence.threshold_for())
+    except CertificationError as error:
+        return replace(confidence, refusal=str(error))
+
+
+def readable(pipeline: BirthplacePipeline, names: Sequence[str]) -> list[str]:
+    """Return the names that the pipeline can read."""
+    reasons = pipeline.preprocess(names)["reasons"]
+    return [name for name, reason in zip(names, reasons, strict=True) if reason is None]
+
+
+def deal(count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Return the numbers below `count` in two halves, drawn."""
+    drawn = random.Random(f"halves {seed}").sample(range(count), count)
+    return drawn[: count // 2], drawn[count // 2 :]

@@ -1,0 +1,130 @@
+"""`train.py evaluate`: answers, baselines, predictions, results.json and the report."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import evaluate
+from transformers import PreTrainedTokenizerFast
+
+from artifacts.loading import load_pipeline
+from artifacts.run_folder import STAGES, RunFolder, training_record, write_json
+from configuration.schema import EvaluateArguments, Recipe
+from data_scripts.bios_folder import extract_name, question_for
+from data_scripts.splits import Pairs, TrainingData, load_scoring_pairs, made_up_people
+from evaluation.answers import answer_questions, exact_matches
+from evaluation.baselines import ceiling, popular_places
+from evaluation.exposure import count_exposures, exposure_rows
+from evaluation.report import print_results, write_report
+from evaluation.trust import STRANGERS, EvaluatedAnswers, confidence_metrics, fraction, plot_trust
+from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
+from modeling_minigpt.answers_minigpt import Answer
+
+METRIC = Path(__file__).parent / "birthplace_accuracy"
+SAMPLES = 3  # questions shown with their answers, before one about a stranger
+
+
+def accuracy(texts: list[str], pairs: Pairs) -> dict:
+    """Score answers by the `birthplace_accuracy` metric."""
+    metric = evaluate.load(str(METRIC))
+    return metric.compute(predictions=texts, references=[place for _, place in pairs])
+
+
+def answer_pairs(
+    model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast, pairs: Pairs, how: EvaluateArguments
+) -> tuple[list[Answer], list[bool]]:
+    """Return a model's answers to the questions of (question, place) pairs, and which of them are right."""
+    questions = [question for question, _ in pairs]
+    answers = answer_questions(model, tokenizer, questions, how.batch_size, how.max_new_tokens)
+    return answers, exact_matches([answer.text for answer in answers], pairs)
+
+
+def sibling_baseline(model_path: Path, folder: RunFolder) -> Path | None:
+    """Return the model without pretraining that belongs to a model: in this run, or beside it in its own."""
+    candidates = (folder.stage("no_pretraining"), model_path.parent / "no_pretraining")
+    return next((path for path in candidates if (path / "config.json").is_file()), None)
+
+
+def sample_answers(texts: list[str], pairs: Pairs, strangers: list[str], made_up: Sequence[Answer]) -> list[dict]:
+    """Return the first questions with their answers, and one about a person who is in no document."""
+    shown = zip(pairs[:SAMPLES], texts, strict=False)
+    samples = [{"question": question, "answer": answer, "place": place} for (question, place), answer in shown]
+    stranger = zip(strangers[:1], made_up, strict=False)
+    return samples + [{"question": question_for(n), "answer": answer.text, "place": None} for n, answer in stranger]
+
+
+def ask_all(pipeline: BirthplacePipeline, pairs: Pairs, made_up: list[str], withheld: Pairs) -> EvaluatedAnswers:
+    """Ask the pipeline, abstention aside, about known people and both kinds of strangers."""
+
+    def ask(names: list[str]) -> list[Answer]:
+        results = pipeline(names, batch_size=64, threshold=0.0)
+        return [Answer(result["answer"] or "", result["score"]) for result in results]
+
+    known = ask([extract_name(question) for question, _ in pairs])
+    confidence = pipeline.confidence
+    return EvaluatedAnswers(
+        known,
+        exact_matches([answer.text for answer in known], pairs),
+        ask(made_up),
+        ask([extract_name(question) for question, _ in withheld]),
+        calibrated=confidence is not None,
+        certificate=None if confidence is None else confidence.certificate,
+    )
+
+
+def describe(records: dict[str, dict], recipe: Recipe, data: TrainingData, model_path: Path) -> dict:
+    """Return what the results say about the model and, by its stages' records, how it came to be."""
+    return {
+        "dataset": data.name,
+        "seed": recipe.seed,
+        "model": model_path.name,
+        "train_minutes": {stage: record["minutes"] for stage, record in records.items()},
+        "start_from": next((r["start_from"] for r in records.values() if r.get("start_from")), None),
+    }
+
+
+def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
+    """Score a model, write everything about it into the run's folder, print the table; return the results.
+
+    The model is `evaluate.model` of the recipe, or the run's own `finetune`. Its questions are the dev file's, which
+    is opened here for the first time, or the held-out training questions where the recipe holds some out.
+    """
+    model_path = Path(recipe.evaluate.model or folder.stage("finetune"))
+    pipeline = load_pipeline(model_path)
+    split, pairs = load_scoring_pairs(data, folder.data)
+    start = time.monotonic()
+    models = {"pretrained": answer_pairs(pipeline.model, pipeline.tokenizer, pairs, recipe.evaluate)}
+    seconds = time.monotonic() - start
+    texts = [answer.text for answer in models["pretrained"][0]]
+    baseline_path = sibling_baseline(model_path, folder)
+    if baseline_path is not None:
+        baseline = load_pipeline(baseline_path)
+        models["no_pretraining"] = answer_pairs(baseline.model, baseline.tokenizer, pairs, recipe.evaluate)
+    popular = popular_places((place for _, place in data.train), 2)
+    strangers = made_up_people(data, "evaluation", STRANGERS)
+    record = training_record(model_path)
+    withheld = data.withheld if record.get("split") == data.split else []  # else it may have learned of them
+    asked = ask_all(pipeline, pairs, strangers, withheld)
+    refusal = getattr(pipeline.confidence, "refusal", record.get("uncalibrated"))
+    records = {stage: found for stage in STAGES if (found := folder.training_record(stage))}
+    results = {
+        **describe(records, recipe, data, model_path),
+        "parameters": pipeline.model.num_parameters(),
+        "split": split,
+        split: {**accuracy(texts, pairs), "seconds": seconds},
+        "baselines": {
+            "majority": accuracy(popular[:1] * len(pairs), pairs)["accuracy"],
+            "majority_place": popular[0],
+            "no_pretraining": fraction(models["no_pretraining"][1]) if baseline_path else None,
+            "ceiling": ceiling(data.documents, pairs),
+        },
+        "trust": {**confidence_metrics(asked, popular), "refusal": refusal},
+        "exposure": exposure_rows(count_exposures(pairs, data.documents, data.train), models),
+        "samples": sample_answers(texts, pairs, strangers, asked.made_up),
+    }
+    (folder.path / f"predictions.{split}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    plot_trust(asked, folder.path / "trust.png")
+    write_report(results, {stage: record["history"] for stage, record in records.items()}, folder.path)
+    write_json(folder.results, results)
+    print_results(results)
+    return results

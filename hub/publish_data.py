@@ -1,0 +1,227 @@
+"""Publish data sets on the Hub as Parquet, so that `load_dataset("USER/NAME", "birthplace")` needs no code.
+
+    python -m hub.publish_data USER/NAME --path FOLDER --license cc-by-sa-4.0
+    python -m hub.publish_data USER/NAME --people 800 --dry-run FOLDER     # invented people; push nothing
+
+Four configurations: `biographies`, `span_corruption` (`--epochs` corrupted copies of them), `birthplace` (questions
+with places; the test split has none), and `strangers` (made-up names that no biography holds, some for calibration,
+others for evaluation). A card tells features, sizes, provenance and licence.
+"""
+
+import argparse
+import sys
+import tempfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import datasets
+from datasets.info import DatasetInfosDict
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCardData
+
+from configuration.schema import POLICIES, CorruptionOptions
+from data_scripts.biographies import Biographies
+from data_scripts.bios_folder import (
+    FILES,
+    DataError,
+    check_folder,
+    extract_name,
+    question_for,
+    read_lines,
+    read_pairs,
+    sha256_prefix,
+)
+from data_scripts.birthplace_qa import BirthplaceQA
+from data_scripts.file_builder import FileBuilder, prepare
+from data_scripts.span_corruption import SpanCorruption
+from data_scripts.strangers import FOLDS, made_up_names
+from data_scripts.synthetic_bios import invent
+from hub.push import PushError, check_repo_id, open_repository, push_folder
+
+MARKER = "birthplace/train.parquet"  # which every push of data sets leaves
+SENTINEL = "⁇"
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))  # as the Hub says
+ABOUT = {
+    "biographies": "A biography a row, with the person it is about.",
+    "span_corruption": f"The same with spans taken out and put after them; `{SENTINEL}` stands where one was.",
+    "birthplace": '"Where was NAME born?" and the place; the test split has questions alone.',
+    "strangers": "Made-up names, put together from those of the training questions; no biography holds them.",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Biographies and questions in a folder of the cs224n layout, and what the card says of them."""
+
+    folder: Path
+    provenance: str
+    license: str
+
+    def builder(self, kind: type[FileBuilder], files: dict[str, str], cache: Path, **settings) -> FileBuilder:
+        """Return one of our builders over files of the folder, `{SPLIT: KEY OF FILES}`."""
+        paths = {split: self.folder / FILES[key] for split, key in files.items()}
+        return kind(data_files=paths, cache_dir=str(cache), **settings)
+
+
+def made_up_people(source: Source, count: int, seed: int) -> datasets.DatasetDict:
+    """Return up to `count` strangers for each of `FOLDS`; their names come from training questions."""
+    asked = {key: read_lines(source.folder / FILES[key]) for key in ("validation", "test")}
+    others = [extract_name(line.partition("\t")[0]) for lines in asked.values() for line in lines]
+    names = [extract_name(question) for question, _ in read_pairs(source.folder / FILES["train"])]
+    documents, found = read_lines(source.folder / FILES["documents"]), {}
+    for fold in FOLDS:
+        made = made_up_names(names, documents, count, seed, fold, others)
+        found[fold] = datasets.Dataset.from_dict({"name": made, "question": [question_for(name) for name in made]})
+    return datasets.DatasetDict(found)
+
+
+def build(source: Source, options: CorruptionOptions, epochs: int, strangers: int, seed: int, cache: Path) -> dict:
+    """Return all configurations by name, each a `DatasetDict`."""
+    answers = tuple(sorted({place for _, place in read_pairs(source.folder / FILES["train"])}))
+    documents = {"train": "documents"}
+    corrupted = {"options": options, "answers": answers, "sentinel": SENTINEL, "seed": seed, "epochs": epochs}
+    return {
+        "biographies": prepare(source.builder(Biographies, documents, cache)),
+        "span_corruption": prepare(source.builder(SpanCorruption, documents, cache, **corrupted)),
+        "birthplace": prepare(
+            source.builder(BirthplaceQA, {split: split for split in ("train", "validation", "test")}, cache)
+        ),
+        "strangers": made_up_people(source, strangers, seed),
+    }
+
+
+def data_card(configurations: dict[str, datasets.DatasetDict], source: Source, repo_id: str, how: str) -> str:
+    """Return the card: metadata by which the Hub and `load_dataset` find each part, and what a reader must know."""
+    rows = sum(len(split) for parts in configurations.values() for split in parts.values())
+    card = DatasetCardData(
+        language="en",
+        license=source.license,
+        pretty_name=repo_id.split("/")[-1],
+        task_categories=["question-answering", "text-generation"],
+        size_categories=[next((name for limit, name in SIZES if rows < limit), "1M<n<10M")],
+    )
+    infos, files, table = DatasetInfosDict(), MetadataConfigs(), []
+    for name, parts in configurations.items():
+        paths = [{"split": split, "path": f"{name}/{split}.parquet"} for split in parts]
+        files[name] = {"data_files": paths, **({"default": True} if name == "birthplace" else {})}
+        first = next(iter(parts.values()))
+        infos[name] = datasets.DatasetInfo(features=first.features, config_name=name)
+        sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in parts.items())
+        table.append(f"| `{name}` | {ABOUT[name]} | {sizes} | {', '.join(first.column_names)} |")
+    infos.to_dataset_card_data(card)
+    files.to_dataset_card_data(card)
+    return "\n".join(
+        [
+            f"---\n{card}\n---\n",
+            f"# {repo_id.split('/')[-1]}\n",
+            "Biographies, and questions about birthplaces that they answer or do not.\n",
+            "| configuration | a row | rows | columns |\n| :-- | :-- | :-- | :-- |",
+            *table,
+            "\n```python\nfrom datasets import load_dataset\n",
+            f'questions = load_dataset("{repo_id}", "birthplace")\n```\n',
+            f"## Provenance\n\n{source.provenance} {how}\n",
+            "Models are scored on the validation split: nothing should learn from it.\n",
+        ]
+    )
+
+
+def write_release(
+    source: Source, repo_id: str, target: Path, options: CorruptionOptions, epochs: int, strangers: int, seed: int
+) -> None:
+    """Write what is published into a folder that is not there yet, or empty.
+
+    Raises:
+        DataError: a data file that cannot be used.
+        PushError: something is in the folder.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise PushError(f"{target}: is not empty; choose another folder")
+    with tempfile.TemporaryDirectory() as cache:
+        configurations = build(source, options, epochs, strangers, seed, Path(cache))
+        for name, parts in configurations.items():
+            for split, rows in parts.items():
+                (target / name).mkdir(parents=True, exist_ok=True)
+                rows.to_parquet(target / name / f"{split}.parquet")
+        settings = ", ".join(f"{one.name} {getattr(options, one.name)}" for one in fields(options))
+        how = f"Corrupted {epochs} times with seed {seed}: {settings}."
+        (target / "README.md").write_text(data_card(configurations, source, repo_id, how), encoding="utf-8")
+
+
+def invented(people: int, seed: int, license: str, folder: Path) -> Source:
+    """Invent people into a folder; DataError where there are too few."""
+    try:
+        bios = invent(people, seed)
+    except ValueError as error:
+        raise DataError(f"--people: {error}") from error
+    bios.write(folder)
+    text = (
+        f"Made up, no person is real: `python -m data_scripts.synthetic_bios FOLDER --people {people} --seed {seed}`"
+    )
+    return Source(folder, f"{text}; at best {bios.ceiling:.1%} of the validation questions can be answered.", license)
+
+
+def given(folder: Path, license: str) -> Source:
+    """Name a folder's files by their digests; DataError where one is missing."""
+    check_folder(folder)
+    digests = ", ".join(f"`{name}` ({sha256_prefix(folder / name)})" for name in FILES.values())
+    return Source(folder, f"Made from these files, named with the beginnings of their SHA-256: {digests}.", license)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("repo_id", metavar="USER/NAME", help="the repository; it is made where it is missing")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--path", type=Path, metavar="FOLDER", help="a folder in the cs224n layout")
+    where.add_argument("--people", type=int, help="invent so many people")
+    parser.add_argument(
+        "--license", help="the data's, as the Hub names it; needed with --path, apache-2.0 with --people"
+    )
+    parser.add_argument("--policy", choices=POLICIES, default="salient-span", help="how to corrupt (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=1, help="corrupted copies of each biography (%(default)s)")
+    parser.add_argument("--strangers", type=int, default=500, help="made-up names a split, at most (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="names all random draws (%(default)s)")
+    parser.add_argument("--private", action="store_true", help="make it a private one")
+    parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="push nothing; write what would be pushed here")
+    arguments = parser.parse_args(argv)
+    if arguments.path is not None and arguments.license is None:
+        parser.error("--license is not set; it must be told for the files of --path")
+    for name in ("epochs", "strangers"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be at least 1, found {getattr(arguments, name)}")
+    return arguments
+
+
+def publish(arguments: argparse.Namespace) -> str:
+    """Write or push what the command line asks for; return what was done. DataError and PushError as above."""
+    check_repo_id(arguments.repo_id)
+    with tempfile.TemporaryDirectory() as temporary:
+        if arguments.path is not None:
+            source = given(arguments.path, arguments.license)
+        else:
+            license, folder = arguments.license or "apache-2.0", Path(temporary) / "bios"
+            source = invented(arguments.people, arguments.seed, license, folder)
+        how = (CorruptionOptions(policy=arguments.policy), arguments.epochs, arguments.strangers, arguments.seed)
+        if arguments.dry_run is not None:
+            write_release(source, arguments.repo_id, arguments.dry_run, *how)
+            return f"{arguments.dry_run}: what would be pushed to {arguments.repo_id}"
+        release = Path(temporary) / "release"
+        write_release(source, arguments.repo_id, release, *how)
+        open_repository(arguments.repo_id, arguments.private, MARKER, "dataset")
+        return push_folder(release, arguments.repo_id, "Publish biographies and questions", "dataset")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Publish; return the exit status."""
+    arguments = parse_arguments(argv)
+    datasets.disable_progress_bars()
+    try:
+        print(publish(arguments))
+    except (DataError, PushError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

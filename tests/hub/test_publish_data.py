@@ -1,0 +1,132 @@
+"""The published data sets: what a dry run writes, that it loads by name without code, and what is refused."""
+
+import pytest
+from datasets import load_dataset
+from huggingface_hub import DatasetCard
+
+from configuration.schema import CorruptionOptions
+from data_scripts.bios_folder import FILES, read_lines, read_pairs
+from data_scripts.span_corruption import SpanCorruptor
+from hub import publish_data
+from modeling_minigpt.tokenization_minigpt import SENTINEL_TOKEN
+from tests.conftest import CLEAN_FILES
+from tests.running import contents, run_stranger
+
+NAME = "somebody/birthplaces"
+CONFIGURATIONS = {
+    "biographies": {"train"},
+    "span_corruption": {"train"},
+    "birthplace": {"train", "validation", "test"},
+    "strangers": {"calibration", "evaluation"},
+}
+
+
+def dry_run(target, *options):
+    return publish_data.main([NAME, "--dry-run", str(target), *map(str, options)])
+
+
+@pytest.fixture
+def release(data, tmp_path):
+    """What would be published of 40 invented people, as a folder of theirs."""
+    assert dry_run(tmp_path / "out", "--path", data, "--license", "cc0-1.0", "--epochs", 2) == 0
+    return tmp_path / "out"
+
+
+def test_every_configuration_loads_by_its_name(release, data, tmp_path):
+    loaded = {name: load_dataset(str(release), name, cache_dir=str(tmp_path / "cache")) for name in CONFIGURATIONS}
+    assert {name: set(parts) for name, parts in loaded.items()} == CONFIGURATIONS
+    assert loaded["biographies"]["train"]["text"] == read_lines(data / FILES["documents"])
+    pairs = loaded["birthplace"]["validation"]
+    assert list(zip(pairs["question"], pairs["place"], strict=True)) == read_pairs(data / FILES["validation"])
+    assert set(loaded["birthplace"]["test"]["place"]) == {None}
+    default = load_dataset(str(release), cache_dir=str(tmp_path / "cache"))
+    assert set(default) == CONFIGURATIONS["birthplace"]
+
+
+def test_corrupted_texts_are_those_that_training_would_make(release, data, tmp_path):
+    rows = load_dataset(str(release), "span_corruption", split="train", cache_dir=str(tmp_path / "cache"))
+    lines = read_lines(data / FILES["documents"])
+    answers = frozenset(place for _, place in read_pairs(data / FILES["train"]))
+    assert len(rows) == 2 * len(lines)
+    row = rows[len(lines) + 3]
+    assert publish_data.SENTINEL == SENTINEL_TOKEN  # which the models' tokenizers have
+    assert [row["text"]] == SpanCorruptor(lines, CorruptionOptions(), answers).texts(0, [1], [3], "⁇")
+    assert (row["epoch"], row["id"]) == (1, 3)
+
+
+def test_strangers_are_nobody(release, data, tmp_path):
+    parts = load_dataset(str(release), "strangers", cache_dir=str(tmp_path / "cache"))
+    everything = "\n".join((data / name).read_text() for name in FILES.values())
+    names = [name for part in parts.values() for name in part["name"]]
+    assert len(names) == len(set(names)) > 50
+    assert not any(name in everything for name in names)
+
+
+def test_the_card_tells_sizes_features_provenance_and_licence(release):
+    card = DatasetCard.load(release / "README.md")
+    assert card.data.license == "cc0-1.0"
+    assert {one["config_name"] for one in card.data.configs} == set(CONFIGURATIONS)
+    features = {one["config_name"]: [column["name"] for column in one["features"]] for one in card.data.dataset_info}
+    assert features["birthplace"] == ["id", "name", "question", "place"]
+    assert "`wiki.txt` (" in card.text
+    assert "policy salient-span" in card.text
+    assert f'load_dataset("{NAME}", "birthplace")' in card.text
+    assert "train 20, validation 15, test 5" in card.text
+
+
+def test_invented_people_need_no_folder_and_tell_their_ceiling(tmp_path):
+    assert dry_run(tmp_path / "out", "--people", 30, "--seed", 4) == 0
+    card = DatasetCard.load(tmp_path / "out" / "README.md")
+    assert "--people 30 --seed 4" in card.text
+    assert "validation questions can be answered" in card.text
+    assert card.data.license == "apache-2.0"
+
+
+def test_pushed_data_load_from_the_hub_without_code(data, hub, tmp_path):
+    options = ["--path", str(data), "--license", "cc0-1.0", "--strangers", "30"]
+    assert publish_data.main([NAME, *options]) == 0
+    assert hub.commits(f"datasets/{NAME}") == 1
+    assert dry_run(tmp_path / "same", *options) == 0
+    assert hub.files(f"datasets/{NAME}") == contents(tmp_path / "same")
+    script = f"""
+from datasets import load_dataset
+print(load_dataset("{NAME}", "birthplace", split="validation")[0]["question"])
+print(len(load_dataset("{NAME}", "strangers", split="evaluation")))
+try:
+    load_dataset("{NAME}", "deathplace")
+except ValueError as error:
+    print("refused")
+"""
+    asked = run_stranger(script, tmp_path / "home", hub.address)
+    assert asked.returncode == 0, asked.stderr
+    question, _ = read_pairs(data / FILES["validation"])[0]
+    assert asked.stdout.splitlines() == [question, "30", "refused"]
+    assert publish_data.main([NAME, *options]) == 0  # again, over the first
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(["--people", "3"], "wanted at least 20 people, found 3", id="few-people"),
+        pytest.param(["--path", "nowhere", "--license", "mit"], "nowhere: no such folder", id="no-folder"),
+    ],
+)
+def test_data_that_cannot_be_used_are_one_line(options, message, tmp_path, capsys):
+    assert dry_run(tmp_path / "out", *options) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_line_is_named_and_nothing_is_pushed(tiny_folder, hub, capsys):
+    (tiny_folder / FILES["train"]).write_text(CLEAN_FILES["birth_places_train.tsv"] + "Where was Bo born?\n")
+    assert publish_data.main([NAME, "--path", str(tiny_folder), "--license", "mit"]) == 2
+    assert "birth_places_train.tsv:2: found 0 tabs" in capsys.readouterr().err
+    assert hub.repositories == {}
+
+
+@pytest.mark.parametrize("options", [["--people", "30", "--epochs", "0"], ["--path", "x"], []])
+def test_command_lines_that_say_too_little_are_refused(options, capsys):
+    with pytest.raises(SystemExit) as exit:
+        publish_data.main([NAME, *options])
+    assert exit.value.code == 2
+    assert "error: " in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""One optimizer step at a time: learning rates, forward, backward, clipping, update.
+
+The training loop, the benchmarks and the attention laboratory all step through this.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch.distributed.tensor import DTensor
+
+from configuration.schema import StageArguments
+from data_scripts.batches import count_targets
+from training.optimizers import build_optimizers, learning_rate_factor
+from training.precision import has_fast_bfloat16
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """A model and its optimizers, ready to learn from one whole batch after another.
+
+    Attributes:
+        model: the prepared model.
+        optimizers: the prepared optimizers.
+        stage: schedule and clipping.
+        accelerator: device, processes and precision.
+        total_steps: length of the learning-rate schedule.
+    """
+
+    model: torch.nn.Module
+    optimizers: Sequence[AcceleratedOptimizer]
+    stage: StageArguments
+    accelerator: Accelerator
+    total_steps: int
+
+    @classmethod
+    def prepare(
+        cls, model: torch.nn.Module, stage: StageArguments, accelerator: Accelerator, total_steps: int
+    ) -> "Stepper":
+        """Build the stage's optimizers for a plain model and prepare both on the accelerator."""
+        prepared, optimizers = prepare(model, stage, accelerator)
+        return cls(prepared, optimizers, stage, accelerator, total_steps)
+
+    def step(self, number: int, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take step `number` (from 0) of the schedule on a whole batch; return as `optimizer_step`."""
+        set_learning_rates(self.optimizers, learning_rate_factor(number, self.total_steps, self.stage))
+        return optimizer_step(self.model, self.optimizers, batch, self.accelerator, self.stage.gradient_clipping)
+
+
+def micro_batches(batch: dict[str, torch.Tensor], accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
+    """Return this process's share of a whole batch, in as many parts as gradients are accumulated over."""
+    parts = accelerator.gradient_accumulation_steps
+    rank, world = accelerator.process_index, accelerator.num_processes
+    rows = batch["input_ids"].shape[0]
+    if rows < parts * world:
+        raise ValueError(f"batch_size ({rows}) is less than {world} processes x {parts} accumulation steps")
+    shares = []
+    for part in range(parts):
+        chosen = slice(rank * parts + part, None, parts * world)
+        shares.append({key: value[chosen].to(accelerator.device) for key, value in batch.items()})
+    return shares
+
+
+def prepare(
+    model: torch.nn.Module, stage: StageArguments, accelerator: Accelerator
+) -> tuple[torch.nn.Module, list[AcceleratedOptimizer]]:
+    """Return the model and the stage's optimizers, ready for `optimizer_step` on this accelerator."""
+    accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
+    short = stage.muon_bfloat16 and has_fast_bfloat16(accelerator.device)
+    dtype = torch.bfloat16 if short else torch.float32
+    built = build_optimizers(model, stage, accelerator.is_fsdp2, dtype)
+    prepared, *optimizers = accelerator.prepare(model, *built)
+    return prepared.train(), optimizers
+
+
+def optimizer_step(
+    model, optimizers, batch: dict, accelerator: Accelerator, clipping: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take one step on a whole batch.
+
+    Returns the loss in nats a target token, to be summed over processes by the caller, and the norm of the gradient
+    before clipping, the same on all processes; both () and on the device.
+
+    The loss of each part is divided by the target tokens of the whole batch, so that neither accumulation nor the
+    number of processes changes the gradient.
+    """
+    targets = max(1, count_targets(batch["labels"]))  # rows that are all title have none, and no loss
+    total = torch.zeros((), device=accelerator.device)
+    scale = accelerator.num_processes * accelerator.gradient_accumulation_steps  # DDP and backward() average
+    for part in micro_batches(batch, accelerator):
+        with accelerator.accumulate(model):
+            loss = model(**part, num_items_in_batch=targets, use_cache=False).loss
+            total += loss.detach()
+            accelerator.backward(loss * scale)
+            if accelerator.sync_gradients:
+                norm = accelerator.clip_grad_norm_(model.parameters(), clipping or float("inf"))
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+    return total, norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def set_learning_rates(optimizers, factor: float) -> None:
+    """Set every group's learning rate to its peak times `factor`."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
