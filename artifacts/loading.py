@@ -12,13 +12,17 @@ from artifacts.safe_loading import check_contained, check_size_matches_weights, 
 from configuration.schema import MOST_NEW_TOKENS
 from modeling_minigpt import BirthplacePipeline, MiniGPTConfig, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import encode_prompts
+from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
-# Fields in which a checkpoint may differ from the model that starts from its weights: they decide no weight of it.
+# Fields in which a checkpoint may differ from the model that starts from its weights: no weight depends on them.
 FREE_FIELDS = (
-    "attention_type", "bigbird_", "window_",
-    "embedding_dropout", "attention_dropout", "residual_dropout", "initializer_range", "zero_init_residual",
-)  # fmt: skip
-NEW_WEIGHTS = (".slot_logits", ".slot_proj.weight", ".features")  # that only some attention has
+    "attention_type",
+    "embedding_dropout",
+    "attention_dropout",
+    "residual_dropout",
+    "initializer_range",
+    "zero_init_residual",
+)
 
 
 def load_model(path: str | Path) -> MiniGPTForCausalLM:
@@ -96,14 +100,17 @@ def start_from(path: str | Path, wanted: MiniGPTConfig) -> MiniGPTForCausalLM:
     check_contained(path)
     with refused(f"{path}: no model to start from"):
         found = read_config(path)
-    unused = [f"{name}_" for name in ("linformer", "performer") if name not in found.layer_attention_types]
+    # A variant's sizes matter where the checkpoint has weights of that variant.
+    used = [name for name in found.layer_attention_types if ATTENTION_CLASSES[name].own_weights]
+    sizes = [f"{name}_" for name in ATTENTION_CLASSES if name not in used]
     length = ["max_position_embeddings"] if wanted.position_embedding_type == "rotary" else []
-    check_shape(path, found, wanted, free=(*FREE_FIELDS, *unused, *length))
+    check_shape(path, found, wanted, free=(*FREE_FIELDS, *sizes, *length))
     with refused(f"{path}: cannot start from it"):
         model, loading = MiniGPTForCausalLM.from_pretrained(
             path, config=wanted, output_loading_info=True, trust_remote_code=False
         )
-    missing = sorted(key for key in loading["missing_keys"] if not key.endswith(NEW_WEIGHTS))
+    own = tuple(f".{name}" for variant in ATTENTION_CLASSES.values() for name in variant.own_weights)
+    missing = sorted(key for key in loading["missing_keys"] if not key.endswith(own))
     if missing:
         raise RunError(f"{path}: cannot start from it: {len(missing)} weights are not there: {', '.join(missing[:3])}")
     check_finite(path, model)

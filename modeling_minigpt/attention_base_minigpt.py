@@ -1,8 +1,8 @@
 """What every attention variant of MiniGPT shares: rotary positions, projections, and where a batch's real tokens are.
 
-The linear-time variants have patterns (segments, blocks) that count from a row's first real token. They get there by
-moving each row's real tokens to its front, after which padding stands on the right, where causality makes it harmless:
-no variant ever looks at a padding mask, and a padded row equals the row alone.
+The linear-time variants have patterns (segments, blocks) that count from a row's first real token. So they first move
+each row's real tokens to its front. Padding is then on the right, where causality keeps it from every real token: no
+variant ever looks at a padding mask, and a padded row gives what the row alone gives.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import Cache
+from transformers.cache_utils import CacheLayerMixin
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from .cache_layers_minigpt import layer_signature
 from .configuration_minigpt import MiniGPTConfig
 
 
@@ -24,19 +26,19 @@ class MiniGPTRotaryEmbedding(LlamaRotaryEmbedding):
     """
 
 
-def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def apply_rotary(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate `states` (B, H, T, D), whose halves hold the pairs' first and second coordinates, by (B or 1, T, D)."""
-    cos, sin = cos[:, None], sin[:, None]
     first, second = states.chunk(2, dim=-1)
-    return states * cos + torch.cat((-second, first), dim=-1) * sin
+    rotated = torch.cat((-second, first), dim=-1)
+    return states * cos[:, None] + rotated * sin[:, None]
 
 
 def call_in_fp32_on_cpu(
     kernel: Callable, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *mask, **settings
 ):
-    """Return `kernel(query, key, value, …)`, attention in whatever form; under CPU autocast in float32.
+    """Call an attention kernel, `kernel(query, key, value, …)`; under CPU autocast in float32.
 
-    The gradient of torch's own CPU kernel takes some twenty times as long in bfloat16.
+    The gradient of torch's own CPU kernel takes about twenty times as long in bfloat16.
     """
     if not (query.is_cpu and torch.is_autocast_enabled("cpu")):
         return kernel(query, key, value, *mask, **settings)
@@ -45,14 +47,25 @@ def call_in_fp32_on_cpu(
 
 
 class MiniGPTHeadRMSNorm(nn.RMSNorm):
-    """RMSNorm of each head's queries or keys, in the format of its weight: autocast projects to a shorter one."""
+    """RMSNorm of each head's queries or keys, in its weight's dtype: autocast projects to a shorter one."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.to(self.weight.dtype))
 
 
 class SelfAttention(nn.Module):
-    """The four projections and the norms of queries and keys: what a variant starts from."""
+    """The four projections and the norms of queries and keys: the base of every attention variant.
+
+    A variant is one class, listed in `ATTENTION_CLASSES`, that owns all that is particular to it.
+
+    Attributes:
+        cache_layer: the class of its decoding state, made as `cache_layer(config, layer_idx)`.
+        own_weights: names of the parameters and buffers that a checkpoint of another variant lacks; they start as
+            `init_own_weights` leaves them.
+    """
+
+    cache_layer: type[CacheLayerMixin] | None = None
+    own_weights: tuple[str, ...] = ()
 
     def __init__(self, config: MiniGPTConfig, layer_idx: int):
         super().__init__()
@@ -63,15 +76,40 @@ class SelfAttention(nn.Module):
         self.scaling = config.head_dim**-0.5
         self.attention_dropout = config.attention_dropout
         self.is_causal = True
-        width, bias = config.hidden_size, config.use_bias
-        self.q_proj = nn.Linear(width, width, bias=bias)
-        self.k_proj = nn.Linear(width, width, bias=bias)
-        self.v_proj = nn.Linear(width, width, bias=bias)
-        self.o_proj = nn.Linear(width, width, bias=bias)
+        width = config.hidden_size
+        self.q_proj = nn.Linear(width, width, bias=config.use_bias)
+        self.k_proj = nn.Linear(width, width, bias=config.use_bias)
+        self.v_proj = nn.Linear(width, width, bias=config.use_bias)
+        self.o_proj = nn.Linear(width, width, bias=config.use_bias)
         self.o_proj.starts_at_zero = config.zero_init_residual
         norm = {"normalized_shape": self.head_dim, "eps": config.norm_eps}
         self.q_norm = MiniGPTHeadRMSNorm(**norm) if config.qk_norm else nn.Identity()
         self.k_norm = MiniGPTHeadRMSNorm(**norm) if config.qk_norm else nn.Identity()
+
+    @classmethod
+    def check_config(cls, config: MiniGPTConfig) -> None:
+        """Raise ValueError where sizes of a config contradict each other for this variant."""
+
+    @classmethod
+    def make_cache_layer(cls, config: MiniGPTConfig, layer_idx: int) -> CacheLayerMixin:
+        """Make the empty decoding state of layer `layer_idx`.
+
+        Raises:
+            NotImplementedError: the class names none, so that it cannot decode with a cache.
+        """
+        if cls.cache_layer is None:
+            raise NotImplementedError(
+                f"{cls.__name__} names no cache layer; set its `cache_layer`, or call the model with use_cache=False"
+            )
+        return cls.cache_layer(config, layer_idx)
+
+    @classmethod
+    def cache_signature(cls, config: MiniGPTConfig, layer_idx: int) -> dict | None:
+        """Describe what a cache layer must have in common with layer `layer_idx`; None takes any library layer."""
+        return layer_signature(config, layer_idx)
+
+    def init_own_weights(self) -> None:
+        """Initialise the tensors named in `own_weights` that this module itself holds, and no others."""
 
     def project(
         self, hidden_states: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor] | None
@@ -82,7 +120,8 @@ class SelfAttention(nn.Module):
         key = self.k_norm(self.k_proj(hidden_states).view(heads)).transpose(1, 2)
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
         if position_embeddings is not None:
-            query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
+            query = apply_rotary(query, *position_embeddings)
+            key = apply_rotary(key, *position_embeddings)
         return query, key, value
 
     @property
@@ -92,27 +131,27 @@ class SelfAttention(nn.Module):
 
 
 def chunk(states: torch.Tensor, size: int) -> torch.Tensor:
-    """Cut (B, H, T, X) into pieces of `size` tokens, (B, H, n, size, X), the last one filled up with zeros."""
-    tail = -states.shape[2] % size
-    if tail:  # the library's pad would copy even for none
-        states = nn.functional.pad(states, (0, 0, 0, tail))
+    """Cut (B, H, T, X) into chunks of `size` tokens, (B, H, n, size, X), the last one filled up with zeros."""
+    missing = -states.shape[2] % size
+    if missing:  # the library's pad would copy even for none
+        states = nn.functional.pad(states, (0, 0, 0, missing))
     return states.unflatten(2, (-1, size))
 
 
-def unchunk(pieces: torch.Tensor, length: int) -> torch.Tensor:
-    """Undo `chunk`: the first `length` tokens of (B, H, n, size, X) as (B, H, T, X)."""
-    states = pieces.flatten(2, 3)
-    return states if states.shape[2] == length else states[:, :, :length]  # even a whole slice's gradient is a copy
+def unchunk(chunks: torch.Tensor, length: int) -> torch.Tensor:
+    """Undo `chunk`: return the first `length` tokens of (B, H, n, size, X) as (B, H, T, X)."""
+    states = chunks.flatten(2, 3)
+    return states if states.shape[2] == length else states[:, :, :length]  # even a full slice's gradient is a copy
 
 
-def place(states: torch.Tensor, new: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-    """Write `new` (B, H, T, X) into `states` (B, H, S, X) from each row's place `start` (B,) on, in place."""
+def scatter_tokens(states: torch.Tensor, new: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """Write `new` (B, H, T, X) in place into `states` (B, H, S, X), in row b from position `start[b]` on."""
     index = start[:, None] + torch.arange(new.shape[2], device=new.device)  # (B, T)
     return states.scatter_(2, index[:, None, :, None].expand_as(new), new.to(states.dtype))
 
 
-def take(states: torch.Tensor, length: int, start: torch.Tensor) -> torch.Tensor:
-    """Read `length` tokens (B, H, T, X) of `states` (B, H, S, X) from each row's place `start` (B,) on."""
+def gather_tokens(states: torch.Tensor, length: int, start: torch.Tensor) -> torch.Tensor:
+    """Read `length` tokens (B, H, T, X) of `states` (B, H, S, X), in row b from position `start[b]` on."""
     index = start[:, None] + torch.arange(length, device=states.device)  # (B, T)
     return states.gather(2, index[:, None, :, None].expand(*states.shape[:2], -1, states.shape[3]))
 
@@ -121,59 +160,66 @@ def take(states: torch.Tensor, length: int, start: torch.Tensor) -> torch.Tensor
 class PaddingInfo:
     """Where a padded batch's real tokens are.
 
+    With the mask [[0, 1, 1], [1, 1, 0]] both rows have two real tokens; `order` is [[1, 2, 0], [0, 1, 2]].
+
     Attributes:
-        added: real tokens of each row among the new ones, (B,).
-        order: columns (B, T) that put each row's real tokens first, in their order; None where they stand so already.
+        lengths: real tokens of each row among the new ones, (B,).
+        order: columns (B, T) that put each row's real tokens first, in their order; None where they already are.
     """
 
-    added: torch.Tensor
+    lengths: torch.Tensor
     order: torch.Tensor | None
 
     @classmethod
     def from_mask(cls, real: torch.Tensor) -> "PaddingInfo":
-        """Read a boolean mask (B, T), True for real tokens; holes between them are allowed."""
+        """Read a boolean mask (B, T), True for real tokens; gaps between them are allowed."""
         order = real.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)  # (B, T)
         in_place = torch.equal(order, torch.arange(real.shape[1], device=real.device).expand_as(order))
-        return cls(added=real.sum(-1), order=None if in_place else order)
+        return cls(lengths=real.sum(-1), order=None if in_place else order)
 
-    def to_front(self, states: torch.Tensor) -> torch.Tensor:
+    def unpad(self, states: torch.Tensor) -> torch.Tensor:
         """Reorder (B, H, T, X) so that every row starts with its real tokens."""
         if self.order is None:
             return states
         return states.gather(2, self.order[:, None, :, None].expand_as(states))
 
-    def restore(self, states: torch.Tensor) -> torch.Tensor:
-        """Undo `to_front`."""
+    def repad(self, states: torch.Tensor) -> torch.Tensor:
+        """Undo `unpad`."""
         if self.order is None:
             return states
         return states.gather(2, self.order.argsort(dim=-1)[:, None, :, None].expand_as(states))
 
 
 class LinearTimeAttention(SelfAttention):
-    """The frame of a linear-time variant: project, bring real tokens to the front, `attend`, put them back.
+    """The frame of a linear-time variant: project, unpad, `attend`, repad.
 
     With `attn_implementation` "eager" a text read in one pass is attended to by its dense weights (B, H, T, T), for
     those who want to see them: O(T²), the same function.
     """
 
-    def streams(
+    def project_inputs(
         self, hidden_states: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor] | None
     ) -> tuple[torch.Tensor, ...]:
-        """Return what `attend` reads of each token, every tensor (B, H, T, ·): queries, keys, values, …"""
+        """Return what `attend` reads of each token, every tensor (B, H, T, ·): queries, keys, values and more."""
         return self.project(hidden_states, position_embeddings)
 
-    def attend(self, *streams: torch.Tensor, state=None, added: torch.Tensor | None = None) -> torch.Tensor:
-        """Mix the values, (B, H, T, D), or as wide as they are; the result is linear in them.
+    def attend(self, *inputs: torch.Tensor, state=None, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """Mix the values, (B, H, T, D), whatever their width; the result is linear in them.
 
-        `state` is this layer's decoding state, to be read and advanced; `added` (B,) counts each row's real tokens
-        among the T columns, all of them when None.
+        Args:
+            inputs: as `project_inputs` returns them, real tokens first.
+            state: this layer's decoding state, to be read and advanced; None for a text read in one pass.
+            lengths: each row's real tokens among the T columns, (B,); all of them when None.
         """
         raise NotImplementedError
 
-    def dense_weights(self, query, key, value, *streams: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
-        """Return what of each token's value reaches each query, (B, H, T, T): unit vectors, mixed as values are."""
+    def dense_weights(self, query, key, value, *inputs: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+        """Return the weight of each token's value in each output, (B, H, T, T).
+
+        As `attend` is linear in the values, unit vectors in their place come out as the weights.
+        """
         units = torch.eye(value.shape[2], dtype=value.dtype, device=value.device).expand(*value.shape[:2], -1, -1)
-        return self.attend(query, key, units, *streams, added=added)
+        return self.attend(query, key, units, *inputs, lengths=lengths)
 
     def forward(
         self,
@@ -185,22 +231,24 @@ class LinearTimeAttention(SelfAttention):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Map (B, T, C) to (B, T, C), and with "eager" the weights (B, H, T, T) of a text's first pass.
 
-        The mask is a `PaddingInfo`, or None where every token is real or nobody cares: right padding needs none, as
-        causality keeps it from the tokens before it.
+        The mask is a `PaddingInfo`, or None where every token is real or padding is on the right, from where it
+        reaches no real token.
         """
-        content, weights = attention_mask, None
+        padding = attention_mask
         state = past_key_values.layers[self.layer_idx] if past_key_values is not None else None
-        streams = self.streams(hidden_states, position_embeddings)
-        if content is not None:
-            streams = tuple(content.to_front(stream) for stream in streams)
-        added = None if content is None else content.added
+        inputs = self.project_inputs(hidden_states, position_embeddings)
+        lengths = None
+        if padding is not None:
+            inputs = tuple(padding.unpad(states) for states in inputs)
+            lengths = padding.lengths
+        weights = None
         if self.config._attn_implementation == "eager" and (state is None or not state.get_seq_length()):
-            weights = self.dense_weights(*streams, added=added)
+            weights = self.dense_weights(*inputs, lengths=lengths)
         if weights is None or state is not None:
-            mixed = self.attend(*streams, state=state, added=added)
+            mixed = self.attend(*inputs, state=state, lengths=lengths)
         if weights is not None:
-            mixed = weights @ streams[2]
-        if content is not None:
-            mixed = content.restore(mixed)
-            weights = None if weights is None else content.restore(content.restore(weights).mT).mT
+            mixed = weights @ inputs[2]
+        if padding is not None:
+            mixed = padding.repad(mixed)
+            weights = None if weights is None else padding.repad(padding.repad(weights).mT).mT
         return self.o_proj(mixed.transpose(1, 2).reshape(hidden_states.shape)), weights  # (B, T, C)

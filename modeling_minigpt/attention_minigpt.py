@@ -2,7 +2,8 @@
 
 A variant maps hidden states (B, T, C) to (B, T, C). Kernels of the vanilla variant (`eager`, `sdpa`,
 `flex_attention`, …) are the Hub library's `attn_implementation`: equivalent functions, chosen at load time and never
-stored, whereas `attention_type` changes the function itself and is part of the config.
+stored, whereas `attention_type` changes the function itself and is part of the config. How to write a variant is in
+docs/adding_an_attention.md.
 """
 
 from functools import partial
@@ -10,10 +11,12 @@ from functools import partial
 import torch
 from torch import nn
 from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention_base_minigpt import SelfAttention, call_in_fp32_on_cpu
 from .block_attention_minigpt import BigBirdAttention, WindowAttention
+from .configuration_minigpt import MiniGPTConfig
 from .linformer_attention_minigpt import LinformerAttention
 from .performer_attention_minigpt import PerformerAttention
 
@@ -43,6 +46,16 @@ def eager_attention_forward(
 class VanillaAttention(SelfAttention):
     """Full causal attention: every token sees all tokens before it, O(T²) time (Vaswani et al. 2017, section 3.2)."""
 
+    @classmethod
+    def make_cache_layer(cls, config: MiniGPTConfig, layer_idx: int) -> DynamicLayer:
+        """Make the library's layer, which keeps all keys and values."""
+        return DynamicLayer()
+
+    @classmethod
+    def cache_signature(cls, config: MiniGPTConfig, layer_idx: int) -> None:
+        """Take any of the library's layers."""
+        return None
+
     def forward(
         self,
         hidden_states: torch.Tensor,
@@ -63,7 +76,8 @@ class VanillaAttention(SelfAttention):
         return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights
 
 
-ATTENTION_CLASSES = {
+# The only list of the variants: a config's `attention_type` is one of these names.
+ATTENTION_CLASSES: dict[str, type[SelfAttention]] = {
     "vanilla": VanillaAttention,
     "linformer": LinformerAttention,
     "bigbird": BigBirdAttention,

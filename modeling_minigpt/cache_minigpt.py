@@ -1,38 +1,23 @@
-"""The caches of MiniGPT models: made here, from the layers of `cache_layers_minigpt`, and checked before use."""
+"""The caches of MiniGPT models: made here, of the layers that each attention variant names, and checked before use."""
 
 import torch
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from .attention_base_minigpt import PaddingInfo
-from .block_sparse_minigpt import BlockPattern
-from .cache_layers_minigpt import FullBlockCache, LinformerCache, PerformerCache, RecentBlockCache, layer_signature
+from .attention_minigpt import ATTENTION_CLASSES
 from .configuration_minigpt import MiniGPTConfig
 
 
-def make_layer(config: MiniGPTConfig, layer_idx: int) -> CacheLayerMixin:
-    """Return an empty cache layer for layer `layer_idx` of a model."""
-    variant = config.layer_attention_types[layer_idx]
-    if variant == "vanilla":
-        return DynamicLayer()
-    if variant == "linformer":
-        return LinformerCache(config, layer_idx)
-    if variant == "performer":
-        return PerformerCache(config, layer_idx)
-    closed = BlockPattern.from_config(config, layer_idx).closed
-    return (RecentBlockCache if closed else FullBlockCache)(config, layer_idx)
-
-
-def is_croppable(config: MiniGPTConfig, layer_idx: int) -> bool:
-    """Say whether a layer's cache can forget any number of its last tokens again, as assisted decoding asks of it."""
-    return isinstance(make_layer(config, layer_idx), (DynamicLayer, FullBlockCache))
-
-
 def make_cache(config: MiniGPTConfig) -> Cache:
-    """Return an empty cache for a model of this config; hybrids get a layer of each layer's kind."""
+    """Make an empty cache for a model of this config; a hybrid gets each layer's own kind.
+
+    Raises:
+        NotImplementedError: a layer's attention names no cache layer.
+    """
     if config.is_vanilla:
         return DynamicCache(config=config)
-    return Cache(layers=[make_layer(config, index) for index in range(config.num_hidden_layers)])
+    variants = enumerate(config.layer_attention_types)
+    return Cache(layers=[ATTENTION_CLASSES[variant].make_cache_layer(config, index) for index, variant in variants])
 
 
 def check_cache(cache: Cache, config: MiniGPTConfig, batch: int) -> None:
@@ -48,11 +33,13 @@ def check_cache(cache: Cache, config: MiniGPTConfig, batch: int) -> None:
             f"attention_type {config.attention_type!r} with {config.num_hidden_layers} layers decodes with a cache of "
             f"its own (make_cache(config)), found {found}"
         )
-    for index, layer in enumerate((layers or [])[: config.num_hidden_layers]):  # the library's are made lazily
-        wanted, found = layer_signature(config, index), getattr(layer, "signature", None)
+    # The library's caches make their layers as they need them, so there may be fewer.
+    for index, (variant, layer) in enumerate(zip(config.layer_attention_types, layers or [], strict=False)):
+        wanted = ATTENTION_CLASSES[variant].cache_signature(config, index)
+        found = getattr(layer, "signature", None)
         if wanted != found:
             described = type(layer).__name__ if found is None else found
-            raise ValueError(f"layer {index} wants a cache layer for {wanted or 'vanilla'}, found {described}")
+            raise ValueError(f"layer {index} wants a cache layer for {wanted or variant}, found {described}")
         tensor = getattr(layer, "keys", None) if found is None else layer.counts
         rows = tensor.shape[0] if tensor is not None and tensor.ndim in (1, 4) and tensor.numel() else batch
         if rows != batch:
@@ -62,7 +49,7 @@ def check_cache(cache: Cache, config: MiniGPTConfig, batch: int) -> None:
 def padding_info(
     attention_mask: torch.Tensor | None, cache: Cache | None, batch: int, length: int
 ) -> PaddingInfo | None:
-    """Return where the T new tokens' real ones are, for the linear-time variants; None where all are real.
+    """Find the real ones among T new tokens, for the linear-time variants; None where all of them are real.
 
     Raises:
         ValueError: a mask that is not (B, seen + T), or one that contradicts what the cache has seen.
@@ -80,11 +67,12 @@ def padding_info(
         )
     real = attention_mask != 0
     if layers:
-        told, held = real[:, :seen].sum(-1), layers[0].counts
-        if not torch.equal(told, held):
+        in_mask = real[:, :seen].sum(-1)
+        in_cache = layers[0].counts
+        if not torch.equal(in_mask, in_cache):
             raise ValueError(
-                f"attention_mask says {told.tolist()} of the {seen} cached columns are real, the cache counted "
-                f"{held.tolist()}"
+                f"attention_mask says {in_mask.tolist()} of the {seen} cached columns are real, the cache counted "
+                f"{in_cache.tolist()}"
             )
     return None if real[:, seen:].all() else PaddingInfo.from_mask(real[:, seen:])
 
@@ -94,7 +82,7 @@ def check_not_packed(
 ) -> None:
     """Raise ValueError for positions that start again inside a row, the library's sign of packed examples.
 
-    Patterns and running sums would carry one example into the next.
+    The state of a linear-time variant would carry one example into the next.
     """
     if position_ids is None or attention_mask is not None or (cache is not None and cache.get_seq_length()):
         return

@@ -5,20 +5,65 @@ and `minigpt-seed.json`, the practical's model to the letter (learned positions,
 minGPT, Karpathy 2020).
 """
 
-from huggingface_hub.dataclasses import strict
+from collections.abc import Callable
+from dataclasses import Field
+from typing import Any
+
+from huggingface_hub.dataclasses import strict, validated_field
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-ATTENTION_TYPES = ("vanilla", "linformer", "bigbird", "window", "performer")
-SLOT_TYPES = ("positional", "content")
-RANDOM_TYPES = ("rows", "reservoir")
-POSITION_TYPES = ("rotary", "learned")
 ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
-NORM_TYPES = ("rmsnorm", "layernorm")
-# Sizes that no model has: a wrong one is refused before anything is made of it.
-MOST = {"num_hidden_layers": 10_000, "num_labels": 10_000}
-MOST_ELSEWHERE, MOST_OF_A_VARIANT = 2**31 - 1, 2**20
+# Upper bounds, checked before anything is allocated.
+MAX_LAYERS = 10_000
+MAX_LABELS = 10_000
+MAX_SIZE = 2**31 - 1
+MAX_VARIANT_SIZE = 2**20  # of one variant's blocks, slots or features
+
+
+def checked(default: Any, wanted: Callable[[Any], str | None]) -> Field:
+    """Declare a field that is checked at construction and at every assignment.
+
+    Args:
+        default: the field's default.
+        wanted: says what a bad value should have been; None for a good one.
+    """
+
+    def check(value: Any) -> None:
+        if (description := wanted(value)) is not None:
+            raise ValueError(f"{declared.name} must be {description}, found {value!r}")
+
+    declared = validated_field(check, default=default)  # its name is set when the class is made
+    return declared
+
+
+def bounded(default: int | None, minimum: int, maximum: int = MAX_SIZE) -> Field:
+    """Declare an integer field in [minimum, maximum]; None passes where the field's type allows it."""
+
+    def wanted(value: int | None) -> str | None:
+        if value is None or minimum <= value <= maximum:
+            return None
+        return f"at least {minimum}" if value < minimum else f"at most {maximum}"
+
+    return checked(default, wanted)
+
+
+def one_of(default: str, *others: str) -> Field:
+    """Declare a field that takes one of a few names."""
+    allowed = (default, *others)
+    return checked(default, lambda value: None if value in allowed else f"one of {', '.join(allowed)}")
+
+
+def dropout_probability() -> Field:
+    """Declare a probability in [0, 1) that is 0 by default."""
+    return checked(0.0, lambda value: None if 0.0 <= value < 1.0 else "in [0, 1)")
+
+
+def small_number(default: float) -> Field:
+    """Declare a number in [0, 1e6]; NaN is not one."""
+    return checked(default, lambda value: None if 0.0 <= value <= 1e6 else "in [0, 1e6]")
+
 
 # Written into every saved config.json, so that a folder loads by any Auto class whichever class had saved it.
 AUTO_MAP = {
@@ -39,7 +84,7 @@ class MiniGPTConfig(PreTrainedConfig):
         num_attention_heads: heads of each attention.
         intermediate_size: width of the MLP; `4 * hidden_size` when None.
         max_position_embeddings: training context in tokens; a hard limit with learned positions only.
-        attention_type: the attention variant, one of `ATTENTION_TYPES`, or a list of them, one a layer.
+        attention_type: the attention variant, a name in `ATTENTION_CLASSES`, or a list of them, one a layer.
         position_embedding_type: "rotary" (Su et al. 2021, arXiv 2104.09864) or "learned" (added to the embeddings).
         rope_parameters: the library's rotary settings, `{"rope_type": "default", "rope_theta": 10000.0}` when None;
             `{"rope_type": "yarn", "factor": 4.0, …}` and its other scalings stretch a trained model's context.
@@ -78,42 +123,42 @@ class MiniGPTConfig(PreTrainedConfig):
     model_type = "minigpt"
     keys_to_ignore_at_inference = ["past_key_values"]
 
-    vocab_size: int = 2048
-    hidden_size: int = 256
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 8
-    intermediate_size: int | None = None
-    max_position_embeddings: int = 128
+    vocab_size: int = bounded(2048, minimum=1)
+    hidden_size: int = bounded(256, minimum=1)
+    num_hidden_layers: int = bounded(4, minimum=1, maximum=MAX_LAYERS)
+    num_attention_heads: int = bounded(8, minimum=1)
+    intermediate_size: int | None = bounded(None, minimum=1)
+    max_position_embeddings: int = bounded(128, minimum=1)
     attention_type: str | list[str] = "vanilla"
-    position_embedding_type: str = "rotary"
+    position_embedding_type: str = one_of("rotary", "learned")
     rope_parameters: dict | None = None
-    norm_type: str = "rmsnorm"
-    norm_eps: float | int = 1e-6
+    norm_type: str = one_of("rmsnorm", "layernorm")
+    norm_eps: float | int = small_number(1e-6)
     qk_norm: bool = True
     hidden_act: str = "relu2"
     use_bias: bool = False
-    embedding_dropout: float | int = 0.0
-    attention_dropout: float | int = 0.0
-    residual_dropout: float | int = 0.0
-    initializer_range: float | int = 0.02
+    embedding_dropout: float | int = dropout_probability()
+    attention_dropout: float | int = dropout_probability()
+    residual_dropout: float | int = dropout_probability()
+    initializer_range: float | int = small_number(0.02)
     zero_init_residual: bool = False
     use_cache: bool = True
     tie_word_embeddings: bool = False
-    linformer_segment: int = 32
-    linformer_slots: int = 16
-    linformer_slot_type: str = "positional"
-    bigbird_block: int = 16
-    bigbird_global: int = 1
-    bigbird_window: int = 3
-    bigbird_random: int = 1
-    bigbird_random_type: str = "rows"
-    bigbird_seed: int = 0
-    window_size: int = 64
-    window_sinks: int = 4
-    window_block: int = 32
-    performer_features: int = 64
-    performer_seed: int = 0
-    performer_chunk: int = 64
+    linformer_segment: int = bounded(32, minimum=1, maximum=MAX_VARIANT_SIZE)
+    linformer_slots: int = bounded(16, minimum=1, maximum=MAX_VARIANT_SIZE)
+    linformer_slot_type: str = one_of("positional", "content")
+    bigbird_block: int = bounded(16, minimum=1, maximum=MAX_VARIANT_SIZE)
+    bigbird_global: int = bounded(1, minimum=0, maximum=MAX_VARIANT_SIZE)
+    bigbird_window: int = bounded(3, minimum=1, maximum=MAX_VARIANT_SIZE)
+    bigbird_random: int = bounded(1, minimum=0, maximum=MAX_VARIANT_SIZE)
+    bigbird_random_type: str = one_of("rows", "reservoir")
+    bigbird_seed: int = bounded(0, minimum=0)
+    window_size: int = bounded(64, minimum=1, maximum=MAX_VARIANT_SIZE)
+    window_sinks: int = bounded(4, minimum=0, maximum=MAX_VARIANT_SIZE)
+    window_block: int = bounded(32, minimum=1, maximum=MAX_VARIANT_SIZE)
+    performer_features: int = bounded(64, minimum=1, maximum=MAX_VARIANT_SIZE)
+    performer_seed: int = bounded(0, minimum=0)
+    performer_chunk: int = bounded(64, minimum=1, maximum=MAX_VARIANT_SIZE)
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
@@ -122,9 +167,9 @@ class MiniGPTConfig(PreTrainedConfig):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
-        labels = kwargs.get("num_labels")  # the library lists them
-        if isinstance(labels, int) and labels > MOST["num_labels"]:
-            raise ValueError(f"num_labels must be at most {MOST['num_labels']}, found {labels}")
+        labels = kwargs.get("num_labels")  # the library makes a dictionary with an entry for each
+        if isinstance(labels, int) and labels > MAX_LABELS:
+            raise ValueError(f"num_labels must be at most {MAX_LABELS}, found {labels}")
         super().__post_init__(**kwargs)
 
     @property
@@ -146,18 +191,6 @@ class MiniGPTConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Refuse sizes that contradict each other; part of the strict validation, so it runs at construction."""
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
-            if getattr(self, name) > (most := MOST.get(name, MOST_ELSEWHERE)):
-                raise ValueError(f"{name} must be at most {most}, found {getattr(self, name)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of "
@@ -165,26 +198,11 @@ class MiniGPTConfig(PreTrainedConfig):
             )
         if self.position_embedding_type == "rotary" and self.head_dim % 2:
             raise ValueError(f"rotary positions need an even head width, found {self.head_dim}")
-        for name, allowed in (
-            ("position_embedding_type", POSITION_TYPES),
-            ("norm_type", NORM_TYPES),
-            ("linformer_slot_type", SLOT_TYPES),
-            ("bigbird_random_type", RANDOM_TYPES),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, found {getattr(self, name)!r}")
-        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} must be in [0, 1), found {getattr(self, name)}")
-        for name in ("norm_eps", "initializer_range"):
-            if not 0.0 <= getattr(self, name) <= 1e6:
-                raise ValueError(f"{name} must not be negative or above 1e6, found {getattr(self, name)}")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act must be one of {', '.join(sorted(ACT2FN))}, found {self.hidden_act!r}")
-        self.validate_attention()
 
     def validate_rope(self):
-        """Check rotary settings by the library; not where nothing is rotated, for it would refuse odd head widths."""
+        """Check rotary settings by the library, only where they are used: it would refuse odd head widths."""
         if self.position_embedding_type != "rotary":
             return
         if (found := self.rope_parameters["rope_type"]) not in ROPE_TYPES:
@@ -200,36 +218,15 @@ class MiniGPTConfig(PreTrainedConfig):
             raise ValueError(f"rope_parameters: rope_theta must be a number from 1, found {theta!r}")
 
     def validate_attention(self):
-        """Refuse attention variants that do not exist, do not fit the layers or have impossible sizes."""
+        """Refuse attention variants that are not registered, do not fit the layers or contradict their sizes."""
+        from .attention_minigpt import ATTENTION_CLASSES  # not above: the variants import this module
+
         variants = self.layer_attention_types
         if len(variants) != self.num_hidden_layers:
             raise ValueError(
                 f"attention_type names {len(variants)} layers, but num_hidden_layers is {self.num_hidden_layers}"
             )
-        for variant in variants:
-            if variant not in ATTENTION_TYPES:
-                raise ValueError(f"attention_type must be one of {', '.join(ATTENTION_TYPES)}, found {variant!r}")
-        least = {
-            1: "linformer_segment linformer_slots bigbird_block bigbird_window window_size window_block "
-            "performer_features performer_chunk",
-            0: "bigbird_global bigbird_random bigbird_seed window_sinks performer_seed",
-        }
-        for minimum, names in least.items():
-            for name in names.split():
-                if getattr(self, name) < minimum:
-                    raise ValueError(f"{name} must be at least {minimum}, found {getattr(self, name)}")
-                if getattr(self, name) > (most := MOST_ELSEWHERE if name.endswith("seed") else MOST_OF_A_VARIANT):
-                    raise ValueError(f"{name} must be at most {most}, found {getattr(self, name)}")
-        positional = "linformer" in variants and self.linformer_slot_type == "positional"
-        if positional and self.linformer_slots > self.linformer_segment:
-            raise ValueError(
-                f"linformer_slots ({self.linformer_slots}) must be at most linformer_segment "
-                f"({self.linformer_segment}) with positional slots: so many places cannot fill more"
-            )
-        blocks = -(-self.max_position_embeddings // self.bigbird_block)
-        if "bigbird" in variants and self.bigbird_window + self.bigbird_random > blocks:
-            raise ValueError(
-                f"bigbird_window ({self.bigbird_window}) and bigbird_random ({self.bigbird_random}) must be at most "
-                f"the {blocks} blocks of {self.bigbird_block} that max_position_embeddings "
-                f"({self.max_position_embeddings}) holds"
-            )
+        for variant in dict.fromkeys(variants):
+            if variant not in ATTENTION_CLASSES:
+                raise ValueError(f"attention_type must be one of {', '.join(ATTENTION_CLASSES)}, found {variant!r}")
+            ATTENTION_CLASSES[variant].check_config(self)

@@ -17,12 +17,10 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention_base_minigpt import MiniGPTRotaryEmbedding, PaddingInfo, SelfAttention
+from .attention_base_minigpt import LinearTimeAttention, MiniGPTRotaryEmbedding, PaddingInfo, SelfAttention
 from .attention_minigpt import ATTENTION_CLASSES
-from .cache_minigpt import check_cache, check_not_packed, is_croppable, make_cache, padding_info
+from .cache_minigpt import check_cache, check_not_packed, make_cache, padding_info
 from .configuration_minigpt import MiniGPTConfig
-from .linformer_attention_minigpt import LinformerAttention
-from .performer_attention_minigpt import PerformerAttention
 
 NORM_CLASSES = {"rmsnorm": nn.RMSNorm, "layernorm": nn.LayerNorm}
 
@@ -77,17 +75,16 @@ class MiniGPTPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Initialise one module: what the library does not know of; it knows matrices, norms and rotary frequencies.
+        """Initialise one module: the library knows matrices, norms and rotary frequencies, the rest is here.
 
-        The library asks this of modules that hold parameters or buffers themselves, so a leaf says if it starts at 0.
+        The library calls this for modules that hold parameters or buffers themselves, so a leaf has a flag if it
+        starts at zero.
         """
         super()._init_weights(module)
         if getattr(module, "starts_at_zero", False):
             init.zeros_(module.weight)
-        elif isinstance(module, PerformerAttention):
-            init.copy_(module.features, module.draw_features())
-        elif isinstance(module, LinformerAttention) and module.slot_logits is not None:
-            init.normal_(module.slot_logits)  # wide, so that the slots start out different
+        elif isinstance(module, SelfAttention):
+            module.init_own_weights()
 
 
 class MiniGPTModel(MiniGPTPreTrainedModel):
@@ -130,18 +127,19 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         position_ids: torch.Tensor | None,
         past_key_values: Cache | None,
     ) -> list[torch.Tensor | PaddingInfo | None]:
-        """Return each layer's mask: the library's for full attention, a `PaddingInfo` for the linear-time variants.
+        """Make each layer's mask: the library's for full attention, a `PaddingInfo` for the linear-time variants.
 
         Raises:
             ValueError: inputs or a cache that do not go together, with what was found.
         """
-        variants, content, causal_mask = self.config.layer_attention_types, None, None
         if past_key_values is not None:
             check_cache(past_key_values, self.config, inputs_embeds.shape[0])
-        if not self.config.is_vanilla:
+        takes_padding = [isinstance(layer.self_attn, LinearTimeAttention) for layer in self.layers]
+        padding = causal_mask = None
+        if any(takes_padding):
             check_not_packed(position_ids, attention_mask, past_key_values)
-            content = padding_info(attention_mask, past_key_values, *inputs_embeds.shape[:2])
-        if "vanilla" in variants:  # the others would not read its T² entries
+            padding = padding_info(attention_mask, past_key_values, *inputs_embeds.shape[:2])
+        if not all(takes_padding):  # linear-time layers would not read its T² entries
             causal_mask = create_causal_mask(
                 config=self.config,
                 inputs_embeds=inputs_embeds,
@@ -149,7 +147,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
                 past_key_values=past_key_values,
                 position_ids=position_ids,
             )
-        return [causal_mask if variant == "vanilla" else content for variant in variants]
+        return [padding if takes else causal_mask for takes in takes_padding]
 
     @merge_with_config_defaults
     @capture_outputs
@@ -217,8 +215,8 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
 
     @property
     def _is_stateful(self) -> bool:
-        """Whether a decoding state merges or evicts tokens, so that the library refuses to let an assistant guess."""
-        return not all(is_croppable(self.config, index) for index in range(self.config.num_hidden_layers))
+        """Whether a decoding state merges or evicts tokens, so that assisted generation, which crops, is refused."""
+        return not make_cache(self.config).is_croppable
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         """Give `generate` the cache its linear-time layers need; the library would hand them a `DynamicCache`.

@@ -7,8 +7,10 @@ are then running sums over keys. Unlike trigonometric features, positive ones ke
 
 import torch
 from torch import nn
+from transformers import initialization as init
 
 from .attention_base_minigpt import LinearTimeAttention, chunk, unchunk
+from .cache_layers_minigpt import StateCacheLayer
 from .configuration_minigpt import MiniGPTConfig
 
 
@@ -43,20 +45,27 @@ def relative_features(
     query: torch.Tensor,
     key: torch.Tensor,
     features: torch.Tensor,
-    peak: torch.Tensor | None,
-    added: torch.Tensor | None,
+    running_max: torch.Tensor | None,
+    lengths: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the features (B, H, T, m) of queries, each relative to its own largest, and of keys, relative to the
-    running maximum of all keys' features so far, and that maximum before each token and after the last (B, H, 1 + T).
+    """Return features of queries and keys that cannot overflow.
+
+    Returns:
+        The features (B, H, T, m) of queries, each relative to its own largest, and of keys, relative to the running
+        maximum of all keys' features so far; and that maximum before each token and after the last (B, H, 1 + T).
     """
-    query, key = log_features(query, features, norms=False), log_features(key, features, norms=True)
-    if added is not None:
-        padding = torch.arange(key.shape[2], device=key.device) >= added[:, None]  # (B, T)
+    query = log_features(query, features, norms=False)
+    key = log_features(key, features, norms=True)
+    if lengths is not None:
+        padding = torch.arange(key.shape[2], device=key.device) >= lengths[:, None]  # (B, T)
         key = key.masked_fill(padding[:, None, :, None], float("-inf"))
-    if peak is None:
-        peak = key.new_full(key.shape[:2], torch.finfo(key.dtype).min / 2)  # finite: no difference is inf - inf
-    peaks = torch.cat((peak[:, :, None], key.detach().amax(-1)), dim=2).cummax(dim=2).values
-    return (query - query.detach().amax(-1, keepdim=True)).exp(), (key - peaks[:, :, 1:, None]).exp(), peaks
+    if running_max is None:
+        lowest = torch.finfo(key.dtype).min / 2  # finite: no difference is inf - inf
+        running_max = key.new_full(key.shape[:2], lowest)
+    maxima = torch.cat((running_max[:, :, None], key.detach().amax(-1)), dim=2).cummax(dim=2).values
+    relative_query = (query - query.detach().amax(-1, keepdim=True)).exp()
+    relative_key = (key - maxima[:, :, 1:, None]).exp()
+    return relative_query, relative_key, maxima
 
 
 def chunk_initial_states(
@@ -64,15 +73,18 @@ def chunk_initial_states(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sums each chunk starts from, (B, H, n, m, E), and the sums after the last, (B, H, m, E).
 
-    Keys (B, H, n, chunk, m) are relative to their own running maximum, `now` (B, H, n, chunk); `sums` (B, H, m, E), of
-    everything before, to `ends[:, :, 0]`. `ends` (B, H, n + 1) holds the maximum before each chunk and after the last.
+    Args:
+        key: features (B, H, n, chunk, m), relative to their own running maximum `now` (B, H, n, chunk).
+        value: (B, H, n, chunk, E).
+        ends: the maximum before each chunk and after the last, (B, H, n + 1).
+        sums: of everything before the first chunk, (B, H, m, E), relative to `ends[:, :, 0]`.
     """
     writes = (key * (now - ends[:, :, 1:, None]).exp()[..., None]).mT @ value  # (B, H, n, m, E)
-    fades = (ends[:, :, :-1] - ends[:, :, 1:]).exp()[..., None, None]  # (B, H, n, 1, 1)
+    decays = (ends[:, :, :-1] - ends[:, :, 1:]).exp()[..., None, None]  # (B, H, n, 1, 1)
     starts = []
-    for write, fade in zip(writes.unbind(2), fades.unbind(2), strict=True):  # over chunks, not over tokens
+    for write, decay in zip(writes.unbind(2), decays.unbind(2), strict=True):  # over chunks, not over tokens
         starts.append(sums)
-        sums = sums * fade + write
+        sums = sums * decay + write
     return torch.stack(starts, dim=2), sums
 
 
@@ -83,45 +95,65 @@ def performer_attention(
     features: torch.Tensor,
     chunk_size: int,
     sums: torch.Tensor | None = None,
-    peak: torch.Tensor | None = None,
-    added: torch.Tensor | None = None,
+    running_max: torch.Tensor | None = None,
+    lengths: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Attend causally by running sums, in chunks.
 
-    Key features are held relative to their running maximum M_t, a number per head that knows no future key: keys
-    enter at exp(log phi - M_j) <= 1 and are read by query t at exp(M_j - M_t) <= 1. M cancels in the ratio, so it
-    carries no gradient; it only keeps sums from overflowing, and chunked, whole and token-by-token runs agree.
+    Key features are relative to their running maximum M_t, a number per head that knows no future key: keys enter at
+    exp(log phi - M_j) <= 1 and are read by query t at exp(M_j - M_t) <= 1. M cancels in the ratio, so it carries no
+    gradient; it only keeps sums from overflowing, and chunked, whole and token-by-token runs agree.
 
     Args:
         query, key, value: (B, H, T, D), any T.
         features: w (H, m, D).
-        chunk_size: tokens handled at once; changes time and memory, O(T (chunk_size + m) D), not the function.
-        sums: running Σ phi(k) [v, 1] (B, H, m, D + 1) to start from, relative to `peak`.
-        peak: running maximum M (B, H) to start from.
-        added: real tokens of each row, (B,), the first ones; the others leave no trace in the sums.
+        chunk_size: tokens computed together; changes time and memory, O(T (chunk_size + m) D), not the function.
+        sums: running Σ phi(k) [v, 1] (B, H, m, D + 1) to start from, relative to `running_max`.
+        running_max: running maximum M (B, H) to start from.
+        lengths: real tokens of each row, (B,), the first ones; the others leave no trace in the sums.
 
     Returns:
-        Mixed values (B, H, T, D), and `sums` and `peak` after the last token.
+        Mixed values (B, H, T, D), and `sums` and `running_max` after the last token.
     """
-    length, count = query.shape[2], -(-query.shape[2] // chunk_size)
-    query, key, peaks = relative_features(query, key, features, peak, added)
-    value = nn.functional.pad(value.to(key.dtype), (0, 1), value=1.0)  # (B, H, T, D + 1): the denominators ride along
-
+    length = query.shape[2]
+    chunks = -(-length // chunk_size)
+    query, key, maxima = relative_features(query, key, features, running_max, lengths)
+    value = nn.functional.pad(value.to(key.dtype), (0, 1), value=1.0)  # (B, H, T, D + 1): the denominators too
     if sums is None:
         sums = value.new_zeros(*key.shape[:2], key.shape[3], value.shape[3])
-    tail = count * chunk_size - length
+
     query, key, value = (chunk(states, chunk_size) for states in (query, key, value))  # (B, H, n, chunk, ·)
-    ends = nn.functional.pad(peaks, (0, tail), mode="replicate")
-    now = ends[:, :, 1:].unflatten(2, (count, chunk_size))  # (B, H, n, chunk)
+    ends = nn.functional.pad(maxima, (0, chunks * chunk_size - length), mode="replicate")
+    now = ends[:, :, 1:].unflatten(2, (chunks, chunk_size))  # (B, H, n, chunk)
     ends = ends[:, :, ::chunk_size]  # (B, H, n + 1)
     later = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=key.device).triu(1)
-    fade = (now[..., None, :] - now[..., None]).masked_fill(later, float("-inf")).exp()  # (B, H, n, chunk, chunk)
-    mixed = ((query @ key.mT) * fade) @ value  # (B, H, n, chunk, D + 1), from the query's own chunk
+    decay = (now[..., None, :] - now[..., None]).masked_fill(later, float("-inf")).exp()  # (B, H, n, chunk, chunk)
+    mixed = ((query @ key.mT) * decay) @ value  # (B, H, n, chunk, D + 1), from the query's own chunk
     starts, sums = chunk_initial_states(key, value, now, ends, sums)
-    fade = (ends[:, :, :-1, None] - now).exp()[..., None]  # (B, H, n, chunk, 1)
-    mixed = unchunk(mixed + (query * fade) @ starts, length)  # (B, H, T, D + 1), and from those before
+    decay = (ends[:, :, :-1, None] - now).exp()[..., None]  # (B, H, n, chunk, 1)
+    mixed = unchunk(mixed + (query * decay) @ starts, length)  # (B, H, T, D + 1), and from the chunks before
     mixed = mixed[..., :-1] / mixed[..., -1:].clamp(min=1e-30)  # all weights underflown: zero, not NaN
-    return mixed, sums, peaks[:, :, -1]
+    return mixed, sums, maxima[:, :, -1]
+
+
+class PerformerCache(StateCacheLayer):
+    """Running sums of features times values, relative to a running maximum: H (m (D + 1) + 1) numbers a row.
+
+    Every token leaves at once.
+    """
+
+    def init_state(self, like):
+        return {}
+
+    def read(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return the sums (B, H, m, D + 1) and the maximum (B, H); None twice before the first token."""
+        return self.state.get("sums"), self.state.get("running_max")
+
+    def update(self, sums, running_max, length, lengths=None):
+        """Replace the state by the one after `length` more columns."""
+        self.lazy_initialization(sums, sums)
+        self.state |= {"sums": sums, "running_max": running_max}
+        self.advance(length, lengths)
 
 
 class PerformerAttention(LinearTimeAttention):
@@ -131,25 +163,28 @@ class PerformerAttention(LinearTimeAttention):
     queries at once, which has the same mean.
     """
 
+    cache_layer = PerformerCache
+    own_weights = ("features",)
+
     def __init__(self, config: MiniGPTConfig, layer_idx: int):
         super().__init__(config, layer_idx)
-        # Saved with the weights, which are trained for these very features and for no redrawn ones.
-        self.register_buffer("features", self.draw_features())
+        # Saved with the weights, which are trained for exactly these features.
+        self.register_buffer("features", torch.empty(self.num_heads, config.performer_features, self.head_dim))
 
-    def draw_features(self) -> torch.Tensor:
-        """Return the layer's w (H, m, D); how `_init_weights` fills the buffer."""
+    def init_own_weights(self):
+        """Fill the features (H, m, D), each layer's from a seed of its own."""
         seed = self.config.performer_seed * 1_000_003 + self.layer_idx
-        return draw_features(self.num_heads, self.config.performer_features, self.head_dim, seed=seed)
+        init.copy_(self.features, draw_features(*self.features.shape, seed=seed))
 
-    def attend(self, query, key, value, *, state=None, added=None):
+    def attend(self, query, key, value, *, state=None, lengths=None):
         """Mix the values: (B, H, T, D)."""
         chunk_size = min(self.config.performer_chunk, query.shape[2])
         kept = nn.functional.dropout(torch.ones_like(value[..., :1]), self.dropout) if self.dropout else 1.0
-        sums, peak = (None, None) if state is None else state.read()
+        sums, running_max = (None, None) if state is None else state.read()
         with torch.autocast(query.device.type, enabled=False):  # exponents of features need float32's digits
-            mixed, sums, peak = performer_attention(
-                query, key, value * kept, self.features, chunk_size, sums=sums, peak=peak, added=added
+            mixed, sums, running_max = performer_attention(
+                query, key, value * kept, self.features, chunk_size, sums, running_max, lengths
             )
         if state is not None:
-            state.update(sums, peak, length=query.shape[2], added=added)
+            state.update(sums, running_max, query.shape[2], lengths)
         return mixed.to(value.dtype)

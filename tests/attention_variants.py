@@ -1,8 +1,31 @@
-"""Tiny models of every attention variant, with segments and blocks of eight tokens, for the attention tests."""
+"""Tiny models of every attention variant, with segments and blocks of eight tokens, for the attention tests.
+
+The variant that docs/adding_an_attention.md builds is one of them: its code is taken from that page.
+"""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import torch
 
-from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
+from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, make_cache
+from tests import reference_attention as reference
+
+PAGE = Path(__file__).parents[1] / "docs" / "adding_an_attention.md"
+
+
+def run_page(page: Path = PAGE) -> ModuleType:
+    """Run the Python blocks of the page in order, as one module, which registers its variant; return that module."""
+    module = ModuleType("variant_of_the_page")
+    sys.modules[module.__name__] = module  # where torch's compiler looks up what a class's code refers to
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        exec(compile(block, str(page), "exec"), vars(module))
+    return module
+
+
+page = run_page()
 
 SIZE = 8  # tokens of a segment and of a block
 LENGTHS = [1, SIZE - 1, SIZE, SIZE + 1, 2 * SIZE, 2 * SIZE + 1, 63, 130]
@@ -27,7 +50,22 @@ VARIANTS = {
     "performer": {"attention_type": "performer"},
     "hybrid": {"attention_type": ["vanilla", "linformer"]},
 }
-CONSTANT = ["linformer", "linformer-content", "bigbird-reservoir", "window", "performer"]  # in decoding memory
+VARIANTS["running_mean"] = {"attention_type": "running_mean"}
+# A layer's slow oracle, as a function of the layer and of what it projects.
+ORACLES = {
+    "VanillaAttention": lambda layer, q, k, v: reference.full_attention(q, k, v),
+    "LinformerAttention": lambda layer, q, k, v, weights=None: reference.linformer_attention(
+        q, k, v, layer.positional_weights(q.shape[2], None) if weights is None else weights, SIZE
+    ),
+    "BigBirdAttention": lambda layer, q, k, v: reference.masked_attention(
+        q, k, v, reference.block_mask(layer.pattern, q.shape[2])
+    ),
+    "WindowAttention": lambda layer, q, k, v: reference.masked_attention(
+        q, k, v, reference.block_mask(layer.pattern, q.shape[2])
+    ),
+    "PerformerAttention": lambda layer, q, k, v: reference.performer_attention(q, k, v, layer.features),
+    "RunningMeanAttention": page.running_mean_oracle,
+}
 
 
 def disturbed_model(config):
@@ -50,6 +88,10 @@ def tiny_config(variant, **overrides):
 def tiny_model(variant, **overrides):
     """Return a two-layer model of a variant, as `disturbed_model` makes them."""
     return disturbed_model(tiny_config(variant, **overrides))
+
+
+# Variants that decode in constant memory, and so cannot take tokens back.
+CONSTANT = [name for name in VARIANTS if name != "hybrid" and not make_cache(tiny_config(name)).is_croppable]
 
 
 def draw_tokens(*shape, seed=0):

@@ -120,7 +120,7 @@ TAMPERING = {
     "width": (broken(hidden_size=1_000), "weights, but 23 tensors with"),
     "memory": (broken(hidden_size=2**30), "no model that can be loaded"),
     "dtype": (broken(dtype="int8"), "dtype must be one of float32"),
-    "eps": (broken(norm_eps=float("nan")), "norm_eps must not be negative or above 1e6, found nan"),
+    "eps": (broken(norm_eps=float("nan")), "norm_eps must be in [0, 1e6], found nan"),
     "token": (broken(eos_token_id=10**20), "eos_token_id must be in the vocabulary of 400"),
     "rotation": (broken(rope_parameters={"rope_theta": 0.0}), "rope_theta must be a number from 1"),
     "weight": (spoil_weight, "lm_head.weight holds values that are not finite"),

@@ -161,7 +161,7 @@ def test_a_step_reads_a_fixed_number_of_keys(name):
     _, cache = decode(model, draw_tokens(1, 100), 100)
     layer = cache.layers[0]
     *_, slots = layer.update(*torch.zeros(2, 1, 4, 1, 8))
-    assert slots.shape == (1, 4, 1, layer.pattern.columns)
+    assert slots.shape == (1, 4, 1, layer.pattern.blocks_per_query)
 
 
 # --- generate()

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
 
-from modeling_minigpt import MiniGPTForCausalLM
+from modeling_minigpt import MiniGPTForCausalLM, block_attention_minigpt
 from modeling_minigpt.attention_base_minigpt import PaddingInfo
-from modeling_minigpt.attention_minigpt import VanillaAttention
+from modeling_minigpt.block_attention_minigpt import BlockAttention
 from modeling_minigpt.block_sparse_minigpt import BlockPattern, block_table, dense_mask
-from tests import reference_attention as reference
 from tests.attention_variants import (
     LENGTHS,
+    ORACLES,
     SIZE,
     VARIANTS,
     assert_equal,
@@ -34,18 +35,6 @@ def logits_of(model, ids, **inputs):
         return model(ids, use_cache=False, **inputs).logits
 
 
-def oracle_of(layer, weights):
-    """Return the slow oracle of an attention layer, as a function of queries, keys and values."""
-    kind = type(layer).__name__
-    if kind == "LinformerAttention":
-        return lambda q, k, v: reference.linformer_attention(q, k, v, weights, SIZE)
-    if kind == "PerformerAttention":
-        return lambda q, k, v: reference.performer_attention(q, k, v, layer.features)
-    if kind == "VanillaAttention":
-        return reference.full_attention
-    return lambda q, k, v: reference.masked_attention(q, k, v, reference.block_mask(layer.pattern, q.shape[2]))
-
-
 # --- A layer equals its oracle, weights of the projections included.
 
 
@@ -58,11 +47,8 @@ def test_layer_and_its_gradients_equal_the_oracle(variant, length):
     direction = torch.randn(2, length, 32, generator=torch.Generator().manual_seed(1))
 
     def slow():
-        project = layer.project if isinstance(layer, VanillaAttention) else layer.streams
-        query, key, value, *weights = project(hidden, rotation)
-        if not weights and type(layer).__name__ == "LinformerAttention":
-            weights = [layer.positional_weights(length, None)]
-        mixed = oracle_of(layer, *weights or [None])(query, key, value)
+        project = getattr(layer, "project_inputs", layer.project)
+        mixed = ORACLES[type(layer).__name__](layer, *project(hidden, rotation))
         return layer.o_proj(mixed.transpose(1, 2).flatten(2))
 
     wanted = [hidden, *(p for p in layer.parameters() if p.requires_grad)]
@@ -214,16 +200,30 @@ def test_performer_features_follow_the_config_seed_and_the_layer():
     assert all(not torch.equal(layers[0], other) for other in layers[1:])
 
 
-@pytest.mark.parametrize("kernel", ["eager", "flex_attention"])
-@pytest.mark.parametrize("name", ["bigbird", "window"])
-def test_kernels_are_one_function(name, kernel):
-    model, ids = tiny_model(name), draw_tokens(2, 45)
+def test_dense_weights_are_the_same_function(variant):
+    model, ids = tiny_model(variant), draw_tokens(2, 45)
     expected = logits_of(model, ids)
-    model.set_attn_implementation(kernel)
+    model.set_attn_implementation("eager")
     assert_equal(logits_of(model, ids), expected)
 
 
-@pytest.mark.parametrize("name", ["linformer", "bigbird", "performer"])
+@pytest.mark.parametrize("name", ["bigbird", "window"])
+def test_flex_attention_is_the_same_function(name, monkeypatch):
+    calls = []
+
+    def uncompiled(*inputs, **settings):
+        calls.append(settings["block_mask"])
+        return flex_attention(*inputs, **settings)
+
+    model, ids = tiny_model(name), draw_tokens(2, 45)
+    expected = logits_of(model, ids)
+    monkeypatch.setattr(block_attention_minigpt, "compiled_flex_attention", lambda: uncompiled)
+    monkeypatch.setattr(BlockAttention, "uses_flex_attention", lambda layer, query: True)  # without a GPU, too
+    assert_equal(logits_of(model, ids), expected)
+    assert len(calls) == model.config.num_hidden_layers
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "hybrid"])
 def test_models_compile_as_one_graph(name):
     model, ids = tiny_model(name, num_hidden_layers=1), draw_tokens(2, 20)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -258,9 +258,9 @@ def test_half_precision_stays_close(variant, half):
 def test_keys_per_query_do_not_grow(name):
     pattern = BlockPattern.from_config(tiny_config(name), 0)
     keys = dense_mask(pattern, 400).sum(-1)
-    assert keys.max() <= pattern.columns * pattern.block
+    assert keys.max() <= pattern.blocks_per_query * pattern.block
     assert keys[:, 320:].sum() == keys[:, 160:240].sum()
-    assert block_table(pattern, 400).shape == (4, 400, pattern.columns)
+    assert block_table(pattern, 400).shape == (4, 400, pattern.blocks_per_query)
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != "hybrid"])

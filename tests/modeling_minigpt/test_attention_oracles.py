@@ -138,7 +138,7 @@ def test_a_row_lists_no_block_twice_and_as_many_as_there_are(name):
     for row, heads in enumerate(block_table(pattern, 40).transpose(0, 1)):
         for ids in heads.tolist():
             listed = [block for block in ids if block >= 0]
-            assert len(listed) == len(set(listed)) == min(row + 1, pattern.columns)
+            assert len(listed) == len(set(listed)) == min(row + 1, pattern.blocks_per_query)
             assert max(listed) == row
 
 
