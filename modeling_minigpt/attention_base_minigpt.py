@@ -28,6 +28,8 @@ class MiniGPTRotaryEmbedding(LlamaRotaryEmbedding):
 
 def apply_rotary(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate `states` (B, H, T, D), whose halves hold the pairs' first and second coordinates, by (B or 1, T, D)."""
+    # Pair i is (x_i, x_{i + D/2}), as in the Hub's Llama, not the neighbours (x_2i, x_2i+1) of the paper: the two are
+    # one function up to a permutation of the projections' rows.
     first, second = states.chunk(2, dim=-1)
     rotated = torch.cat((-second, first), dim=-1)
     return states * cos[:, None] + rotated * sin[:, None]
@@ -81,7 +83,7 @@ class SelfAttention(nn.Module):
         self.k_proj = nn.Linear(width, width, bias=config.use_bias)
         self.v_proj = nn.Linear(width, width, bias=config.use_bias)
         self.o_proj = nn.Linear(width, width, bias=config.use_bias)
-        self.o_proj.starts_at_zero = config.zero_init_residual
+        self.o_proj.starts_at_zero = config.zero_init_residual  # a flag that `_init_weights` reads
         norm = {"normalized_shape": self.head_dim, "eps": config.norm_eps}
         self.q_norm = MiniGPTHeadRMSNorm(**norm) if config.qk_norm else nn.Identity()
         self.k_norm = MiniGPTHeadRMSNorm(**norm) if config.qk_norm else nn.Identity()
@@ -115,7 +117,7 @@ class SelfAttention(nn.Module):
         self, hidden_states: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor] | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return queries, keys and values, each (B, H, T, D), normalised and rotated as the config says."""
-        heads = (*hidden_states.shape[:-1], -1, self.head_dim)
+        heads = (*hidden_states.shape[:-1], -1, self.head_dim)  # (B, T, H, D)
         query = self.q_norm(self.q_proj(hidden_states).view(heads)).transpose(1, 2)
         key = self.k_norm(self.k_proj(hidden_states).view(heads)).transpose(1, 2)
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
@@ -173,6 +175,7 @@ class PaddingInfo:
     @classmethod
     def from_mask(cls, real: torch.Tensor) -> "PaddingInfo":
         """Read a boolean mask (B, T), True for real tokens; gaps between them are allowed."""
+        # A stable sort by "is padding" keeps the tokens' order on either side; booleans cannot be sorted.
         order = real.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)  # (B, T)
         in_place = torch.equal(order, torch.arange(real.shape[1], device=real.device).expand_as(order))
         return cls(lengths=real.sum(-1), order=None if in_place else order)
@@ -187,6 +190,7 @@ class PaddingInfo:
         """Undo `unpad`."""
         if self.order is None:
             return states
+        # The inverse of a permutation is what sorts it.
         return states.gather(2, self.order.argsort(dim=-1)[:, None, :, None].expand_as(states))
 
 
@@ -241,14 +245,16 @@ class LinearTimeAttention(SelfAttention):
         if padding is not None:
             inputs = tuple(padding.unpad(states) for states in inputs)
             lengths = padding.lengths
+        # Dense weights exist for a first pass only: a state has merged the tokens before.
         weights = None
         if self.config._attn_implementation == "eager" and (state is None or not state.get_seq_length()):
             weights = self.dense_weights(*inputs, lengths=lengths)
-        if weights is None or state is not None:
+        if weights is None or state is not None:  # the state must advance in any case
             mixed = self.attend(*inputs, state=state, lengths=lengths)
         if weights is not None:
             mixed = weights @ inputs[2]
         if padding is not None:
             mixed = padding.repad(mixed)
-            weights = None if weights is None else padding.repad(padding.repad(weights).mT).mT
+            if weights is not None:  # rows are queries, columns keys: both go back
+                weights = padding.repad(padding.repad(weights).mT).mT
         return self.o_proj(mixed.transpose(1, 2).reshape(hidden_states.shape)), weights  # (B, T, C)

@@ -15,6 +15,7 @@ from .configuration_minigpt import MiniGPTConfig
 def layer_signature(config: MiniGPTConfig, layer_idx: int) -> dict:
     """Describe what a cache layer has in common with its model's layer: variant, shape and the variant's sizes."""
     variant = config.layer_attention_types[layer_idx]
+    # Two models of one variant with other sizes have states of other shapes, or of equal shapes and other meaning.
     sizes = {name: value for name, value in vars(config).items() if name.startswith(f"{variant}_")}
     shape = {"num_attention_heads": config.num_attention_heads, "head_dim": config.head_dim, "layer": layer_idx}
     return {"attention_type": variant, **shape, **sizes}
@@ -74,7 +75,7 @@ class StateCacheLayer(CacheLayerMixin):
         signature: what a model's layer must have in common with this one, by `layer_signature`.
     """
 
-    supports_early_init = False
+    supports_early_init = False  # shapes and dtype come with the first keys
 
     def __init__(self, config: MiniGPTConfig, layer_idx: int):
         super().__init__()
@@ -91,6 +92,7 @@ class StateCacheLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Make an empty state for the batch, heads, dtype and device of keys (B, H, T, D), unless there is one."""
         if not self.state:
+            # A count a row, not one for all: the rows of a left-padded batch have seen different numbers of tokens.
             counts = torch.zeros(key_states.shape[0], dtype=torch.int64, device=key_states.device)
             self.state = {"counts": counts, **self.init_state(key_states)}
             self.is_initialized = True
@@ -103,6 +105,7 @@ class StateCacheLayer(CacheLayerMixin):
         """Count `length` more columns, of which each row's `lengths` (B,) are real; all when None."""
         self.state["counts"] = self.state["counts"] + (length if lengths is None else lengths)
         self.cumulative_length += length
+        # Once padded, always: `counts` then says less than `cumulative_length`, and a later call must bring its mask.
         self.padded |= lengths is not None
 
     def apply(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -115,7 +118,7 @@ class StateCacheLayer(CacheLayerMixin):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return the length and offset that a full attention mask would have."""
-        return self.cumulative_length + query_length, 0
+        return self.cumulative_length + query_length, 0  # as for a layer that kept every token
 
     def get_max_length(self) -> int:
         """Return -1: there is no longest text."""
@@ -150,7 +153,7 @@ class StateCacheLayer(CacheLayerMixin):
         Raises:
             ValueError: a positive number, more tokens than were seen, or tokens that the state can no longer separate.
         """
-        removed = -tokens_to_remove
+        removed = -tokens_to_remove  # the library passes a negative number
         if removed == 0 or not self.state:
             return
         if removed < 0:
@@ -158,6 +161,7 @@ class StateCacheLayer(CacheLayerMixin):
         shortest = int(self.counts.min())
         if removed > shortest:
             raise ValueError(f"cannot remove {removed} tokens: the shortest row of the cache has {shortest}")
+        # Merged sums cannot be taken apart again: a wrong state would decode wrongly without an error.
         if not self.can_remove(removed):
             kind = self.signature["attention_type"]
             raise ValueError(

@@ -14,7 +14,7 @@ def make_cache(config: MiniGPTConfig) -> Cache:
     Raises:
         NotImplementedError: a layer's attention names no cache layer.
     """
-    if config.is_vanilla:
+    if config.is_vanilla:  # the library's own, which all of its features know
         return DynamicCache(config=config)
     variants = enumerate(config.layer_attention_types)
     return Cache(layers=[ATTENTION_CLASSES[variant].make_cache_layer(config, index) for index, variant in variants])
@@ -40,6 +40,7 @@ def check_cache(cache: Cache, config: MiniGPTConfig, batch: int) -> None:
         if wanted != found:
             described = type(layer).__name__ if found is None else found
             raise ValueError(f"layer {index} wants a cache layer for {wanted or variant}, found {described}")
+        # A layer that has seen nothing yet has no rows.
         tensor = getattr(layer, "keys", None) if found is None else layer.counts
         rows = tensor.shape[0] if tensor is not None and tensor.ndim in (1, 4) and tensor.numel() else batch
         if rows != batch:
@@ -66,7 +67,7 @@ def padding_info(
             f"variant, found {tuple(attention_mask.shape)}"
         )
     real = attention_mask != 0
-    if layers:
+    if layers:  # all layers have counted the same, so one is enough
         in_mask = real[:, :seen].sum(-1)
         in_cache = layers[0].counts
         if not torch.equal(in_mask, in_cache):
@@ -74,6 +75,7 @@ def padding_info(
                 f"attention_mask says {in_mask.tolist()} of the {seen} cached columns are real, the cache counted "
                 f"{in_cache.tolist()}"
             )
+    # The fast path: nothing is moved where there is no padding.
     return None if real[:, seen:].all() else PaddingInfo.from_mask(real[:, seen:])
 
 

@@ -123,27 +123,32 @@ class MiniGPTConfig(PreTrainedConfig):
     model_type = "minigpt"
     keys_to_ignore_at_inference = ["past_key_values"]
 
+    # Sizes
     vocab_size: int = bounded(2048, minimum=1)
     hidden_size: int = bounded(256, minimum=1)
     num_hidden_layers: int = bounded(4, minimum=1, maximum=MAX_LAYERS)
     num_attention_heads: int = bounded(8, minimum=1)
     intermediate_size: int | None = bounded(None, minimum=1)
     max_position_embeddings: int = bounded(128, minimum=1)
+    # What the function is; kernels of it are `attn_implementation`, which is not stored.
     attention_type: str | list[str] = "vanilla"
     position_embedding_type: str = one_of("rotary", "learned")
     rope_parameters: dict | None = None
     norm_type: str = one_of("rmsnorm", "layernorm")
     norm_eps: float | int = small_number(1e-6)
-    qk_norm: bool = True
+    qk_norm: bool = True  # bounds the scores, so that large learning rates do not saturate the softmax
     hidden_act: str = "relu2"
     use_bias: bool = False
+    # Training alone
     embedding_dropout: float | int = dropout_probability()
     attention_dropout: float | int = dropout_probability()
     residual_dropout: float | int = dropout_probability()
     initializer_range: float | int = small_number(0.02)
     zero_init_residual: bool = False
+    # The Hub library's
     use_cache: bool = True
     tie_word_embeddings: bool = False
+    # Each variant's own, under its name: cache layers and checkpoints are compared by this prefix.
     linformer_segment: int = bounded(32, minimum=1, maximum=MAX_VARIANT_SIZE)
     linformer_slots: int = bounded(16, minimum=1, maximum=MAX_VARIANT_SIZE)
     linformer_slot_type: str = one_of("positional", "content")
@@ -159,6 +164,7 @@ class MiniGPTConfig(PreTrainedConfig):
     performer_features: int = bounded(64, minimum=1, maximum=MAX_VARIANT_SIZE)
     performer_seed: int = bounded(0, minimum=0)
     performer_chunk: int = bounded(64, minimum=1, maximum=MAX_VARIANT_SIZE)
+    # Set from the tokenizer
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
@@ -166,6 +172,7 @@ class MiniGPTConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
+        # A folder saved by the bare model, too, must load as a causal language model.
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
         labels = kwargs.get("num_labels")  # the library makes a dictionary with an entry for each
         if isinstance(labels, int) and labels > MAX_LABELS:
@@ -212,6 +219,7 @@ class MiniGPTConfig(PreTrainedConfig):
         except (KeyError, TypeError) as error:  # the library's, for a scaling that lacks a part or has a wrong one
             raise ValueError(f"rope_parameters: {error.args[0]}") from error
         for name, value in self.rope_parameters.items():
+            # The library checks names and types, not that the numbers give finite frequencies.
             if isinstance(value, (int, float)) and not 0.0 <= value <= 1e12:
                 raise ValueError(f"rope_parameters: {name} must be in [0, 1e12], found {value}")
         if not isinstance(theta := self.rope_parameters.get("rope_theta"), (int, float)) or theta < 1:

@@ -32,11 +32,11 @@ class MiniGPTMLP(nn.Module):
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.use_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.use_bias)
-        self.down_proj.starts_at_zero = config.zero_init_residual
+        self.down_proj.starts_at_zero = config.zero_init_residual  # a flag that `_init_weights` reads
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.act_fn(self.up_proj(hidden_states)))
+        return self.down_proj(self.act_fn(self.up_proj(hidden_states)))  # (B, T, 4C) in between
 
 
 class MiniGPTBlock(GradientCheckpointingLayer):
@@ -44,7 +44,7 @@ class MiniGPTBlock(GradientCheckpointingLayer):
 
     def __init__(self, config: MiniGPTConfig, layer_idx: int):
         super().__init__()
-        norm = NORM_CLASSES[config.norm_type]
+        norm = NORM_CLASSES[config.norm_type]  # names of the Hub's Llama, which tools look for
         self.input_layernorm = norm(config.hidden_size, eps=config.norm_eps)
         self.self_attn = ATTENTION_CLASSES[config.layer_attention_types[layer_idx]](config, layer_idx)
         self.post_attention_layernorm = norm(config.hidden_size, eps=config.norm_eps)
@@ -52,6 +52,7 @@ class MiniGPTBlock(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.residual_dropout)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+        # Pre-norm: the stream itself is never normalised, so gradients pass it unchanged.
         attended, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
@@ -64,8 +65,8 @@ class MiniGPTPreTrainedModel(PreTrainedModel):
     config: MiniGPTConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["MiniGPTBlock"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _no_split_modules = ["MiniGPTBlock"]  # a residual stream must not cross devices inside a block
+    _skip_keys_device_placement = ["past_key_values"]  # each layer keeps its own where it is
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -107,16 +108,17 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
     def positions(
         self, length: int, seen: int, attention_mask: torch.Tensor | None, device: torch.device
     ) -> torch.Tensor:
-        """Return position ids (B or 1, T): the count of real tokens before each one, so left padding is free."""
+        """Return position ids (B or 1, T): how many real tokens precede each, so that left padding has no effect."""
         if attention_mask is not None and attention_mask.ndim == 2:
             return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, seen : seen + length]
         return torch.arange(seen, seen + length, device=device)[None]
 
     def check_positions(self, position_ids: torch.Tensor) -> None:
-        """Raise ValueError where a learned position does not exist; not on a GPU, where looking would stall it."""
+        """Raise ValueError where a learned position does not exist; only on a CPU: a GPU would have to wait for it."""
         if torch.compiler.is_compiling() or position_ids.device.type != "cpu":
             return
-        limit, last = self.config.max_position_embeddings, int(position_ids.max())
+        limit = self.config.max_position_embeddings
+        last = int(position_ids.max())
         if last >= limit:
             raise ValueError(f"learned positions end at {limit} tokens, found position {last} (the first is 0)")
 
@@ -180,7 +182,8 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         masks = self.layer_masks(inputs_embeds, attention_mask, position_ids, past_key_values)
-        if use_cache and past_key_values is None:  # not before the masks: an empty one only hides packed examples
+        # After the masks: with a cache, though empty, packed examples would not be noticed.
+        if use_cache and past_key_values is None:
             past_key_values = make_cache(self.config)
         if position_ids is None:
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
@@ -190,6 +193,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
             inputs_embeds = inputs_embeds + self.embed_positions(position_ids)
 
         hidden_states = self.dropout(inputs_embeds)  # (B, T, C)
+        # Once for all layers: every layer rotates by the same angles.
         rotation = self.rotary_emb(hidden_states, position_ids) if self.rotary_emb is not None else None
         for layer, mask in zip(self.layers, masks, strict=True):
             hidden_states = layer(
@@ -219,9 +223,9 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         return not make_cache(self.config).is_croppable
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
-        """Give `generate` the cache its linear-time layers need; the library would hand them a `DynamicCache`.
+        """Give `generate` the cache its linear-time layers need; the library would use a `DynamicCache`.
 
-        None where attention weights are asked for: their states no longer tell what of each token they hold.
+        No cache where attention weights are wanted: a state has merged the tokens that the weights are of.
         """
         made_here = model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False
         if made_here and not self.config.is_vanilla:
@@ -252,7 +256,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
 
         Args:
             labels: targets (B, T) aligned with `input_ids` (the loss shifts them), -100 where there is none.
-            logits_to_keep: compute logits of the last so many positions only (0: all), or of the given indices.
+            logits_to_keep: number of last positions to compute logits for (0: all), or their indices.
 
         Returns:
             Logits (B, T, V) and, with labels, the mean cross-entropy in nats a target token, or the sum divided by
@@ -267,6 +271,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
+        # Generation needs the last position's logits alone; V columns of every position would be most of the work.
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))  # (B, T, V)
         loss = None
         if labels is not None:
