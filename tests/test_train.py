@@ -1,4 +1,4 @@
-"""`train.py` from the outside: what a run leaves behind, how it goes on after a kill, and on how many processes."""
+"""`train.py` from the outside: what a run leaves behind, what it starts from, and what does not change it."""
 
 import json
 import shutil
@@ -89,8 +89,7 @@ def test_finetuning_starts_from_a_pretrained_model_of_other_attention(
         call("all", recipe, data, output, f"model.attention_type={attention}", f"finetune.start_from={source}", *steps)
         == 0
     )
-    told = caplog.text
-    assert (new in told) if new else ("MISSING" not in told)
+    assert (new in caplog.text) if new else ("MISSING" not in caplog.text)
     assert not (output / "pretrain").exists()
     assert json.loads((output / "results.json").read_text())["start_from"] == str(source)
     assert str(source) in (output / "report.md").read_text()
@@ -102,7 +101,7 @@ def test_finetuning_starts_from_a_pretrained_model_of_other_attention(
     assert (output / "finetune" / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
 
 
-def test_pretraining_goes_on_from_a_model_with_its_tokenizer_and_a_longer_context(run, recipe, tmp_path):
+def test_pretraining_starts_from_a_model_with_its_tokenizer_and_a_longer_context(run, recipe, tmp_path):
     other, output = tmp_path / "other", tmp_path / "run"
     invent(40, seed=2).write(other)
     longer = "model.max_position_embeddings=96"
@@ -114,7 +113,7 @@ def test_pretraining_goes_on_from_a_model_with_its_tokenizer_and_a_longer_contex
     assert second < first
 
 
-def test_a_run_that_came_to_nothing_leaves_no_tokenizer_to_the_next(recipe, data, tmp_path):
+def test_a_run_that_left_no_model_leaves_no_tokenizer_to_the_next(recipe, data, tmp_path):
     output = tmp_path / "run"
     assert call("pretrain", recipe, data, output, "tokenizer.vocab_size=300", "pretrain.gradient_limit=1e-9") == 2
     assert call("pretrain", recipe, data, output) == 0
@@ -207,13 +206,13 @@ def test_a_run_with_calibration_questions_leaves_a_model_that_abstains(
     assert not (output / "no_pretraining" / "confidence.json").exists()
 
 
-def test_people_whom_a_starting_model_may_know_neither_calibrate_nor_count_as_strangers(
+def test_people_that_a_starting_model_may_know_neither_calibrate_nor_count_as_strangers(
     recipe, bios, tmp_path, knows_half_the_alphabet, capfd
 ):
     first, second, scored = (tmp_path / name for name in ("first", "second", "scored"))
     assert call("pretrain", recipe, bios, first) == 0
     assert call("finetune", recipe, bios, second, *CALIBRATED, f"finetune.start_from={first / 'pretrain'}") == 0
-    assert "is not calibrated" in capfd.readouterr().out
+    assert "is not calibrated" in capfd.readouterr().err
     assert not (second / "finetune" / "confidence.json").exists()
     assert call("finetune", recipe, bios, first) == 0
     assert call("evaluate", recipe, bios, scored, *CALIBRATED, f"evaluate.model={first / 'finetune'}") == 0

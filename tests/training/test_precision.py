@@ -68,7 +68,7 @@ def test_compiled_parts_compute_the_same_and_are_the_models_own_again(tiny_model
         assert all("forward" in vars(block) for block in model.model.layers)
         counters.clear()
         found = loss_and_gradients(model, batch)
-        assert not counters["stats"], "what priming compiled was not used"
+        assert not counters["stats"], "what the warm-up compiled was not used"
     assert [set(vars(module)) for module in model.modules()] == own
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -84,7 +84,7 @@ def test_every_length_and_batch_runs_through_what_was_compiled_once(tiny_model, 
         assert not counters["stats"]
 
 
-def test_priming_leaves_no_trace(tiny_model, compiler):
+def test_warming_up_leaves_no_trace(tiny_model, compiler):
     model = tiny_model(residual_dropout=0.1)
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -93,9 +93,9 @@ def test_priming_leaves_no_trace(tiny_model, compiler):
         assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_without_a_compiler_a_line_says_so_and_training_goes_on(tiny_model, monkeypatch, capsys):
+def test_without_a_compiler_a_warning_says_so_and_training_continues(tiny_model, monkeypatch, caplog):
     monkeypatch.setenv("CXX", "no-such-compiler")
     model = tiny_model()
     with compiled_parts(model, CPU, rows=8):
         loss_and_gradients(model, torch.full((2, 5), 5))
-    assert "run.compile needs a compiler" in capsys.readouterr().out
+    assert "run.compile needs a compiler" in caplog.text
