@@ -44,10 +44,11 @@ TrainingBatches.rows = rows
 SECOND_WORKER_KILLED_ONCE = """
 import os
 import training.stepper
-original, taken = training.stepper.optimizer_step, []
+original = training.stepper.optimizer_step
+steps = []
 def step_or_die(*arguments):
-    taken.append(1)
-    if len(taken) == 4 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    steps.append(1)
+    if len(steps) == 4 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), 9)
     return original(*arguments)
 training.stepper.optimizer_step = step_or_die
@@ -124,7 +125,8 @@ def test_a_loader_that_hangs_ends_the_run_which_names_what_it_waited_for(run, re
 
 
 def test_after_a_worker_has_died_torchrun_restarts_all_from_the_newest_checkpoint(recipe, data, tmp_path):
-    unharmed, harmed = tmp_path / "unharmed", tmp_path / "harmed"
+    unharmed = tmp_path / "unharmed"
+    harmed = tmp_path / "harmed"
     words = command_line("pretrain", recipe, data, unharmed, *OFTEN)
     assert finish(start(words, TORCHRUN)).returncode == 0
     words = command_line("pretrain", recipe, data, harmed, *OFTEN)

@@ -84,7 +84,7 @@ def test_a_killed_stage_resumes_to_the_same_state(train, tmp_path, dropout):
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
     last = "pretrain-00000008"
-    one, other = contents(tmp_path / "whole" / last), contents(tmp_path / "killed" / last)
+    one, other = (contents(tmp_path / folder / last) for folder in ("whole", "killed"))
     assert {*one} == {*STATE, "progress.json", "manifest.json"}
     for name in STATE:
         assert one[name] == other[name], name
@@ -249,7 +249,10 @@ def test_every_row_of_a_batch_goes_to_exactly_one_process_and_part(world):
     for rank in range(world):
 
         class Fake:
-            gradient_accumulation_steps, num_processes, process_index, device = 4, world, rank, "cpu"
+            gradient_accumulation_steps = 4
+            num_processes = world
+            process_index = rank
+            device = "cpu"
 
         parts = micro_batches(batch, Fake)
         assert len(parts) == 4
