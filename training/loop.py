@@ -54,6 +54,7 @@ class Meter:
         accelerator = self.accelerator
         self.start = time.monotonic()
         self.first_token = progress.tokens
+        # From the last log line, not from this process's first step: the interval may have begun before a kill.
         self.first_step = progress.history[-1][0] if progress.history else 0
         pending = progress.pending
         # Stored by another number of processes, or not at all: the first takes the sum, and the mean is the same.
@@ -88,6 +89,7 @@ class Meter:
         """Close a logging interval: show, store and track its mean loss and its speed in tokens a second."""
         progress = self.progress
         seconds = time.monotonic() - self.start
+        # A sum over processes, not a mean: each has divided its losses by the targets of the whole batch.
         progress.loss = self.accelerator.reduce(self.losses, "sum").item() / (progress.step - self.first_step)
         progress.minutes += seconds / 60
         progress.history.append([progress.step, progress.loss])
@@ -143,6 +145,7 @@ class CheckpointSaver:
         """
         accelerator = self.state.accelerator
         due = time.monotonic() - self.last_save > 60 * self.run.checkpoint_minutes
+        # After the last step in any case: calibrating and saving the model may fail, and must not cost the training.
         if not is_last_step and not broadcast_flag(accelerator, due):
             return None
         checkpoint = self.save(progress)
@@ -188,6 +191,7 @@ def train_stage(
     model_class = type(model)  # asked before FSDP2 changes it in place
     stepper = Stepper.prepare(model, stage, accelerator, len(batches))
     state = TrainingState(accelerator, stepper.model, stepper.optimizers)
+    # Before the meter is built, which continues from this progress.
     progress, checkpoint = load_latest(state, checkpoints, name)
     watchdog = Watchdog(name, batches, stage.gradient_limit, run.stall_minutes, checkpoint)
     saver = CheckpointSaver(name, state, model_class, run, checkpoints, on_checkpoint)
@@ -196,7 +200,7 @@ def train_stage(
     with meter.bar, log_above_bars(), handle_signals() as request, compiled_parts(model, accelerator.device, rows):
         train_steps(stepper, batches, meter, watchdog, saver, request)
     trained = unwrap(stepper.model, model_class, accelerator)
-    accelerator.free_memory()
+    accelerator.free_memory()  # Accelerate remembers all it prepared: the next stage needs the optimizers' memory
     return trained, progress
 
 
@@ -214,6 +218,7 @@ def train_steps(
     remaining = range(progress.step, stepper.total_steps)
     # With a generator of its own, the loader draws nothing from the global one, which dropout continues with.
     loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=remaining, generator=torch.Generator())
+    # Strict: a loader that ends early is an error, not a shorter training.
     for step, batch in zip(remaining, watchdog.batches_with_timeout(loader, progress.step), strict=True):
         loss, gradient_norm = stepper.step(step, batch)
         meter.add(loss, gradient_norm, count_targets(batch["labels"]))

@@ -73,6 +73,7 @@ class StackedMuon(torch.optim.Muon):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     shapes.setdefault(parameter.shape, []).append(parameter)
+            # Stacked, since many small products are slower than one batched product.
             for shape, parameters in shapes.items():
                 self._step_shape(group, shape, parameters)
         return loss
@@ -91,6 +92,7 @@ class StackedMuon(torch.optim.Muon):
         stack = torch.stack(full).to(self.dtype)
         stack = orthogonalize(stack, group["ns_coefficients"], group["ns_steps"], group["eps"]).to(full[0].dtype)
         lr = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))  # torch's "original" adjustment
+        # Decoupled, as in AdamW: added to a gradient, the decay would only change the direction of its update.
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         steps = [shard_like(step, parameter) for step, parameter in zip(stack.unbind(), parameters, strict=True)]
         torch._foreach_add_(parameters, steps, alpha=-lr)
@@ -121,6 +123,7 @@ def build_optimizers(
     muon = []
     decayed = []
     others = []
+    # By identity: a tied output layer is the embedding's very parameter, and is not decayed either.
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -146,7 +149,7 @@ def build_optimizers(
             optimizers.append(torch.optim.Muon(muon, **settings))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["peak_lr"] = group["lr"]
+            group["peak_lr"] = group["lr"]  # each step's `lr` is this times the schedule's factor
     return optimizers
 
 

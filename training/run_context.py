@@ -27,6 +27,7 @@ from modeling_minigpt import (
 from training.checkpoints import Progress
 from training.precision import choose_precision
 
+# (stage, unwrapped model, progress): benchmarks copy or average the weights here, `train.py` pushes them.
 OnCheckpoint = Callable[[str, MiniGPTForCausalLM, Progress], None]
 
 
@@ -86,18 +87,19 @@ def build_run(
 
 def start_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
     """Start the Accelerator and its TensorBoard log, and tune this process's memory for training."""
-    tune_glibc_malloc()
+    tune_glibc_malloc()  # before the first large tensor: what is allocated earlier stays mapped
     accelerator = Accelerator(
         mixed_precision=choose_precision(recipe.run.mixed_precision),
         log_with="tensorboard",
         project_config=ProjectConfiguration(str(folder.path), logging_dir=str(folder.path)),
     )
-    accelerator.init_trackers("logs")
+    accelerator.init_trackers("logs")  # its folder below the run's
     return accelerator
 
 
 def discard_stale_tokenizer(folder: RunFolder, accelerator: Accelerator) -> None:
     """Remove the tokenizer of an earlier run that left no model, so that this one builds its own."""
+    # Any model there was trained with it, and what is finetuned from that model must be, too.
     if accelerator.is_main_process and not any(folder.finished(stage) for stage in STAGES):
         shutil.rmtree(folder.tokenizer, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -148,6 +150,7 @@ def build_tokenizer(recipe: Recipe, data: TrainingData) -> PreTrainedTokenizerFa
 
 def init_model(run: Run) -> MiniGPTForCausalLM:
     """Build a model with random weights, the same for one seed, whose generation ends like an answer."""
+    # Here, not once a run: weights must not depend on which stages this process has run before.
     set_seed(run.recipe.seed)
     model = MiniGPTForCausalLM(run.config)
     model.generation_config.max_new_tokens = run.recipe.evaluate.max_new_tokens

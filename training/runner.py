@@ -116,6 +116,7 @@ def _run_stages(recipe: Recipe, command: str, folder: RunFolder, resume: bool, h
     folder.claim(recipe, stages, scores, resume)
     if command == "finetune" and not (recipe.finetune.start_from or folder.finished("pretrain")):
         raise RunError(f"{folder.stage('pretrain')}: no pretrained model there; run `train.py pretrain` first")
+    # Before the data are read: a finished run needs neither them nor an Accelerator.
     if resume and scores and folder.results.exists():
         return show_results(folder) if is_main_process() else None
     remaining = [stage for stage in stages if not folder.finished(stage)]
@@ -124,6 +125,7 @@ def _run_stages(recipe: Recipe, command: str, folder: RunFolder, resume: bool, h
     for stage in remaining:
         STAGE_FUNCTIONS[stage](run)
     if run.accelerator is not None:
+        # Closes the processes' group: one of them scores, while the others end.
         run.accelerator.end_training()
     return evaluate(run) if scores and is_main_process() else None
 
@@ -161,6 +163,7 @@ def push_checkpoint(
     hub: HubTarget, folder: RunFolder, stage: str, model: MiniGPTForCausalLM, progress: Progress
 ) -> None:
     """Push a checkpoint to the Hub; a failed push only warns."""
+    # A network that fails for a minute must not end a training of days.
     try:
         hub.push_checkpoint(model, load_tokenizer(folder.tokenizer), stage, progress.step)
     except PushError as error:
@@ -177,6 +180,7 @@ def initial_model(run: Run, stage: str) -> MiniGPTForCausalLM:
     initial = init_model(run)
     source = getattr(run.recipe, stage).start_from
     if source is not None:
+        # Of the other run's settings nothing is taken over: how long an answer may be is this recipe's.
         model = start_from(source, initial.config)
         model.generation_config = initial.generation_config
         return model
@@ -241,8 +245,9 @@ def build_pipeline(
 
     Only the finetuned model is calibrated, on people whose answers no model that it started from can have learned.
     """
+    # Candidates are the training answers alone: dev answers are not read before scoring.
     places = popular_places(place for _, place in run.data.train)
-    model.eval()
+    model.eval()  # it comes from training, where dropout was on
     with as_run_error(f"{run.data.folder / FILES['train']}: the places cannot be scored"):
         pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device, candidates=places)
     if stage != "finetune" or not run.data.calibration:

@@ -71,6 +71,8 @@ class TrainingState:
             optim_state_dict=optimizer_state,
             options=StateDictOptions(full_state_dict=True),
         )
+        # The main process must find its numbers; further ones may be new. The draws of another number of processes
+        # differ in any case.
         random = folder / RANDOM.format(self.accelerator.process_index)
         if self.accelerator.is_main_process or random.is_file():
             for device, numbers in load_file(random).items():

@@ -78,6 +78,7 @@ def prepare(
     model: torch.nn.Module, stage: StageArguments, accelerator: Accelerator
 ) -> tuple[torch.nn.Module, list[AcceleratedOptimizer]]:
     """Return the model and the stage's optimizers, ready for `optimizer_step` on this accelerator."""
+    # Set here, not where the Accelerator is built: the stages of one run may accumulate differently.
     accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
     use_bfloat16 = stage.muon_bfloat16 and has_fast_bfloat16(accelerator.device)
     dtype = torch.bfloat16 if use_bfloat16 else torch.float32

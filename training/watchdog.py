@@ -67,6 +67,7 @@ class Watchdog:
             fault = f"the gradient's norm, {norm:.3g}, is above gradient_limit ({limit:g})"
         else:
             return
+        # Drawn again, which is cheap and exact, instead of stored at every step.
         examples = self.batches.name(self.batches.rows(step - 1).examples)
         raise DivergenceError(f"{fault} at {self.describe(step, examples)}; lower the learning rate")
 
