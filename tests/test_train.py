@@ -43,7 +43,8 @@ def test_a_run_leaves_models_predictions_results_report_and_logs(run, data):
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune", "no_pretraining"])
 def test_each_stage_loads_by_the_auto_classes_and_keeps_one_tokenizer(run, stage):
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(run / stage), AutoTokenizer.from_pretrained(run / stage)
+    model = AutoModelForCausalLM.from_pretrained(run / stage)
+    tokenizer = AutoTokenizer.from_pretrained(run / stage)
     assert model.config.vocab_size == len(tokenizer)
     assert model.generation_config.eos_token_id == tokenizer.mask_token_id
     first = (run / "pretrain" / "tokenizer.json").read_bytes()
@@ -61,7 +62,8 @@ def test_a_finished_model_answers_through_the_pipeline(run, data):
 
 
 def test_a_finished_model_is_scored_on_another_folder(run, recipe, tmp_path):
-    other, output = tmp_path / "other", tmp_path / "scored"
+    other = tmp_path / "other"
+    output = tmp_path / "scored"
     invent(40, seed=2).write(other)
     assert call("evaluate", recipe, other, output, f"evaluate.model={run / 'finetune'}") == 0
     results = json.loads((output / "results.json").read_text())
@@ -83,7 +85,8 @@ def test_stage_by_stage_gives_the_same_predictions_as_all(run, recipe, data, tmp
 def test_finetuning_starts_from_a_pretrained_model_of_other_attention(
     run, recipe, data, tmp_path, caplog, attention, new
 ):
-    output, source = tmp_path / "other", run / "pretrain"
+    output = tmp_path / "other"
+    source = run / "pretrain"
     steps = ("finetune.learning_rate=1e-9", "finetune.muon_learning_rate=1e-9")  # to see what it started from
     assert (
         call("all", recipe, data, output, f"model.attention_type={attention}", f"finetune.start_from={source}", *steps)
@@ -102,7 +105,8 @@ def test_finetuning_starts_from_a_pretrained_model_of_other_attention(
 
 
 def test_pretraining_starts_from_a_model_with_its_tokenizer_and_a_longer_context(run, recipe, tmp_path):
-    other, output = tmp_path / "other", tmp_path / "run"
+    other = tmp_path / "other"
+    output = tmp_path / "run"
     invent(40, seed=2).write(other)
     longer = "model.max_position_embeddings=96"
     assert call("pretrain", recipe, other, output, f"pretrain.start_from={run / 'pretrain'}", longer) == 0

@@ -40,7 +40,9 @@ def test_a_sharded_model_learns_what_a_whole_one_does(run, recipe, data, tmp_pat
 
 
 def test_a_sharded_run_resumes_unsharded_and_an_unsharded_one_sharded(recipe, data, tmp_path):
-    whole, output, few = tmp_path / "whole", tmp_path / "r", (*UNEVEN, "pretrain.steps=9")
+    whole = tmp_path / "whole"
+    output = tmp_path / "r"
+    few = (*UNEVEN, "pretrain.steps=9")
     assert call("pretrain", recipe, data, whole, *few) == 0
     first = command_line("pretrain", recipe, data, output, *few)
     again = command_line("pretrain", recipe, data, output, *few, resume=True)
