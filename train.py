@@ -53,11 +53,14 @@ def main(argv: list[str] | None = None) -> int:
     def command() -> None:
         from configuration.recipe import load_recipe
         from hub.publish_model import HubTarget
-        from training.runner import Run
+        from training.console import configure_logging
+        from training.runner import run_command
 
+        configure_logging()
         recipe = load_recipe(arguments.config, arguments.overrides)
         target = (arguments.push_to_hub, arguments.private, arguments.push_checkpoints)
-        Run(recipe, arguments.resume, HubTarget(*target) if target[0] else None).execute(arguments.command)
+        hub = HubTarget(*target) if arguments.push_to_hub else None
+        run_command(recipe, arguments.command, arguments.resume, hub)
 
     return run_main(command, "stopped; continue from the newest checkpoint with --resume")
 

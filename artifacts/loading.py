@@ -1,4 +1,4 @@
-"""Load finished models and their tokenizers, or say in one line why that cannot be done."""
+"""Load finished models and their tokenizers, or report in one line why that is not possible."""
 
 import copy
 from pathlib import Path
@@ -8,7 +8,7 @@ from accelerate import PartialState
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from artifacts.run_folder import RunError
-from artifacts.safe_loading import check_contained, check_size_matches_weights, read_config, refused
+from artifacts.safe_loading import as_run_error, check_contained, check_size_matches_weights, read_config
 from configuration.schema import MOST_NEW_TOKENS
 from modeling_minigpt import BirthplacePipeline, MiniGPTConfig, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import encode_prompts
@@ -26,17 +26,17 @@ FREE_FIELDS = (
 
 
 def load_model(path: str | Path) -> MiniGPTForCausalLM:
-    """Load a finished model to the device at hand; of its generation settings only the longest answer is kept.
+    """Load a finished model to this process's device, with greedy generation as long as its own settings allow.
 
     Args:
         path: its folder, or an id on the Hub.
 
     Raises:
         RunError: no MiniGPT there, one that names files outside its folder, weights that do not fit its config, or
-            outputs that are not numbers.
+            outputs that are not finite.
     """
     check_contained(path)
-    with refused(f"{path}: no model that can be loaded"):
+    with as_run_error(f"{path}: no model that can be loaded"):
         config = read_config(path)
         check_size_matches_weights(path, config)
         model, loading = MiniGPTForCausalLM.from_pretrained(
@@ -46,13 +46,14 @@ def load_model(path: str | Path) -> MiniGPTForCausalLM:
         if loading.get(problem):
             found = ", ".join(sorted(str(key) for key in loading[problem])[:3])
             raise RunError(f"{path}: the weights do not fit config.json: {problem.replace('_', ' ')}: {found}")
+    # The folder's own settings could ask for beams or sampling, and so change the answers.
     model.generation_config = plain_generation(model)
     check_finite(path, model)
     return model.to(PartialState().device)
 
 
 def plain_generation(model: MiniGPTForCausalLM) -> GenerationConfig:
-    """Return settings for greedy answers, as long as the model's own, and nothing else of its folder's."""
+    """Return settings for greedy answers; of the model's own only `max_new_tokens` is taken over."""
     longest = getattr(model.generation_config, "max_new_tokens", None)
     if type(longest) is not int or not 1 <= longest <= MOST_NEW_TOKENS:
         longest = None
@@ -64,21 +65,28 @@ def plain_generation(model: MiniGPTForCausalLM) -> GenerationConfig:
 
 @torch.inference_mode()
 def check_finite(path: str | Path, model: MiniGPTForCausalLM) -> None:
-    """Raise RunError unless all weights of a model, and what it makes of a few tokens, are numbers."""
+    """Raise RunError unless all weights of a model, and its outputs for a few tokens, are finite."""
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             raise RunError(f"{path}: {name} holds values that are not finite")
+    # Finite weights may still overflow, as products of float32 near its largest value do.
     tokens = torch.arange(min(model.config.max_position_embeddings, 64)) % model.config.vocab_size
-    with refused(f"{path}: the model cannot be run"):
+    with as_run_error(f"{path}: the model cannot be run"):
         logits = model(tokens[None].to(model.device), use_cache=False).logits
     if not logits.isfinite().all():
         raise RunError(f"{path}: the model's outputs are not finite")
 
 
 def check_shape(path: str | Path, found: MiniGPTConfig, wanted: MiniGPTConfig, free: tuple[str, ...] = ()) -> None:
-    """Raise RunError, with the field, where a pretrained model is not the one that the recipe describes.
+    """Check that a pretrained model's config is the one that the recipe describes.
 
-    Fields whose names start with one of `free` may differ.
+    Args:
+        path: the model's folder or id, for the message.
+        found, wanted: the two configs.
+        free: beginnings of the names of fields that may differ.
+
+    Raises:
+        RunError: with the field and both values.
     """
     for name in MiniGPTConfig.__annotations__:
         if not name.startswith(free) and getattr(found, name) != getattr(wanted, name):
@@ -86,26 +94,29 @@ def check_shape(path: str | Path, found: MiniGPTConfig, wanted: MiniGPTConfig, f
 
 
 def start_from(path: str | Path, wanted: MiniGPTConfig) -> MiniGPTForCausalLM:
-    """Return a model of the config `wanted` with a finished model's weights, be its attention the same or another.
+    """Build a model with a finished model's weights, with the same attention or another.
 
-    Weights that only the new attention has start at random; the Hub library names them in a warning. With rotary
+    Weights that only the new attention has start at random; transformers names them in a warning. With rotary
     positions the context may change too.
 
     Args:
         path: the finished model's folder, or an id on the Hub.
+        wanted: the new model's config.
 
     Raises:
-        RunError: no MiniGPT there, weights missing, or a model that differs in more than that and its dropout.
+        RunError: no MiniGPT there, missing weights, or a model that differs in more than attention, context, dropout
+            and initialisation.
     """
     check_contained(path)
-    with refused(f"{path}: no model to start from"):
+    with as_run_error(f"{path}: no model to start from"):
         found = read_config(path)
     # A variant's sizes matter where the checkpoint has weights of that variant.
     used = [name for name in found.layer_attention_types if ATTENTION_CLASSES[name].own_weights]
     sizes = [f"{name}_" for name in ATTENTION_CLASSES if name not in used]
+    # Learned positions are weights, as many as the context is long; rotary ones are computed.
     length = ["max_position_embeddings"] if wanted.position_embedding_type == "rotary" else []
     check_shape(path, found, wanted, free=(*FREE_FIELDS, *sizes, *length))
-    with refused(f"{path}: cannot start from it"):
+    with as_run_error(f"{path}: cannot start from it"):
         model, loading = MiniGPTForCausalLM.from_pretrained(
             path, config=wanted, output_loading_info=True, trust_remote_code=False
         )
@@ -121,38 +132,39 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     """Load the tokenizer that is stored beside a model.
 
     Raises:
-        RunError: none there, one that names files outside its folder, or one that cannot write prompts.
+        RunError: none there, one that names files outside its folder, or one that cannot encode prompts.
     """
     check_contained(path)
-    with refused(f"{path}: no tokenizer there"):
+    with as_run_error(f"{path}: no tokenizer there"):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(path, trust_remote_code=False)
-    with refused(f"{path}: a tokenizer that cannot be used"):
-        check_tokenizer(copy.deepcopy(tokenizer))  # it would remember how it padded, and be saved so
+    with as_run_error(f"{path}: a tokenizer that cannot be used"):
+        check_tokenizer(copy.deepcopy(tokenizer))  # a tokenizer remembers its last padding, and saves it
     return tokenizer
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Raise ValueError, or what the libraries raise, unless a tokenizer can write prompts and read answers."""
+    """Raise ValueError, or what the libraries raise, unless a tokenizer can encode prompts and decode answers."""
     ids = tokenizer.get_vocab().values()
     if sorted(set(ids)) != list(range(len(tokenizer))):
         raise ValueError(f"its {len(tokenizer)} tokens are not numbered from 0 to {len(tokenizer) - 1}")
     for name in ("pad_token", "mask_token", "eos_token"):
         if not isinstance(getattr(tokenizer, name), str) or getattr(tokenizer, f"{name}_id") not in ids:
-            raise ValueError(f"its {name} is {getattr(tokenizer, name)!r}, which is no token of its")
+            raise ValueError(f"its {name} is {getattr(tokenizer, name)!r}, which is not one of its tokens")
     batch = encode_prompts(tokenizer, ["", "\n"], "cpu")  # the only character that every tokenizer knows
     if set(batch) != {"input_ids", "attention_mask"} or not (batch["input_ids"] == tokenizer.mask_token_id).any():
-        raise ValueError("it does not write a prompt as ids and a mask that end with the mask token")
+        raise ValueError("it does not encode a prompt as ids and a mask that end with the mask token")
     tokenizer.batch_decode([list(range(len(tokenizer)))], skip_special_tokens=True)
 
 
 def load_pipeline(path: str | Path) -> BirthplacePipeline:
-    """Load a finished model as the pipeline that answers, with its tokenizer, places and confidence.
+    """Load a finished model as a pipeline that answers, with its tokenizer, candidate places and confidence.
 
     Raises:
         RunError: as `load_model` and `load_tokenizer`, or parts that do not fit each other.
     """
-    model, tokenizer = load_model(path), load_tokenizer(path)
+    model = load_model(path)
+    tokenizer = load_tokenizer(path)
     if len(tokenizer) > model.config.vocab_size:
         raise RunError(f"{path}: the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}")
-    with refused(f"{path}: cannot answer"):
+    with as_run_error(f"{path}: cannot answer"):
         return BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device)

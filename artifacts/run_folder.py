@@ -1,11 +1,11 @@
-"""The folder of a run: what is where in it, and when a command may write to it.
+"""The folder of a run: what it contains, and when a command may write to it.
 
 OUTPUT/recipe.json                      the recipe in full, as run
 OUTPUT/data/                            the invented data, or the `datasets` cache of the given folder
 OUTPUT/{pretrain,finetune,no_pretraining}/   finished models; each loads with `from_pretrained`
-OUTPUT/checkpoints/                     the newest checkpoints of the stage under way, and the tokenizer
+OUTPUT/checkpoints/                     the newest checkpoints of the current stage, and the tokenizer
 OUTPUT/logs/                            TensorBoard
-OUTPUT/.lock                            held by the run under way
+OUTPUT/.lock                            locked while a command runs
 OUTPUT/predictions.dev.txt, results.json, report.md
 """
 
@@ -27,28 +27,28 @@ TRAINING_SECTIONS = ("seed", "data", "tokenizer", "model", "corruption", *STAGES
 
 
 class RunError(UserError, RuntimeError):
-    """A command that cannot be carried out on this folder; the message is one line for the user."""
+    """A command that cannot run on this folder or model; the message is one line for the user."""
 
 
 def write_json(path: Path, values: dict) -> None:
-    """Write JSON at once or not at all: to a neighbour first, then renamed."""
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    neighbour.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(neighbour, path)
+    """Write JSON completely or not at all: to a partial file beside it, then renamed."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # several processes may write it at once
+    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
 
 
 def training_record(model: str | Path) -> dict:
-    """Return what the training of a finished model noted in its folder; empty if there is nothing.
+    """Read the record that training left in a finished model's folder; empty if there is none.
 
     Raises:
-        RunError: what is there is no such record.
+        RunError: the file holds something else.
     """
     path = Path(model) / "training.json"
     return read_record(path) if path.is_file() else {}
 
 
 def read_record(path: Path) -> dict:
-    """Return the JSON object of a file; RunError where it holds none."""
+    """Read the JSON object of a file; RunError where it holds anything else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -61,13 +61,12 @@ def read_record(path: Path) -> dict:
 
 
 class RunFolder:
-    """Paths inside a run's folder, and its state."""
+    """Paths inside a run's folder, and what is there already."""
 
     def __init__(self, output: str | Path):
         self.path = Path(output)
         self.checkpoints = self.path / "checkpoints"
         self.tokenizer = self.checkpoints / "tokenizer"
-        self.logs = self.path / "logs"
         self.data = self.path / "data"
         self.recipe = self.path / "recipe.json"
         self.results = self.path / "results.json"
@@ -77,34 +76,35 @@ class RunFolder:
         return self.path / name
 
     def finished(self, name: str) -> bool:
-        """Tell whether a stage has left its model; the folder appears whole, by a rename."""
+        """Return whether a stage has left its model; one file suffices, since the folder is renamed when complete."""
         return (self.stage(name) / "config.json").is_file()
 
-    def publish_stage(self, name: str, save) -> None:
-        """Let `save(folder)` write a finished model beside its place, then rename it into place."""
-        neighbour = self.path / f".{name}.partial"
-        shutil.rmtree(neighbour, ignore_errors=True)
-        neighbour.mkdir()
-        save(neighbour)
-        os.replace(neighbour, self.stage(name))
+    @contextmanager
+    def new_stage(self, name: str) -> Iterator[Path]:
+        """Yield an empty folder for a stage's finished model; rename it to the stage's name if the block succeeds."""
+        partial = self.path / f".{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)  # what a killed run left of it
+        partial.mkdir()
+        yield partial
+        os.replace(partial, self.stage(name))
 
     def training_record(self, name: str) -> dict:
-        """Return what a finished stage noted of itself: minutes, steps, tokens, loss; empty if there is none."""
+        """Read a finished stage's record: minutes, steps, tokens, losses; empty if there is none."""
         return training_record(self.stage(name))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder until the block ends; the system lets go of it when the process dies.
+        """Lock the folder until the block ends; the system unlocks it when the process dies.
 
         Raises:
-            RunError: another process holds it, or the folder cannot be written.
+            RunError: another process has locked it, or the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", blocking=False)
             lock.acquire()
         except Timeout as error:
-            raise RunError(f"output {self.path}: another run is under way there; choose another output") from error
+            raise RunError(f"output {self.path}: another run is using this folder; choose another output") from error
         except OSError as error:
             raise RunError(f"output {self.path}: cannot be written: {error.strerror}") from error
         try:
@@ -113,11 +113,17 @@ class RunFolder:
             lock.release()
 
     def claim(self, recipe: Recipe, stages: tuple[str, ...], scores: bool, resume: bool) -> None:
-        """Make the folder ready for a command which trains `stages` and, with `scores`, writes results.
+        """Check that a command may write to the folder, and write the recipe there.
+
+        Args:
+            recipe: what the command runs.
+            stages: the stages that it trains.
+            scores: whether it writes results.
+            resume: whether it may continue what an earlier command left.
 
         Raises:
-            RunError: the folder cannot be written, holds the command's outcome or another run's beginning, or its
-                recipe is not the one to be resumed. Nothing was written then.
+            RunError: the folder cannot be written, already has the command's outcome or another run's checkpoints, or
+                its recipe is not the one to be resumed. Nothing was written then.
         """
         path = self.path
         try:
@@ -134,20 +140,21 @@ class RunFolder:
             done += [self.results] if scores and self.results.exists() else []
             if done:
                 raise RunError(f"output {path}: {done[0]} is there already; choose another --set output=FOLDER")
-            if stages and self.unfinished(stages):
-                raise RunError(f"output {path}: holds an unfinished run; go on with --resume or choose another output")
+            if self.has_checkpoints(stages):
+                raise RunError(f"output {path}: has an unfinished run; add --resume or choose another output")
         if stages:
             write_json(self.recipe, dataclasses.asdict(recipe))
 
-    def unfinished(self, stages: tuple[str, ...]) -> bool:
-        """Tell whether an earlier command left checkpoints of any of the stages."""
+    def has_checkpoints(self, stages: tuple[str, ...]) -> bool:
+        """Return whether an earlier command left checkpoints of any of the stages."""
         return any(path for name in stages for path in self.checkpoints.glob(f"{name}-*"))
 
     def check_same_recipe(self, recipe: Recipe) -> None:
-        """Raise RunError, with the key, unless the folder's recipe trains exactly as this one does."""
-        if not self.recipe.exists():
+        """Raise RunError, with the key and both values, unless the folder's recipe trains exactly as this one does."""
+        if not self.recipe.exists():  # --resume may be given from the start
             return
-        before, now = read_record(self.recipe), json.loads(json.dumps(dataclasses.asdict(recipe)))
+        before = read_record(self.recipe)
+        now = json.loads(json.dumps(dataclasses.asdict(recipe)))  # tuples become lists, as in the file
         for section in TRAINING_SECTIONS:
             if before.get(section) == now[section]:
                 continue
@@ -159,6 +166,6 @@ class RunFolder:
                 raise RunError(f"{self.recipe}: {section} was {before.get(section)!r}; cannot resume")
             defaults = {f.name: f.default for f in dataclasses.fields(SECTIONS[section])}
             for key, value in now[section].items():
-                found = before[section].get(key, defaults[key])  # a key that is newer than the run had its default
+                found = before[section].get(key, defaults[key])  # a key newer than the run had its default
                 if found != value:
                     raise RunError(f"{self.recipe}: {section}.{key} was {found!r}, now {value!r}; cannot resume")

@@ -1,9 +1,10 @@
-"""What a model's folder may name and hold: files of its own, and no more than its weights bear out.
+"""What a model's folder may name and contain: files of its own, and no more than its weights account for.
 
 The libraries follow what the JSON files say. Here no code is run that they name and nothing outside the folder is
-read, so a folder that asks for it is refused, with the file, the key and the value.
+read, so a folder that asks for either is refused, with the file, the key and the value.
 """
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -16,79 +17,99 @@ from artifacts.run_folder import RunError, read_record
 from configuration.model_size import check_fits, count_parameters
 from modeling_minigpt import MiniGPTConfig
 
-OWN_CODE = re.compile(r"\w+\.\w+")  # `module.Class`, a file beside the JSON; `repository--module.Class` is another's
+OWN_CODE = re.compile(r"\w+\.\w+")  # `module.Class`, a file of the folder; `repository--module.Class` is elsewhere
 CODE_KEYS = ("auto_map", "impl", "custom_generate")
-# A kernel of another repository has a "/" in its name.
+# A kernel from another repository has a "/" in its name.
 KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation")
+NESTED_NAMES = ("auto_map", "weight_map")  # keys of which every value below, whatever its own key, is a name
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 FILE_KEYS = ("transformers_weights", "weight_map", "base_model_name_or_path")
 
 
 @contextmanager
-def refused(prefix: str) -> Iterator[None]:
+def as_run_error(prefix: str) -> Iterator[None]:
     """Raise whatever the libraries raise for a broken file, a panic of their Rust parts too, as a RunError."""
     try:
         yield
     except RunError:
         raise
     except BaseException as error:
+        # A panic derives from BaseException, as Ctrl-C does, which must pass.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise RunError(f"{prefix}: {str(error)[:300] or type(error).__name__}") from error
 
 
-def parts_of(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (key, text) of every text in a JSON value; one in a list or under `auto_map` or `weight_map` has its."""
+def iter_strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (key, text) of every string in a JSON value.
+
+    A string in a list has the list's key. So has one below `auto_map`, `weight_map` or a key of files:
+    {"auto_map": {"AutoModel": "a.B"}} yields ("auto_map", "a.B").
+    """
     if isinstance(value, str):
         yield key, value
-    for name, part in value.items() if isinstance(value, dict) else ():
-        yield from parts_of(part, key if key in ("auto_map", "weight_map") or is_file_key(key) else name)
-    for part in value if isinstance(value, list) else ():
-        yield from parts_of(part, key)
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from iter_strings(part, key if key in NESTED_NAMES or is_file_key(key) else name)
+    elif isinstance(value, list):
+        for part in value:
+            yield from iter_strings(part, key)
 
 
 def is_file_key(key: str) -> bool:
-    """Tell whether a key's value names files."""
+    """Return whether a key's value names files."""
     return key in FILE_KEYS or key.endswith(("_file", "_files"))
 
 
+def real_path(path: str | Path) -> Path:
+    """Follow all links of a path; unlike `Path.resolve`, a link that leads to itself is no error."""
+    return Path(os.path.realpath(path))
+
+
 def is_inside(folder: Path, name: str) -> bool:
-    """Tell whether a name, followed through links, is a file of the folder, there or not."""
+    """Return whether a name, followed through links, is a file of the folder, whether it exists or not."""
+    # An address, a home folder or a Windows path means something else to some library than to this check.
     if not name or "\0" in name or "\\" in name or "://" in name or name.startswith("~"):
         return False
-    root = os.path.realpath(folder)
-    return os.path.commonpath([root, os.path.realpath(folder / name)]) == root
+    return real_path(folder / name).is_relative_to(real_path(folder))
 
 
 def check_contained(path: str | Path) -> None:
-    """Raise RunError where a folder holds links out of it, or JSON that names code or files outside of it.
+    """Check that a folder has no links out of it, and no JSON that names code or files outside of it.
 
-    An id on the Hub is left to the Hub's library, which keeps to the repository's folder.
+    An id on the Hub is left to the Hub's library, which does not leave the repository's folder.
+
+    Raises:
+        RunError: with the file, the key and the value.
     """
     folder = Path(path)
-    if not os.path.isdir(folder):  # False for a NUL in the name and for one that is too long
+    if not os.path.isdir(folder):  # also False, where Path.is_dir may raise, for a NUL or a name that is too long
         return
     cached = folder.parent.name == "snapshots"  # the Hub's cache, where a snapshot links to its repository's blobs
-    root = os.path.realpath(folder.parent.parent if cached else folder)
+    root = real_path(folder.parent.parent if cached else folder)
     for file in sorted(folder.iterdir()):
-        if file.is_symlink() and os.path.commonpath([root, os.path.realpath(file)]) != root:
-            raise RunError(f"{file}: links to {os.path.realpath(file)}, which is outside the folder")
-        if file.suffix != ".json" or not file.is_file():
-            continue
-        values = read_record(file)
-        with refused(f"{file}: not JSON"):  # nested too deeply
-            found = list(parts_of(values))
-        for key, value in found:
-            if key in CODE_KEYS and not OWN_CODE.fullmatch(value):
-                raise RunError(f"{file}: {key} names {value!r}, which is no module of the folder")
-            if key in KERNEL_KEYS and "/" in value:
-                raise RunError(f"{file}: {key} names {value!r}, which is code of another repository")
-            if is_file_key(key) and not is_inside(folder, value):
-                raise RunError(f"{file}: {key} names {value!r}, which is no file of the folder")
+        if file.is_symlink() and not real_path(file).is_relative_to(root):
+            raise RunError(f"{file}: links to {real_path(file)}, which is outside the folder")
+        if file.suffix == ".json" and file.is_file():
+            check_names(file)
+
+
+def check_names(file: Path) -> None:
+    """Check that a JSON file names neither code nor files outside its folder; RunError as `check_contained`."""
+    values = read_record(file)
+    with as_run_error(f"{file}: not JSON"):  # nested too deeply
+        strings = list(iter_strings(values))
+    for key, value in strings:
+        if key in CODE_KEYS and not OWN_CODE.fullmatch(value):
+            raise RunError(f"{file}: {key} names {value!r}, which is not a module of the folder")
+        if key in KERNEL_KEYS and "/" in value:
+            raise RunError(f"{file}: {key} names {value!r}, which is code of another repository")
+        if is_file_key(key) and not is_inside(file.parent, value):
+            raise RunError(f"{file}: {key} names {value!r}, which is not a file of the folder")
 
 
 def read_config(path: str | Path) -> MiniGPTConfig:
-    """Return the config of a MiniGPT's folder or repository, with its own fields alone.
+    """Read the config of a MiniGPT's folder or repository, its own fields alone.
 
     The library takes any other key for a setting of its own, which could turn the model into something else.
 
@@ -99,7 +120,7 @@ def read_config(path: str | Path) -> MiniGPTConfig:
     if "model_type" not in values:
         raise ValueError("there is no config.json, or it has no model_type")
     if values.get("model_type") != MiniGPTConfig.model_type:
-        raise RunError(f"{path}: a {values.get('model_type')!r} model is there, no {MiniGPTConfig.model_type}")
+        raise RunError(f"{path}: its model_type is {values.get('model_type')!r}, not {MiniGPTConfig.model_type!r}")
     if values.get("dtype") not in (None, *DTYPES):
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, found {values['dtype']!r}")
     fields = (*MiniGPTConfig.__annotations__, "dtype")
@@ -112,25 +133,26 @@ def read_config(path: str | Path) -> MiniGPTConfig:
 
 
 def check_size_matches_weights(path: str | Path, config: MiniGPTConfig) -> None:
-    """Raise ValueError where a config describes a model that is far larger than the folder's weights, or the memory.
+    """Check that a config does not describe a model far larger than the folder's weights, or than the memory.
 
-    The libraries would make all of it before they compare a single weight.
+    The libraries would allocate all of it before they compare a single weight.
+
+    Raises:
+        ValueError: it does; the message gives both sizes, in weights.
     """
     check_fits(config)
     files = sorted(Path(path).glob("*.safetensors")) if os.path.isdir(path) else []
     if not files:
         return
-    there, tensors = 0, 0
+    shapes = []
     for file in files:
-        with safe_open(file, "pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 (it is no mapping)
-                size = 1
-                for length in weights.get_slice(name).get_shape():
-                    size *= length
-                there, tensors = there + size, tensors + 1
+        with safe_open(file, "pt") as weights:  # reads the header, not the weights
+            shapes += [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118 (no mapping)
+    stored = sum(math.prod(shape) for shape in shapes)
     described = count_parameters(config)
-    if described > 2 * there or config.num_hidden_layers > tensors:
+    # Twice, since the count is an estimate; the layers too, since many tiny ones would pass the first comparison.
+    if described > 2 * stored or config.num_hidden_layers > len(shapes):
         raise ValueError(
-            f"config.json describes {config.num_hidden_layers} layers and about {described:,} weights, but {tensors} "
-            f"tensors with {there:,} weights are there"
+            f"config.json describes {config.num_hidden_layers} layers and about {described:,} weights, but "
+            f"{len(shapes)} tensors with {stored:,} weights are there"
         )

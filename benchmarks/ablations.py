@@ -14,7 +14,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,7 +30,8 @@ from evaluation.tables import markdown_table
 from evaluation.trust import fraction
 from modeling_minigpt import MiniGPTForCausalLM
 from training.checkpoints import Progress
-from training.runner import Run
+from training.run_context import Run, build_run
+from training.runner import finetune, pretrain
 
 RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n.yaml"
 # The recipe as it was before; what helped is in it now.
@@ -117,31 +117,32 @@ def find_variants(wanted: list[str] | None) -> dict[tuple[str, str], list[str]]:
     return {key: settings for key, settings in every.items() if set(key) & set(wanted)}
 
 
-class AveragingRun(Run):
-    """A run whose pretrained model has the mean of the weights at the checkpoints of the last steps."""
+class WeightAverage:
+    """The mean of the weights at a pretraining's last checkpoints.
 
-    weights, count = None, 0
+    Args:
+        first_step: the step from which checkpoints are counted.
+    """
 
-    def on_checkpoint(self, stage: str) -> Callable[[MiniGPTForCausalLM, Progress], None]:
-        """Return what adds a model's weights to the mean."""
-        first = (1 - AVERAGED_SHARE) * self.recipe.pretrain.steps
+    def __init__(self, first_step: float):
+        self.first_step = first_step
+        self.weights: dict[str, torch.Tensor] = {}
+        self.count = 0
 
-        def add(model: MiniGPTForCausalLM, progress: Progress) -> None:
-            if stage == "pretrain" and progress.step >= first:
-                self.weights = self.weights or {name: torch.zeros_like(w) for name, w in model.state_dict().items()}
-                self.count += 1
-                for name, weight in model.state_dict().items():
-                    self.weights[name].lerp_(weight, 1 / self.count)
+    def add(self, stage: str, model: MiniGPTForCausalLM, progress: Progress) -> None:
+        """Add the weights of a checkpoint; the `on_checkpoint` of a run."""
+        if stage != "pretrain" or progress.step < self.first_step:
+            return
+        self.count += 1
+        for name, weight in model.state_dict().items():
+            self.weights.setdefault(name, torch.zeros_like(weight)).lerp_(weight, 1 / self.count)
 
-        return add
-
-    def execute(self, command: str) -> None:
-        """Carry out a command, then put the mean in the pretrained model's place."""
-        super().execute(command)
-        if command == "pretrain":
-            model = load_model(self.folder.stage(command))
-            model.load_state_dict(self.weights)
-            model.save_pretrained(self.folder.stage(command))
+    def replace_weights(self, run: Run) -> None:
+        """Save the mean as the run's pretrained model."""
+        folder = run.folder.stage("pretrain")
+        model = load_model(folder)
+        model.load_state_dict(self.weights)
+        model.save_pretrained(folder)
 
 
 def measure(overrides: list[str], average: bool, recipe: Path, data: Path, minutes: float) -> dict:
@@ -154,9 +155,13 @@ def measure(overrides: list[str], average: bool, recipe: Path, data: Path, minut
         steps = max(1, round(60 * minutes / seconds))
         length = [f"pretrain.steps={steps}", "pretrain.epochs=null"]
         full = load_recipe(recipe, with_paths([*held_out, *length], folder, data))
-        run = (AveragingRun if average else Run)(full, resume=False)
-        for stage in ("pretrain", "finetune"):
-            run.execute(stage)
+        mean = WeightAverage((1 - AVERAGED_SHARE) * steps)
+        run = build_run(full, on_checkpoint=mean.add if average else None)
+        pretrain(run)
+        if average:
+            mean.replace_weights(run)
+        finetune(run)
+        run.accelerator.end_training()
         model = load_model(run.folder.stage("finetune"))
         split, pairs = load_scoring_pairs(run.data, run.folder.data)
         assert split == "held_out"

@@ -23,7 +23,7 @@ import psutil
 
 from artifacts.run_folder import STAGES, RunFolder, write_json
 from data_scripts.synthetic_bios import invent
-from training.checkpoints import checkpoints_of, latest_valid, verify
+from training.checkpoints import latest_valid, list_checkpoints, verify
 
 ROOT = Path(__file__).parents[1]
 RECIPE = {
@@ -113,7 +113,7 @@ def kill_runs(place: Sandbox, kills: int, rng: random.Random, expected: dict) ->
         status = place.run(output, "--resume")
         told = place.log(output).read_text(errors="replace")
         resumed = {
-            stage: f"{stage}: going on from" in told and f"{stage}-{step:08d}" in told for stage, step in held.items()
+            stage: f"{stage}: resuming from" in told and f"{stage}-{step:08d}" in told for stage, step in held.items()
         }
         lost += sum(step for stage, step in held.items() if not resumed[stage])
         same = status == 0 and outcome(output) == expected
@@ -142,7 +142,7 @@ def corrupt_checkpoints(place: Sandbox, count: int, rng: random.Random) -> dict:
     while not found:  # none is left where a stage had just ended
         shutil.rmtree(output, ignore_errors=True)
         kill_once(place, output, rng, saving=False)
-        found = [path for stage in STAGES for path in checkpoints_of(RunFolder(output).checkpoints, stage)]
+        found = [path for stage in STAGES for path in list_checkpoints(RunFolder(output).checkpoints, stage)]
     for number in range(count):
         harmed = Path(shutil.copytree(found[0], place.folder / "harmed" / str(number)))
         corrupt(harmed, rng)

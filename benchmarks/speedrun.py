@@ -25,7 +25,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -41,18 +40,23 @@ from evaluation.scoring import answer_pairs
 from evaluation.trust import fraction
 from modeling_minigpt import MiniGPTForCausalLM
 from training.checkpoints import Progress
-from training.runner import Run
+from training.run_context import Run, build_run
+from training.runner import finetune, pretrain
 
 RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n-speedrun.yaml"
 MILESTONES = (0.128, 0.404, 0.6, 0.8)  # the practical's, the best published, ours
 MOST_PARAMETERS = 4_200_000
 
 
-class TimedRun(Run):
-    """A run that notes when it did what, and keeps a copy of its model at each checkpoint."""
+class Clock:
+    """The time since the start of a run, and copies of its model, each with the time of its checkpoint.
 
-    def __init__(self, recipe: Recipe):
-        super().__init__(recipe, resume=False)
+    Args:
+        folder: where copies are saved.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
         self.start = time.monotonic()
         self.copies: list[tuple[float, Path]] = []
 
@@ -60,39 +64,37 @@ class TimedRun(Run):
         """Return the time on the clock."""
         return time.monotonic() - self.start
 
-    def on_checkpoint(self, stage: str) -> Callable[[MiniGPTForCausalLM, Progress], None]:
-        """Return what keeps a copy of the stage's model and notes the time."""
+    def save_copy(self, stage: str, model: MiniGPTForCausalLM, progress: Progress) -> None:
+        """Save a copy of a checkpoint's model and its time; the `on_checkpoint` of a run."""
+        copy = self.folder / f"{stage}-{progress.step}"
+        model.save_pretrained(copy)
+        self.copies.append((self.seconds(), copy))
 
-        def keep(model: MiniGPTForCausalLM, progress: Progress) -> None:
-            copy = self.folder.path / "copies" / f"{stage}-{progress.step}"
-            model.save_pretrained(copy)
-            self.copies.append((self.seconds(), copy))
 
-        return keep
-
-    def score(self, model: MiniGPTForCausalLM) -> float:
-        """Return the share of dev questions that a model answers right."""
-        _, pairs = load_scoring_pairs(self.data, self.folder.data)
-        _, right = answer_pairs(model, load_tokenizer(self.folder.tokenizer), pairs, self.recipe.evaluate)
-        return fraction(right)
+def score(run: Run, model: MiniGPTForCausalLM) -> float:
+    """Return the fraction of dev questions that a model answers right."""
+    _, pairs = load_scoring_pairs(run.data, run.folder.data)
+    _, right = answer_pairs(model, load_tokenizer(run.folder.tokenizer), pairs, run.recipe.evaluate)
+    return fraction(right)
 
 
 def run_once(recipe: Recipe) -> dict:
     """Run from the files to scored predictions; return seconds, accuracy, size, and the curve of the copies."""
-    run = TimedRun(recipe)
-    phases = {}
-    for stage in ("pretrain", "finetune"):
-        run.execute(stage)
-        phases[stage] = 60 * run.folder.training_record(stage)["minutes"]
-    before = run.seconds()
+    clock = Clock(Path(recipe.output) / "copies")
+    run = build_run(recipe, on_checkpoint=clock.save_copy)
+    pretrain(run)
+    finetune(run)
+    run.accelerator.end_training()
+    phases = {stage: 60 * run.folder.training_record(stage)["minutes"] for stage in ("pretrain", "finetune")}
+    before = clock.seconds()
     model = load_model(run.folder.stage("finetune"))
-    accuracy = run.score(model)
-    seconds = run.seconds()
+    accuracy = score(run, model)
+    seconds = clock.seconds()
     phases |= {"answer": seconds - before, "prepare": before - sum(phases.values())}
     parameters = model.num_parameters()
     if parameters > MOST_PARAMETERS:
         raise RunError(f"the model has {parameters:,} parameters, and {MOST_PARAMETERS:,} are allowed")
-    curve = [[moment, run.score(load_model(copy))] for moment, copy in run.copies]
+    curve = [[moment, score(run, load_model(copy))] for moment, copy in clock.copies]
     return {
         "seed": recipe.seed,
         "seconds": seconds,

@@ -8,10 +8,9 @@ import torch
 
 from benchmarks.measurement import wait_for
 from configuration.schema import Recipe
-from data_scripts.splits import load_training_data
 from training.optimizers import learning_rate_factor
 from training.precision import compiled_parts
-from training.runner import Run
+from training.run_context import build_run, init_model, training_batches
 from training.stepper import optimizer_step, prepare, set_learning_rates
 
 
@@ -19,14 +18,12 @@ class TrainingSteps:
     """A recipe's pretraining in a folder of its own, prepared as `train.py pretrain` prepares it."""
 
     def __init__(self, recipe: Recipe):
-        run = Run(recipe, resume=False)
-        run.folder.path.mkdir(parents=True, exist_ok=True)
-        run.start_accelerator()
-        run.data = load_training_data(recipe.data, recipe.seed, run.folder.data)
-        self.stage, self.run, self.accelerator = recipe.pretrain, recipe.run, run.accelerator
-        tokenizer = run.tokenizer()
-        self.batches = run.batches(self.stage, tokenizer)
-        self.model = run.fresh_model(tokenizer)
+        run = build_run(recipe)
+        self.stage = recipe.pretrain
+        self.run = recipe.run
+        self.accelerator = run.accelerator
+        self.batches = training_batches(run, "pretrain")
+        self.model = init_model(run)
         self.prepared, self.optimizers = prepare(self.model, self.stage, self.accelerator)
 
     def compiled(self) -> AbstractContextManager[None]:

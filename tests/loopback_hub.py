@@ -187,7 +187,7 @@ class LoopbackHub:
 
             def handle_any(self):
                 path = unquote(self.path.partition("?")[0])
-                body = self.rfile.read(int(self.headers.get("PaddingInfo-Length") or 0))
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 hub.requests.append(f"{self.command} {path}")
                 if hub.refusal and hub.refusal[0] in path:
                     if hub.refusal[1] == 0:
@@ -204,7 +204,7 @@ class LoopbackHub:
                 if status == 200 and (span := re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")):
                     status, content = 206, content[int(span[1]) : int(span[2] or len(content)) + 1]
                 self.send_response(status)
-                for name, value in {**headers, "PaddingInfo-Length": str(len(content))}.items():
+                for name, value in {**headers, "Content-Length": str(len(content))}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 if self.command != "HEAD":

@@ -1,4 +1,4 @@
-"""A tiny recipe, how tests run `train.py` with it in this process or others, and how they run a stranger's script."""
+"""A tiny recipe, how tests run `train.py` with it in this process or others, and how they run a user's script."""
 
 import os
 import subprocess
@@ -72,7 +72,7 @@ def start(
 
 
 def finish(process: subprocess.Popen, seconds: float = 180) -> subprocess.CompletedProcess:
-    """Wait for a process; return its status and its words."""
+    """Wait for a process; return its status and its output."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -82,7 +82,7 @@ def finish(process: subprocess.Popen, seconds: float = 180) -> subprocess.Comple
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder with what it holds."""
+    """Return the contents of every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -93,18 +93,19 @@ UNEVEN = ("pretrain.steps=50", "pretrain.batch_size=13", "pretrain.gradient_accu
 ASKED_BEFORE_STEP = """
 import signal
 import training.stepper
-set_them, taken = training.stepper.set_learning_rates, []
+set_learning_rates = training.stepper.set_learning_rates
+steps = []
 def set_and_be_asked(*arguments):
-    taken.append(1)
-    if len(taken) == {}:
+    steps.append(1)
+    if len(steps) == {}:
         signal.raise_signal(signal.SIGTERM)
-    return set_them(*arguments)
+    return set_learning_rates(*arguments)
 training.stepper.set_learning_rates = set_and_be_asked
 """
 
 
 def launcher(settings, *options):
-    """Return the words of `accelerate launch` with a shipped file of settings."""
+    """Return the arguments of `accelerate launch` with a shipped file of settings."""
     return ("-m", "accelerate.commands.launch", "--config_file", str(SETTINGS / f"{settings}.yaml"), *options)
 
 
@@ -121,7 +122,7 @@ for name in ("modeling_minigpt", "datasets", "accelerate", "evaluate", "sklearn"
 
 
 def run_stranger(script: str, home: Path, address: str) -> subprocess.CompletedProcess:
-    """Run a script far from the checkout with torch, transformers, no token, and no Hub but the one at `address`."""
+    """Run a script outside the checkout with torch, transformers, no token, and no Hub but the one at `address`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
     hub = {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     home.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Checkpoints to tamper with: the state of a tiny model, a pickle that leaves a mark, a manifest made anew."""
+"""Checkpoints to tamper with: the state of a tiny model, a pickle that leaves a mark, a manifest written again."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def tiny_state() -> TrainingState:
     return TrainingState(accelerator, model, optimizers)
 
 
-def seal_again(checkpoint: Path) -> None:
-    """Make a manifest that agrees with what the checkpoint holds."""
+def rewrite_manifest(checkpoint: Path) -> None:
+    """Write a manifest that agrees with the checkpoint's files."""
     (checkpoint / MANIFEST).unlink()
     write_manifest(checkpoint)

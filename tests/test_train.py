@@ -1,4 +1,4 @@
-"""`train.py` from the outside: what a run leaves behind, how it goes on after a kill, and on how many processes."""
+"""`train.py` from the outside: what a run leaves behind, what it starts from, and what does not change it."""
 
 import json
 import shutil
@@ -43,7 +43,8 @@ def test_a_run_leaves_models_predictions_results_report_and_logs(run, data):
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune", "no_pretraining"])
 def test_each_stage_loads_by_the_auto_classes_and_keeps_one_tokenizer(run, stage):
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(run / stage), AutoTokenizer.from_pretrained(run / stage)
+    model = AutoModelForCausalLM.from_pretrained(run / stage)
+    tokenizer = AutoTokenizer.from_pretrained(run / stage)
     assert model.config.vocab_size == len(tokenizer)
     assert model.generation_config.eos_token_id == tokenizer.mask_token_id
     first = (run / "pretrain" / "tokenizer.json").read_bytes()
@@ -61,7 +62,8 @@ def test_a_finished_model_answers_through_the_pipeline(run, data):
 
 
 def test_a_finished_model_is_scored_on_another_folder(run, recipe, tmp_path):
-    other, output = tmp_path / "other", tmp_path / "scored"
+    other = tmp_path / "other"
+    output = tmp_path / "scored"
     invent(40, seed=2).write(other)
     assert call("evaluate", recipe, other, output, f"evaluate.model={run / 'finetune'}") == 0
     results = json.loads((output / "results.json").read_text())
@@ -83,14 +85,14 @@ def test_stage_by_stage_gives_the_same_predictions_as_all(run, recipe, data, tmp
 def test_finetuning_starts_from_a_pretrained_model_of_other_attention(
     run, recipe, data, tmp_path, caplog, attention, new
 ):
-    output, source = tmp_path / "other", run / "pretrain"
+    output = tmp_path / "other"
+    source = run / "pretrain"
     steps = ("finetune.learning_rate=1e-9", "finetune.muon_learning_rate=1e-9")  # to see what it started from
     assert (
         call("all", recipe, data, output, f"model.attention_type={attention}", f"finetune.start_from={source}", *steps)
         == 0
     )
-    told = caplog.text
-    assert (new in told) if new else ("MISSING" not in told)
+    assert (new in caplog.text) if new else ("MISSING" not in caplog.text)
     assert not (output / "pretrain").exists()
     assert json.loads((output / "results.json").read_text())["start_from"] == str(source)
     assert str(source) in (output / "report.md").read_text()
@@ -102,8 +104,9 @@ def test_finetuning_starts_from_a_pretrained_model_of_other_attention(
     assert (output / "finetune" / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
 
 
-def test_pretraining_goes_on_from_a_model_with_its_tokenizer_and_a_longer_context(run, recipe, tmp_path):
-    other, output = tmp_path / "other", tmp_path / "run"
+def test_pretraining_starts_from_a_model_with_its_tokenizer_and_a_longer_context(run, recipe, tmp_path):
+    other = tmp_path / "other"
+    output = tmp_path / "run"
     invent(40, seed=2).write(other)
     longer = "model.max_position_embeddings=96"
     assert call("pretrain", recipe, other, output, f"pretrain.start_from={run / 'pretrain'}", longer) == 0
@@ -114,7 +117,7 @@ def test_pretraining_goes_on_from_a_model_with_its_tokenizer_and_a_longer_contex
     assert second < first
 
 
-def test_a_run_that_came_to_nothing_leaves_no_tokenizer_to_the_next(recipe, data, tmp_path):
+def test_a_run_that_left_no_model_leaves_no_tokenizer_to_the_next(recipe, data, tmp_path):
     output = tmp_path / "run"
     assert call("pretrain", recipe, data, output, "tokenizer.vocab_size=300", "pretrain.gradient_limit=1e-9") == 2
     assert call("pretrain", recipe, data, output) == 0
@@ -207,13 +210,13 @@ def test_a_run_with_calibration_questions_leaves_a_model_that_abstains(
     assert not (output / "no_pretraining" / "confidence.json").exists()
 
 
-def test_people_whom_a_starting_model_may_know_neither_calibrate_nor_count_as_strangers(
+def test_people_that_a_starting_model_may_know_neither_calibrate_nor_count_as_strangers(
     recipe, bios, tmp_path, knows_half_the_alphabet, capfd
 ):
     first, second, scored = (tmp_path / name for name in ("first", "second", "scored"))
     assert call("pretrain", recipe, bios, first) == 0
     assert call("finetune", recipe, bios, second, *CALIBRATED, f"finetune.start_from={first / 'pretrain'}") == 0
-    assert "is not calibrated" in capfd.readouterr().out
+    assert "is not calibrated" in capfd.readouterr().err
     assert not (second / "finetune" / "confidence.json").exists()
     assert call("finetune", recipe, bios, first) == 0
     assert call("evaluate", recipe, bios, scored, *CALIBRATED, f"evaluate.model={first / 'finetune'}") == 0

@@ -1,4 +1,4 @@
-"""Runs that die, hang or are asked to stop, and go on as if nothing had been."""
+"""Runs that die, hang or are asked to stop, and resume to the same model."""
 
 import re
 
@@ -44,10 +44,11 @@ TrainingBatches.rows = rows
 SECOND_WORKER_KILLED_ONCE = """
 import os
 import training.stepper
-original, taken = training.stepper.optimizer_step, []
+original = training.stepper.optimizer_step
+steps = []
 def step_or_die(*arguments):
-    taken.append(1)
-    if len(taken) == 4 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    steps.append(1)
+    if len(steps) == 4 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), 9)
     return original(*arguments)
 training.stepper.optimizer_step = step_or_die
@@ -103,11 +104,11 @@ def test_a_run_that_is_asked_to_stop_exits_with_a_status_of_its_own_and_resumes(
 def test_a_second_run_in_one_folder_is_refused(recipe, data, tmp_path, capsys):
     with RunFolder(tmp_path / "run").lock():
         assert call("pretrain", recipe, data, tmp_path / "run") == 2
-    assert "another run is under way there" in capsys.readouterr().err
+    assert "another run is using this folder" in capsys.readouterr().err
     assert call("pretrain", recipe, data, tmp_path / "run") == 0
 
 
-def test_a_loader_that_stands_still_ends_the_run_which_names_what_it_waited_for(run, recipe, data, tmp_path):
+def test_a_loader_that_hangs_ends_the_run_which_names_what_it_waited_for(run, recipe, data, tmp_path):
     output = tmp_path / "stalled"
     words = command_line("pretrain", recipe, data, output, *OFTEN, "run.stall_minutes=0.05")
     stalled = finish(start(words, program=patched(tmp_path, STALLED_AT_STEP_FIVE)))
@@ -115,7 +116,7 @@ def test_a_loader_that_stands_still_ends_the_run_which_names_what_it_waited_for(
     assert re.fullmatch(
         r"error: no batch came in 0\.05 minutes for step 5 of pretrain "
         r"\((document \d+, ){7}document \d+ and \d+ more\); "
-        r"the last good checkpoint is \S*pretrain-00000004; go on from there with --resume",
+        r"the last good checkpoint is \S*pretrain-00000004; continue from there with --resume",
         stalled.stderr.splitlines()[-1],
     )
     assert call("pretrain", recipe, data, output, resume=True) == 0
@@ -123,8 +124,9 @@ def test_a_loader_that_stands_still_ends_the_run_which_names_what_it_waited_for(
     assert (output / name).read_bytes() == (run / name).read_bytes()
 
 
-def test_after_a_worker_has_died_torchrun_starts_all_anew_from_the_newest_checkpoint(recipe, data, tmp_path):
-    unharmed, harmed = tmp_path / "unharmed", tmp_path / "harmed"
+def test_after_a_worker_has_died_torchrun_restarts_all_from_the_newest_checkpoint(recipe, data, tmp_path):
+    unharmed = tmp_path / "unharmed"
+    harmed = tmp_path / "harmed"
     words = command_line("pretrain", recipe, data, unharmed, *OFTEN)
     assert finish(start(words, TORCHRUN)).returncode == 0
     words = command_line("pretrain", recipe, data, harmed, *OFTEN)
@@ -132,7 +134,7 @@ def test_after_a_worker_has_died_torchrun_starts_all_anew_from_the_newest_checkp
     restarts = (*TORCHRUN, "--max-restarts", "1")
     result = finish(start(words, restarts, program, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"))
     assert result.returncode == 0, result.stderr
-    assert re.search(r"going on from \S*pretrain-00000002", result.stdout)
+    assert re.search(r"resuming from \S*pretrain-00000002", result.stderr)
     one, other = (RunFolder(folder).training_record("pretrain") for folder in (unharmed, harmed))
     assert one["history"] == other["history"]
     one, other = (load_file(folder / "pretrain" / "model.safetensors") for folder in (unharmed, harmed))

@@ -48,9 +48,7 @@ def test_an_output_path_that_is_a_file_is_refused(recipe, data, tmp_path, capfd)
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_restarts_that_torchrun_cannot_carry_out_are_refused_before_the_first_is_needed(
-    recipe, data, tmp_path, capfd, monkeypatch
-):
+def test_restarts_that_would_fail_are_refused_before_the_first_is_needed(recipe, data, tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     message = refused(capfd, "pretrain", recipe, data, tmp_path / "run")
@@ -84,7 +82,7 @@ def test_starting_from_a_model_that_does_not_fit_is_refused(run, recipe, data, t
     assert "config.json: found list, wanted an object" in message(empty)
     stranger = shutil.copytree(source, tmp_path / "stranger")
     (stranger / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 400}))
-    assert "a 'gpt2' model is there, no minigpt" in message(stranger)
+    assert "its model_type is 'gpt2', not 'minigpt'" in message(stranger)
     torn = shutil.copytree(source, tmp_path / "torn")
     (torn / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes()[:1000])
     assert "cannot start from it" in message(torn)
@@ -102,10 +100,10 @@ def test_starting_elsewhere_leaves_a_pretraining_alone(run, recipe, data, tmp_pa
     shutil.copytree(run / "pretrain", tmp_path / "finished" / "pretrain")
     for name in ("killed", "finished"):
         before = contents(tmp_path / name)
-        assert "holds a pretraining, but" in refused(capfd, "all", recipe, data, tmp_path / name, start)
+        assert "has a pretraining, but" in refused(capfd, "all", recipe, data, tmp_path / name, start)
         assert contents(tmp_path / name) == {**before, ".lock": b""}
     message = refused(capfd, "pretrain", recipe, data, tmp_path / "run", start)
-    assert "nothing would read what pretrain leaves" in message
+    assert "nothing would read the pretrained model" in message
 
 
 def test_scoring_a_folder_that_is_no_model_is_refused(recipe, data, tmp_path, capfd):
@@ -181,7 +179,9 @@ def test_a_model_that_names_files_outside_its_folder_is_refused(run, recipe, dat
     (model / "config.json").write_text(json.dumps(config))
     for command, key in (("evaluate", "evaluate.model"), ("finetune", "finetune.start_from")):
         message = refused(capfd, command, recipe, data, tmp_path / command, f"{key}={model}")
-        assert f"{model / 'config.json'}: auto_map names '../evil.Model', which is no module of the folder" in message
+        assert (
+            f"{model / 'config.json'}: auto_map names '../evil.Model', which is not a module of the folder" in message
+        )
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "{}", '{"seed": 0, "data": 3}', "[" * 100_000])

@@ -1,11 +1,11 @@
-"""A run whose weights, gradients and optimizer state are parted among processes (FSDP2)."""
+"""A run whose weights, gradients and optimizer state are sharded over processes (FSDP2)."""
 
 import pytest
 from safetensors.torch import load_file
 
 from tests.running import ASKED_BEFORE_STEP, UNEVEN, call, command_line, finish, launcher, losses, patched, start
 
-# Accelerate shards on accelerators alone: let it take the CPU processes for such.
+# Accelerate shards on accelerators alone: let it take the CPU processes for those.
 SHARDED_ON_CPU = """
 from accelerate import PartialState
 from accelerate.utils import DistributedType
@@ -39,8 +39,10 @@ def test_a_sharded_model_learns_what_a_whole_one_does(run, recipe, data, tmp_pat
         assert_same_weights(output, run, stage, 1e-4)
 
 
-def test_a_sharded_run_goes_on_whole_and_a_whole_one_sharded(recipe, data, tmp_path):
-    whole, output, few = tmp_path / "whole", tmp_path / "r", (*UNEVEN, "pretrain.steps=9")
+def test_a_sharded_run_resumes_unsharded_and_an_unsharded_one_sharded(recipe, data, tmp_path):
+    whole = tmp_path / "whole"
+    output = tmp_path / "r"
+    few = (*UNEVEN, "pretrain.steps=9")
     assert call("pretrain", recipe, data, whole, *few) == 0
     first = command_line("pretrain", recipe, data, output, *few)
     again = command_line("pretrain", recipe, data, output, *few, resume=True)

@@ -1,7 +1,7 @@
-"""Checkpoints of a stage under way: its state and our place in the run, written whole or not at all.
+"""Checkpoints of a stage in training: its state and its progress, written completely or not at all.
 
 A checkpoint is written to a folder of another name, synced to the disk and renamed. Its manifest, written last, holds
-the SHA-256 of every file; what does not agree with it is not gone on from.
+the SHA-256 of every file; a checkpoint that does not agree with its manifest is never resumed from.
 """
 
 import hashlib
@@ -9,27 +9,31 @@ import json
 import os
 import re
 import shutil
-import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from artifacts.run_folder import RunError
 from training.state import TrainingState
 
-STATE_FILE, MANIFEST = "progress.json", "manifest.json"
+PROGRESS = "progress.json"
+MANIFEST = "manifest.json"
+LIMIT = 1e30  # minutes or nats: beyond any run, but finite
+
+logger = get_logger(__name__)
 
 
 class CheckpointError(RunError):
-    """A checkpoint that cannot be written or gone on from; the message is one line for the user."""
+    """A checkpoint that cannot be written or resumed from; the message is one line for the user."""
 
 
 @dataclass
 class Progress:
-    """Where a stage stands.
+    """How far a stage has come.
 
     Attributes:
         step: steps done.
@@ -37,7 +41,7 @@ class Progress:
         tokens: target tokens seen.
         loss: mean loss since the last log line, in nats a target token.
         history: [step, loss] of every log line.
-        pending: the losses summed since the last log line, a number a process.
+        pending: the losses summed since the last log line, one number a process.
     """
 
     step: int = 0
@@ -48,14 +52,15 @@ class Progress:
     pending: list[float] = field(default_factory=list)
 
 
-def checkpoints_of(folder: Path, stage: str) -> list[Path]:
-    """Return a stage's checkpoints, the oldest first, whole or not."""
+def list_checkpoints(folder: Path, stage: str) -> list[Path]:
+    """Return a stage's checkpoints, the oldest first, valid or not."""
+    # The pattern alone would also take the folders of a stage whose name begins with this one's.
     found = [path for path in folder.glob(f"{stage}-*") if re.fullmatch(rf"{stage}-\d+", path.name)]
-    return sorted(found, key=lambda path: path.name)
+    return sorted(found, key=lambda path: path.name)  # steps have eight digits, so names sort as numbers
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -72,125 +77,137 @@ def sync(path: Path) -> None:
 def write_manifest(folder: Path) -> None:
     """Write the manifest of a folder's files and sync all of it to the disk."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    manifest = {str(path.relative_to(folder)): digest(path) for path in files}
+    manifest = {str(path.relative_to(folder)): sha256(path) for path in files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    # Without this the rename may reach the disk before the contents do, and a power cut leaves empty files.
     for path in (*folder.rglob("*"), folder):
         sync(path)
 
 
 def verify(checkpoint: Path) -> str | None:
-    """Return what is wrong with a checkpoint, None where every file is as it was written."""
+    """Return what is wrong with a checkpoint, None if every file is as it was written."""
     try:
         link = next((path for path in (checkpoint, *checkpoint.rglob("*")) if path.is_symlink()), None)
-        if link is not None:  # what it leads to was not written here
+        if link is not None:  # its target was not written here, and may change later
             return f"{link.name} is a link"
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
         found = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file()} - {MANIFEST}
+        # Compared before any file is opened: a manifest may name files outside the folder.
         if not isinstance(manifest, dict) or found != set(manifest):
             return f"{MANIFEST} does not list the files that are there"
-        return next(
-            (f"{name} is not as written" for name in manifest if digest(checkpoint / name) != manifest[name]), None
-        )
-    except (OSError, ValueError, RecursionError) as error:
+        for name, expected in manifest.items():
+            if sha256(checkpoint / name) != expected:
+                return f"{name} is not as written"
+    except (OSError, ValueError, RecursionError) as error:  # the last from JSON that is nested too deeply
         return f"{MANIFEST} cannot be read: {error}"
+    return None
 
 
 def latest_valid(folder: Path, stage: str) -> Path | None:
-    """Return a stage's newest checkpoint that is as it was written; a warning names each newer one that is not."""
-    for path in reversed(checkpoints_of(folder, stage)):
+    """Return a stage's newest checkpoint that is as it was written; warn of each newer one that is not."""
+    for path in reversed(list_checkpoints(folder, stage)):
         fault = verify(path)
         if fault is None:
             return path
-        warnings.warn(f"checkpoint {path} is skipped: {fault}", stacklevel=2)
+        logger.warning(f"checkpoint {path} is skipped: {fault}")
     return None
 
 
 def save_checkpoint(state: TrainingState, folder: Path, stage: str, progress: Progress, keep: int) -> Path:
-    """Write `FOLDER/STAGE-STEP`, rename it into place when whole, and remove all but the newest `keep`.
+    """Write `FOLDER/STAGE-STEP`, rename it into place when complete, and remove all but the newest `keep`.
 
     Every process must call this; the main one writes what is common.
 
     Raises:
         CheckpointError: it cannot be written, as on a full disk; those before it stay.
     """
-    accelerator, final = state.accelerator, folder / f"{stage}-{progress.step:08d}"
+    accelerator = state.accelerator
+    final = folder / f"{stage}-{progress.step:08d}"
+    # Starts with a dot and has no valid name: whatever a kill leaves of it is never taken for a checkpoint.
     partial = folder / f".{final.name}.partial"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
     try:
         state.save(partial)
-        accelerator.wait_for_everyone()
+        accelerator.wait_for_everyone()  # the manifest lists the files of all processes
         if accelerator.is_main_process:
-            (partial / STATE_FILE).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            (partial / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
             write_manifest(partial)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk makes each library raise its own
-        raise CheckpointError(describe_failure(partial, error)) from error
+        raise CheckpointError(clean_up_failed_write(partial, error)) from error
     if accelerator.is_main_process:
         if final.exists():  # the same step, saved before: the new one has the same contents
             shutil.rmtree(final)
         os.replace(partial, final)
         sync(folder)
-        for old in checkpoints_of(folder, stage)[:-keep]:
+        # Only now that the new one is on the disk: at every moment there is one to resume from.
+        for old in list_checkpoints(folder, stage)[:-keep]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
     return final
 
 
-def describe_failure(partial: Path, error: Exception) -> str:
-    """Clear a checkpoint that could not be written away; return why, what room it needs and what is left."""
+def clean_up_failed_write(partial: Path, error: Exception) -> str:
+    """Remove what was written of a checkpoint; return why it failed, the space needed and the space left, in MB."""
     others = [path for path in partial.parent.glob("*-*") if (path / MANIFEST).is_file()]
+    # Estimated from earlier checkpoints, since this one is cut off at an unknown place.
     sizes = [sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in (partial, *others)]
     shutil.rmtree(partial, ignore_errors=True)
     free = shutil.disk_usage(partial.parent).free
-    stays = f"{max(others, key=lambda path: path.stat().st_mtime)} stays" if others else "there is none before it"
+    previous = f"{max(others, key=lambda path: path.stat().st_mtime)} stays" if others else "there is none before it"
     return (
         f"{partial.parent}: a checkpoint cannot be written: {' '.join(str(error).split())[:200]}; at least "
-        f"{max(sizes) / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free; {stays}"
+        f"{max(sizes) / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free; {previous}"
     )
 
 
-def load_newest(state: TrainingState, folder: Path, stage: str) -> tuple[Progress, Path | None]:
-    """Load the stage's newest whole checkpoint, if there is one; return where the stage stands, and the checkpoint.
+def load_latest(state: TrainingState, folder: Path, stage: str) -> tuple[Progress, Path | None]:
+    """Load the stage's latest valid checkpoint, if there is one; every process must call this.
+
+    Returns:
+        The stage's progress, at step 0 without a checkpoint, and the checkpoint.
 
     Raises:
-        CheckpointError: it is as it was written, but not of this stage, or nothing that a checkpoint may hold.
+        CheckpointError: it is as it was written, but not of this stage, or holds something that no checkpoint may.
     """
     accelerator = state.accelerator
+    # One process chooses for all: on a network disk they may not see the same files at the same time.
     chosen = [str(latest_valid(folder, stage) or "") if accelerator.is_main_process else None]
     broadcast_object_list(chosen)
     if not chosen[0]:
         return Progress(), None
     checkpoint = Path(chosen[0])
-    accelerator.print(f"{stage}: going on from {checkpoint}")
+    logger.info(f"{stage}: resuming from {checkpoint}")
     try:
         progress = read_progress(checkpoint)
         state.load(checkpoint)
     except Exception as error:  # each of the libraries raises its own
-        told = str(error)[:300] or repr(error)
+        reason = str(error)[:300] or repr(error)
         raise CheckpointError(
-            f"checkpoint {checkpoint} cannot be gone on from: {told}; remove it to go on from the one before it"
+            f"checkpoint {checkpoint} cannot be resumed from: {reason}; remove it to resume from the one before it"
         ) from error
     return progress, checkpoint
 
 
 def read_progress(checkpoint: Path) -> Progress:
-    """Return a checkpoint's place in the run; ValueError or TypeError where its file holds something else."""
-    progress = Progress(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
+    """Read a checkpoint's progress; ValueError or TypeError where its file holds something else."""
+    progress = Progress(**json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
     numbers = [progress.minutes, *progress.pending, *(loss for _, loss in progress.history)]
     numbers += [progress.loss] if progress.history else []  # before the first log line it is NaN
     steps = [progress.step, progress.tokens, *(step for step, _ in progress.history)]
+    # `type`, not `isinstance`: true is an int, too. The comparisons are false for NaN and infinity.
     if not all(type(step) is int and 0 <= step < 2**63 for step in steps):
-        raise ValueError(f"{STATE_FILE} holds steps or tokens that are no whole numbers")
-    if not all(type(number) in (int, float) and abs(number) < 1e30 for number in numbers) or progress.minutes < 0:
-        raise ValueError(f"{STATE_FILE} holds minutes or losses that are no numbers")
+        raise ValueError(f"{PROGRESS} holds steps or tokens that are not whole numbers")
+    if not all(type(number) in (int, float) and abs(number) < LIMIT for number in numbers) or progress.minutes < 0:
+        raise ValueError(f"{PROGRESS} holds minutes or losses that are not numbers")
     if not checkpoint.name.endswith(f"-{progress.step:08d}"):
-        raise ValueError(f"{STATE_FILE} is of step {progress.step}")
+        raise ValueError(f"{PROGRESS} is of step {progress.step}")
     return progress
 
 
 def remove_checkpoints(accelerator: Accelerator, folder: Path, stage: str) -> None:
-    """Remove the checkpoints of a stage whose finished model stands in its own folder."""
+    """Remove the checkpoints of a stage whose finished model is in its own folder."""
     if accelerator.is_main_process:
-        for path in checkpoints_of(folder, stage):
+        for path in list_checkpoints(folder, stage):
             shutil.rmtree(path)

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from configuration.schema import RunArguments, StageArguments
 from data_scripts.batches import TrainingBatches, count_targets
-from training.checkpoints import Progress, load_newest, save_checkpoint
-from training.interruption import Interrupted, listen
+from training.checkpoints import Progress, load_latest, save_checkpoint
+from training.console import log_above_bars
+from training.interruption import Interrupted, StopRequest, handle_signals
 from training.optimizers import learning_rate_factor
 from training.precision import compiled_parts
 from training.state import TrainingState
@@ -23,10 +24,19 @@ MIN_STEPS_TO_COMPILE = 200  # steps of a stage; in a shorter one compiling takes
 
 
 class Meter:
-    """Loss and speed between log lines: on the progress bar, in the trackers and in the stage's `Progress`."""
+    """Measure loss and speed between log lines: for the progress bar, the trackers and the stage's `Progress`.
+
+    Args:
+        name: the stage's name.
+        progress: what is done so far; updated at every step.
+        total: steps of the whole stage.
+        accelerator: processes and trackers.
+    """
 
     def __init__(self, name: str, progress: Progress, total: int, accelerator: Accelerator):
-        self.name, self.progress, self.accelerator = name, progress, accelerator
+        self.name = name
+        self.progress = progress
+        self.accelerator = accelerator
         self.bar = tqdm(
             total=total,
             initial=progress.step,
@@ -36,36 +46,50 @@ class Meter:
             mininterval=0.5,
             disable=not accelerator.is_main_process,
         )
-        self.restart()
+        self.start_interval()
 
-    def restart(self) -> None:
-        """Begin a new stretch, or go on with one that an interrupted run has begun."""
-        progress, accelerator = self.progress, self.accelerator
-        self.since, self.first_token = time.monotonic(), progress.tokens
+    def start_interval(self) -> None:
+        """Begin a logging interval, or continue the one that an interrupted run has stored."""
+        progress = self.progress
+        accelerator = self.accelerator
+        self.start = time.monotonic()
+        self.first_token = progress.tokens
+        # From the last log line, not from this process's first step: the interval may have begun before a kill.
         self.first_step = progress.history[-1][0] if progress.history else 0
         pending = progress.pending
-        if len(pending) != accelerator.num_processes:  # none, or those of another number of processes
+        # Stored by another number of processes, or not at all: the first takes the sum, and the mean is the same.
+        if len(pending) != accelerator.num_processes:
             pending = [float(sum(pending)), *[0.0] * (accelerator.num_processes - 1)]
+        # On the device: reading a number back at every step would make a GPU wait.
         self.losses = torch.tensor(pending[accelerator.process_index], device=accelerator.device)
         self.gradient_norm = torch.zeros((), device=accelerator.device)
         progress.pending = []
 
-    def pause(self) -> None:
-        """Put an unfinished stretch into the `Progress`, to be saved and gone on with."""
+    def save_interval(self) -> None:
+        """Store the partial logging interval, so that a resumed run continues it; every process must call this."""
         self.progress.pending = self.accelerator.gather(self.losses[None]).tolist()
-        self.progress.minutes += (time.monotonic() - self.since) / 60
+        self.progress.minutes += (time.monotonic() - self.start) / 60
 
     def add(self, loss: torch.Tensor, gradient_norm: torch.Tensor, tokens: int) -> None:
-        """Count one step: its loss on this process and its gradient's norm, still on the device; its target tokens."""
+        """Count one step.
+
+        Args:
+            loss: (), of this process, on the device.
+            gradient_norm: (), before clipping, on the device.
+            tokens: target tokens of the whole batch.
+        """
         self.losses += loss
-        self.gradient_norm = torch.maximum(self.gradient_norm, gradient_norm)  # not a number, once one is not
+        # Unlike Python's max, maximum keeps a NaN, so the watchdog sees it at the next log line.
+        self.gradient_norm = torch.maximum(self.gradient_norm, gradient_norm)
         self.progress.step += 1
         self.progress.tokens += tokens
         self.bar.update()
 
     def log(self, learning_rate_factor: float) -> None:
-        """Close a stretch: show, record and track its mean loss and its speed."""
-        progress, seconds = self.progress, time.monotonic() - self.since
+        """Close a logging interval: show, store and track its mean loss and its speed in tokens a second."""
+        progress = self.progress
+        seconds = time.monotonic() - self.start
+        # A sum over processes, not a mean: each has divided its losses by the targets of the whole batch.
         progress.loss = self.accelerator.reduce(self.losses, "sum").item() / (progress.step - self.first_step)
         progress.minutes += seconds / 60
         progress.history.append([progress.step, progress.loss])
@@ -78,20 +102,74 @@ class Meter:
             "learning_rate_factor": learning_rate_factor,
         }
         self.accelerator.log({f"{self.name}/{key}": value for key, value in values.items()}, step=progress.step)
-        self.restart()
+        self.start_interval()
+
+
+class CheckpointSaver:
+    """Save a stage's checkpoints when they are due, and hand each one's model to a callback.
+
+    Args:
+        name: the stage's name.
+        state: what is saved besides the progress.
+        model_class: the class of the model before it was prepared.
+        run: how often to save, and how many checkpoints to keep.
+        folder: the folder for checkpoints.
+        on_checkpoint: called with the unwrapped model on the main process after each checkpoint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        state: TrainingState,
+        model_class: type[PreTrainedModel],
+        run: RunArguments,
+        folder: Path,
+        on_checkpoint: Callable[[PreTrainedModel, Progress], None] | None,
+    ):
+        self.name = name
+        self.state = state
+        self.model_class = model_class
+        self.run = run
+        self.folder = folder
+        self.on_checkpoint = on_checkpoint
+        self.last_save = time.monotonic()
+
+    def save(self, progress: Progress) -> Path:
+        """Save a checkpoint now; every process must call this. CheckpointError as `save_checkpoint`."""
+        return save_checkpoint(self.state, self.folder, self.name, progress, self.run.keep_checkpoints)
+
+    def save_if_due(self, progress: Progress, is_last_step: bool) -> Path | None:
+        """Save a checkpoint after the stage's last step and every `checkpoint_minutes`; return its folder, or None.
+
+        Every process must call this.
+        """
+        accelerator = self.state.accelerator
+        due = time.monotonic() - self.last_save > 60 * self.run.checkpoint_minutes
+        # After the last step in any case: calibrating and saving the model may fail, and must not cost the training.
+        if not is_last_step and not broadcast_flag(accelerator, due):
+            return None
+        checkpoint = self.save(progress)
+        if self.on_checkpoint is not None:
+            # On all processes, though one uses it: collecting a sharded model's weights takes them all.
+            model = unwrap(self.state.model, self.model_class, accelerator, still_trains=True)
+            if accelerator.is_main_process:
+                self.on_checkpoint(model, progress)
+        # After the callback: its time, such as an upload's, is not part of the minutes between checkpoints.
+        self.last_save = time.monotonic()
+        return checkpoint
 
 
 def train_stage(
     name: str,
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     batches: TrainingBatches,
     stage: StageArguments,
     run: RunArguments,
     accelerator: Accelerator,
     checkpoints: Path,
-    on_checkpoint: Callable[[torch.nn.Module, Progress], None] | None = None,
-) -> tuple[torch.nn.Module, Progress]:
-    """Train a model through one stage, from its newest checkpoint if there is one.
+    on_checkpoint: Callable[[PreTrainedModel, Progress], None] | None = None,
+) -> tuple[PreTrainedModel, Progress]:
+    """Train a model through one stage, from its latest valid checkpoint if there is one.
 
     Args:
         name: the stage's name, for checkpoints, logs and the progress bar.
@@ -103,74 +181,95 @@ def train_stage(
         on_checkpoint: called with the unwrapped model on the main process after each checkpoint.
 
     Returns:
-        The trained model, unwrapped, and where the stage ended.
+        The trained model, unwrapped, and the progress at its end.
 
     Raises:
         Interrupted: a signal asked the run to stop, and its state is saved.
         DivergenceError: as `Watchdog.check`.
         CheckpointError: as `save_checkpoint`.
     """
-    maker = type(model)
-    total = len(batches)
-    stepper = Stepper.prepare(model, stage, accelerator, total)
-    prepared = stepper.model
-    state = TrainingState(accelerator, prepared, stepper.optimizers)
-    progress, checkpoint = load_newest(state, checkpoints, name)
-    guard = Watchdog(name, batches, stage.gradient_limit, run.stall_minutes, checkpoint)
-    last_save = time.monotonic()
-    meter = Meter(name, progress, total, accelerator)
-    # With a generator of its own, the loader draws nothing from the global one, which dropout goes on with.
-    remaining = range(progress.step, total)
-    loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=remaining, generator=torch.Generator())
-    parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
-    rows = -(-stage.batch_size // parts) if run.compile and total >= MIN_STEPS_TO_COMPILE else None
-    with meter.bar, listen() as request, compiled_parts(model, accelerator.device, rows):
-        for step, batch in zip(remaining, guard.watch(loader, progress.step), strict=True):
-            loss, gradient_norm = stepper.step(step, batch)
-            meter.add(loss, gradient_norm, count_targets(batch["labels"]))
-            last_step = progress.step == total
-            logged = progress.step % run.log_steps == 0 or last_step
-            asked = request.anywhere(accelerator) and not last_step
-            if logged or asked or accelerator.device.type == "cpu":  # elsewhere each look would wait for the device
-                guard.check(progress.step, meter.losses, meter.gradient_norm, accelerator)
-            if logged:
-                meter.log(learning_rate_factor(step, total, stage))
-                due = time.monotonic() - last_save > 60 * run.checkpoint_minutes
-                if last_step or flag_from_main(accelerator, due):
-                    guard.checkpoint = save_checkpoint(state, checkpoints, name, progress, run.keep_checkpoints)
-                    if on_checkpoint is not None:
-                        whole = unwrap(prepared, maker, accelerator, still_trains=True)
-                        if accelerator.is_main_process:
-                            on_checkpoint(whole, progress)
-                    last_save = time.monotonic()
-            if asked:
-                if not logged:
-                    meter.pause()
-                saved = save_checkpoint(state, checkpoints, name, progress, run.keep_checkpoints)
-                raise Interrupted(f"stopped at step {progress.step} of {name}, saved in {saved}; go on with --resume")
-    trained = unwrap(prepared, maker, accelerator)
-    accelerator.free_memory()
+    model_class = type(model)  # asked before FSDP2 changes it in place
+    stepper = Stepper.prepare(model, stage, accelerator, len(batches))
+    state = TrainingState(accelerator, stepper.model, stepper.optimizers)
+    # Before the meter is built, which continues from this progress.
+    progress, checkpoint = load_latest(state, checkpoints, name)
+    watchdog = Watchdog(name, batches, stage.gradient_limit, run.stall_minutes, checkpoint)
+    saver = CheckpointSaver(name, state, model_class, run, checkpoints, on_checkpoint)
+    meter = Meter(name, progress, len(batches), accelerator)
+    rows = rows_to_compile(stage, run, accelerator, len(batches))
+    with meter.bar, log_above_bars(), handle_signals() as request, compiled_parts(model, accelerator.device, rows):
+        train_steps(stepper, batches, meter, watchdog, saver, request)
+    trained = unwrap(stepper.model, model_class, accelerator)
+    accelerator.free_memory()  # Accelerate remembers all it prepared: the next stage needs the optimizers' memory
     return trained, progress
 
 
+def train_steps(
+    stepper: Stepper,
+    batches: TrainingBatches,
+    meter: Meter,
+    watchdog: Watchdog,
+    saver: CheckpointSaver,
+    request: StopRequest,
+) -> None:
+    """Take the stage's remaining steps. The order within one is the point: check, log, save, stop."""
+    progress = meter.progress
+    accelerator = stepper.accelerator
+    remaining = range(progress.step, stepper.total_steps)
+    # With a generator of its own, the loader draws nothing from the global one, which dropout continues with.
+    loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=remaining, generator=torch.Generator())
+    # Strict: a loader that ends early is an error, not a shorter training.
+    for step, batch in zip(remaining, watchdog.batches_with_timeout(loader, progress.step), strict=True):
+        loss, gradient_norm = stepper.step(step, batch)
+        meter.add(loss, gradient_norm, count_targets(batch["labels"]))
+        is_last = progress.step == stepper.total_steps
+        logs = progress.step % saver.run.log_steps == 0 or is_last
+        stops = request.requested_on_any_rank(accelerator) and not is_last
+        # On a GPU each check would wait for the device, so there it comes only before something is written.
+        if logs or stops or accelerator.device.type == "cpu":
+            watchdog.check(progress.step, meter.losses, meter.gradient_norm, accelerator)
+        if logs:
+            meter.log(learning_rate_factor(step, stepper.total_steps, stepper.stage))
+            watchdog.checkpoint = saver.save_if_due(progress, is_last) or watchdog.checkpoint
+        if stops:
+            if not logs:  # else the interval has just been closed, and the next one is empty
+                meter.save_interval()
+            saved = saver.save(progress)
+            raise Interrupted(
+                f"stopped at step {progress.step} of {meter.name}, saved in {saved}; continue with --resume"
+            )
+
+
+def rows_to_compile(
+    stage: StageArguments, run: RunArguments, accelerator: Accelerator, total_steps: int
+) -> int | None:
+    """Return the rows of one forward pass, for which the model is compiled; None where that is not worth it."""
+    if not run.compile or total_steps < MIN_STEPS_TO_COMPILE:
+        return None
+    parts = accelerator.num_processes * stage.gradient_accumulation_steps
+    return -(-stage.batch_size // parts)  # rounded up: 13 rows in 6 parts are 3, 2, 2, 2, 2, 2
+
+
 def unwrap(
-    prepared: torch.nn.Module, maker: type[PreTrainedModel], accelerator: Accelerator, still_trains: bool = False
+    prepared: torch.nn.Module, model_class: type[PreTrainedModel], accelerator: Accelerator, still_trains: bool = False
 ) -> PreTrainedModel:
-    """Return the plain model; where it is sharded, a copy of it, whole on the main process alone.
+    """Return the plain model; where it is sharded, a copy of it, complete on the main process alone.
 
     Every process must call this. A model that still trains keeps the wrapper that sets its precision.
     """
     if not accelerator.is_fsdp2:
         return accelerator.unwrap_model(prepared, keep_fp32_wrapper=still_trains)
-    weights, sharded = accelerator.get_state_dict(prepared), accelerator.unwrap_model(prepared)
-    model = maker(sharded.config)
+    weights = accelerator.get_state_dict(prepared)
+    sharded = accelerator.unwrap_model(prepared)
+    model = model_class(sharded.config)
     model.generation_config = sharded.generation_config
     if accelerator.is_main_process:
         model.load_state_dict(weights)
     return model.to(accelerator.device)
 
 
-def flag_from_main(accelerator: Accelerator, flag: bool) -> bool:
-    """Return the main process's flag on every process, since clocks differ."""
+def broadcast_flag(accelerator: Accelerator, flag: bool) -> bool:
+    """Return the main process's flag on every process, since their clocks differ."""
+    # A sum, in which the other processes' flags are 0: it works alike with every backend.
     value = torch.tensor(float(flag and accelerator.is_main_process), device=accelerator.device)
     return bool(accelerator.reduce(value, "sum").item() > 0)

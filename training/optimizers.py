@@ -1,6 +1,7 @@
 """Optimizers and learning rates: Muon for the blocks' matrices and AdamW for the rest, or AdamW alone.
 
-Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest orthogonal matrix, by Newton-Schulz iteration.
+Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest orthogonal matrix, found by Newton-Schulz
+iterations.
 """
 
 import math
@@ -15,23 +16,35 @@ from configuration.schema import StageArguments
 def orthogonalize(
     matrices: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> torch.Tensor:
-    """Return the nearest orthogonal matrix of each in a stack (N, rows, columns), roughly, by Newton-Schulz.
+    """Approximate the nearest orthogonal matrix of each in a stack, by Newton-Schulz.
 
-    An iteration multiplies x by a polynomial p of its Gram matrix G = x xᵀ. For long matrices the iterations run on G
-    alone (G becomes p G p) and their product meets x once, at the end: the same result in half the work, but not in
-    bfloat16, whose rounding errors would grow.
+    An iteration multiplies x by the polynomial p = a + b G + c G² of its Gram matrix G = x xᵀ. For long matrices the
+    iterations run on G alone (G becomes p G p) and their product is multiplied with x once, at the end: the same
+    result in half the work, but not in bfloat16, whose rounding errors would grow.
+
+    Args:
+        matrices: (N, rows, columns).
+        coefficients: (a, b, c).
+        steps: number of iterations.
+        eps: smallest norm that a matrix is divided by.
+
+    Returns:
+        (N, rows, columns), with singular values near 1.
     """
     a, b, c = coefficients
+    # The Gram matrix is taken of the shorter side: of a (512, 128) matrix it is (128, 128), not (512, 512).
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
+    # The iteration converges for singular values up to 1, which the Frobenius norm bounds.
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
     if x.shape[-1] >= 2 * x.shape[-2] and x.dtype != torch.bfloat16:
-        gram, product = x @ x.mT, None  # (N, rows, rows)
+        gram = x @ x.mT  # (N, rows, rows)
+        product = None
         for _ in range(steps):
             polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
             polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
             product = polynomial if product is None else polynomial @ product
-            gram = polynomial @ gram @ polynomial
+            gram = polynomial @ gram @ polynomial  # of the next x, p x: p is symmetric
         x = product @ x
     else:
         for _ in range(steps):
@@ -41,10 +54,10 @@ def orthogonalize(
 
 
 class StackedMuon(torch.optim.Muon):
-    """`torch.optim.Muon`, with matrices of one shape orthogonalised together, and in a format of one's choice.
+    """`torch.optim.Muon` that orthogonalises all matrices of one shape together, in a number format of choice.
 
-    The library's own takes one matrix at a time, in bfloat16, which a CPU without bfloat16 units does some 70 times
-    slower than float32. State, hyperparameters and update rule are the library's.
+    The library's own takes one matrix at a time, in bfloat16, which a CPU without bfloat16 units multiplies some 70
+    times slower than float32. State, hyperparameters and update rule are the library's.
     """
 
     def __init__(self, *arguments, dtype: torch.dtype = torch.float32, **settings):
@@ -53,17 +66,20 @@ class StackedMuon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure=None):
+        """Take one step, as `torch.optim.Optimizer.step`."""
         loss = closure() if closure is not None else None
         for group in self.param_groups:
             shapes: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     shapes.setdefault(parameter.shape, []).append(parameter)
+            # Stacked, since many small products are slower than one batched product.
             for shape, parameters in shapes.items():
                 self._step_shape(group, shape, parameters)
         return loss
 
     def _step_shape(self, group: dict, shape: torch.Size, parameters: list[nn.Parameter]) -> None:
+        """Update the parameters of one shape (rows, columns)."""
         updates = []
         for parameter in parameters:
             state = self.state[parameter]
@@ -71,32 +87,43 @@ class StackedMuon(torch.optim.Muon):
                 state["momentum_buffer"] = torch.zeros_like(parameter.grad)
             buffer = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
             updates.append(parameter.grad.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer)
-        whole = [update.full_tensor() if isinstance(update, DTensor) else update for update in updates]
-        stack = torch.stack(whole).to(self.dtype)
-        stack = orthogonalize(stack, group["ns_coefficients"], group["ns_steps"], group["eps"]).to(whole[0].dtype)
+        # A shard of a matrix has singular values of its own: every process orthogonalises all of it.
+        full = [update.full_tensor() if isinstance(update, DTensor) else update for update in updates]
+        stack = torch.stack(full).to(self.dtype)
+        stack = orthogonalize(stack, group["ns_coefficients"], group["ns_steps"], group["eps"]).to(full[0].dtype)
         lr = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))  # torch's "original" adjustment
+        # Decoupled, as in AdamW: added to a gradient, the decay would only change the direction of its update.
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         steps = [shard_like(step, parameter) for step, parameter in zip(stack.unbind(), parameters, strict=True)]
         torch._foreach_add_(parameters, steps, alpha=-lr)
 
 
-def shard_like(whole: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Return this process's part of a tensor that every process has, sharded as a parameter is, if it is."""
+def shard_like(full: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Shard a tensor that every process has as a parameter is sharded; return it unchanged where that is not."""
     if not isinstance(parameter, DTensor):
-        return whole
-    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        return full
+    # No source rank: nothing is sent, since every process has computed the same.
+    return distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 def build_optimizers(
     model: nn.Module, stage: StageArguments, sharded: bool = False, dtype: torch.dtype = torch.float32
 ) -> list[torch.optim.Optimizer]:
-    """Return the stage's optimizers; every parameter is in exactly one, and each group keeps its `peak_lr`.
+    """Build the stage's optimizers; every parameter is in exactly one, and each group stores its `peak_lr`.
 
-    Muon takes the two-dimensional parameters of the blocks. Weight decay is for matrices: not for embeddings, norms
-    and biases (as in minGPT). `sharded` tells that FSDP will part them among processes; `dtype` is the format of
-    Muon's products where it is our own.
+    Muon takes the two-dimensional parameters of the blocks. Weight decay is for matrices, not for embeddings, norms
+    and biases (as in minGPT).
+
+    Args:
+        model: the model, not yet prepared.
+        stage: optimizer, learning rates, weight decay.
+        sharded: whether FSDP will shard the parameters.
+        dtype: number format of `StackedMuon`'s products.
     """
-    muon, decayed, others = [], [], []
+    muon = []
+    decayed = []
+    others = []
+    # By identity: a tied output layer is the embedding's very parameter, and is not decayed either.
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -115,22 +142,35 @@ def build_optimizers(
     optimizers = [torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, stage.beta2), fused=True)]
     if muon:
         settings = {"lr": stage.muon_learning_rate, "weight_decay": stage.weight_decay}
-        own = sharded or muon[0].device.type == "cpu"
-        optimizers.append(StackedMuon(muon, dtype=dtype, **settings) if own else torch.optim.Muon(muon, **settings))
+        # torch's own neither knows sharded matrices nor any format but bfloat16; on one GPU it is as good.
+        if sharded or muon[0].device.type == "cpu":
+            optimizers.append(StackedMuon(muon, dtype=dtype, **settings))
+        else:
+            optimizers.append(torch.optim.Muon(muon, **settings))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["peak_lr"] = group["lr"]
+            group["peak_lr"] = group["lr"]  # each step's `lr` is this times the schedule's factor
     return optimizers
 
 
 def learning_rate_factor(step: int, total: int, stage: StageArguments) -> float:
-    """Return the learning rate of `step` (from 0) over the highest: warm-up, then linear or cosine decay."""
+    """Return the learning rate of a step as a fraction of its peak.
+
+    A pure function of the step, unlike torch's schedulers, which count steps themselves: a checkpoint needs no state
+    of it, and a resumed run cannot be one step off.
+
+    Args:
+        step: from 0.
+        total: steps of the whole stage.
+        stage: warm-up, then `cosine`, or `wsd` (warm-up, stable, decay: Hu et al. 2024, MiniCPM, section 4).
+    """
     if step < stage.warmup_steps:
-        return (step + 1) / stage.warmup_steps
+        return (step + 1) / stage.warmup_steps  # the first step already learns
     if stage.schedule == "cosine":
         progress = (step - stage.warmup_steps) / max(1, total - stage.warmup_steps)
-        share = 0.5 * (1.0 + math.cos(math.pi * progress))
+        fraction = 0.5 * (1.0 + math.cos(math.pi * progress))
     else:
+        # At the peak, then down in a line: of 10 steps with decay_fraction 0.4 the last five have 1, 1, .75, .5, .25.
         decay_steps = max(1.0, stage.decay_fraction * total)
-        share = min(1.0, (total - step) / decay_steps)
-    return stage.min_lr_ratio + (1.0 - stage.min_lr_ratio) * share
+        fraction = min(1.0, (total - step) / decay_steps)
+    return stage.min_lr_ratio + (1.0 - stage.min_lr_ratio) * fraction

@@ -1,4 +1,4 @@
-"""The number format in which this machine multiplies fastest, and its loops fused into compiled ones."""
+"""Mixed precision and torch.compile: the number format that this machine multiplies fastest, and compiled blocks."""
 
 import os
 import shutil
@@ -9,16 +9,19 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.logging import get_logger
 
 from modeling_minigpt import MiniGPTForCausalLM
 from modeling_minigpt.attention_base_minigpt import LinearTimeAttention
 
+logger = get_logger(__name__)
+
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device multiplies bfloat16 faster than float32: GPUs that do not emulate it, CPUs with AMX."""
+    """Return whether a device multiplies bfloat16 faster than float32: GPUs that do not emulate it, CPUs with AMX."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.9
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 does not have it
     return device.type == "cpu" and bool(capabilities.get("amx_bf16"))
 
 
@@ -30,39 +33,40 @@ def choose_precision(wanted: str) -> str:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Tell whether `torch.compile` has what it needs: a C++ compiler on a CPU, a C compiler else; Python's headers."""
-    variable, usual = ("CXX", "g++") if device.type == "cpu" else ("CC", "gcc")
+    """Return whether `torch.compile` finds a compiler (for a CPU's code C++, else C) and Python's headers."""
+    variable, default = ("CXX", "g++") if device.type == "cpu" else ("CC", "gcc")
     headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
-    return headers and shutil.which(os.environ.get(variable, usual)) is not None
+    return headers and shutil.which(os.environ.get(variable, default)) is not None
 
 
 def not_compiled(attend: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return attention that runs as it is between what is compiled, its result laid out alike for all lengths."""
+    """Wrap attention so that it runs uncompiled between compiled parts."""
 
     @torch.compiler.disable
     def run(*streams: torch.Tensor, **settings) -> torch.Tensor:
+        # Laid out alike for all lengths: other strides would compile what comes after it again.
         return attend(*streams, **settings).contiguous()
 
     return run
 
 
 def compile_parts(model: MiniGPTForCausalLM, device: torch.device) -> list[tuple[torch.nn.Module, str]]:
-    """Compile a model's blocks, one function for all of them, and its loss, for every batch and length.
-
-    Linear-time attention is left as it is and what is around it compiled: some variants keep tables for lengths that
-    they have seen, and with the others the compiler takes minutes and comes to slower loops.
+    """Compile a model's blocks, one function for all of them, and its loss, for every batch size and length.
 
     Returns:
-        The modules and the attributes that were set on them, which hide the classes' own: none for want of a compiler,
-        and a line says so.
+        The modules and the attributes that were set on them, which hide the classes' own; an empty list, after a
+        warning, where no compiler is available.
     """
     if not can_compile(device):
-        print("warning: run.compile needs a compiler (g++, or what CXX names) and Python's headers; going on without")
+        logger.warning("run.compile needs a compiler (g++, or the one CXX names) and Python's headers; not compiled")
         return []
     parts: dict[tuple[torch.nn.Module, str], Callable] = {}
     for block in model.model.layers:
+        # Some linear-time variants cache tables by length, which the compiler would take for constants; for the others
+        # it needs minutes and finds slower loops. What surrounds the attention is compiled all the same.
         if isinstance(block.self_attn, LinearTimeAttention):
             parts[block.self_attn, "attend"] = not_compiled(block.self_attn.attend)
+        # Dynamic: nearly every batch has a length of its own.
         parts[block, "forward"] = torch.compile(block.forward, dynamic=True)
     parts[model, "_loss_function"] = torch.compile(model.loss_function, dynamic=True)
     for (module, name), function in parts.items():
@@ -70,32 +74,37 @@ def compile_parts(model: MiniGPTForCausalLM, device: torch.device) -> list[tuple
     return list(parts)
 
 
-def prime(model: MiniGPTForCausalLM, rows: int) -> None:
-    """Compile what batches of so many rows need, always in the same order; no gradient, no random number is left.
+def warm_up(model: MiniGPTForCausalLM, rows: int) -> None:
+    """Compile all that batches of `rows` rows need, always in the same order; leave no gradient and no random draw.
 
-    What is compiled depends a little on what it is first called with, and a run that is resumed begins with another
-    batch but must compute the same bits.
+    The compiled code depends a little on the shapes of the first call. A resumed run begins with another batch than
+    the first, but must compute the same bits.
     """
     weight = model.get_input_embeddings().weight
     longest = model.config.max_position_embeddings
     with torch.random.fork_rng():
-        for length in (longest - (longest == rows), 8 + (rows == 8)):  # equal sizes would count as one
+        # Neither length equals the number of rows, or the compiler would take both for one size: with 64 rows and a
+        # context of 64 tokens, the longest is 63.
+        for length in (longest - (longest == rows), 8 + (rows == 8)):
             ids = torch.zeros(rows, length, dtype=torch.long, device=weight.device)
             loss = model(ids, labels=ids, num_items_in_batch=ids.numel() + 1, use_cache=False).loss
-            torch.autograd.grad(loss, weight)
+            torch.autograd.grad(loss, weight)  # compiles the backward pass without touching any .grad
 
 
 @contextmanager
 def compiled_parts(model: MiniGPTForCausalLM, device: torch.device, rows: int | None) -> Iterator[None]:
-    """Compile a model's blocks and loss for batches of so many rows, while the context lasts; not where None.
+    """Compile a model's blocks and loss while the context lasts, in some ten seconds.
 
-    It takes some ten seconds.
+    Args:
+        model: the model, not wrapped.
+        device: where it runs.
+        rows: rows of most batches; None to compile nothing.
     """
     parts = [] if rows is None else compile_parts(model, device)
     try:
         if parts:
-            prime(model, rows)
+            warm_up(model, rows)
         yield
     finally:
         for module, name in parts:
-            delattr(module, name)  # the class's own again, which generates and is saved
+            delattr(module, name)  # the class's own is visible again: generating and saving need it

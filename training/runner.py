@@ -1,25 +1,20 @@
 """The four commands of `train.py`: pretrain, finetune, evaluate, and all of them with the baseline."""
 
-import shutil
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.logging import get_logger
+from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
 
 from artifacts.loading import check_shape, load_model, load_tokenizer, start_from
-from artifacts.memory import tune_glibc_malloc
-from artifacts.run_folder import STAGES, RunError, RunFolder, read_record, training_record, write_json
-from artifacts.safe_loading import refused
-from configuration.recipe import build_config
-from configuration.schema import Recipe, StageArguments
-from data_scripts.batches import TrainingBatches
-from data_scripts.bios_folder import FILES, DataError
-from data_scripts.splits import load_training_data, made_up_people
+from artifacts.run_folder import RunError, RunFolder, read_record, training_record, write_json
+from artifacts.safe_loading import as_run_error
+from configuration.schema import Recipe
+from data_scripts.bios_folder import FILES
+from data_scripts.splits import made_up_people
 from evaluation.answers import check_characters, check_lengths
 from evaluation.baselines import popular_places
 from evaluation.calibration import CalibrationError, calibrate
@@ -27,240 +22,243 @@ from evaluation.report import print_results
 from evaluation.scoring import score_run
 from hub.publish_model import HubTarget
 from hub.push import PushError
-from modeling_minigpt import (
-    BirthplacePipeline,
-    MiniGPTForCausalLM,
-    build_bpe_tokenizer,
-    build_character_tokenizer,
-)
+from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
 from training.checkpoints import Progress, remove_checkpoints
 from training.loop import train_stage
-from training.precision import choose_precision
+from training.run_context import Run, build_run, init_model, training_batches
 from training.torchrun_env import check_restarts, is_main_process, was_restarted
 
-COMMANDS = {
+CALIBRATION_STRANGERS = 2000  # made-up people to calibrate on
+
+logger = get_logger(__name__)
+
+
+def pretrain(run: Run) -> None:
+    """Learn the documents by span corruption; leave the model in the run's `pretrain`."""
+    _train(run, "pretrain", initial_model(run, "pretrain"))
+
+
+def finetune(run: Run) -> None:
+    """Learn to answer, from the pretrained model or the recipe's; leave the model, calibrated, in `finetune`."""
+    _train(run, "finetune", initial_model(run, "finetune"))
+
+
+def train_without_pretraining(run: Run) -> None:
+    """Learn to answer from random weights, the baseline; leave the model in `no_pretraining`."""
+    _train(run, "no_pretraining", initial_model(run, "no_pretraining"))
+
+
+def evaluate(run: Run) -> dict:
+    """Score the finetuned model, or the recipe's `evaluate.model`; write and print the results, and return them."""
+    return score_run(run.folder, run.recipe, run.data)
+
+
+STAGE_FUNCTIONS = {"pretrain": pretrain, "finetune": finetune, "no_pretraining": train_without_pretraining}
+COMMANDS = {  # which stages each trains
     "pretrain": ("pretrain",),
     "finetune": ("finetune",),
     "evaluate": (),
     "all": ("pretrain", "finetune", "no_pretraining"),
 }
-CALIBRATION_STRANGERS = 2000  # made-up people to calibrate on
+SCORING_COMMANDS = ("evaluate", "all")
 
 
-class Run:
-    """One command on one run's folder."""
+def run_command(recipe: Recipe, command: str, resume: bool = False, hub: HubTarget | None = None) -> dict | None:
+    """Run one of `COMMANDS` in the recipe's output folder, and publish what it scores, if asked.
 
-    def __init__(self, recipe: Recipe, resume: bool, hub: HubTarget | None = None):
-        self.recipe, self.resume, self.hub = recipe, resume or was_restarted(), hub
-        self.folder = RunFolder(recipe.output)
+    Args:
+        recipe: what to run.
+        command: a key of `COMMANDS`.
+        resume: whether to continue what an earlier command left in the folder.
+        hub: where to publish the scored model, and perhaps the checkpoints.
 
-    def execute(self, command: str) -> dict | None:
-        """Carry out a command of `COMMANDS` and publish what it scores, where asked; return the results if it does.
+    Returns:
+        The results, on the main process of a command that scores; else None.
 
-        Raises:
-            PushError: the Hub would not take the run, before anything is done, or did not take it, after all is done.
-        """
-        check_restarts()
-        if self.hub is not None:
-            if command in ("pretrain", "finetune") and not self.hub.checkpoints:
-                raise RunError(f"{command} --push_to_hub needs --push_checkpoints: only a scored model is published")
-            if self.recipe.evaluate.model is not None:
-                raise RunError("--push_to_hub publishes the run's own model, but evaluate.model names another")
-            if is_main_process():
-                self.hub.open()
-        with self.folder.lock() if is_main_process() else nullcontext():
-            results = self.carry_out(command)
-        if self.hub is not None and results is not None:
-            try:
-                print(f"published: {self.hub.push_run(self.folder.path)}")
-            except PushError as error:
-                again = f"python -m hub.publish_model {self.folder.path} {self.hub.repo_id}"
-                raise PushError(f"{error}; the run is complete, publish it by `{again}`") from error
-        return results
+    Raises:
+        UserError: what the user must change; or, after all is saved, what a signal or the Hub has prevented.
+    """
+    check_restarts()
+    folder = RunFolder(recipe.output)
+    if hub is not None:
+        check_publishing(recipe, command, hub)
+        if is_main_process():
+            hub.open()  # before hours of training, not after
+    # One lock for all processes: those of one run share the folder.
+    with folder.lock() if is_main_process() else nullcontext():
+        results = _run_stages(recipe, command, folder, resume or was_restarted(), hub)
+    if hub is not None and results is not None:
+        publish(folder, hub)
+    return results
 
-    def carry_out(self, command: str) -> dict | None:
-        """Do what `execute` says, but for the publishing."""
-        stages, scores = COMMANDS[command], command in ("evaluate", "all")
-        if self.recipe.finetune.start_from is not None:
-            stages = self.without_pretraining(stages, command)
-        self.folder.claim(self.recipe, stages, scores, self.resume)
-        if command == "finetune" and not (self.recipe.finetune.start_from or self.folder.finished("pretrain")):
-            raise RunError(
-                f"{self.folder.stage('pretrain')}: no pretrained model there; run `train.py pretrain` first"
-            )
-        if self.resume and scores and self.folder.results.exists():
-            results = read_record(self.folder.results)
-            print(f"{self.folder.path}: the run is finished; its results were:")
-            with refused(f"{self.folder.results}: no results of a run"):
-                print_results(results)
-            return results
-        transformers_logging.disable_progress_bar()
-        if stages:
-            self.start_accelerator()
-            self.forget_tokenizer()
-        with self.accelerator.main_process_first() if stages else nullcontext():
-            self.data = load_training_data(self.recipe.data, self.recipe.seed, self.folder.data)
-        for stage in stages:
-            if not self.folder.finished(stage):
-                self.train(stage)
-        if stages:
-            self.accelerator.end_training()
-        return score_run(self.folder, self.recipe, self.data) if scores and is_main_process() else None
 
-    def without_pretraining(self, stages: tuple[str, ...], command: str) -> tuple[str, ...]:
-        """Return the stages but for the pretraining, which nothing would read; RunError where there is one already."""
-        if command == "pretrain":
-            raise RunError("finetune.start_from is set: nothing would read what pretrain leaves; run finetune or all")
-        if stages and (self.folder.finished("pretrain") or self.folder.unfinished(("pretrain",))):
-            raise RunError(
-                f"output {self.folder.path}: holds a pretraining, but finetune.start_from names another model; choose "
-                "another --set output=FOLDER"
-            )
-        return tuple(stage for stage in stages if stage != "pretrain")
+def check_publishing(recipe: Recipe, command: str, hub: HubTarget) -> None:
+    """Raise RunError where a command would leave nothing that can be published."""
+    if command not in SCORING_COMMANDS and not hub.checkpoints:
+        raise RunError(f"{command} --push_to_hub needs --push_checkpoints: only a scored model is published")
+    if recipe.evaluate.model is not None:
+        raise RunError("--push_to_hub publishes the run's own model, but evaluate.model names another")
 
-    def start_accelerator(self) -> None:
-        """Make the Accelerator, its log and the process's memory settings."""
-        tune_glibc_malloc()
-        self.accelerator = Accelerator(
-            mixed_precision=choose_precision(self.recipe.run.mixed_precision),
-            log_with="tensorboard",
-            project_config=ProjectConfiguration(str(self.folder.path), logging_dir=str(self.folder.path)),
+
+def publish(folder: RunFolder, hub: HubTarget) -> None:
+    """Publish a scored run and print its address; PushError, with the command that repeats it, if that fails."""
+    try:
+        print(f"published: {hub.push_run(folder.path)}")
+    except PushError as error:
+        again = f"python -m hub.publish_model {folder.path} {hub.repo_id}"
+        raise PushError(f"{error}; the run is complete, publish it by `{again}`") from error
+
+
+def _run_stages(recipe: Recipe, command: str, folder: RunFolder, resume: bool, hub: HubTarget | None) -> dict | None:
+    """Run a command, except for the publishing; see `run_command`."""
+    scores = command in SCORING_COMMANDS
+    stages = plan_stages(recipe, command, folder)
+    folder.claim(recipe, stages, scores, resume)
+    if command == "finetune" and not (recipe.finetune.start_from or folder.finished("pretrain")):
+        raise RunError(f"{folder.stage('pretrain')}: no pretrained model there; run `train.py pretrain` first")
+    # Before the data are read: a finished run needs neither them nor an Accelerator.
+    if resume and scores and folder.results.exists():
+        return show_results(folder) if is_main_process() else None
+    remaining = [stage for stage in stages if not folder.finished(stage)]
+    on_checkpoint = partial(push_checkpoint, hub, folder) if hub is not None and hub.checkpoints else None
+    run = build_run(recipe, bool(remaining), resume, on_checkpoint)
+    for stage in remaining:
+        STAGE_FUNCTIONS[stage](run)
+    if run.accelerator is not None:
+        # Closes the processes' group: one of them scores, while the others end.
+        run.accelerator.end_training()
+    return evaluate(run) if scores and is_main_process() else None
+
+
+def plan_stages(recipe: Recipe, command: str, folder: RunFolder) -> tuple[str, ...]:
+    """Return the stages that a command trains: without the pretraining, where finetuning starts from another model.
+
+    Raises:
+        RunError: then, if the command is `pretrain`, or the folder has a pretraining already.
+    """
+    stages = COMMANDS[command]
+    if recipe.finetune.start_from is None:
+        return stages
+    if command == "pretrain":
+        raise RunError("finetune.start_from is set: nothing would read the pretrained model; run finetune or all")
+    # The results would name one pretraining and the folder show another.
+    if stages and (folder.finished("pretrain") or folder.has_checkpoints(("pretrain",))):
+        raise RunError(
+            f"output {folder.path}: has a pretraining, but finetune.start_from names another model; choose "
+            "another --set output=FOLDER"
         )
-        self.accelerator.init_trackers("logs")
+    return tuple(stage for stage in stages if stage != "pretrain")
 
-    def forget_tokenizer(self) -> None:
-        """Remove the tokenizer of an earlier run that came to nothing, so that this one makes its own."""
-        begins = not self.resume and not any(self.folder.finished(stage) for stage in STAGES)
-        if begins and self.accelerator.is_main_process:
-            shutil.rmtree(self.folder.tokenizer, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
 
-    def tokenizer(self) -> PreTrainedTokenizerFast:
-        """Return the run's tokenizer: the first time that of the model it starts from, or built from the documents."""
-        source = self.recipe.pretrain.start_from or self.recipe.finetune.start_from
-        with self.accelerator.main_process_first():
-            if not (self.folder.tokenizer / "tokenizer.json").is_file():
-                tokenizer = load_tokenizer(source) if source else self.build_tokenizer()
-                tokenizer.model_max_length = build_config(self.recipe).max_position_embeddings
-                tokenizer.save_pretrained(self.folder.tokenizer)
-            return load_tokenizer(self.folder.tokenizer)
+def show_results(folder: RunFolder) -> dict:
+    """Print the results of a finished run and return them; RunError where its file holds something else."""
+    results = read_record(folder.results)
+    print(f"{folder.path}: the run is finished; its results were:")
+    with as_run_error(f"{folder.results}: no results of a run"):
+        print_results(results)
+    return results
 
-    def build_tokenizer(self) -> PreTrainedTokenizerFast:
-        """Build the recipe's tokenizer from the documents; DataError where they hold a special token."""
-        context = build_config(self.recipe).max_position_embeddings
-        try:
-            if self.recipe.tokenizer.type == "character":
-                return build_character_tokenizer(self.data.documents, context)
-            return build_bpe_tokenizer(self.data.documents, self.recipe.tokenizer.vocab_size, context)
-        except ValueError as error:
-            raise DataError(f"{self.data.folder / FILES['documents']}: {error}") from error
 
-    def fresh_model(self, tokenizer: PreTrainedTokenizerFast) -> MiniGPTForCausalLM:
-        """Return a model with random weights, the same for one seed, that knows how to end an answer."""
-        set_seed(self.recipe.seed)
-        config = build_config(
-            self.recipe,
-            vocab_size=len(tokenizer),
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-        model = MiniGPTForCausalLM(config)
-        model.generation_config.max_new_tokens = self.recipe.evaluate.max_new_tokens
+def push_checkpoint(
+    hub: HubTarget, folder: RunFolder, stage: str, model: MiniGPTForCausalLM, progress: Progress
+) -> None:
+    """Push a checkpoint to the Hub; a failed push only warns."""
+    # A network that fails for a minute must not end a training of days.
+    try:
+        hub.push_checkpoint(model, load_tokenizer(folder.tokenizer), stage, progress.step)
+    except PushError as error:
+        logger.warning(f"the checkpoint of {stage}, step {progress.step}, was not pushed: {error}")
+
+
+def initial_model(run: Run, stage: str) -> MiniGPTForCausalLM:
+    """Return what a stage starts from: the recipe's model, the pretrained one, or random weights.
+
+    Raises:
+        RunError: that model cannot be loaded, or is not of the recipe's shape.
+    """
+    # Always built, even if only its settings are used: its draws fix the seed of weights that `start_from` adds.
+    initial = init_model(run)
+    source = getattr(run.recipe, stage).start_from
+    if source is not None:
+        # Of the other run's settings nothing is taken over: how long an answer may be is this recipe's.
+        model = start_from(source, initial.config)
+        model.generation_config = initial.generation_config
         return model
+    if stage == "finetune":
+        pretrained = run.folder.stage("pretrain")
+        model = load_model(pretrained)
+        check_shape(pretrained, model.config, initial.config)
+        return model
+    return initial
 
-    def first_model(self, name: str, tokenizer: PreTrainedTokenizerFast) -> MiniGPTForCausalLM:
-        """Return what a stage starts from: a model given by the recipe, the pretrained one, or random weights."""
-        fresh, given = self.fresh_model(tokenizer), getattr(self.recipe, name).start_from
-        if given is not None:
-            model = start_from(given, fresh.config)
-            model.generation_config = fresh.generation_config
-            return model
-        if name == "finetune":
-            model = load_model(self.folder.stage("pretrain"))
-            check_shape(self.folder.stage("pretrain"), model.config, fresh.config)
-            return model
-        return fresh
 
-    def batches(self, stage: StageArguments, tokenizer: PreTrainedTokenizerFast) -> TrainingBatches:
-        """Return what a stage learns from, by step."""
-        context = build_config(self.recipe).max_position_embeddings
-        corruption, seed = self.recipe.corruption, self.recipe.seed
-        return TrainingBatches(self.data.documents, self.data.train, tokenizer, stage, corruption, seed, context)
+def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
+    """Train a model through one stage, save it in the run's folder and remove the stage's checkpoints."""
+    questions, places = zip(*run.data.train, strict=True)
+    # Before any step: a question that cannot be encoded would fail in the middle of the training.
+    check_characters(run.tokenizer, [f"{question} {place}" for question, place in run.data.train])
+    check_lengths(run.tokenizer, questions, places, run.config.max_position_embeddings)
+    set_seed(run.recipe.seed)  # so that dropout does not depend on how the model came to be
+    trained, progress = train_stage(
+        stage,
+        model,
+        training_batches(run, stage),
+        getattr(run.recipe, stage),
+        run.recipe.run,
+        run.accelerator,
+        run.folder.checkpoints,
+        None if run.on_checkpoint is None else partial(run.on_checkpoint, stage),
+    )
+    if run.accelerator.is_main_process:
+        with run.folder.new_stage(stage) as folder:
+            save_stage(run, stage, trained, progress, folder)
+    # Only now: until the model is in its place, a crash must find the last checkpoint.
+    remove_checkpoints(run.accelerator, run.folder.checkpoints, stage)
+    run.accelerator.wait_for_everyone()
 
-    def train(self, name: str) -> None:
-        """Train one stage and leave its model in the run's folder."""
-        stage, accelerator = getattr(self.recipe, name), self.accelerator
-        tokenizer = self.tokenizer()
-        model = self.first_model(name, tokenizer)
-        check_characters(tokenizer, [f"{question} {place}" for question, place in self.data.train])
-        check_lengths(tokenizer, *zip(*self.data.train, strict=True), model.config.max_position_embeddings)
-        set_seed(self.recipe.seed)
-        model, progress = train_stage(
-            name,
-            model,
-            self.batches(stage, tokenizer),
-            stage,
-            self.recipe.run,
-            accelerator,
-            self.folder.checkpoints,
-            self.on_checkpoint(name),
-        )
-        record = {
-            **asdict(progress),
-            "processes": accelerator.num_processes,
-            "start_from": stage.start_from,
-            "split": self.data.split,
-        }
 
-        def save(folder: Path) -> None:
-            tokenizer = load_tokenizer(self.folder.tokenizer)  # one that has cut and padded nothing: it remembers
-            if name == "pretrain":
-                model.save_pretrained(folder)
-                tokenizer.save_pretrained(folder)
-            else:
-                pipeline, record["uncalibrated"] = self.answering(name, model, tokenizer)
-                pipeline.save_pretrained(folder)
-                if record["uncalibrated"]:
-                    print(f"the model's confidence is not calibrated: {record['uncalibrated']}")
-            write_json(folder / "training.json", record)
+def save_stage(run: Run, stage: str, model: MiniGPTForCausalLM, progress: Progress, folder: Path) -> None:
+    """Write a stage's model, with its tokenizer, and a record of its training; a model that answers as a pipeline."""
+    record = {
+        **asdict(progress),
+        "processes": run.accelerator.num_processes,
+        "start_from": getattr(run.recipe, stage).start_from,
+        "split": run.data.split,
+    }
+    tokenizer = load_tokenizer(run.folder.tokenizer)  # not the run's, which remembers how it last cut and padded
+    if stage == "pretrain":
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    else:
+        pipeline, uncalibrated = build_pipeline(run, stage, model, tokenizer)
+        pipeline.save_pretrained(folder)
+        record["uncalibrated"] = uncalibrated
+        if uncalibrated:
+            logger.warning(f"the model's confidence is not calibrated: {uncalibrated}")
+    write_json(folder / "training.json", record)
 
-        if accelerator.is_main_process:
-            self.folder.publish_stage(name, save)
-        remove_checkpoints(accelerator, self.folder.checkpoints, name)
-        accelerator.wait_for_everyone()
 
-    def on_checkpoint(self, name: str) -> Callable[[MiniGPTForCausalLM, Progress], None] | None:
-        """Return what pushes a stage's model under way, where wanted; if that fails, training goes on without."""
-        if self.hub is None or not self.hub.checkpoints:
-            return None
+def build_pipeline(
+    run: Run, stage: str, model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> tuple[BirthplacePipeline, str | None]:
+    """Return the pipeline around a stage's model, and why it is not calibrated, None where it is or need not be.
 
-        def push(model: MiniGPTForCausalLM, progress: Progress) -> None:
-            try:
-                self.hub.push_checkpoint(model, load_tokenizer(self.folder.tokenizer), name, progress.step)
-            except PushError as error:
-                print(f"warning: the checkpoint of {name}, step {progress.step}, was not pushed: {error}")
-
-        return push
-
-    def answering(
-        self, name: str, model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast
-    ) -> tuple[BirthplacePipeline, str | None]:
-        """Return the pipeline around a stage's model, and why it is not calibrated where it is not.
-
-        Only the finetuned model is, on people of whom no model that it started from can have learned the answers.
-        """
-        places = popular_places(place for _, place in self.data.train)
-        model.eval()
-        with refused(f"{self.data.folder / FILES['train']}: the places cannot be weighed"):
-            pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device, candidates=places)
-        source = self.recipe.pretrain.start_from or self.recipe.finetune.start_from
-        if name != "finetune" or not self.data.calibration:
-            return pipeline, None
-        if source is not None and training_record(source).get("split") != self.data.split:
-            return pipeline, f"{source} was trained on other data, perhaps on the calibration people"
-        strangers = made_up_people(self.data, "calibration", CALIBRATION_STRANGERS)
-        try:
-            pipeline.confidence = calibrate(pipeline, self.data.calibration, strangers)
-        except CalibrationError as error:
-            return pipeline, str(error)
+    Only the finetuned model is calibrated, on people whose answers no model that it started from can have learned.
+    """
+    # Candidates are the training answers alone: dev answers are not read before scoring.
+    places = popular_places(place for _, place in run.data.train)
+    model.eval()  # it comes from training, where dropout was on
+    with as_run_error(f"{run.data.folder / FILES['train']}: the places cannot be scored"):
+        pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device, candidates=places)
+    if stage != "finetune" or not run.data.calibration:
         return pipeline, None
+    source = run.recipe.pretrain.start_from or run.recipe.finetune.start_from
+    # Of people whose answers it has learned it would be right more often, and so seem more reliable than it is.
+    if source is not None and training_record(source).get("split") != run.data.split:
+        return pipeline, f"{source} was trained on other data, perhaps on the calibration people"
+    strangers = made_up_people(run.data, "calibration", CALIBRATION_STRANGERS)
+    try:
+        pipeline.confidence = calibrate(pipeline, run.data.calibration, strangers)
+    except CalibrationError as error:
+        return pipeline, str(error)
+    return pipeline, None

@@ -1,7 +1,7 @@
-"""The state of a stage under way, in files that need no pickle and fit any number of processes, sharded or not.
+"""The state of a stage in training, in files that need no pickle and fit any number of processes, sharded or not.
 
 model.safetensors         the weights
-optimizer.safetensors     PARAMETER.KEY: what the optimizers keep for each parameter; their settings are the recipe's
+optimizer.safetensors     PARAMETER.KEY: what the optimizers store for each parameter; their settings are the recipe's
 random_RANK.safetensors   the states of torch's generators, from which dropout draws, on each process
 """
 
@@ -19,80 +19,110 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 
-WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 RANDOM = "random_{}.safetensors"  # by the process's rank
 
 
 @dataclass
 class TrainingState:
-    """What changes while a stage is trained, but for its `Progress`: prepared model, optimizers, random numbers."""
+    """What training a stage changes, except its `Progress`: prepared model, prepared optimizers, random numbers."""
 
     accelerator: Accelerator
     model: torch.nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
 
     def inner_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return the optimizers that Accelerate wraps."""
+        """Return the optimizers that Accelerate wraps, whose states torch's functions look for."""
         return [optimizer.optimizer for optimizer in self.optimizers]
 
     def save(self, folder: Path) -> None:
         """Write the state into a folder; every process must call this, the main one writes what is common."""
-        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)  # on the main process alone
-        weights, kept = get_state_dict(self.model, self.inner_optimizers(), options=whole)
+        # Collected unsharded, on the main process alone: so the number of processes may change before the resume.
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights, optimizer_state = get_state_dict(self.model, self.inner_optimizers(), options=options)
         if self.accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(separate(weights), folder / WEIGHTS)
-            save_file(separate(flatten(kept["state"])), folder / OPTIMIZER)
-        self.accelerator.wait_for_everyone()
+            save_file(clone_tensors(weights), folder / WEIGHTS)
+            save_file(clone_tensors(flatten(optimizer_state["state"])), folder / OPTIMIZER)
+        self.accelerator.wait_for_everyone()  # for the folder
         save_file(self.random_states(), folder / RANDOM.format(self.accelerator.process_index))
 
     def load(self, folder: Path) -> None:
-        """Read the state back; a process that was not there when it was written keeps its random numbers.
+        """Read the state back; a process that did not exist when it was written keeps its random numbers.
 
         Raises:
-            ValueError: the optimizers keep no such tensor, or one is not finite; else whatever the libraries raise.
+            ValueError: a tensor that no optimizer stores, or one that is not finite.
+            Exception: whatever the libraries raise for a broken file.
         """
-        weights, saved = load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER)
-        kept = get_optimizer_state_dict(self.model, self.inner_optimizers())
-        expected = {name: (value.dtype, value.shape) for name, value in flatten(kept["state"]).items()}
-        kept["state"] = {}
-        for name, value in saved.items():
-            if expected.get(name) != (value.dtype, value.shape):
-                kind = str(value.dtype).removeprefix("torch.")
-                raise ValueError(f"{OPTIMIZER} holds {name}, {kind} of {tuple(value.shape)}: no optimizer keeps that")
-            parameter, key = name.rsplit(".", 1)
-            kept["state"].setdefault(parameter, {})[key] = value
-        for file, tensors in ((WEIGHTS, weights), (OPTIMIZER, saved)):
-            for name, value in tensors.items():
-                if not value.isfinite().all():
-                    raise ValueError(f"{file} holds {name}, which is not finite")
+        weights = load_file(folder / WEIGHTS)
+        saved = load_file(folder / OPTIMIZER)
+        optimizer_state = get_optimizer_state_dict(self.model, self.inner_optimizers())
+        # The library would load a tensor of any name and shape; it would fail, or do harm, steps later.
+        check_same_tensors(saved, expected=flatten(optimizer_state["state"]))
+        check_finite(WEIGHTS, weights)
+        check_finite(OPTIMIZER, saved)
+        # The settings (learning rates, betas) stay as the recipe has just set them; only the tensors are loaded.
+        optimizer_state["state"] = unflatten(saved)
         set_state_dict(
             self.model,
             self.inner_optimizers(),
             model_state_dict=weights,
-            optim_state_dict=kept,
+            optim_state_dict=optimizer_state,
             options=StateDictOptions(full_state_dict=True),
         )
+        # The main process must find its numbers; further ones may be new. The draws of another number of processes
+        # differ in any case.
         random = folder / RANDOM.format(self.accelerator.process_index)
         if self.accelerator.is_main_process or random.is_file():
             for device, numbers in load_file(random).items():
-                generator_of(device).set_rng_state(numbers)
+                random_module(device).set_rng_state(numbers)
 
     def random_states(self) -> dict[str, torch.Tensor]:
         """Return the state of the CPU's generator and of the device's, each (bytes,) of uint8."""
-        return {device: generator_of(device).get_rng_state() for device in {"cpu", self.accelerator.device.type}}
+        return {device: random_module(device).get_rng_state() for device in {"cpu", self.accelerator.device.type}}
 
 
+# Not StateDictOptions(flatten_optimizer_state_dict=True): together with full_state_dict torch writes such a state, but
+# set_state_dict cannot load it again (KeyError: 'param_groups.0.params.0' in torch 2.13).
 def flatten(state: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Return what is kept for each parameter by name in one level, PARAMETER.KEY."""
+    """Flatten the optimizers' state of each parameter: {"a.weight": {"step": t}} becomes {"a.weight.step": t}."""
     return {f"{name}.{key}": value for name, values in state.items() for key, value in values.items()}
 
 
-def separate(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors with a memory of its own for each, as a file of safetensors demands of tied weights."""
+def unflatten(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """Undo `flatten`: parameters' names hold dots, keys do not."""
+    state: dict[str, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        parameter, key = name.rsplit(".", 1)
+        state.setdefault(parameter, {})[key] = value
+    return state
+
+
+def check_same_tensors(saved: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError where a saved tensor is not expected, or has another format or shape.
+
+    Expected tensors may be missing: a parameter that never had a gradient has no state yet.
+    """
+    for name, value in saved.items():
+        wanted = expected.get(name)
+        if wanted is None or (wanted.dtype, wanted.shape) != (value.dtype, value.shape):
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise ValueError(f"{OPTIMIZER} holds {name}, {dtype} of {tuple(value.shape)}: no optimizer stores that")
+
+
+def check_finite(file: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError, with the tensor's name, where one holds infinities or NaN."""
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{file} holds {name}, which is not finite")
+
+
+def clone_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy each tensor into memory of its own: safetensors refuses tied weights, which share theirs."""
     return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
-def generator_of(device: str):
+def random_module(device: str):
     """Return the module with a device type's `get_rng_state` and `set_rng_state`."""
     return torch.random if device == "cpu" else torch.get_device_module(device)

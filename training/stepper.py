@@ -50,16 +50,27 @@ class Stepper:
 
 
 def micro_batches(batch: dict[str, torch.Tensor], accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
-    """Return this process's share of a whole batch, in as many parts as gradients are accumulated over."""
+    """Split a whole batch and return this process's parts, one for each accumulation step.
+
+    Args:
+        batch: tensors of (B, ...).
+        accelerator: number of processes, and of parts that gradients are accumulated over.
+
+    Raises:
+        ValueError: there are fewer rows than parts, and some process would have none.
+    """
     parts = accelerator.gradient_accumulation_steps
-    rank, world = accelerator.process_index, accelerator.num_processes
+    rank = accelerator.process_index
+    world = accelerator.num_processes
     rows = batch["input_ids"].shape[0]
     if rows < parts * world:
         raise ValueError(f"batch_size ({rows}) is less than {world} processes x {parts} accumulation steps")
     shares = []
     for part in range(parts):
-        chosen = slice(rank * parts + part, None, parts * world)
-        shares.append({key: value[chosen].to(accelerator.device) for key, value in batch.items()})
+        # Strided, since a batch may be sorted by length: each part has rows of all lengths, and as many as the others
+        # or one fewer. 5 rows on 2 processes of 1 part: rows 0, 2, 4 and rows 1, 3.
+        rows_of_part = slice(rank * parts + part, None, parts * world)
+        shares.append({key: value[rows_of_part].to(accelerator.device) for key, value in batch.items()})
     return shares
 
 
@@ -67,11 +78,13 @@ def prepare(
     model: torch.nn.Module, stage: StageArguments, accelerator: Accelerator
 ) -> tuple[torch.nn.Module, list[AcceleratedOptimizer]]:
     """Return the model and the stage's optimizers, ready for `optimizer_step` on this accelerator."""
+    # Set here, not where the Accelerator is built: the stages of one run may accumulate differently.
     accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
-    short = stage.muon_bfloat16 and has_fast_bfloat16(accelerator.device)
-    dtype = torch.bfloat16 if short else torch.float32
-    built = build_optimizers(model, stage, accelerator.is_fsdp2, dtype)
-    prepared, *optimizers = accelerator.prepare(model, *built)
+    use_bfloat16 = stage.muon_bfloat16 and has_fast_bfloat16(accelerator.device)
+    dtype = torch.bfloat16 if use_bfloat16 else torch.float32
+    optimizers = build_optimizers(model, stage, accelerator.is_fsdp2, dtype)
+    # Together, since FSDP2 replaces the parameters and must find them again in the optimizers.
+    prepared, *optimizers = accelerator.prepare(model, *optimizers)
     return prepared.train(), optimizers
 
 
@@ -80,23 +93,26 @@ def optimizer_step(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Take one step on a whole batch.
 
-    Returns the loss in nats a target token, to be summed over processes by the caller, and the norm of the gradient
-    before clipping, the same on all processes; both () and on the device.
-
     The loss of each part is divided by the target tokens of the whole batch, so that neither accumulation nor the
     number of processes changes the gradient.
+
+    Returns:
+        The loss in nats a target token, to be summed over processes by the caller, and the norm of the gradient before
+        clipping, the same on all processes; both () and on the device.
     """
     targets = max(1, count_targets(batch["labels"]))  # rows that are all title have none, and no loss
     total = torch.zeros((), device=accelerator.device)
-    scale = accelerator.num_processes * accelerator.gradient_accumulation_steps  # DDP and backward() average
+    # DDP takes the mean over processes, and `backward` over accumulation steps; ours is a sum already.
+    scale = accelerator.num_processes * accelerator.gradient_accumulation_steps
     for part in micro_batches(batch, accelerator):
         with accelerator.accumulate(model):
             loss = model(**part, num_items_in_batch=targets, use_cache=False).loss
             total += loss.detach()
             accelerator.backward(loss * scale)
             if accelerator.sync_gradients:
+                # Called without a limit too, for the norm that the watchdog looks at.
                 norm = accelerator.clip_grad_norm_(model.parameters(), clipping or float("inf"))
-            for optimizer in optimizers:
+            for optimizer in optimizers:  # Accelerate skips both calls until the last part
                 optimizer.step()
                 optimizer.zero_grad()
     return total, norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -1,4 +1,7 @@
-"""What torchrun says in the environment, asked before Accelerate is up: its state settles devices and processes."""
+"""What torchrun says in the environment.
+
+Read before Accelerate is up: creating its state already connects the processes and chooses the devices.
+"""
 
 import os
 
@@ -6,26 +9,28 @@ from artifacts.run_folder import RunError
 
 
 def is_main_process() -> bool:
-    """Tell whether this process is the first of all."""
+    """Return whether this process is the first of all; also true without a launcher."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def was_restarted() -> bool:
-    """Tell whether these processes were started anew after one of them had died."""
+    """Return whether torchrun restarted these processes after one of them had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def check_restarts() -> None:
-    """Refuse to run where torchrun is to restart workers but cannot.
+    """Refuse to run where torchrun has been asked to restart workers but could not.
 
-    It lets them share one store of addresses, where restarted ones find those of the dead (pytorch issue 135712).
+    By default it shares one address store between the attempts, where restarted workers find the addresses of the
+    dead ones (pytorch issue 135712).
 
     Raises:
-        RunError: it is so, with the way out.
+        RunError: with the environment variable to set.
     """
-    promised = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
-    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if promised and shared:
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+    shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    # Refused now, rather than hours later, when the first worker dies.
+    if restarts and shares_store:
         raise RunError(
             "torchrun --max-restarts would fail on the addresses of dead workers; set "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, and use --standalone or --rdzv_backend c10d"

@@ -1,4 +1,4 @@
-"""Stop a run that has gone wrong, with the step, the examples and the last good checkpoint: one line each."""
+"""Stop a run that has gone wrong, in one line that names the step, its examples and the last good checkpoint."""
 
 import os
 import threading
@@ -11,22 +11,22 @@ from accelerate import Accelerator
 from configuration.errors import UserError
 from data_scripts.batches import TrainingBatches
 
-SHOWN = 8  # examples in a message
+MAX_EXAMPLES = 8  # named in a message
 
 
 class DivergenceError(UserError, FloatingPointError):
-    """The loss or the gradient ran away; the message says at which step and examples."""
+    """A loss or gradient that is not finite, or too large; the message names the step and its examples."""
 
 
 class Watchdog:
-    """What watches over one stage.
+    """Stop one stage when its numbers diverge or its data do not come.
 
     Args:
         name: the stage's name.
         batches: names the examples of a step.
-        gradient_limit: the largest norm of the gradient that is let pass; 0 for any that is finite.
-        stall_minutes: the longest wait for a batch; 0 for any.
-        checkpoint: the last good checkpoint; the loop sets it anew after each save.
+        gradient_limit: largest allowed norm of the gradient, before clipping; 0 allows any finite one.
+        stall_minutes: longest allowed wait for a batch, in minutes; 0 allows any.
+        checkpoint: the last good checkpoint, for the messages; the loop replaces it after each save.
     """
 
     def __init__(
@@ -37,20 +37,28 @@ class Watchdog:
         stall_minutes: float,
         checkpoint: Path | None,
     ):
-        self.name, self.batches, self.checkpoint = name, batches, checkpoint
-        self.gradient_limit, self.stall_minutes = gradient_limit, stall_minutes
+        self.name = name
+        self.batches = batches
+        self.gradient_limit = gradient_limit
+        self.stall_minutes = stall_minutes
+        self.checkpoint = checkpoint
 
     def check(self, step: int, loss: torch.Tensor, gradient_norm: torch.Tensor, accelerator: Accelerator) -> None:
-        """Raise DivergenceError, on all processes alike, where the loss or the gradient ran away.
+        """Check that loss and gradient are finite and not too large; every process must call this.
 
         Args:
             step: steps done.
             loss: (), this process's losses since the last log line, summed.
             gradient_norm: (), the largest norm before clipping since then, the same on all processes.
+
+        Raises:
+            DivergenceError: they are not; raised on all processes alike.
         """
+        # A loss that is not finite on one process makes the sum so on all: they stop together, and none waits.
         loss = accelerator.reduce(loss.detach().clone(), "sum").item()
         norm = gradient_norm.item()
         limit = self.gradient_limit or float("inf")
+        # Written as `not x < y`, since every comparison with NaN is false.
         if not abs(loss) < float("inf"):
             fault = "the loss is not finite"
         elif not norm < float("inf"):
@@ -59,24 +67,28 @@ class Watchdog:
             fault = f"the gradient's norm, {norm:.3g}, is above gradient_limit ({limit:g})"
         else:
             return
+        # Drawn again, which is cheap and exact, instead of stored at every step.
         examples = self.batches.name(self.batches.rows(step - 1).examples)
         raise DivergenceError(f"{fault} at {self.describe(step, examples)}; lower the learning rate")
 
     def describe(self, step: int, examples: Sequence[str]) -> str:
-        """Return where a run stands: stage, step, examples, last checkpoint."""
-        shown = ", ".join(examples[:SHOWN]) + (f" and {len(examples) - SHOWN} more" if len(examples) > SHOWN else "")
-        return f"step {step} of {self.name} ({shown}); the last good checkpoint is {self.checkpoint or 'none'}"
+        """Describe where the run is: stage, step, examples, last checkpoint."""
+        named = ", ".join(examples[:MAX_EXAMPLES])
+        more = f" and {len(examples) - MAX_EXAMPLES} more" if len(examples) > MAX_EXAMPLES else ""
+        return f"step {step} of {self.name} ({named}{more}); the last good checkpoint is {self.checkpoint or 'none'}"
 
-    def watch(self, loader: Iterable, first: int) -> Iterator:
-        """Yield a loader's batches, from step number `first` (from 0); end the process where one does not come.
+    def batches_with_timeout(self, loader: Iterable, first: int) -> Iterator:
+        """Yield a loader's batches; end the process, with status 2, when one takes too long.
 
-        A read that hangs cannot be interrupted, so the process ends without clean-up, with status 2. The examples are
-        those of the step's pool: which of them hangs is not known.
+        Args:
+            loader: the batches.
+            first: the first batch's step (from 0), for the message.
         """
-        iterator, step = iter(loader), first
+        iterator = iter(loader)
+        step = first
         while True:
-            timer = threading.Timer(60 * self.stall_minutes, self.give_up, [step])
-            timer.daemon = True
+            timer = threading.Timer(60 * self.stall_minutes, self.abort, [step])
+            timer.daemon = True  # else the process would wait for the timer before it exits
             if self.stall_minutes:
                 timer.start()
             try:
@@ -88,9 +100,14 @@ class Watchdog:
             yield batch
             step += 1
 
-    def give_up(self, step: int) -> None:
-        """Say that no batch came and end the process."""
+    def abort(self, step: int) -> None:
+        """Report that the batch of a step (from 0) did not come, and end the process without clean-up.
+
+        A read that hangs in the main thread cannot be interrupted, so neither an exception nor a signal would help.
+        """
+        # All examples of the step's pool are named: they are drawn together, and any one of them may hang.
         where = self.describe(step + 1, self.batches.drawn_for(step))
-        text = f"no batch came in {self.stall_minutes:g} minutes for {where}; go on from there with --resume"
-        os.write(2, f"\nerror: {text}\n".encode())  # no lock that the main thread may hold
+        text = f"no batch came in {self.stall_minutes:g} minutes for {where}; continue from there with --resume"
+        # Not print or a logger: the main thread may hold their locks.
+        os.write(2, f"\nerror: {text}\n".encode())
         os._exit(2)

@@ -1,4 +1,4 @@
-"""Keeping freed memory in the process."""
+"""Freed memory is kept in the process, or returned."""
 
 import subprocess
 import sys
@@ -28,27 +28,27 @@ def page_faults(keep: bool) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
-def test_a_steps_memory_is_not_asked_of_the_kernel_again():
+def test_the_memory_of_a_step_is_used_again_without_page_faults():
     assert page_faults(keep=True) < 0.1 * page_faults(keep=False)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
-def test_kept_memory_can_be_given_back():
+def test_kept_memory_can_be_returned():
     script = """
 import torch
 from benchmarks.measurement import resident
 from artifacts.memory import malloc_trim, tune_glibc_malloc
 assert tune_glibc_malloc()
 torch.ones(2**26)
-held = resident("VmRSS")
+before = resident("VmRSS")
 malloc_trim()
-print(held - resident("VmRSS"))
+print(before - resident("VmRSS"))
 """
     freed = int(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60).stdout)
     assert freed > 0.9 * 4 * 2**26
 
 
-def test_elsewhere_nothing_is_done(monkeypatch):
+def test_without_glibc_nothing_is_done(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     assert memory.tune_glibc_malloc() is False
     memory.malloc_trim()

@@ -8,6 +8,8 @@ from benchmarks import ablations
 from benchmarks.ablations import BASELINE_OVERRIDES
 from configuration.recipe import load_recipe
 from data_scripts.bios_folder import FILES
+from training.run_context import build_run
+from training.runner import pretrain
 
 
 @pytest.fixture(autouse=True)
@@ -50,20 +52,16 @@ def test_averaged_weights_are_the_mean_of_the_last_checkpoints(recipe, data, tmp
     from safetensors.torch import load_file
 
     settings = [f"data.path={data}", f"output={tmp_path / 'run'}", "run.log_steps=1", "run.checkpoint_minutes=1e-9"]
-    run = ablations.AveragingRun(load_recipe(recipe, [*settings, "pretrain.steps=10"]), resume=False)
-    copies, remember = [], run.on_checkpoint
+    average = ablations.WeightAverage(first_step=8)
+    copies = []
 
-    def on_checkpoint(stage):
-        add = remember(stage)
+    def copy_and_add(stage, model, progress):
+        copies.append({name: weight.clone() for name, weight in model.state_dict().items()})
+        average.add(stage, model, progress)
 
-        def both(model, progress):
-            copies.append({name: weight.clone() for name, weight in model.state_dict().items()})
-            add(model, progress)
-
-        return both
-
-    run.on_checkpoint = on_checkpoint
-    run.execute("pretrain")
+    run = build_run(load_recipe(recipe, [*settings, "pretrain.steps=10"]), on_checkpoint=copy_and_add)
+    pretrain(run)
+    average.replace_weights(run)
     saved = load_file(run.folder.stage("pretrain") / "model.safetensors")
     for name, weight in saved.items():
         mean = sum(copy[name] for copy in copies[7:]) / 3  # after steps 8, 9 and 10

@@ -1,11 +1,11 @@
-"""Checkpoints of a stage under way, tampered with and sealed again: gone on from whole, skipped, or one line."""
+"""Checkpoints that were tampered with, some with a manifest that agrees: resumed from, skipped, or one line."""
 
 import json
 import math
 import pickle
 import shutil
-import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.cases import NAMES_OUTSIDE, assert_one_line, cases, json_values, paths_of, quickly, replaced
-from tests.tampering import Thief, seal_again, tiny_state
+from tests.tampering import Thief, rewrite_manifest, tiny_state
+from training import checkpoints
 from training.checkpoints import (
     MANIFEST,
     CheckpointError,
     Progress,
-    load_newest,
+    load_latest,
     save_checkpoint,
     verify,
 )
@@ -51,16 +52,15 @@ def fresh(whole: Path, checkpoint: Path) -> Path:
     return shutil.copytree(whole, checkpoint)
 
 
-def go_on(state: TrainingState, folder: Path) -> Progress | None:
-    """Go on from the newest checkpoint: where it stands, at step 0 after a warning, or None after one line."""
+def resume(state: TrainingState, folder: Path) -> Progress | None:
+    """Resume from the latest checkpoint: its progress, at step 0 after a warning, or None after one line."""
     try:
-        with quickly(), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            progress, _ = load_newest(state, folder, STAGE)
+        with quickly(), patch.object(checkpoints.logger, "warning") as warning:
+            progress, _ = load_latest(state, folder, STAGE)
     except CheckpointError as error:
         assert_one_line(error, naming=str(folder))
         return None
-    skipped = [str(warning.message) for warning in caught if " is skipped: " in str(warning.message)]
+    skipped = [call.args[0] for call in warning.call_args_list if " is skipped: " in call.args[0]]
     assert progress.step == (0 if skipped else 4)
     if progress.step:
         assert 0 <= progress.minutes < math.inf
@@ -70,7 +70,7 @@ def go_on(state: TrainingState, folder: Path) -> Progress | None:
 
 
 def test_the_checkpoint_that_is_tampered_with_is_whole(state, whole, checkpoint):
-    assert go_on(state, fresh(whole, checkpoint).parent).step == 4
+    assert resume(state, fresh(whole, checkpoint).parent).step == 4
 
 
 @cases(120)
@@ -81,8 +81,8 @@ def test_one_other_value_in_progress(state, whole, checkpoint, data, value, seal
     place = data.draw(st.sampled_from([(), *paths_of(values), ("new",)]))
     path.write_text(json.dumps(replaced(values, place, value) if place else value))
     if sealed:
-        seal_again(checkpoint)
-    go_on(state, checkpoint.parent)
+        rewrite_manifest(checkpoint)
+    resume(state, checkpoint.parent)
 
 
 @cases(120)
@@ -97,7 +97,7 @@ def test_a_manifest_of_other_files_is_skipped_and_nothing_else_is_read(state, wh
         values = replaced(values, place, value) if place else value
     path.write_text(json.dumps(values))
     assert verify(checkpoint)
-    assert go_on(state, checkpoint.parent).step == 0
+    assert resume(state, checkpoint.parent).step == 0
 
 
 FILES = ["model.safetensors", "optimizer.safetensors", "random_0.safetensors"]
@@ -116,9 +116,9 @@ def test_no_pickle_of_a_sealed_checkpoint_is_run(state, whole, checkpoint, tmp_p
         path.write_bytes(content)
     else:
         torch.save({"random_state": Thief(mark)} if content in ("thief", "torch") else content, path)
-    seal_again(checkpoint)
+    rewrite_manifest(checkpoint)
     assert verify(checkpoint) is None
-    assert go_on(state, checkpoint.parent) is None
+    assert resume(state, checkpoint.parent) is None
     assert not mark.exists()
 
 
@@ -131,5 +131,5 @@ def test_bytes_lost_from_a_sealed_checkpoint(state, whole, checkpoint, data, pla
     at = int(place * len(content))
     content[at : len(content) if cut else at + 1] = b"" if cut else bytes([byte])
     path.write_bytes(content)
-    seal_again(checkpoint)
-    go_on(state, checkpoint.parent)
+    rewrite_manifest(checkpoint)
+    resume(state, checkpoint.parent)

@@ -232,7 +232,7 @@ def test_a_run_that_could_not_be_pushed_is_complete_and_is_pushed_on_resuming(
 def test_a_checkpoint_that_cannot_be_pushed_does_not_stop_the_training(data, recipe, hub, tmp_path, capsys):
     hub.refusal = ("/commit/checkpoints", 0)
     assert train_and_push("pretrain", recipe, data, tmp_path / "run", "--push_checkpoints") == 0
-    assert "warning: the checkpoint of pretrain, step 6, was not pushed" in capsys.readouterr().out
+    assert "warning: the checkpoint of pretrain, step 6, was not pushed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--private", "--push_checkpoints"])

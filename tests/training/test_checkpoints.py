@@ -1,4 +1,4 @@
-"""Checkpoints whose manifest agrees with what they hold, but which no stage can go on from."""
+"""Checkpoints whose manifest agrees with their files, but from which no stage can resume."""
 
 import json
 import math
@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.tampering import Thief, seal_again, tiny_state
-from training.checkpoints import MANIFEST, CheckpointError, Progress, digest, load_newest, save_checkpoint, verify
+from tests.tampering import Thief, rewrite_manifest, tiny_state
+from training.checkpoints import MANIFEST, CheckpointError, Progress, load_latest, save_checkpoint, sha256, verify
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def steal(name):
 MOMENTUM = "model.layers.0.self_attn.q_proj.weight.momentum_buffer"
 TAMPERING = {
     "step": (set_progress(step=5), "progress.json is of step 5"),
-    "text as step": (set_progress(step="4"), "steps or tokens that are no whole numbers"),
-    "minutes": (set_progress(minutes=float("nan")), "minutes or losses that are no numbers"),
-    "history": (set_progress(history=[[4, None]]), "minutes or losses that are no numbers"),
+    "text as step": (set_progress(step="4"), "steps or tokens that are not whole numbers"),
+    "minutes": (set_progress(minutes=float("nan")), "minutes or losses that are not numbers"),
+    "history": (set_progress(history=[[4, None]]), "minutes or losses that are not numbers"),
     "unknown key": (set_progress(new=1), "unexpected keyword argument 'new'"),
     "random states": (set_tensors("random_0.safetensors", cpu=torch.zeros(3, dtype=torch.uint8)), "RNG state"),
     "no random states": (lambda path, mark: (path / "random_0.safetensors").unlink(), "random_0.safetensors"),
@@ -61,19 +61,19 @@ TAMPERING = {
         "not finite",
     ),
     "momentum": (set_tensors("optimizer.safetensors", **{MOMENTUM: torch.full((8, 8), math.inf)}), "not finite"),
-    "weights": (lambda path, mark: (path / "model.safetensors").write_bytes(b"x"), "cannot be gone on from"),
+    "weights": (lambda path, mark: (path / "model.safetensors").write_bytes(b"x"), "cannot be resumed from"),
 }
 
 
 @pytest.mark.parametrize(("tamper", "wanted"), TAMPERING.values(), ids=TAMPERING)
-def test_a_sealed_checkpoint_that_cannot_be_gone_on_from_is_one_line(state, checkpoint, tamper, wanted):
+def test_a_consistent_checkpoint_that_cannot_be_resumed_from_is_one_line(state, checkpoint, tamper, wanted):
     mark = checkpoint.parent / "mark"
     tamper(checkpoint, mark)
-    seal_again(checkpoint)
+    rewrite_manifest(checkpoint)
     assert verify(checkpoint) is None
     with pytest.raises(CheckpointError) as caught:
-        load_newest(state, checkpoint.parent, "pretrain")
-    assert str(caught.value).startswith(f"checkpoint {checkpoint} cannot be gone on from: ")
+        load_latest(state, checkpoint.parent, "pretrain")
+    assert str(caught.value).startswith(f"checkpoint {checkpoint} cannot be resumed from: ")
     assert wanted in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
@@ -82,7 +82,7 @@ def test_a_sealed_checkpoint_that_cannot_be_gone_on_from_is_one_line(state, chec
 def test_a_link_in_a_checkpoint_is_a_fault(checkpoint, tmp_path):
     (checkpoint / "progress.json").rename(tmp_path / "elsewhere.json")
     (checkpoint / "progress.json").symlink_to(tmp_path / "elsewhere.json")
-    assert digest(checkpoint / "progress.json") == json.loads((checkpoint / MANIFEST).read_text())["progress.json"]
+    assert sha256(checkpoint / "progress.json") == json.loads((checkpoint / MANIFEST).read_text())["progress.json"]
     assert verify(checkpoint) == "progress.json is a link"
 
 

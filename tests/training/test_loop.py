@@ -14,8 +14,8 @@ from accelerate.utils import set_seed
 from configuration.schema import CorruptionOptions, RunArguments, StageArguments
 from data_scripts.batches import TrainingBatches
 from tests.running import contents
-from training.checkpoints import CheckpointError, checkpoints_of, verify
-from training.interruption import FEATURE_NAMES, Interrupted
+from training.checkpoints import CheckpointError, list_checkpoints, verify
+from training.interruption import STOP_SIGNALS, Interrupted
 from training.loop import train_stage
 from training.state import TrainingState
 from training.stepper import micro_batches
@@ -26,7 +26,7 @@ EVERY_STEP = RunArguments(checkpoint_minutes=1e-9, keep_checkpoints=2, log_steps
 
 
 class Killed(Exception):
-    """Stands for a kill: raised by the data in the middle of a stage."""
+    """Raised by the data in the middle of a stage, like a kill."""
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_killed_stage_resumes_to_the_same_state(train, tmp_path, dropout):
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
     last = "pretrain-00000008"
-    one, other = contents(tmp_path / "whole" / last), contents(tmp_path / "killed" / last)
+    one, other = (contents(tmp_path / folder / last) for folder in ("whole", "killed"))
     assert {*one} == {*STATE, "progress.json", "manifest.json"}
     for name in STATE:
         assert one[name] == other[name], name
@@ -105,7 +105,7 @@ def test_a_model_with_shared_unused_or_fixed_tensors_resumes_too(train, changes)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "no"])
-def test_looking_at_the_model_under_way_changes_nothing(train, any_precision, precision):
+def test_looking_at_the_model_during_training_changes_nothing(train, any_precision, precision):
     any_precision()
     _, alone = train(folder="alone", precision=precision)
     seen = []
@@ -114,15 +114,15 @@ def test_looking_at_the_model_under_way_changes_nothing(train, any_precision, pr
     assert len(seen) == 8
 
 
-def test_a_sealed_checkpoint_of_another_model_is_refused_in_one_line(train):
+def test_a_checkpoint_of_another_model_is_refused_in_one_line(train):
     train(steps=2)
-    with pytest.raises(CheckpointError, match=r"pretrain-00000002 cannot be gone on from: .*; remove it to go on"):
+    with pytest.raises(CheckpointError, match=r"pretrain-00000002 cannot be resumed from: .*; remove it to resume"):
         train(model_changes={"num_hidden_layers": 3})
 
 
 @pytest.fixture
 def double_precision():
-    """Compute in float64, in which what is the same but for rounding is told from what is not."""
+    """Compute in float64, where a difference is more than rounding."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -138,9 +138,9 @@ def test_accumulation_and_one_pass_take_the_same_step(train, double_precision):
 def test_only_the_newest_checkpoints_are_kept(train, tmp_path):
     train()
     folder = tmp_path / "checkpoints"
-    assert [path.name for path in checkpoints_of(folder, "pretrain")] == ["pretrain-00000007", "pretrain-00000008"]
+    assert [path.name for path in list_checkpoints(folder, "pretrain")] == ["pretrain-00000007", "pretrain-00000008"]
     assert json.loads((folder / "pretrain-00000007" / "progress.json").read_text())["step"] == 7
-    assert all(verify(path) is None for path in checkpoints_of(folder, "pretrain"))
+    assert all(verify(path) is None for path in list_checkpoints(folder, "pretrain"))
 
 
 def flip_a_bit(path):
@@ -163,14 +163,14 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_checkpoint_is_skipped_with_a_warning_that_names_it(train, tmp_path, damage):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning_that_names_it(train, tmp_path, caplog, damage):
     whole, _ = train(folder="whole")
     with pytest.raises(Killed):
         train(folder="killed", kill_at=5)
     newest = tmp_path / "killed" / "pretrain-00000005"
     damage(newest)
-    with pytest.warns(UserWarning, match="pretrain-00000005 is skipped"):
-        resumed, progress = train(folder="killed")
+    resumed, progress = train(folder="killed")
+    assert "pretrain-00000005 is skipped" in caplog.text
     assert progress.step == 8
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
@@ -178,13 +178,13 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning_that_names_it(train, tmp
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_stage_asked_to_stop_saves_between_log_lines_and_goes_on_exactly(train, number):
+def test_a_stage_asked_to_stop_saves_between_log_lines_and_resumes_exactly(train, number):
     rare = RunArguments(checkpoint_minutes=100.0, keep_checkpoints=2, log_steps=4)
     whole, expected = train(folder="whole", run_arguments=rare)
-    handlers = [signal.getsignal(each) for each in FEATURE_NAMES]
-    with pytest.raises(Interrupted, match=r"stopped at step 6 of pretrain, saved in .*; go on with --resume"):
+    handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
+    with pytest.raises(Interrupted, match=r"stopped at step 6 of pretrain, saved in .*; continue with --resume"):
         train(folder="stopped", run_arguments=rare, at={5: lambda model: signal.raise_signal(number)})
-    assert [signal.getsignal(each) for each in FEATURE_NAMES] == handlers
+    assert [signal.getsignal(each) for each in STOP_SIGNALS] == handlers
     resumed, progress = train(folder="stopped", run_arguments=rare)
     assert progress.history == expected.history
     for name, weight in whole.state_dict().items():
@@ -213,22 +213,22 @@ def test_a_diverged_run_stops_and_names_step_rows_and_the_last_good_checkpoint(t
 
     with pytest.raises(FloatingPointError) as stopped:
         train(at={5: overflow})
-    assert_told(str(stopped.value), r"the (loss|gradient) is not finite")
+    assert_names_step_and_checkpoint(str(stopped.value), r"the (loss|gradient) is not finite")
 
 
-def assert_told(message, fault):
-    """Check that a message tells the fault, the step, its rows and the checkpoint of the step before it."""
-    told = re.fullmatch(
+def assert_names_step_and_checkpoint(message, fault):
+    """Check that a message names the fault, the step, its rows and the checkpoint of the step before it."""
+    found = re.fullmatch(
         rf"{fault} at step (?P<step>\d+) of pretrain \((?P<rows>.*)\); "
         r"the last good checkpoint is \S*pretrain-(?P<saved>\d+); lower the learning rate",
         message,
     )
-    assert int(told["saved"]) == int(told["step"]) - 1
-    assert re.fullmatch(r"((document|question) \d+, ){7}(document|question) \d+ and 4 more", told["rows"])
+    assert int(found["saved"]) == int(found["step"]) - 1
+    assert re.fullmatch(r"((document|question) \d+, ){7}(document|question) \d+ and 4 more", found["rows"])
 
 
 def steepen(model):
-    """Make the loss stay a number and its gradient a hundred thousand times what it was."""
+    """Multiply the gradient by about a hundred thousand, with a loss that stays finite."""
     with torch.no_grad():
         model.lm_head.weight.mul_(1e5)
 
@@ -237,7 +237,7 @@ def steepen(model):
 def test_a_gradient_that_explodes_stops_the_run_however_it_is_clipped(train, clipping):
     with pytest.raises(FloatingPointError) as stopped:
         train(at={5: steepen}, gradient_clipping=clipping)
-    assert_told(str(stopped.value), r"the gradient's norm, \S+, is above gradient_limit \(1000\)")
+    assert_names_step_and_checkpoint(str(stopped.value), r"the gradient's norm, \S+, is above gradient_limit \(1000\)")
     _, progress = train(folder="unlimited", at={5: steepen}, gradient_clipping=1.0, gradient_limit=0.0)
     assert progress.step == 8
 
@@ -249,7 +249,10 @@ def test_every_row_of_a_batch_goes_to_exactly_one_process_and_part(world):
     for rank in range(world):
 
         class Fake:
-            gradient_accumulation_steps, num_processes, process_index, device = 4, world, rank, "cpu"
+            gradient_accumulation_steps = 4
+            num_processes = world
+            process_index = rank
+            device = "cpu"
 
         parts = micro_batches(batch, Fake)
         assert len(parts) == 4

@@ -1,4 +1,4 @@
-"""Optimizers: Muon's update, who is trained by what, and the learning rate's course."""
+"""Optimizers: Muon's update, which optimizer has which parameter, and the learning-rate schedule."""
 
 from itertools import pairwise
 
@@ -66,7 +66,7 @@ def test_every_parameter_has_one_optimizer_and_only_matrices_decay(tiny_model, n
         assert (id(parameter) in decayed) == (parameter.ndim == 2 and "embed" not in key), key
 
 
-def test_the_linear_schedule_warms_up_stays_and_falls_to_its_floor():
+def test_the_wsd_schedule_warms_up_stays_and_decays_to_its_floor():
     stage = StageArguments(steps=100, warmup_steps=10, decay_fraction=0.5, min_lr_ratio=0.1)
     factors = [learning_rate_factor(step, 100, stage) for step in range(100)]
     assert factors[0] == pytest.approx(0.1)
@@ -75,7 +75,7 @@ def test_the_linear_schedule_warms_up_stays_and_falls_to_its_floor():
     assert factors[-1] == pytest.approx(0.1 + 0.9 / 50)
 
 
-def test_the_cosine_ends_at_its_floor_and_never_climbs_again():
+def test_the_cosine_schedule_ends_at_its_floor_and_never_rises_again():
     stage = StageArguments(steps=200, warmup_steps=1, schedule="cosine", min_lr_ratio=0.1)
     factors = [learning_rate_factor(step, 200, stage) for step in range(1, 200)]
     assert factors == sorted(factors, reverse=True)

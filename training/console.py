@@ -1,0 +1,38 @@
+"""Log lines on the console: `warning: …` on stderr, beside the progress bars, from the main process alone.
+
+Modules log through `accelerate.logging.get_logger(__name__)`, which drops the lines of all processes but the first.
+"""
+
+import logging
+from contextlib import AbstractContextManager
+
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+PACKAGES = ("artifacts", "data_scripts", "evaluation", "hub", "training")  # whose log lines are shown
+RANK_PREFIX = "[RANK 0] "  # which newer versions of Accelerate add, though no other process logs
+
+
+class ConsoleFormatter(logging.Formatter):
+    """Format a record as errors are reported, `warning: MESSAGE`; information has no prefix."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = super().format(record).removeprefix(RANK_PREFIX)
+        return message if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {message}"
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Show the project's log lines on stderr; every entry point calls this once.
+
+    The root logger keeps its settings: at this level the Hub's HTTP client would log each request.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(ConsoleFormatter())
+    for name in PACKAGES:
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]  # not added to: a second call in one process would repeat every line
+        logger.setLevel(level)
+
+
+def log_above_bars() -> AbstractContextManager[None]:
+    """Return a context in which log lines are written above a progress bar instead of into it."""
+    return logging_redirect_tqdm([logging.getLogger(name) for name in PACKAGES])

@@ -1,0 +1,170 @@
+"""What every stage of a run needs, built once: data, tokenizer, config, Accelerator."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from accelerate import Accelerator, PartialState
+from accelerate.utils import ProjectConfiguration, set_seed
+from transformers import PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
+from transformers.utils import logging as transformers_logging
+
+from artifacts.loading import load_tokenizer
+from artifacts.memory import tune_glibc_malloc
+from artifacts.run_folder import STAGES, RunFolder
+from configuration.recipe import build_config
+from configuration.schema import Recipe
+from data_scripts.batches import TrainingBatches
+from data_scripts.bios_folder import FILES, DataError
+from data_scripts.splits import TrainingData, load_training_data
+from modeling_minigpt import (
+    MiniGPTConfig,
+    MiniGPTForCausalLM,
+    build_bpe_tokenizer,
+    build_character_tokenizer,
+)
+from training.checkpoints import Progress
+from training.precision import choose_precision
+
+# (stage, unwrapped model, progress): benchmarks copy or average the weights here, `train.py` pushes them.
+OnCheckpoint = Callable[[str, MiniGPTForCausalLM, Progress], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the stages of a run share; built by `build_run`, never changed.
+
+    Attributes:
+        recipe: what to run.
+        folder: where everything is written.
+        data: documents and questions.
+        accelerator: device, processes, precision, trackers; None, as are the next two, where nothing is trained.
+        tokenizer: the run's; it remembers how it last padded, so models are saved with a fresh copy from the folder.
+        config: the recipe's model, with the tokenizer's entries filled in.
+        on_checkpoint: called on the main process with stage, unwrapped model and progress after each checkpoint.
+    """
+
+    recipe: Recipe
+    folder: RunFolder
+    data: TrainingData
+    accelerator: Accelerator | None = None
+    tokenizer: PreTrainedTokenizerFast | None = None
+    config: MiniGPTConfig | None = None
+    on_checkpoint: OnCheckpoint | None = None
+
+
+def build_run(
+    recipe: Recipe, trains: bool = True, resume: bool = False, on_checkpoint: OnCheckpoint | None = None
+) -> Run:
+    """Load or build all that the stages share; every process must call this.
+
+    Args:
+        recipe: what to run.
+        trains: whether a stage will be trained; scoring needs the data alone.
+        resume: whether the run continues an earlier one, and so with its tokenizer.
+        on_checkpoint: see `Run`.
+
+    Raises:
+        DataError: the data cannot be used.
+        RunError: the model to start from has no tokenizer that can be used.
+        RecipeError: the model does not fit the tokenizer or this machine.
+    """
+    folder = RunFolder(recipe.output)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    transformers_logging.disable_progress_bar()
+    accelerator = start_accelerator(recipe, folder) if trains else None
+    # The main process first: it fills the caches that the others then read. Loggers need this state, too.
+    with PartialState().main_process_first():
+        data = load_training_data(recipe.data, recipe.seed, folder.data)
+    if not trains:
+        return Run(recipe, folder, data)
+    if not resume:
+        discard_stale_tokenizer(folder, accelerator)
+    tokenizer, config = prepare_tokenizer(recipe, folder, data, accelerator)
+    return Run(recipe, folder, data, accelerator, tokenizer, config, on_checkpoint)
+
+
+def start_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
+    """Start the Accelerator and its TensorBoard log, and tune this process's memory for training."""
+    tune_glibc_malloc()  # before the first large tensor: what is allocated earlier stays mapped
+    accelerator = Accelerator(
+        mixed_precision=choose_precision(recipe.run.mixed_precision),
+        log_with="tensorboard",
+        project_config=ProjectConfiguration(str(folder.path), logging_dir=str(folder.path)),
+    )
+    accelerator.init_trackers("logs")  # its folder below the run's
+    return accelerator
+
+
+def discard_stale_tokenizer(folder: RunFolder, accelerator: Accelerator) -> None:
+    """Remove the tokenizer of an earlier run that left no model, so that this one builds its own."""
+    # Any model there was trained with it, and what is finetuned from that model must be, too.
+    if accelerator.is_main_process and not any(folder.finished(stage) for stage in STAGES):
+        shutil.rmtree(folder.tokenizer, ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+def prepare_tokenizer(
+    recipe: Recipe, folder: RunFolder, data: TrainingData, accelerator: Accelerator
+) -> tuple[PreTrainedTokenizerFast, MiniGPTConfig]:
+    """Return the run's tokenizer and the model's config.
+
+    The run's first command saves its tokenizer beside the checkpoints, and all later ones load it: it is that of the
+    model to start from, or built from the documents.
+
+    Raises:
+        DataError, RunError, RecipeError: as `build_run`.
+    """
+    source = recipe.pretrain.start_from or recipe.finetune.start_from
+    # The main process first: the others must not read a tokenizer that is half written, nor build one each.
+    with accelerator.main_process_first():
+        is_new = not (folder.tokenizer / "tokenizer.json").is_file()
+        if is_new:
+            tokenizer = load_tokenizer(source) if source else build_tokenizer(recipe, data)
+        else:
+            tokenizer = load_tokenizer(folder.tokenizer)
+        config = build_config(
+            recipe,
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        if is_new:
+            tokenizer.model_max_length = config.max_position_embeddings
+            tokenizer.save_pretrained(folder.tokenizer)
+    # Loaded again, so that a first run and a resumed one encode with the same object, saved and read.
+    return load_tokenizer(folder.tokenizer), config
+
+
+def build_tokenizer(recipe: Recipe, data: TrainingData) -> PreTrainedTokenizerFast:
+    """Build the recipe's tokenizer from the documents; DataError where they contain a special token."""
+    any_length = VERY_LARGE_INTEGER  # the context is the config's, which needs this tokenizer's vocabulary first
+    try:
+        if recipe.tokenizer.type == "character":
+            return build_character_tokenizer(data.documents, any_length)
+        return build_bpe_tokenizer(data.documents, recipe.tokenizer.vocab_size, any_length)
+    except ValueError as error:
+        raise DataError(f"{data.folder / FILES['documents']}: {error}") from error
+
+
+def init_model(run: Run) -> MiniGPTForCausalLM:
+    """Build a model with random weights, the same for one seed, whose generation ends like an answer."""
+    # Here, not once a run: weights must not depend on which stages this process has run before.
+    set_seed(run.recipe.seed)
+    model = MiniGPTForCausalLM(run.config)
+    model.generation_config.max_new_tokens = run.recipe.evaluate.max_new_tokens
+    return model
+
+
+def training_batches(run: Run, stage: str) -> TrainingBatches:
+    """Return what a stage learns from, by step."""
+    return TrainingBatches(
+        run.data.documents,
+        run.data.train,
+        run.tokenizer,
+        getattr(run.recipe, stage),
+        run.recipe.corruption,
+        run.recipe.seed,
+        run.config.max_position_embeddings,
+    )
