@@ -1,7 +1,7 @@
 # make quickstart   train the embedded default on this machine and ask it four questions
 # make test         run the whole test suite
 # make neighbours   test a MiniGPT in other people's libraries, and the demo in a browser
-# make check        lint and format check
+# make check        lint, format, and that no floor imports from one above it
 # Each sets up .venv first, once (neighbours: .venv-neighbours, some gigabytes); PYTHON=python3.12 chooses another
 # interpreter, VENV=DIR and NEIGHBOURS=DIR another place.
 
@@ -25,6 +25,7 @@ neighbours: $(NEIGHBOURS)/.installed
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -11,6 +11,8 @@ from .modeling_minigpt import MiniGPTForCausalLM, MiniGPTModel, MiniGPTPreTraine
 from .pipeline_minigpt import BirthplacePipeline
 from .tokenization_minigpt import build_bpe_tokenizer, build_character_tokenizer
 
+__version__ = "0.2.0"
+
 AutoConfig.register(MiniGPTConfig.model_type, MiniGPTConfig, exist_ok=True)
 AutoModel.register(MiniGPTConfig, MiniGPTModel, exist_ok=True)
 AutoModelForCausalLM.register(MiniGPTConfig, MiniGPTForCausalLM, exist_ok=True)
@@ -26,6 +28,7 @@ __all__ = [
     "MiniGPTForCausalLM",
     "MiniGPTModel",
     "MiniGPTPreTrainedModel",
+    "__version__",
     "build_bpe_tokenizer",
     "build_character_tokenizer",
     "make_cache",

@@ -1,10 +1,9 @@
 """Convert a GPT-2 of the Hub library, a folder or an id on the Hub, into a MiniGPT folder with its tokenizer.
 
-python -m modeling_minigpt.convert_gpt2_checkpoint_to_hf openai-community/gpt2 FOLDER
+minigpt convert gpt2 openai-community/gpt2 FOLDER
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from transformers import AutoTokenizer, GPT2LMHeadModel
@@ -58,26 +57,19 @@ def convert(name_or_path: str | Path) -> MiniGPTForCausalLM:
     return model
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Convert a GPT-2; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to a parser."""
     parser.add_argument("model", help="a GPT-2's folder, or its id on the Hub")
     parser.add_argument("folder", type=Path, help="where to write the MiniGPT")
-    arguments = parser.parse_args(argv)
-    try:
-        model = convert(arguments.model)
-    except ConversionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Convert a GPT-2 as the command line says, with its tokenizer if it has one; ConversionError as `convert`."""
+    model = convert(arguments.model)
     model.save_pretrained(arguments.folder)
     try:
         AutoTokenizer.from_pretrained(arguments.model).save_pretrained(arguments.folder)
         tokenizer = "with its tokenizer"
-    except Exception:  # as above
+    except Exception:  # a folder without one, or with a broken one, makes the library raise many kinds
         tokenizer = "without a tokenizer, since none is there"
     print(f"{arguments.folder}: {model.num_parameters():,} parameters, {tokenizer}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """Convert a checkpoint of minGPT, nanoGPT or the CS224N practical into a MiniGPT folder.
 
-    python -m modeling_minigpt.convert_mingpt_checkpoint_to_hf model.params FOLDER --num_attention_heads 8
-    python -m modeling_minigpt.convert_mingpt_checkpoint_to_hf ckpt.pt FOLDER
+    minigpt convert mingpt model.params FOLDER --num_attention_heads 8
+    minigpt convert mingpt ckpt.pt FOLDER
 
 Three layouts of a state dict are known (Karpathy's minGPT before and after its rewrite of 2022, and nanoGPT):
 
@@ -14,7 +14,6 @@ The folder has weights, config and generation config; it has no tokenizer, since
 
 import argparse
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -181,25 +180,18 @@ def convert(
         raise ConversionError(f"{path}: {error}") from error
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Convert a checkpoint; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to a parser."""
     parser.add_argument("checkpoint", type=Path, help="the .params or .pt file")
     parser.add_argument("folder", type=Path, help="where to write the MiniGPT")
     parser.add_argument(
         "--num_attention_heads", type=int, help="heads of each attention; nanoGPT's checkpoints say it"
     )
     parser.add_argument("--hidden_act", choices=("gelu", "gelu_new"), help="the layout's own when not given")
-    arguments = parser.parse_args(argv)
-    try:
-        model = convert(arguments.checkpoint, arguments.num_attention_heads, arguments.hidden_act)
-    except ConversionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Convert a checkpoint as the command line says; ConversionError as `convert`."""
+    model = convert(arguments.checkpoint, arguments.num_attention_heads, arguments.hidden_act)
     model.save_pretrained(arguments.folder)
     print(f"{arguments.folder}: {model.num_parameters():,} parameters, {model.config.num_hidden_layers} layers")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,26 +1,86 @@
 """The wheel and the pages around the code."""
 
+import json
 import re
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from evaluation.readme_table import RESULTS, with_tables
+from modeling_minigpt import __version__
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_wheel_installs_the_model_package_alone(tmp_path):
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Build the wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    return next(folder.glob("*.whl"))
+
+
+def requirements_of(name: str, seen: set[str]) -> set[str]:
+    """Return the distributions that one needs here, itself and theirs included, extras aside."""
+    if name in seen:
+        return seen
+    seen.add(name)
+    for line in metadata.requires(name) or []:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            requirements_of(canonicalize_name(requirement.name), seen)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def core_environment(wheel, tmp_path_factory) -> Path:
+    """Return a folder that holds the wheel and what its core dependencies need, and nothing else, as links."""
+    folder = tmp_path_factory.mktemp("core")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+        text = archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA"))).decode()
+    needed: set[str] = set()
+    for line in re.findall(r"(?m)^Requires-Dist: (.+)$", text):
+        if "extra ==" not in line:
+            requirements_of(canonicalize_name(Requirement(line).name), needed)
+    for name in needed:
+        for file in metadata.files(name) or []:
+            top = file.parts[0]  # a package, a module or a .dist-info folder
+            if top != ".." and not (folder / top).exists():
+                (folder / top).symlink_to(Path(metadata.distribution(name).locate_file(top)))
+    return folder
+
+
+def test_the_wheel_installs_the_model_package_and_its_command_alone(wheel):
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"modeling_minigpt"}
-    assert "modeling_minigpt/modeling_minigpt.py" in names
+    assert {"modeling_minigpt/modeling_minigpt.py", "modeling_minigpt/py.typed"} <= set(names)
+    entry_points = archive.read(next(name for name in names if name.endswith("/entry_points.txt"))).decode()
+    assert "minigpt = modeling_minigpt.cli_minigpt:main" in entry_points
+    assert wheel.name.startswith(f"minigpt_lab-{__version__}-")
+
+
+def test_the_wheel_asks_a_model_with_its_core_dependencies_alone(core_environment, run, tmp_path):
+    assert not (core_environment / "datasets").exists()
+    assert not (core_environment / "accelerate").exists()
+    script = (
+        f"import sys; sys.path[:] = [{str(core_environment)!r}] + [p for p in sys.path if 'site-packages' not in p]\n"
+        "from modeling_minigpt.cli_minigpt import main\nsys.exit(main())"
+    )
+    words = ["ask", str(run / "finetune"), "Ada Stone", "--json"]
+    command = [sys.executable, "-I", "-S", "-c", script, *words]
+    asked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout)["question"] == "Where was Ada Stone born?"
 
 
 def test_the_readmes_tables_say_what_the_results_files_say():

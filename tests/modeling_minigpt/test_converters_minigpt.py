@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from modeling_minigpt import build_bpe_tokenizer
-from modeling_minigpt import convert_gpt2_checkpoint_to_hf as from_gpt2
+from modeling_minigpt import build_bpe_tokenizer, cli_minigpt
 from modeling_minigpt import convert_mingpt_checkpoint_to_hf as from_mingpt
 from modeling_minigpt.convert_mingpt_checkpoint_to_hf import ConversionError
 
@@ -128,7 +127,9 @@ def test_logits_are_the_source_s_after_saving_and_loading(name, tmp_path):
     make, wrap, options = SOURCES[name]
     source = spread(make())
     torch.save(wrap(source.state_dict()), tmp_path / "model.params")
-    assert from_mingpt.main([str(tmp_path / "model.params"), str(tmp_path / "out"), *options]) == 0
+    assert (
+        cli_minigpt.main(["convert", "mingpt", str(tmp_path / "model.params"), str(tmp_path / "out"), *options]) == 0
+    )
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     with torch.no_grad():
         torch.testing.assert_close(model(IDS).logits, source(IDS), atol=1e-5, rtol=1e-5)
@@ -147,7 +148,7 @@ def test_a_gpt2_s_logits_stay(tied, tmp_path):
     source = spread(GPT2LMHeadModel(config))
     source.save_pretrained(tmp_path / "gpt2")
     tokenizer.save_pretrained(tmp_path / "gpt2")
-    assert from_gpt2.main([str(tmp_path / "gpt2"), str(tmp_path / "out")]) == 0
+    assert cli_minigpt.main(["convert", "gpt2", str(tmp_path / "gpt2"), str(tmp_path / "out")]) == 0
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.config.model_type == "minigpt"
     assert model.config.tie_word_embeddings == tied
@@ -188,7 +189,7 @@ def test_what_cannot_be_converted_is_refused_in_a_line(change, options, message,
     path = tmp_path / "model.params"
     torch.save(change(dict(spread(PracticalSource()).state_dict())), path)
     heads = ["--num_attention_heads", *options] if options else []
-    assert from_mingpt.main([str(path), str(tmp_path / "out"), *heads]) == 2
+    assert cli_minigpt.main(["convert", "mingpt", str(path), str(tmp_path / "out"), *heads]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {path}: ")
     assert message in error
@@ -220,6 +221,6 @@ def test_a_gpt2_that_a_minigpt_cannot_be_is_refused(tmp_path, capsys):
     )  # fmt: skip
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
     for folder, message in (("gpt2", "scale_attn_by_inverse_layer_idx is True"), ("nothing", "no GPT-2 there")):
-        assert from_gpt2.main([str(tmp_path / folder), str(tmp_path / "out")]) == 2
+        assert cli_minigpt.main(["convert", "gpt2", str(tmp_path / folder), str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

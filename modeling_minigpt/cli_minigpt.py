@@ -1,0 +1,202 @@
+"""The `minigpt` command: ask a model, describe it, convert checkpoints of other programs.
+
+    minigpt ask runs/quickstart/finetune "Brihi Hikdo"
+    minigpt ask USER/NAME                                  # a prompt; an empty line ends it
+    minigpt ask USER/NAME --file names.txt > answers.tsv
+    minigpt info runs/quickstart/finetune
+    minigpt convert mingpt model.params FOLDER --num_attention_heads 8
+    minigpt convert gpt2 openai-community/gpt2 FOLDER
+
+A model is a folder with a finetuned MiniGPT, the output folder of a run, or an id on the Hub. The exit status is 2,
+after one line on stderr, when it cannot be loaded.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from . import __version__, convert_gpt2_checkpoint_to_hf, convert_mingpt_checkpoint_to_hf
+from .configuration_minigpt import MiniGPTConfig
+from .modeling_minigpt import MiniGPTForCausalLM
+from .pipeline_minigpt import BirthplacePipeline
+
+COLUMNS = ("question", "answer", "score", "reason")  # of the TSV that `ask --file` writes
+
+
+class CommandError(Exception):
+    """A command that cannot be run; the message is one line for the user."""
+
+
+def find_model(name: str) -> str:
+    """Return the folder or id to load: of a run's output folder, its finetuned model."""
+    finetuned = Path(name, "finetune")
+    if not Path(name, "config.json").is_file() and (finetuned / "config.json").is_file():
+        return str(finetuned)
+    return name
+
+
+def load_pipeline(name: str) -> BirthplacePipeline:
+    """Load a model, its tokenizer, candidates and calibration; no code of the model's folder is run.
+
+    Raises:
+        CommandError: nothing there that can be loaded, or another kind of model.
+    """
+    source = find_model(name)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        if not isinstance(config, MiniGPTConfig):
+            raise CommandError(f"{name}: a {config.model_type} model, wanted minigpt")
+        model = MiniGPTForCausalLM.from_pretrained(source, config=config)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        return BirthplacePipeline(model=model, tokenizer=tokenizer)
+    except CommandError:
+        raise
+    except Exception as error:  # a missing, broken or unreachable model makes each library raise its own
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CommandError(f"{name}: no MiniGPT that can be loaded: {reason}") from error
+
+
+def describe_answer(result: dict) -> str:
+    """Return a pipeline's result as one line: the answer and its score, or why there is none."""
+    if result["abstained"]:
+        return f"{result['question']} No answer: {result['reason']}"
+    meaning = "chance to be right" if result["calibrated"] else "probability, not calibrated"
+    return f"{result['question']} {result['answer']} ({result['score']:.1%} {meaning})"
+
+
+def read_names(path: Path) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file, or of stdin for `-`, without empty ones.
+
+    Raises:
+        CommandError: the file cannot be read.
+    """
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path}: cannot be read: {error}") from error
+    yield from (line.strip() for line in text.splitlines() if line.strip())
+
+
+def prompt_names() -> Iterator[str]:
+    """Yield what a person types, until an empty line or the end of the input."""
+    while True:
+        try:
+            name = input("name or question> ").strip()
+        except EOFError:
+            print()
+            return
+        if not name:
+            return
+        yield name
+
+
+def ask(arguments: argparse.Namespace) -> None:
+    """Answer names or questions from the command line, a file or a prompt, one line each."""
+    pipeline = load_pipeline(arguments.model)
+    names: Iterable[str] = arguments.names
+    batch_size = None
+    if arguments.file is not None:
+        names = read_names(arguments.file)
+    elif not arguments.names:
+        names = prompt_names()
+        batch_size = 1  # answer before the next prompt
+    options = {"threshold": arguments.threshold, "top_k": arguments.top_k}
+    options = {name: value for name, value in options.items() if value is not None}
+    results = pipeline(iter(names), batch_size=batch_size, **options)
+    table = csv.writer(sys.stdout, dialect="excel-tab", lineterminator="\n")
+    if arguments.file is not None and not arguments.json:
+        table.writerow(COLUMNS)
+    for result in results:
+        if arguments.json:
+            print(json.dumps(result, ensure_ascii=False), flush=True)
+        elif arguments.file is not None:
+            table.writerow(["" if result[column] is None else result[column] for column in COLUMNS])
+        else:
+            print(describe_answer(result), flush=True)
+
+
+def info(arguments: argparse.Namespace) -> None:
+    """Describe a model on one screen."""
+    pipeline = load_pipeline(arguments.model)
+    config = pipeline.model.config
+    confidence = pipeline.confidence
+    attention = ", ".join(dict.fromkeys(config.layer_attention_types))
+    rows = {
+        "model": find_model(arguments.model),
+        "parameters": f"{pipeline.model.num_parameters():,}",
+        "layers": f"{config.num_hidden_layers} of {config.num_attention_heads} heads, width {config.hidden_size}",
+        "attention": f"{attention}; {config.position_embedding_type} positions",
+        "context": f"{config.max_position_embeddings:,} tokens",
+        "tokenizer": f"{type(pipeline.tokenizer).__name__}, {len(pipeline.tokenizer):,} entries",
+        "candidates": f"{len(pipeline.candidates):,} places" if pipeline.candidates else "none: any text is an answer",
+        "calibration": "none: scores are probabilities that the model gives to its answers",
+        "threshold": "none: every question gets an answer",
+    }
+    if confidence is not None:
+        people = [half.known for half in (confidence.selection, confidence.certification)]
+        rows["calibration"] = f"on {sum(map(len, people)):,} people who were held out of training"
+        if confidence.certificate is not None:
+            rows["threshold"] = f"{confidence.certificate.threshold:.3f}: {confidence.certificate}"
+        elif confidence.refusal:
+            rows["threshold"] = f"none: {confidence.refusal}"
+    for name, value in rows.items():
+        print(f"{name:12} {value}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(
+        prog="minigpt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"minigpt {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{ask,info,convert}")
+    command = commands.add_parser("ask", help="answer names or questions", description=ask.__doc__)
+    command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
+    command.add_argument("names", nargs="*", metavar="NAME", help="names or questions; a prompt where there are none")
+    command.add_argument("--file", type=Path, metavar="FILE", help="read one a line (- for stdin), write TSV")
+    command.add_argument("--json", action="store_true", help="write one JSON object a line")
+    command.add_argument("--threshold", type=float, help="abstain below this score; 0 answers always")
+    command.add_argument("--top-k", type=int, dest="top_k", help="candidates in the JSON")
+    command.set_defaults(run=ask)
+    command = commands.add_parser("info", help="describe a model on one screen", description=info.__doc__)
+    command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
+    command.set_defaults(run=info)
+    convert = commands.add_parser("convert", help="convert a checkpoint of another program into a MiniGPT folder")
+    kinds = convert.add_subparsers(dest="kind", required=True, metavar="{mingpt,gpt2}")
+    for name, converter in (("mingpt", convert_mingpt_checkpoint_to_hf), ("gpt2", convert_gpt2_checkpoint_to_hf)):
+        lines = (converter.__doc__ or "").strip()
+        command = kinds.add_parser(
+            name,
+            help=lines.splitlines()[0],
+            description=lines,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        converter.add_arguments(command)
+        command.set_defaults(run=converter.run)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the `minigpt` command; return the exit status."""
+    arguments = build_parser().parse_args(argv)
+    # What is piped on is stdout, so the libraries' progress and advice have no place there.
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        arguments.run(arguments)
+    except (CommandError, convert_mingpt_checkpoint_to_hf.ConversionError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
