@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from data_scripts.bios_folder import QUESTION_PREFIX, extract_name
+from data_scripts.bios_folder import extract_name
 from data_scripts.birthplace_qa import question_text
 from modeling_minigpt import MiniGPTConfig
+from modeling_minigpt.questions_minigpt import BIRTHPLACE
 
 
 def load_eager(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -69,7 +70,7 @@ def ask(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) ->
     texts = [question_text(question, place, tokenizer.mask_token) for question, place in pairs]
     encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", return_offsets_mapping=True)
     starts, ends = encoded.pop("offset_mapping").unbind(-1)  # (B, T), in characters
-    first = len(QUESTION_PREFIX)
+    first = len(BIRTHPLACE.prefix)
     last = torch.tensor([first + len(extract_name(question)) for question, _ in pairs])[:, None]
     sentinel = encoded["input_ids"] == tokenizer.mask_token_id
     place = sentinel.int().argmax(-1)  # the first

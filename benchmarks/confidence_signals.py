@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from artifacts.loading import load_model, load_tokenizer
 from artifacts.run_folder import RunError, RunFolder
 from configuration.schema import DataArguments
-from data_scripts.bios_folder import QUESTION_SUFFIX, extract_name, question_for
+from data_scripts.bios_folder import extract_name, question_for
 from data_scripts.splits import TrainingData, load_training_data, made_up_people
 from evaluation.answers import exact_matches
 from evaluation.calibration import BATCH, CalibrationError, fit_ranker, rank_and_measure
@@ -30,6 +30,7 @@ from evaluation.trust_metrics import auroc, coverage_at_precision
 from modeling_minigpt import BirthplacePipeline
 from modeling_minigpt.answers_minigpt import Answer, encode_prompts
 from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, PROMPT_TEMPLATES, answer_features
+from modeling_minigpt.questions_minigpt import BIRTHPLACE
 
 STRANGERS, PRIOR_STRANGERS, FOLDS = 1000, 300, 5  # at most so many made-up people
 RARE = 1e-4  # a prior below this counts as this
@@ -59,7 +60,7 @@ def margin(answer: str, candidates: dict[str, float]) -> float:
 def name_states(pipeline: BirthplacePipeline, names: list[str]) -> np.ndarray:
     """Return the last layer's hidden state at the last token of each name in its question, (N, C)."""
     states = [np.zeros((0, pipeline.model.config.hidden_size))]
-    after = len(pipeline.tokenizer(QUESTION_SUFFIX + pipeline.tokenizer.mask_token)["input_ids"])
+    after = len(pipeline.tokenizer(BIRTHPLACE.suffix + pipeline.tokenizer.mask_token)["input_ids"])
     for first in range(0, len(names), BATCH):
         questions = [question_for(name) for name in names[first : first + BATCH]]
         batch = encode_prompts(pipeline.tokenizer, questions, pipeline.model.device)
@@ -153,7 +154,7 @@ def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data
     signals = {
         "log-probability of the answer": column["question: answer"],
         "margin to the next candidate": of_candidates(margin),
-        "entropy of the candidates": column["candidates: surety"],
+        "entropy of the candidates": column["candidates: neg_entropy"],
         "contrast with the prior over strangers": of_candidates(
             lambda answer, candidates: np.log(candidates[answer] + RARE) - np.log(prior.get(answer, 0.0) + RARE)
         ),
@@ -161,7 +162,7 @@ def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data
             fit_probe, name_states(pipeline, names), right, name_states(pipeline, strangers)
         ),
         "log-probability after `NAME. born in`": column["born in: answer"],
-        "entropy after `NAME.`": column["name: surety"],
+        "entropy after `NAME.`": column["name: neg_entropy"],
         "the shipped combination": cross_validate(fit_combination, known, right, strange),
     }
     if others:

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-PAD, MASK = "□", "⁇"
+from modeling_minigpt.tokenization_minigpt import PAD_TOKEN as PAD
+from modeling_minigpt.tokenization_minigpt import SENTINEL_TOKEN as MASK
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ def count_parameters(config: MiniGPTConfig) -> int:
     one_of_each = copy.deepcopy(config)
     one_of_each.attention_type = list(variants)
     one_of_each.num_hidden_layers = len(variants)
+    # Rotary positions have no weights, and the recipe's own may be a scaling that cannot be computed.
+    one_of_each.rope_parameters = {"rope_type": "default", "rope_theta": 10_000.0}
     try:
         with torch.device("meta"), initialization.no_init_weights():
             model = MiniGPTForCausalLM(one_of_each)

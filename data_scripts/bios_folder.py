@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 
 from configuration.errors import UserError
+from modeling_minigpt.questions_minigpt import BIRTHPLACE, QuestionTemplate
 
 FILES = {
     "documents": "wiki.txt",
@@ -22,7 +23,6 @@ FILES = {
     "validation": "birth_dev.tsv",
     "test": "birth_test_inputs.tsv",
 }
-QUESTION_PREFIX, QUESTION_SUFFIX = "Where was ", " born?"
 # The title ends at the first full stop that is not an initial's or an abbreviation's: `James A. Smith. He was …`.
 TITLE_END = re.compile(r"(?<! )(?<!\b[^\W\d_])(?<!\b[DJMS]r)(?<!\bSt)(?<!\bMrs)\. ")
 
@@ -31,14 +31,14 @@ class DataError(UserError, ValueError):
     """A data file that cannot be used; the message is one line for the user."""
 
 
-def question_for(name: str) -> str:
-    """Ask where `name` was born, in the words of the data."""
-    return f"{QUESTION_PREFIX}{name}{QUESTION_SUFFIX}"
+def question_for(name: str, template: QuestionTemplate = BIRTHPLACE) -> str:
+    """Return the question about a name, in the words of the data."""
+    return template.format(name)
 
 
-def extract_name(question: str) -> str:
-    """Return whom a question is about; a question of another form is returned whole."""
-    return question.removeprefix(QUESTION_PREFIX).removesuffix(QUESTION_SUFFIX)
+def extract_name(question: str, template: QuestionTemplate = BIRTHPLACE) -> str:
+    """Return the name that a question is about; a question of another form is returned whole."""
+    return template.extract_name(question) or question
 
 
 def split_title(document: str) -> tuple[str, str]:

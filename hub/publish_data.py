@@ -37,13 +37,13 @@ from data_scripts.span_corruption import SpanCorruption
 from data_scripts.strangers import FOLDS, made_up_names
 from data_scripts.synthetic_bios import invent
 from hub.push import PushError, check_repo_id, open_repository, push_folder
+from modeling_minigpt.tokenization_minigpt import SENTINEL_TOKEN
 
 MARKER = "birthplace/train.parquet"  # which every push of data sets leaves
-SENTINEL = "⁇"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))  # as the Hub says
 ABOUT = {
     "biographies": "A biography a row, with the person it is about.",
-    "span_corruption": f"The same with spans taken out and put after them; `{SENTINEL}` stands where one was.",
+    "span_corruption": f"The same with spans taken out and put after them; `{SENTINEL_TOKEN}` stands where one was.",
     "birthplace": '"Where was NAME born?" and the place; the test split has questions alone.',
     "strangers": "Made-up names, put together from those of the training questions; no biography holds them.",
 }
@@ -79,7 +79,7 @@ def build(source: Source, options: CorruptionOptions, epochs: int, strangers: in
     """Return all configurations by name, each a `DatasetDict`."""
     answers = tuple(sorted({place for _, place in read_pairs(source.folder / FILES["train"])}))
     documents = {"train": "documents"}
-    corrupted = {"options": options, "answers": answers, "sentinel": SENTINEL, "seed": seed, "epochs": epochs}
+    corrupted = {"options": options, "answers": answers, "sentinel": SENTINEL_TOKEN, "seed": seed, "epochs": epochs}
     return {
         "biographies": prepare(source.builder(Biographies, documents, cache)),
         "span_corruption": prepare(source.builder(SpanCorruption, documents, cache, **corrupted)),

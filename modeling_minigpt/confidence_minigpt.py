@@ -1,9 +1,10 @@
-"""How sure a model is that its answer is right, from what it says when it is asked in several ways.
+"""Calibrated confidence: the chance that an answer is right, from several prompts about the same person.
 
-A person whom the training told of is known in more ways than one: the answer is as probable after the beginning of a
-biography as after a question, and other beginnings call up something as well; for a stranger the model hesitates. A
-logistic model weighs these signals. It is fitted on people held out of training and travels in the model's folder, in
-`confidence.json`, with their scores, so that a threshold can be certified for any risk.
+A person seen in pretraining is recalled under several prompts: the answer is as probable after the beginning of a
+biography as after a question, and other beginnings recall something as well. For a stranger the next token is
+uncertain under all of them. A logistic model combines these features. It is fitted on people held out of training and
+travels in the model's folder, in `confidence.json`, with their scores, so that a threshold can be certified for any
+risk.
 """
 
 import json
@@ -16,29 +17,31 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .answers_minigpt import Answer
-from .risk_control_minigpt import CalibrationScores, Certificate, threshold_for
+from .questions_minigpt import BIRTHPLACE
+from .risk_control_minigpt import CalibrationScores, Certificate, RiskTarget, threshold_for
 
 CONFIDENCE_FILE = "confidence.json"
 PROMPT_TEMPLATES = {
-    "question": "Where was {name} born?",
+    "question": BIRTHPLACE.template,
     "born in": "{name}. born in",
     "and": "{name}. and",
     "name": "{name}.",
 }
-WHAT = ("answer", "nothing", "surety")
-FEATURE_NAMES = [*(f"{way}: {what}" for way in PROMPT_TEMPLATES for what in WHAT), "candidates: surety"]
-MIN_LOG_PROB = -12.0  # where log-probabilities end
+FEATURES = ("answer", "empty_answer", "neg_entropy")
+# In this order are the columns of every feature matrix, and so the weights of a calibration.
+FEATURE_NAMES = [*(f"{prompt}: {what}" for prompt in PROMPT_TEMPLATES for what in FEATURES), "candidates: neg_entropy"]
+MIN_LOG_PROB = -12.0  # nats; below it, differences say nothing and would outweigh every other feature
 
 
 @torch.inference_mode()
 def answer_features(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: Sequence[str]
 ) -> dict[str, torch.Tensor]:
-    """Return what a model says after `prompt⁇`, all (B,) in nats.
+    """Score an answer after each `prompt⁇`.
 
     Returns:
-        "answer": the log-probability of the answer; "nothing": that of an empty one; "surety": minus the entropy of
-        the first token.
+        "answer": the log-probability of the answer; "empty_answer": that of an empty one; "neg_entropy": minus the
+        entropy of the first token; each (B,), in nats.
     """
     opened = tokenizer([prompt + tokenizer.mask_token for prompt in prompts])["input_ids"]
     closed = [
@@ -58,8 +61,8 @@ def answer_features(
     first = following[:, 0]
     return {
         "answer": said.masked_fill(offsets >= lengths, 0.0).sum(-1),
-        "nothing": first[:, tokenizer.eos_token_id],
-        "surety": (first.exp() * first).sum(-1),
+        "empty_answer": first[:, tokenizer.eos_token_id],
+        "neg_entropy": (first.exp() * first).sum(-1),
     }
 
 
@@ -69,23 +72,36 @@ def confidence_features(
     names: Sequence[str],
     ranked: Sequence[Sequence[Answer]],
 ) -> torch.Tensor:
-    """Return the signals of the best answer for each name of one batch, (B, signals) in the order of `FEATURE_NAMES`.
+    """Measure the features of the best answer for each name of one batch, (B, F) in the order of `FEATURE_NAMES`.
 
-    A log-probability below `MIN_LOG_PROB` counts as that; that of nothing is turned around, so that more of it speaks
-    for the answer. The candidates' surety is minus their entropy, what none of them has taken together as one.
+    Log-probabilities are clamped at `MIN_LOG_PROB`. The sign of the empty answer's is turned, so that more of every
+    feature speaks for the answer. The candidates' negative entropy counts the rest of the probability as one more.
     """
-    answers, columns = [candidates[0].text for candidates in ranked], []
+    answers = [candidates[0].text for candidates in ranked]
+    columns = []
     for prompt in PROMPT_TEMPLATES.values():
-        read = answer_features(model, tokenizer, [prompt.format(name=name) for name in names], answers)
-        columns += [-read[what] if what == "nothing" else read[what].clamp(min=MIN_LOG_PROB) for what in WHAT]
+        found = answer_features(model, tokenizer, [prompt.format(name=name) for name in names], answers)
+        columns += [found["answer"].clamp(min=MIN_LOG_PROB), -found["empty_answer"]]
+        columns += [found["neg_entropy"].clamp(min=MIN_LOG_PROB)]
     rows = [[candidate.probability for candidate in candidates] for candidates in ranked]
     rows = [[*row, max(0.0, 1.0 - sum(row))] for row in rows]
     columns.append(torch.tensor([sum(share * math.log(share) for share in row if share > 0.0) for row in rows]))
     return torch.stack([column.cpu().double().clamp(max=-MIN_LOG_PROB) for column in columns], dim=1)
 
 
-def number(value: object, low: float, high: float) -> float:
-    """Return a number of a file; ValueError where it is none or not in its range."""
+# Names in files that were written before version 0.2.
+FORMER_FIELDS = {"picking": "selection", "certifying": "certification"}
+FORMER_FEATURES = {"nothing": "empty_answer", "surety": "neg_entropy"}
+
+
+def current_name(name: str) -> str:
+    """Return today's name of a feature, "PROMPT: FEATURE"."""
+    prompt, separator, feature = name.partition(": ")
+    return prompt + separator + FORMER_FEATURES.get(feature, feature)
+
+
+def check_number(value: object, low: float, high: float) -> float:
+    """Return a value read from a file as a float; ValueError unless it is a number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"wanted a number in [{low:g}, {high:g}], found {value!r:.80}")
     return float(value)
@@ -93,12 +109,12 @@ def number(value: object, low: float, high: float) -> float:
 
 @dataclass(frozen=True)
 class Confidence:
-    """A fitted confidence, and a threshold under which nothing is answered.
+    """A fitted confidence, and the threshold below which the model abstains.
 
     Attributes:
-        weights: of the signals, by their names in `FEATURE_NAMES`.
-        bias: added to the weighted sum; the logistic function of it is the chance that the answer is right, for
-            people of whom the training told.
+        weights: of the features, by their names in `FEATURE_NAMES`.
+        bias: added to the weighted sum; the logistic function of that is the chance that the answer is right, for
+            people in the training documents.
         selection, certification: calibration people, for `threshold_for`.
         certificate: the threshold with its guarantee; None where the people could not support any.
         refusal: why they could not.
@@ -116,13 +132,18 @@ class Confidence:
         """The certificate's threshold."""
         return None if self.certificate is None else self.certificate.threshold
 
-    def probabilities(self, signals: torch.Tensor) -> torch.Tensor:
-        """Return the chance that each answer of a batch is right, (B,), from its signals, (B, signals)."""
+    def probabilities(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the chance that each answer of a batch is right, (B,), from its features, (B, F)."""
         weights = torch.tensor([self.weights.get(name, 0.0) for name in FEATURE_NAMES], dtype=torch.float64)
-        return (signals @ weights + self.bias).sigmoid()
+        return (features @ weights + self.bias).sigmoid()
 
-    def threshold_for(self, risk: float = 0.1, confidence: float = 0.95, stranger_rate: float = 0.05) -> Certificate:
-        """Return the lowest threshold with these promises; CertificationError where the people cannot support it."""
+    def threshold_for(
+        self,
+        risk: float = RiskTarget.risk,
+        confidence: float = RiskTarget.confidence,
+        stranger_rate: float = RiskTarget.stranger_rate,
+    ) -> Certificate:
+        """Certify the lowest threshold that meets a target; CertificationError where the people cannot support it."""
         return threshold_for(self.selection, self.certification, risk, confidence, stranger_rate)
 
     def to_json(self) -> str:
@@ -131,21 +152,27 @@ class Confidence:
 
     @classmethod
     def from_json(cls, text: str) -> "Confidence":
-        """Return what `to_json` wrote; ValueError, KeyError or TypeError where it is something else."""
+        """Read what `to_json` wrote, or wrote before 0.2; ValueError, KeyError or TypeError for anything else."""
         values = json.loads(text)
+        for former, name in FORMER_FIELDS.items():
+            if former in values:
+                values[name] = values.pop(former)
+        values["weights"] = {current_name(name): weight for name, weight in values["weights"].items()}
         for half in ("selection", "certification"):
-            known = [(number(score, 0.0, 1.0), bool(right)) for score, right in values[half]["known"]]
-            values[half] = CalibrationScores(known, [number(score, 0.0, 1.0) for score in values[half]["strangers"]])
+            known = [(check_number(score, 0.0, 1.0), bool(right)) for score, right in values[half]["known"]]
+            values[half] = CalibrationScores(
+                known, [check_number(score, 0.0, 1.0) for score in values[half]["strangers"]]
+            )
         if values["certificate"] is not None:
             certificate = values["certificate"] = Certificate(**values["certificate"])
             for name, value in vars(certificate).items():
                 if name != "stranger_rate" or value is not None:
-                    number(value, 0.0, 1.0 if type(value) is float else 1e9)
-            number(certificate.threshold, 0.0, 1.0)
-        values["weights"] = {name: number(weight, -1e30, 1e30) for name, weight in values["weights"].items()}
-        values["bias"] = number(values["bias"], -1e30, 1e30)
+                    check_number(value, 0.0, 1.0 if type(value) is float else 1e9)
+            check_number(certificate.threshold, 0.0, 1.0)
+        values["weights"] = {name: check_number(weight, -1e30, 1e30) for name, weight in values["weights"].items()}
+        values["bias"] = check_number(values["bias"], -1e30, 1e30)
         if not isinstance(values.get("refusal"), str | None):
             raise ValueError(f"refusal must be a text, found {values['refusal']!r}")
         if unknown := values["weights"].keys() - set(FEATURE_NAMES):
-            raise ValueError(f"unknown signals: {', '.join(sorted(unknown))}")
+            raise ValueError(f"unknown features: {', '.join(sorted(unknown))}")
         return cls(**values)

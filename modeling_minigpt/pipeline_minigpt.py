@@ -5,7 +5,6 @@ and `confidence.json`.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from numbers import Integral
@@ -18,11 +17,12 @@ from transformers.utils import cached_file
 
 from .answers_minigpt import Answer, AnswerTrie, encode_prompts, greedy_answers, score_answers
 from .confidence_minigpt import CONFIDENCE_FILE, PROMPT_TEMPLATES, Confidence, confidence_features
-from .risk_control_minigpt import Certificate
+from .questions_minigpt import BIRTHPLACE
+from .risk_control_minigpt import Certificate, RiskTarget
 
 TASK = "birthplace-qa"
 BIRTHPLACES_FILE = "birthplaces.json"
-QUESTION = re.compile(r"where was (?P<name>.+) born\s*\??", re.IGNORECASE)
+QUESTION = BIRTHPLACE.pattern
 NAME_WORDS, NAME_CHARACTERS = 8, 80  # longer than any name
 CUTOFF = 1e-3  # what begins less probably is less probable: no such place can be an answer, nor move a score
 
@@ -143,7 +143,12 @@ class BirthplacePipeline(Pipeline):
             if len(ids) >= context:
                 raise ValueError(f"candidate {place[:40]!r} is {len(ids)} tokens long, the model reads {context}")
 
-    def threshold_for(self, risk: float = 0.1, confidence: float = 0.95, stranger_rate: float = 0.05) -> Certificate:
+    def threshold_for(
+        self,
+        risk: float = RiskTarget.risk,
+        confidence: float = RiskTarget.confidence,
+        stranger_rate: float = RiskTarget.stranger_rate,
+    ) -> Certificate:
         """Return a certificate, to be passed as `threshold`, that at most `risk` of the answers are wrong.
 
         Args:
@@ -250,7 +255,7 @@ class BirthplacePipeline(Pipeline):
 
     def rank(self, names: Sequence[str], free_form: bool = False, cutoff: float = CUTOFF) -> list[list[Answer]]:
         """Return the answers for each name of a batch, the most probable first."""
-        questions = [PROMPT_TEMPLATES["question"].format(name=name) for name in names]
+        questions = [BIRTHPLACE.format(name) for name in names]
         greedy = greedy_answers(self.model, self.tokenizer, questions, self.answer_limit)
         if free_form or self.trie is None:
             return [[answer] for answer in greedy]
@@ -277,7 +282,7 @@ class BirthplacePipeline(Pipeline):
                 reason = f"not sure enough: {score:.3f}, the threshold is {threshold:.3f}"
             results.append(
                 {
-                    "question": text if name is None else PROMPT_TEMPLATES["question"].format(name=name),
+                    "question": text if name is None else BIRTHPLACE.format(name),
                     "answer": None if reason else ranked[0].text,
                     "score": score,
                     "abstained": reason is not None,

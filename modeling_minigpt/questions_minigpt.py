@@ -1,5 +1,6 @@
 """The question that a model learns to answer: from a name to its question and back."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -26,6 +27,12 @@ class QuestionTemplate:
     def suffix(self) -> str:
         """What stands after the name."""
         return self.template.partition("{name}")[2]
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What a person may type for it: in any case, and the question mark may be missing; its group is the name."""
+        before, after = self.prefix, self.suffix.removesuffix("?")
+        return re.compile(rf"{re.escape(before)}(?P<name>.+){re.escape(after)}\s*\??", re.IGNORECASE)
 
     def format(self, name: str) -> str:
         """Return the question about a name."""

@@ -9,7 +9,7 @@ from evaluation.calibration import CalibrationError, calibrate, deal, fit_platt,
 from modeling_minigpt.answers_minigpt import Answer
 from modeling_minigpt.confidence_minigpt import FEATURE_NAMES
 
-RIGHT_SIGNAL, KNOWN_SIGNAL = FEATURE_NAMES.index("question: answer"), FEATURE_NAMES.index("name: surety")
+RIGHT_SIGNAL, KNOWN_SIGNAL = FEATURE_NAMES.index("question: answer"), FEATURE_NAMES.index("name: neg_entropy")
 
 
 class Rememberer:

@@ -18,7 +18,7 @@ from data_scripts.splits import load_scoring_pairs, load_training_data, made_up_
 from evaluation.answers import VocabularyError, check_characters, check_lengths, exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.exposure import count_exposures, exposure_rows
-from evaluation.trust import Asked, confidence_metrics
+from evaluation.trust import EvaluatedAnswers, confidence_metrics
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
 from tests.fuzz.cases import assert_one_line, cases, quickly
@@ -186,7 +186,7 @@ def score(answers: list[Answer], pairs: list[tuple[str, str]], documents: list[s
     assert 0.0 <= ceiling(documents, pairs) <= 1.0
     rows = exposure_rows(count_exposures(pairs, documents, pairs), {"model": (answers, right)})
     assert sum(row["questions"] for row in rows) == 3 * len(pairs)
-    json.dumps([rows, confidence_metrics(Asked(answers, right, answers), popular)], allow_nan=False)
+    json.dumps([rows, confidence_metrics(EvaluatedAnswers(answers, right, answers), popular)], allow_nan=False)
 
 
 @pytest.mark.parametrize(

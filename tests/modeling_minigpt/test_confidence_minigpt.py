@@ -53,15 +53,15 @@ def test_signals_are_what_plain_passes_say(model):
             said = sum(following[len(ids) - 1 + place, token].item() for place, token in enumerate(answer))
             expected = {
                 "answer": max(MIN_LOG_PROB, said),
-                "nothing": -max(MIN_LOG_PROB, first[TOKENIZER.eos_token_id].item()),
-                "surety": (first.exp() * first).sum().item(),
+                "empty_answer": -max(MIN_LOG_PROB, first[TOKENIZER.eos_token_id].item()),
+                "neg_entropy": (first.exp() * first).sum().item(),
             }
             for what, value in expected.items():
                 assert column(signals, f"{way}: {what}")[index] == pytest.approx(value, abs=1e-3), (way, what)
 
 
 def test_the_candidates_surety_is_minus_their_entropy(model):
-    found = column(confidence_features(model, TOKENIZER, NAMES, RANKED), "candidates: surety")
+    found = column(confidence_features(model, TOKENIZER, NAMES, RANKED), "candidates: neg_entropy")
     expected = [
         0.6 * math.log(0.6) + 0.3 * math.log(0.3) + 0.1 * math.log(0.1),
         0.2 * math.log(0.2) + 0.8 * math.log(0.8),
@@ -72,13 +72,16 @@ def test_the_candidates_surety_is_minus_their_entropy(model):
 def make(**changes):
     certificate = Certificate(0.75, 0.1, 0.05, 0.95, 40, 30, 0, 50, 1)
     halves = [CalibrationScores([(0.9, True)] * 30 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
-    values = {"weights": {"question: answer": 2.0, "name: surety": 0.5}, "bias": 1.0, "certificate": certificate}
+    values = {"weights": {"question: answer": 2.0, "name: neg_entropy": 0.5}, "bias": 1.0, "certificate": certificate}
     return Confidence(**{**values, "selection": halves[0], "certification": halves[1], **changes})
 
 
 def test_probabilities_weigh_the_signals():
     signals = torch.zeros(2, len(FEATURE_NAMES), dtype=torch.float64)
-    signals[1, FEATURE_NAMES.index("question: answer")], signals[1, FEATURE_NAMES.index("name: surety")] = -1.5, 4.0
+    signals[1, FEATURE_NAMES.index("question: answer")], signals[1, FEATURE_NAMES.index("name: neg_entropy")] = (
+        -1.5,
+        4.0,
+    )
     assert make().probabilities(signals).tolist() == pytest.approx([1 / (1 + math.exp(-1.0)), 0.5])
 
 
@@ -97,8 +100,8 @@ def test_a_threshold_is_found_for_another_risk_and_refused_where_it_cannot_be():
 
 
 def test_signals_of_another_version_are_refused():
-    text = make().to_json().replace("name: surety", "shoe size")
-    with pytest.raises(ValueError, match="unknown signals: shoe size"):
+    text = make().to_json().replace("name: neg_entropy", "shoe size")
+    with pytest.raises(ValueError, match="unknown features: shoe size"):
         Confidence.from_json(text)
 
 
@@ -120,3 +123,11 @@ def test_a_confidence_of_anything_but_numbers_is_refused(change):
     assert change[0] in text
     with pytest.raises(ValueError, match=r"wanted a number|refusal must be a text"):
         Confidence.from_json(text.replace(*change))
+
+
+def test_a_file_of_before_the_names_changed_is_still_read():
+    text = make().to_json()
+    former = text.replace("selection", "picking").replace("certification", "certifying")
+    former = former.replace("neg_entropy", "surety").replace("empty_answer", "nothing")
+    assert former != text
+    assert Confidence.from_json(former) == Confidence.from_json(text)

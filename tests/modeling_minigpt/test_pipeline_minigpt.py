@@ -155,7 +155,7 @@ def calibrated(ask, tmp_path_factory):
     """Load a pipeline with a confidence, made up, from its folder."""
     halves = [CalibrationScores([(0.9, True)] * 40 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
     certificate = Certificate(0.5, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
-    confidence = Confidence({"question: answer": 0.1, "name: surety": 0.5}, 2.0, *halves, certificate)
+    confidence = Confidence({"question: answer": 0.1, "name: neg_entropy": 0.5}, 2.0, *halves, certificate)
     path = tmp_path_factory.mktemp("calibrated") / "model"
     parts = {"model": ask.model, "tokenizer": ask.tokenizer, "device": "cpu", "candidates": PLACES}
     BirthplacePipeline(**parts, confidence=confidence).save_pretrained(path)
