@@ -10,8 +10,7 @@ from configuration.schema import CorruptionOptions, StageArguments
 from data_scripts.batches import TrainingBatches
 from data_scripts.synthetic_bios import invent
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer
-from training.optimizers import build_optimizers, learning_rate_factor
-from training.stepper import optimizer_step, set_learning_rates
+from training.stepper import Stepper
 
 
 class Toy(NamedTuple):
@@ -43,8 +42,7 @@ def train_toy_model(people: int = 24, steps: int = 110, seed: int = 0, **fields)
     stage = StageArguments(steps=steps, batch_size=32, question_fraction=0.5)
     corruption = CorruptionOptions(short_fraction=1.0, answer_fraction=1.0)
     batches = TrainingBatches(invented.documents, invented.train, tokenizer, stage, corruption, seed, 64)
-    optimizers, accelerator = build_optimizers(model, stage), Accelerator(cpu=True)
+    stepper = Stepper.prepare(model, stage, Accelerator(cpu=True), len(batches))
     for step in range(len(batches)):
-        set_learning_rates(optimizers, learning_rate_factor(step, len(batches), stage))
-        optimizer_step(model, optimizers, batches[step], accelerator, stage.gradient_clipping)
+        stepper.step(step, batches[step])
     return Toy(model.eval(), tokenizer, invented.train, invented.documents)

@@ -1,7 +1,7 @@
 """Recall beside speed: what each attention variant still knows of a context of 4,096 tokens.
 
     python -m benchmarks.attention_recall            # seven models on two cores, half an hour
-    python -m benchmarks.attention_recall --subjects vanilla linformer --output /tmp/recall
+    python -m benchmarks.attention_recall --subjects vanilla linformer --output FOLDER
 
 A text is biographies, `NAME PLACE word … STOP`, with no name twice, and questions in between, `ASK NAME PLACE`, about
 people met before: associative recall with many queries (Arora et al. 2023, "Zoology", arXiv 2312.04927, section 4).
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from tqdm import tqdm
 
 if not __package__:  # run as a file
@@ -32,8 +33,8 @@ from benchmarks.measurement import describe_machine
 from configuration.schema import StageArguments
 from evaluation.tables import markdown_table, percent
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
-from training.optimizers import build_optimizers, learning_rate_factor
-from training.stepper import set_learning_rates
+from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
+from training.stepper import Stepper
 
 ASK, STOP = range(2)
 WORDS, PLACES, NAMES = range(2, 34), range(34, 66), range(66, 322)
@@ -109,7 +110,7 @@ def build_model(subject: str, length: int) -> MiniGPTForCausalLM:
             num_attention_heads=2,
             num_hidden_layers=2,
             max_position_embeddings=length,
-            attention_type=SUBJECTS[subject],
+            attention_type=SUBJECTS.get(subject, subject),
             zero_init_residual=True,
             linformer_slot_type="content" if subject.endswith("content slots") else "positional",
             **SIZES,
@@ -119,19 +120,15 @@ def build_model(subject: str, length: int) -> MiniGPTForCausalLM:
 
 def train(model: MiniGPTForCausalLM, subject: str, length: int, steps: list[int], tokens: int) -> dict:
     """Train on texts of `SHARES` of `length`, the shortest first, so many steps each; return minutes and loss."""
-    stage = StageArguments(steps=sum(steps), decay_fraction=0.4, muon_learning_rate=0.005)
-    optimizers, rng, start = build_optimizers(model, stage), np.random.default_rng(1), time.monotonic()
+    stage = StageArguments(steps=sum(steps), decay_fraction=0.4, muon_learning_rate=0.005, muon_bfloat16=False)
+    stepper = Stepper.prepare(model, stage, Accelerator(cpu=True, mixed_precision="no"), stage.steps)
+    rng = np.random.default_rng(1)
+    start = time.monotonic()
     losses = []
     lengths = [length // share for share, count in zip(SHARES, steps, strict=True) for _ in range(count)]
     with tqdm(lengths, desc=subject, unit="step", dynamic_ncols=True) as bar:
         for step, n in enumerate(bar):
-            set_learning_rates(optimizers, learning_rate_factor(step, stage.steps, stage))
-            loss = model(**batch_of(rng, max(1, tokens // n), n), use_cache=False).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            loss, _ = stepper.step(step, batch_of(rng, max(1, tokens // n), n))
             losses.append(loss.item())
             if step % 20 == 0:
                 bar.set_postfix_str(f"{n} tokens, loss {losses[-1]:.3f}")
@@ -213,7 +210,10 @@ def write_table(rows: dict[str, dict], machine: dict, arguments: argparse.Namesp
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--subjects", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS), metavar="NAME")
+    known = [*dict.fromkeys((*SUBJECTS, *ATTENTION_CLASSES))]
+    parser.add_argument(
+        "--subjects", nargs="+", choices=known, default=list(SUBJECTS), metavar="NAME", help=f"of {', '.join(known)}"
+    )
     parser.add_argument("--length", type=int, default=4096, help="tokens of a context (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of a step (default: %(default)s)")
     parser.add_argument(

@@ -1,7 +1,8 @@
 """Time and memory of every attention variant against context length, beside its peers.
 
     python -m benchmarks.attention_scaling                              # 512 … 16,384 tokens on two cores, 20 minutes
-    python -m benchmarks.attention_scaling --lengths 512 1024 --rounds 1 --output /tmp/scaling
+    python -m benchmarks.attention_scaling --lengths 512 1024 --rounds 1 --output FOLDER
+    python -m benchmarks.attention_scaling --subjects window linformer      # or any name of ATTENTION_CLASSES
 
 Every point runs in a fresh process; points are interleaved over rounds; medians and ranges are given. The slope is the
 exponent p of value ∝ length^p over the top four octaves, by least squares through the medians in logarithms, with its
@@ -25,17 +26,19 @@ if not __package__:  # run as a file
 from benchmarks.attention_subjects import (
     CUDA_VARIANTS,
     EAGER,
-    LINEAR,
+    PEERS,
     SDPA,
     SHORTEST,
     VARIANTS,
     Point,
     available_peers,
+    is_linear_time,
     measure_point,
 )
 from benchmarks.measurement import describe_machine, exponent, interleave, name_machine
 from evaluation.plots import new_figure, save_figure
 from evaluation.tables import markdown_table
+from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
 QUANTITIES = [  # what, field, heading, unit, units in one SI unit
     ("forward", "seconds", "Forward, one layer", "ms", 1e3),
@@ -163,7 +166,7 @@ def ratio(table: dict, what: str, one: tuple[str, int], other: tuple[str, int]) 
 def judge(table: dict, fits: dict, arguments: argparse.Namespace) -> list[dict]:
     """Return each bar that the lengths and measures asked for allow: what, what was found (None: failed), the bar."""
     subjects = {point.subject: None for point in plan(arguments)}
-    linear = [subject for subject in subjects if subject in LINEAR]
+    linear = [subject for subject in subjects if is_linear_time(subject)]
     bars: list[tuple[str, float | None, str, float]] = []
     octaves = max(arguments.lengths) >= min(arguments.lengths) * 2**OCTAVES
     if octaves and "layer" in arguments.measures:
@@ -174,7 +177,7 @@ def judge(table: dict, fits: dict, arguments: argparse.Namespace) -> list[dict]:
                 sign, bar = (">=", QUADRATIC_SLOPE) if subject in steep else ("<=", LINEAR_SLOPE)
                 bars.append((f"{subject}: exponent of {name}", fitted.get(subject, (None,))[0], sign, bar))
     for subject in linear:
-        if {1024, 16384} <= set(arguments.lengths) and "decode" in arguments.measures and subject in VARIANTS:
+        if {1024, 16384} <= set(arguments.lengths) and "decode" in arguments.measures and subject not in CUDA_VARIANTS:
             found = ratio(table, "decode", (subject, 16384), (subject, 1024))
             bars.append((f"{subject}: decoding at 16,384 over 1,024 tokens", found, "<=", FLATNESS))
         if 8192 in arguments.lengths and "layer" in arguments.measures and arguments.device == "cpu":
@@ -197,6 +200,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"default here: {device}")
     parser.add_argument("--lengths", type=int, nargs="+", help="context lengths in tokens")
+    known = [*dict.fromkeys((*VARIANTS, *CUDA_VARIANTS, *available_peers(), *ATTENTION_CLASSES))]
+    parser.add_argument(
+        "--subjects",
+        nargs="+",
+        choices=known,
+        metavar="NAME",
+        help=f"of {', '.join(known)} (default: those of this file)",
+    )
     parser.add_argument("--measures", nargs="+", choices=list(WHAT), default=list(WHAT), help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="times each point is measured (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads on a CPU (default: %(default)s)")
@@ -209,12 +220,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def plan(arguments: argparse.Namespace) -> list[Point]:
     """Return all points to measure: layers of everything, models of our variants with their usual kernels."""
-    models = [name for name in VARIANTS if name != EAGER]
     compiled = list(CUDA_VARIANTS) if arguments.device == "cuda" else []
+    chosen = arguments.subjects or [*VARIANTS, *compiled, *available_peers()]
+    models = [name for name in chosen if name != EAGER and name not in PEERS]
     subjects = {
-        "layer": (EAGER, *models, *compiled, *available_peers()),
-        "step": (*models, *compiled),
-        "decode": models,
+        "layer": chosen,
+        "step": models,
+        "decode": [name for name in models if name not in CUDA_VARIANTS],
     }
     return [
         Point(subject, measure, length)

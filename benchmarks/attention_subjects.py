@@ -14,6 +14,8 @@ from torch import nn
 from artifacts.memory import tune_glibc_malloc
 from benchmarks.measurement import PeakMemory, seconds_of, wait_for
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, MiniGPTModel
+from modeling_minigpt.attention_base_minigpt import LinearTimeAttention
+from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
 WIDTH, HEADS, LAYERS, VOCABULARY = 128, 2, 2, 256
 SIZES = {
@@ -42,15 +44,28 @@ CUDA_VARIANTS = {
     "bigbird, FlexAttention": ("bigbird", "flex_attention"),
     "window, FlexAttention": ("window", "flex_attention"),
 }
-LINEAR = ("linformer", "bigbird", "window", "performer", *CUDA_VARIANTS)
 PEER_BIGBIRD, PEER_LINFORMER = "transformers' BigBird (leaks)", "linformer package (leaks)"
 PEERS = (PEER_BIGBIRD, PEER_LINFORMER)  # both bidirectional: neither can train a causal model
+
+
+def variant_of(subject: str) -> tuple[str, str]:
+    """Return a subject's attention_type and attn_implementation; any registered variant is one, with "sdpa"."""
+    return {**VARIANTS, **CUDA_VARIANTS}.get(subject, (subject, "sdpa"))
+
+
+def is_linear_time(subject: str) -> bool:
+    """Return whether a subject is a linear-time variant of ours."""
+    variant = ATTENTION_CLASSES.get(variant_of(subject)[0])
+    return variant is not None and issubclass(variant, LinearTimeAttention)
+
+
+LINEAR = tuple(subject for subject in (*VARIANTS, *CUDA_VARIANTS) if is_linear_time(subject))
 SHORTEST = {PEER_BIGBIRD: (5 + 2 * SIZES["bigbird_random"]) * SIZES["bigbird_block"] + 1}  # else it turns full
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is measured at once: a subject of `VARIANTS` or `PEERS`, a measure, a context length in tokens."""
+    """What is measured at once: a subject, a measure, a context length in tokens."""
 
     subject: str
     measure: str  # "layer", "step" or "decode"
@@ -62,7 +77,7 @@ class Point:
 
 def variant_config(subject: str, length: int, **fields) -> MiniGPTConfig:
     """Return the config of a variant at the benchmark's sizes."""
-    attention_type, kernel = {**VARIANTS, **CUDA_VARIANTS}[subject]
+    attention_type, kernel = variant_of(subject)
     return MiniGPTConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,

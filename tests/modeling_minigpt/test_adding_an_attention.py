@@ -6,6 +6,8 @@ All parametrised attention tests run it as well, since `tests.attention_variants
 import pytest
 import torch
 
+from benchmarks import attention_recall, attention_scaling
+from benchmarks.attention_subjects import measure_point
 from modeling_minigpt import MiniGPTForCausalLM, make_cache
 from modeling_minigpt.attention_base_minigpt import LinearTimeAttention
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
@@ -31,6 +33,19 @@ def test_the_variant_of_the_page_learns():
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_both_attention_benchmarks_measure_the_variant_of_the_page(tmp_path):
+    arguments = attention_scaling.parse_arguments(["--subjects", "running_mean", "--lengths", "64", "--device", "cpu"])
+    points = attention_scaling.plan(arguments)
+    assert {point.measure for point in points} == {"layer", "step", "decode"}
+    for point in points:
+        found = measure_point(point, "cpu", threads=1)
+        assert all(measured["seconds"] > 0 for measured in found.values())
+    options = ["--length", "256", "--tokens", "256", "--steps", "1", "1", "1", "1", "1", "--contexts", "1"]
+    words = ["--subjects", "running_mean", *options, "--threads", "1", "--output", str(tmp_path)]
+    assert attention_recall.main(words) == 0
+    assert "running_mean" in (tmp_path / "attention_recall.md").read_text(encoding="utf-8")
 
 
 class WithoutCache(LinearTimeAttention):
