@@ -68,7 +68,7 @@ def check_finite(path: str | Path, model: MiniGPTForCausalLM) -> None:
     """Raise RunError unless all weights of a model, and its outputs for a few tokens, are finite."""
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
-            raise RunError(f"{path}: {name} holds values that are not finite")
+            raise RunError(f"{path}: {name} contains values that are not finite")
     # Finite weights may still overflow, as products of float32 near its largest value do.
     tokens = torch.arange(min(model.config.max_position_embeddings, 64)) % model.config.vocab_size
     with as_run_error(f"{path}: the model cannot be run"):

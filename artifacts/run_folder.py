@@ -41,14 +41,14 @@ def training_record(model: str | Path) -> dict:
     """Read the record that training left in a finished model's folder; empty if there is none.
 
     Raises:
-        RunError: the file holds something else.
+        RunError: the file contains something else.
     """
     path = Path(model) / "training.json"
     return read_record(path) if path.is_file() else {}
 
 
 def read_record(path: Path) -> dict:
-    """Read the JSON object of a file; RunError where it holds anything else."""
+    """Read the JSON object of a file; RunError where it contains anything else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,6 +1,6 @@
 """Checkpoints of a stage in training: its state and its progress, written completely or not at all.
 
-A checkpoint is written to a folder of another name, synced to the disk and renamed. Its manifest, written last, holds
+A checkpoint is written to a folder of another name, synced to the disk and renamed. Its manifest, written last, has
 the SHA-256 of every file; a checkpoint that does not agree with its manifest is never resumed from.
 """
 
@@ -169,7 +169,7 @@ def load_latest(state: TrainingState, folder: Path, stage: str) -> tuple[Progres
         The stage's progress, at step 0 without a checkpoint, and the checkpoint.
 
     Raises:
-        CheckpointError: it is as it was written, but not of this stage, or holds something that no checkpoint may.
+        CheckpointError: it is as it was written, but not of this stage, or contains something that no checkpoint may.
     """
     accelerator = state.accelerator
     # One process chooses for all: on a network disk they may not see the same files at the same time.
@@ -191,16 +191,16 @@ def load_latest(state: TrainingState, folder: Path, stage: str) -> tuple[Progres
 
 
 def read_progress(checkpoint: Path) -> Progress:
-    """Read a checkpoint's progress; ValueError or TypeError where its file holds something else."""
+    """Read a checkpoint's progress; ValueError or TypeError where its file contains something else."""
     progress = Progress(**json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
     numbers = [progress.minutes, *progress.pending, *(loss for _, loss in progress.history)]
     numbers += [progress.loss] if progress.history else []  # before the first log line it is NaN
     steps = [progress.step, progress.tokens, *(step for step, _ in progress.history)]
     # `type`, not `isinstance`: true is an int, too. The comparisons are false for NaN and infinity.
     if not all(type(step) is int and 0 <= step < 2**63 for step in steps):
-        raise ValueError(f"{PROGRESS} holds steps or tokens that are not whole numbers")
+        raise ValueError(f"{PROGRESS} contains steps or tokens that are not whole numbers")
     if not all(type(number) in (int, float) and abs(number) < LIMIT for number in numbers) or progress.minutes < 0:
-        raise ValueError(f"{PROGRESS} holds minutes or losses that are not numbers")
+        raise ValueError(f"{PROGRESS} contains minutes or losses that are not numbers")
     if not checkpoint.name.endswith(f"-{progress.step:08d}"):
         raise ValueError(f"{PROGRESS} is of step {progress.step}")
     return progress

@@ -151,7 +151,7 @@ def plan_stages(recipe: Recipe, command: str, folder: RunFolder) -> tuple[str, .
 
 
 def show_results(folder: RunFolder) -> dict:
-    """Print the results of a finished run and return them; RunError where its file holds something else."""
+    """Print the results of a finished run and return them; RunError where its file contains something else."""
     results = read_record(folder.results)
     print(f"{folder.path}: the run is finished; its results were:")
     with as_run_error(f"{folder.results}: no results of a run"):

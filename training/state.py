@@ -108,14 +108,14 @@ def check_same_tensors(saved: dict[str, torch.Tensor], expected: dict[str, torch
         wanted = expected.get(name)
         if wanted is None or (wanted.dtype, wanted.shape) != (value.dtype, value.shape):
             dtype = str(value.dtype).removeprefix("torch.")
-            raise ValueError(f"{OPTIMIZER} holds {name}, {dtype} of {tuple(value.shape)}: no optimizer stores that")
+            raise ValueError(f"{OPTIMIZER} contains {name}, {dtype} of {tuple(value.shape)}: no optimizer stores that")
 
 
 def check_finite(file: str, tensors: dict[str, torch.Tensor]) -> None:
-    """Raise ValueError, with the tensor's name, where one holds infinities or NaN."""
+    """Raise ValueError, with the tensor's name, where one contains infinities or NaN."""
     for name, value in tensors.items():
         if not value.isfinite().all():
-            raise ValueError(f"{file} holds {name}, which is not finite")
+            raise ValueError(f"{file} contains {name}, which is not finite")
 
 
 def clone_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -123,7 +123,7 @@ TAMPERING = {
     "eps": (broken(norm_eps=float("nan")), "norm_eps must be in [0, 1e6], found nan"),
     "token": (broken(eos_token_id=10**20), "eos_token_id must be in the vocabulary of 400"),
     "rotation": (broken(rope_parameters={"rope_theta": 0.0}), "rope_theta must be a number from 1"),
-    "weight": (spoil_weight, "lm_head.weight holds values that are not finite"),
+    "weight": (spoil_weight, "lm_head.weight contains values that are not finite"),
     "overflow": (overflow, "the model's outputs are not finite"),
     "numbering": (skip_a_number, "are not numbered from 0 to 399"),
     "longest answer": (

@@ -53,7 +53,10 @@ TAMPERING = {
     "no random states": (lambda path, mark: (path / "random_0.safetensors").unlink(), "random_0.safetensors"),
     "pickled random states": (steal("random_0.safetensors"), "header"),
     "pickled optimizer": (steal("optimizer.safetensors"), "header"),
-    "foreign tensor": (set_tensors("optimizer.safetensors", **{"a.b": torch.zeros(1)}), "holds a.b, float32 of (1,)"),
+    "foreign tensor": (
+        set_tensors("optimizer.safetensors", **{"a.b": torch.zeros(1)}),
+        "contains a.b, float32 of (1,)",
+    ),
     "another shape": (set_tensors("optimizer.safetensors", **{MOMENTUM: torch.zeros(2, 2)}), "float32 of (2, 2)"),
     "other weights": (set_tensors("model.safetensors", **{"lm_head.weight": torch.zeros(2, 8)}), "size mismatch"),
     "no numbers": (
