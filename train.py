@@ -1,7 +1,7 @@
 """Train and score a MiniGPT: pretrain on biographies, finetune on questions, answer "Where was NAME born?".
 
-    python train.py all --config configuration/recipes/quickstart.yaml
-    python train.py all --config configuration/recipes/cs224n.yaml --set data.path=FOLDER --set output=runs/mine
+    python train.py all --config quickstart
+    python train.py all --config cs224n --set data.path=FOLDER --set output=runs/mine
     accelerate launch train.py pretrain --config RECIPE
     python train.py all --config RECIPE --push_to_hub USER/NAME
     python train.py evaluate --config RECIPE --set evaluate.model=runs/mine/finetune --set output=runs/scored
@@ -29,15 +29,22 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="{pretrain,finetune,evaluate,all}")
     for name, text in HELP.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--config", required=True, metavar="RECIPE", help="a YAML file of configuration/recipes/")
+        command.add_argument(
+            "--config",
+            required=True,
+            metavar="RECIPE",
+            help="a recipe: its name in configuration/recipes/, or a YAML file",
+        )
         command.add_argument(
             "--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE",
             help="override a recipe's value; may be repeated, the last one wins",
         )  # fmt: skip
-        command.add_argument("--resume", action="store_true", help="go on from the output folder's newest checkpoint")
+        command.add_argument(
+            "--resume", action="store_true", help="continue from the output folder's latest valid checkpoint"
+        )
         command.add_argument("--push_to_hub", metavar="USER/NAME", help="publish the scored model there at the end")
-        command.add_argument("--private", action="store_true", help="where --push_to_hub makes it, make it private")
-        command.add_argument("--push_checkpoints", action="store_true", help="push models under way as well")
+        command.add_argument("--private", action="store_true", help="make the repository private if it is new")
+        command.add_argument("--push_checkpoints", action="store_true", help="push intermediate checkpoints too")
     arguments = parser.parse_args(argv)
     if arguments.push_to_hub is None and (arguments.private or arguments.push_checkpoints):
         parser.error("--private and --push_checkpoints go with --push_to_hub USER/NAME")
@@ -48,16 +55,25 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit status."""
     arguments = parse_arguments(argv)
     # Imported here, so that --help and a mistyped option answer at once.
-    from configuration.errors import run_main
+    from configuration.errors import UserError, run_main
 
     def command() -> None:
-        from configuration.recipe import load_recipe
-        from hub.publish_model import HubTarget
-        from training.console import configure_logging
-        from training.runner import run_command
+        try:
+            from configuration.recipe_names import find_recipe
+
+            path = find_recipe(arguments.config)  # before torch is imported: a misspelt name is answered at once
+            from configuration.recipe import load_recipe
+            from hub.publish_model import HubTarget
+            from training.console import configure_logging
+            from training.runner import run_command
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"the Python module {error.name} is not installed; activate the environment that `make` sets up "
+                "(source .venv/bin/activate), or pip install -e '.[train]'"
+            ) from error
 
         configure_logging()
-        recipe = load_recipe(arguments.config, arguments.overrides)
+        recipe = load_recipe(path, arguments.overrides)
         target = (arguments.push_to_hub, arguments.private, arguments.push_checkpoints)
         hub = HubTarget(*target) if arguments.push_to_hub else None
         run_command(recipe, arguments.command, arguments.resume, hub)

@@ -5,7 +5,6 @@ and line (or the override), the key, what was found and the nearest valid name.
 """
 
 import dataclasses
-import difflib
 import json
 import math
 import typing
@@ -15,6 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from configuration.model_size import check_fits
 from configuration.recipe_file import RecipeError, check_text, parse_value, parse_yaml
+from configuration.recipe_names import nearest
 from configuration.schema import SECTIONS, Recipe
 from modeling_minigpt import MiniGPTConfig
 from modeling_minigpt.attention_base_minigpt import MiniGPTRotaryEmbedding
@@ -69,12 +69,6 @@ def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]
             raise RecipeError(f"--set {override}: {keys[0]} is not a section")
         section[keys[-1]] = value
         places[keys] = f"--set {override}"
-
-
-def nearest(name: str, allowed) -> str:
-    """Say which valid name is nearest to a wrong one, or list them all."""
-    close = difflib.get_close_matches(str(name), list(allowed), n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(allowed) or 'none'}"
 
 
 def coerce(value, wanted):
