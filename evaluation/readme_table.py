@@ -1,12 +1,13 @@
-"""Write the README's tables of results from committed results files.
+"""Write the tables of results in README.md and docs/trust.md from committed results files.
 
 python -m evaluation.readme_table            # after copying RUN/results.json to benchmarks/results/recipes/NAME.json
-python -m evaluation.readme_table --check    # exit 1 if the README does not show what the files say
+python -m evaluation.readme_table --check    # exit 1 if a page does not show what the files say
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.report import accuracy_rows
@@ -52,30 +53,32 @@ def trust_table(folder: Path) -> str:
 
 
 TABLES = {"results": results_table, "trust": trust_table}
+PAGES = {"README.md": ("results",), "docs/trust.md": ("trust",)}  # which tables are on which page
 
 
-def with_tables(readme: str, folder: Path) -> str:
-    """Return the README's text with each of `TABLES` between its two marks; ValueError where it lacks a mark."""
-    for name, table in TABLES.items():
+def with_tables(text: str, folder: Path, names: Sequence[str] = tuple(TABLES)) -> str:
+    """Return a page's text with each named table between its two marks; ValueError where it lacks a mark."""
+    for name in names:
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-        if readme.count(begin) != 1 or readme.count(end) != 1:
-            raise ValueError(f"the README must hold one {begin.strip()} and one {end}")
-        before, rest = readme.split(begin)
-        readme = before + begin + table(folder) + end + rest.split(end)[1]
-    return readme
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"the page must hold one {begin.strip()} and one {end}")
+        before, rest = text.split(begin)
+        text = before + begin + TABLES[name](folder) + end + rest.split(end)[1]
+    return text
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the README is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is out of date")
     arguments = parser.parse_args()
-    path = ROOT / "README.md"
-    readme = path.read_text(encoding="utf-8")
-    wanted = with_tables(readme, ROOT / RESULTS)
-    if arguments.check:
-        return int(wanted != readme)
-    path.write_text(wanted, encoding="utf-8")
-    return 0
+    outdated = False
+    for page, names in PAGES.items():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        wanted = with_tables(text, ROOT / RESULTS, names)
+        outdated |= wanted != text
+        if not arguments.check:
+            (ROOT / page).write_text(wanted, encoding="utf-8")
+    return int(arguments.check and outdated)
 
 
 if __name__ == "__main__":

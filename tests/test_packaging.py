@@ -12,11 +12,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from evaluation.readme_table import RESULTS, with_tables
+from evaluation.readme_table import PAGES, RESULTS, with_tables
 from modeling_minigpt import __version__
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.fixture(scope="module")
@@ -83,25 +84,37 @@ def test_the_wheel_asks_a_model_with_its_core_dependencies_alone(core_environmen
     assert json.loads(asked.stdout)["question"] == "Where was Ada Stone born?"
 
 
-def test_the_readmes_tables_say_what_the_results_files_say():
-    assert with_tables(README, ROOT / RESULTS) == README
+def test_the_tables_of_the_pages_say_what_the_results_files_say():
+    for page, names in PAGES.items():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert with_tables(text, ROOT / RESULTS, names) == text
     for name in {path.stem for path in (ROOT / RESULTS).glob("*.json")}:
-        assert README.count(f"\n| `{name}` | ") >= 1
+        assert README.count(f"\n| `{name}` | ") == 1
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"configuration/[\w/.-]+\.\w+", README))))
-def test_the_readme_names_files_that_exist(path):
-    assert (ROOT / path).is_file()
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_pages_link_to_files_that_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (page.parent / link).is_file(), link
+    for path in re.findall(r"configuration/[\w/.-]+\.\w+", text):
+        assert (ROOT / path).is_file(), path
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
-def test_the_readme_links_to_files_that_exist(path):
-    assert (ROOT / path).is_file()
+def test_the_readme_is_short():
+    assert len(README.split()) < 1500
 
 
-def test_the_readme_lists_every_recipe():
+def test_the_page_on_training_lists_every_recipe():
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     recipes = {path.stem for path in (ROOT / "configuration" / "recipes").glob("*.yaml")}
-    assert recipes == {name for name in recipes if f"| `{name}` |" in README}
+    assert recipes == {name for name in recipes if f"| `{name}` |" in text}
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_python_of_the_pages_compiles(page):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        compile(block, str(page), "exec")
 
 
 def test_the_constraints_pin_what_the_package_asks_for():

@@ -196,7 +196,9 @@ def checkout(tmp_path, monkeypatch, results):
     (folder / "cs224n.json").write_text(json.dumps(results), encoding="utf-8")
     marks = "".join(f"<!-- {name}: begin -->\nold | table\n<!-- {name}: end -->\n" for name in readme_table.TABLES)
     readme = f"# Title\n\n{marks}\nThe end, “quoted”.\n"
-    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    for page in readme_table.PAGES:
+        (tmp_path / page).write_text(readme, encoding="utf-8")
     monkeypatch.setattr(readme_table, "ROOT", tmp_path)
     return tmp_path
 
