@@ -1,5 +1,6 @@
 """Train and score a MiniGPT: pretrain on biographies, finetune on questions, answer "Where was NAME born?".
 
+    python train.py show --config quickstart
     python train.py all --config quickstart
     python train.py all --config cs224n --set data.path=FOLDER --set output=runs/mine
     accelerate launch train.py pretrain --config RECIPE
@@ -18,6 +19,7 @@ HELP = {
     "finetune": "learn to answer, from the output folder's pretrained model, or finetune.start_from",
     "evaluate": "score the finetuned model, or evaluate.model, beside the baselines",
     "all": "pretrain, finetune, train the baseline without pretraining, evaluate",
+    "show": "print what a recipe would run: settings with their meanings, sizes, minutes, training rows",
 }
 
 
@@ -26,7 +28,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{pretrain,finetune,evaluate,all}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(HELP) + "}")
     for name, text in HELP.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument(
@@ -39,6 +41,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             "--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE",
             help="override a recipe's value; may be repeated, the last one wins",
         )  # fmt: skip
+        if name == "show":
+            continue
         command.add_argument(
             "--resume", action="store_true", help="continue from the output folder's latest valid checkpoint"
         )
@@ -46,6 +50,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         command.add_argument("--private", action="store_true", help="make the repository private if it is new")
         command.add_argument("--push_checkpoints", action="store_true", help="push intermediate checkpoints too")
     arguments = parser.parse_args(argv)
+    if arguments.command == "show":
+        return arguments
     if arguments.push_to_hub is None and (arguments.private or arguments.push_checkpoints):
         parser.error("--private and --push_checkpoints go with --push_to_hub USER/NAME")
     return arguments
@@ -65,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             from configuration.recipe import load_recipe
             from hub.publish_model import HubTarget
             from training.console import configure_logging
+            from training.preview import show
             from training.runner import run_command
         except ModuleNotFoundError as error:
             raise UserError(
@@ -74,6 +81,9 @@ def main(argv: list[str] | None = None) -> int:
 
         configure_logging()
         recipe = load_recipe(path, arguments.overrides)
+        if arguments.command == "show":
+            show(recipe)
+            return
         target = (arguments.push_to_hub, arguments.private, arguments.push_checkpoints)
         hub = HubTarget(*target) if arguments.push_to_hub else None
         run_command(recipe, arguments.command, arguments.resume, hub)

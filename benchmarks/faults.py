@@ -2,10 +2,10 @@
 
     python -m benchmarks.faults --kills 20 --output benchmarks/results/faults.cpu.json
 
-Each kill is a run of its own: SIGKILL shortly after a random checkpoint has appeared, every other time while it is being
-written, then `--resume`; weights of all stages, logged losses and predictions are compared with an unharmed run's. Random bytes of
-random checkpoint files are flipped, which must be seen. A small tmpfs is filled by checkpoints (as root; else null).
-The last part watches the memory of 2,000 steps.
+Each kill is a run of its own: SIGKILL shortly after a random checkpoint has appeared, every other time while it is
+being written, then `--resume`; weights of all stages, logged losses and predictions are compared with an unharmed
+run's. Random bytes of random checkpoint files are flipped, which must be seen. A small tmpfs is filled by checkpoints
+(as root; else null). The last part watches the memory of 2,000 steps.
 """
 
 import argparse
