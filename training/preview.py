@@ -37,8 +37,9 @@ def describe_fields(section: type) -> dict[str, str]:
 def settings_table(recipe: Recipe) -> Table:
     """Lay out every setting of a recipe with its meaning; what differs from the default is marked by a star."""
     table = Table(title="settings (* not the default)", title_justify="left")
-    for column in ("key", "value", "meaning"):
-        table.add_column(column, overflow="fold")
+    table.add_column("key", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("meaning", overflow="fold")
     for field in dataclasses.fields(recipe):
         section = getattr(recipe, field.name)
         if not dataclasses.is_dataclass(section):
@@ -102,9 +103,9 @@ def show(recipe: Recipe, console: Console | None = None) -> None:
             for stage in STAGES:
                 batches = training_batches(run, stage)
                 minutes = len(batches) * time_step(run, batches, stage) / 60
-                console.print(
-                    f"{stage}: {len(batches):,} steps, about {minutes:.1f} minutes on this machine, not compiled"
-                )
+                compiled = ", less once compiled" if recipe.run.compile else ""
+                line = f"{stage}: {len(batches):,} steps, about {minutes:.1f} minutes on this machine{compiled}"
+                console.print(line)
             console.print("\ntraining rows of pretrain; what counts in the loss is in brackets", highlight=False)
             for row in sample_rows(run, training_batches(run, "pretrain")):
                 console.print(f"  {row}", markup=False, highlight=False)
