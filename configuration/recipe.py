@@ -15,12 +15,12 @@ from huggingface_hub.errors import StrictDataclassError
 from configuration.model_size import check_fits
 from configuration.recipe_file import RecipeError, check_text, parse_value, parse_yaml
 from configuration.recipe_names import nearest
+from configuration.reference import DERIVED_MODEL_FIELDS
 from configuration.schema import SECTIONS, Recipe
 from modeling_minigpt import MiniGPTConfig
 from modeling_minigpt.attention_base_minigpt import MiniGPTRotaryEmbedding
 
 MODELS_FOLDER = Path(__file__).parent / "models"
-DERIVED_MODEL_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")  # the tokenizer decides these
 
 
 def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, dict[tuple, str]]:

@@ -32,7 +32,7 @@ def require_at_most(section, limits: dict[str, float]) -> None:
 class DataArguments:
     """Where the biographies and the questions come from."""
 
-    source: Literal["synthetic", "folder"] = "synthetic"
+    source: Literal["synthetic", "folder"] = "synthetic"  # invented people, or the files of `path`
     path: str | None = None  # a folder in the cs224n layout (source: folder)
     people: int = 800  # invented people (source: synthetic)
     validation_questions: int = 0  # training questions held out and scored in place of the dev file, for tuning
@@ -54,7 +54,7 @@ class DataArguments:
 class TokenizerArguments:
     """The tokenizer, built once from the pretraining text."""
 
-    type: Literal["bpe", "character"] = "bpe"
+    type: Literal["bpe", "character"] = "bpe"  # byte-level BPE, or one token a character
     vocab_size: int | None = None  # entries (bpe); characters are counted from the text
 
     def __post_init__(self):
@@ -75,7 +75,7 @@ class TokenizerArguments:
 class ModelArguments:
     """A preset of `configuration/models/`, and the MiniGPTConfig fields in which this run differs from it."""
 
-    preset: str = "minigpt"
+    preset: str = "minigpt"  # a file of configuration/models/ that the other keys change
     fields: dict[str, Any] = field(default_factory=dict)
 
 
@@ -139,26 +139,26 @@ STAGE_LIMITS = {
 class StageArguments:
     """One stage of training: how long, on what, and how fast it learns. Either `steps` or `epochs` sets its length."""
 
-    steps: int | None = None
+    steps: int | None = None  # optimizer steps
     epochs: int | None = None  # passes over the documents, or over the questions where `question_fraction` is 1
     batch_size: int = 96  # rows a step, over all processes and accumulation steps
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: int = 1  # parts of a batch, computed one after the other to save memory
     start_from: str | None = None  # a finished model's folder or Hub id, for its weights and tokenizer
     question_fraction: float = 0.0  # share of training questions among the rows
     title_loss: bool = True  # count a document's title in the loss; a name cannot be guessed, only told
     context_loss: bool = True  # off: only masked spans and the sentinels that end them count in the loss
     bucket_batches: int = 8  # batches drawn and sorted by length together; 1 for no sorting
-    optimizer: Literal["muon", "adamw"] = "muon"
+    optimizer: Literal["muon", "adamw"] = "muon"  # Muon for the blocks' matrices and AdamW for the rest, or AdamW
     learning_rate: float = 3e-3  # AdamW's
     muon_learning_rate: float = 0.02  # Muon's, for the blocks' matrices
     muon_bfloat16: bool = True  # Muon's products in bfloat16 where that is faster, whatever `run.mixed_precision` is
-    weight_decay: float = 0.0
-    beta2: float = 0.95
+    weight_decay: float = 0.0  # of matrices; embeddings, norms and biases have none
+    beta2: float = 0.95  # AdamW's decay of the squared gradients
     gradient_clipping: float = 1.0  # largest norm of the gradient; 0 for none
     gradient_limit: float = 1000.0  # a gradient whose norm before clipping is larger stops the run; 0 for none
-    warmup_steps: int = 0
+    warmup_steps: int = 0  # steps over which the learning rate rises to its peak
     schedule: Literal["linear", "cosine"] = "linear"  # linear: flat, then down over the last `decay_fraction`
-    decay_fraction: float = 0.6
+    decay_fraction: float = 0.6  # of the steps, the last ones, over which the learning rate falls (schedule: linear)
     min_lr_ratio: float = 0.0  # the last step's learning rate over the highest
 
     def __post_init__(self):
@@ -211,7 +211,7 @@ class RunArguments:
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 where that is faster (a GPU, a CPU with AMX)
     compile: bool = False  # fuse the loops of blocks and loss, in stages of 200 steps or more: takes ten seconds
     checkpoint_minutes: float = 5.0  # between checkpoints; one is written at the end of a stage too
-    keep_checkpoints: int = 2  # the newest so many
+    keep_checkpoints: int = 2  # how many to keep, the latest ones
     log_steps: int = 10  # between points in the logs
     stall_minutes: float = 5.0  # a batch that takes longer to come stops the run; 0 for no limit
 

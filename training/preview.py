@@ -4,8 +4,6 @@ Two steps of each stage are taken, on its own batches; the time of the second is
 """
 
 import dataclasses
-import inspect
-import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from artifacts.run_folder import STAGES
+from configuration.reference import describe_fields
 from configuration.schema import Recipe
 from data_scripts.batches import Rows, TrainingBatches
 from training.run_context import Run, build_run, init_model, training_batches
@@ -24,14 +23,6 @@ from training.stepper import Stepper
 
 SHOWN_ROWS = 5
 BYTES_PER_PARAMETER = 16  # weight, gradient and two moments in float32
-
-
-def describe_fields(section: type) -> dict[str, str]:
-    """Read what each field of a dataclass means: the comment behind it, or its line in the class's Attributes."""
-    source = inspect.getsource(section)
-    comments = dict(re.findall(r"(?m)^    (\w+): [^#\n]*# (.+)$", source))
-    documented = dict(re.findall(r"(?m)^ {8}(\w+): (.+)$", (inspect.getdoc(section) and section.__doc__) or ""))
-    return {**documented, **comments}
 
 
 def settings_table(recipe: Recipe) -> Table:

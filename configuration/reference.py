@@ -1,0 +1,103 @@
+"""What every key of a recipe means, read from the schema, and the page that lists them all.
+
+python -m configuration.reference            # write docs/recipe.md
+python -m configuration.reference --check    # exit 1 if the page does not say what the schema says
+"""
+
+import argparse
+import dataclasses
+import inspect
+import re
+import sys
+import typing
+from pathlib import Path
+
+from configuration.schema import SECTIONS, ModelArguments
+from modeling_minigpt import MiniGPTConfig
+
+PAGE = Path(__file__).parents[1] / "docs" / "recipe.md"
+DERIVED_MODEL_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")  # the tokenizer decides these
+HEAD = """\
+# Every key of a recipe
+
+Written from the schema by `python -m configuration.reference`. A recipe is a YAML file of sections; `--set
+section.key=value` overrides a key. Beside the sections there are `output`, the folder for everything that the run writes
+(`runs/NAME` of the recipe by default), `seed` (0 by default), and `base`, another recipe that this one changes.
+"""
+
+
+def describe_fields(section: type) -> dict[str, str]:
+    """Read what each field of a class means: the comment behind it, or its entry in the docstring."""
+    source = inspect.getsource(section)
+    comments = dict(re.findall(r"(?m)^    (\w+): [^#\n]*# (.+)$", source))
+    entries: dict[str, str] = {}
+    for names, text in re.findall(r"(?ms)^ {8}([\w, ]+): (.+?)(?=^ {8}\S|^\s*$|\Z)", section.__doc__ or ""):
+        for name in names.split(", "):
+            entries[name] = " ".join(text.split())
+    return {**entries, **comments}
+
+
+def name_type(annotation: object) -> str:
+    """Write a field's type as a person would: the values of a Literal, the name of a class."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return ", ".join(map(str, typing.get_args(annotation)))
+    return getattr(annotation, "__name__", str(annotation)) if isinstance(annotation, type) else str(annotation)
+
+
+def list_keys(section: type) -> list[tuple[str, str, str, str]]:
+    """Return (key, type, default, meaning) of every field of a section."""
+    meanings = describe_fields(section)
+    types = typing.get_type_hints(section)
+    rows = []
+    for field in dataclasses.fields(section):
+        rows.append((field.name, name_type(types[field.name]), str(field.default), meanings.get(field.name, "")))
+    return rows
+
+
+def list_model_keys() -> list[tuple[str, str, str, str]]:
+    """Return the same of the model section: the preset, and the fields of `MiniGPTConfig` that a recipe may change."""
+    meanings = describe_fields(MiniGPTConfig)
+    rows = [row for row in list_keys(ModelArguments) if row[0] == "preset"]
+    for field in dataclasses.fields(MiniGPTConfig):
+        if field.name in MiniGPTConfig.__annotations__ and field.name not in DERIVED_MODEL_FIELDS:
+            kind = name_type(MiniGPTConfig.__annotations__[field.name])
+            rows.append((field.name, kind, str(field.default), meanings.get(field.name, "")))
+    return rows
+
+
+def write_page() -> str:
+    """Return the page: a table for each section."""
+    parts = [HEAD]
+    for name, section in SECTIONS.items():
+        rows = list_model_keys() if section is ModelArguments else list_keys(section)
+        summary = " ".join((section.__doc__ or "").split("\n\n")[0].split())
+        lines = [f"| `{key}` | {kind} | `{default}` | {meaning} |" for key, kind, default, meaning in rows]
+        lines = [line.replace(" | None", " or None") for line in lines]
+        parts.append(
+            "\n".join(
+                [
+                    f"## `{name}`\n",
+                    f"{summary}\n",
+                    "| key | type | default | meaning |",
+                    "| :-- | :-- | :-- | :-- |",
+                    *lines,
+                    "",
+                ]
+            )
+        )
+    return "\n".join(parts)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write or check the page; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the page is out of date")
+    arguments = parser.parse_args(argv)
+    if arguments.check:
+        return int(PAGE.read_text(encoding="utf-8") != write_page())
+    PAGE.write_text(write_page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
