@@ -21,8 +21,8 @@ HEAD = """\
 # Every key of a recipe
 
 Written from the schema by `python -m configuration.reference`. A recipe is a YAML file of sections; `--set
-section.key=value` overrides a key. Beside the sections there are `output`, the folder for everything that the run writes
-(`runs/NAME` of the recipe by default), `seed` (0 by default), and `base`, another recipe that this one changes.
+section.key=value` overrides a key. Beside the sections there are `output`, the folder for everything that the run
+writes (`runs/NAME` of the recipe by default), `seed` (0 by default), and `base`, another recipe that this one changes.
 """
 
 
