@@ -11,7 +11,7 @@ from .cache_layers_minigpt import PreallocatedLayer
 
 
 class Answer(NamedTuple):
-    """What a model answers, and the probability that it gives this answer to be the whole one: not calibrated."""
+    """A model's answer, and the model's uncalibrated probability of exactly this answer."""
 
     text: str
     probability: float
@@ -29,12 +29,12 @@ def encode_prompts(
 def greedy_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], max_new_tokens: int
 ) -> list[Answer]:
-    """Return the greedy answer to each question of one batch, on one line and stripped.
+    """Generate the greedy answer to each question of one batch, on one line and stripped.
 
-    An answer that is cut off after `max_new_tokens` has the probability of what was said.
+    An answer that is cut off after `max_new_tokens` has the probability of the tokens so far.
     """
     batch = encode_prompts(tokenizer, questions, model.device)
-    if model.config.position_embedding_type == "learned":  # where these end, so do answers
+    if model.config.position_embedding_type == "learned":  # there is no position to generate at beyond these
         max_new_tokens = min(max_new_tokens, model.config.max_position_embeddings - batch["input_ids"].shape[1])
     cache = None
     if model.config.is_vanilla:
@@ -62,12 +62,12 @@ def greedy_answers(
 
 
 class Rows(NamedTuple):
-    """Beginnings of answers, laid out to be read after their questions.
+    """Prefixes of answers, laid out in rows that follow their questions.
 
     Attributes:
         question: which question each row follows, (R,).
-        prefixes: the trie's prefixes in it, (R, S); -1 for none.
-        parents: where in the row stands what each one goes on from, (R, S); -1 where that is the question.
+        prefixes: the trie's prefixes in it, (R, S); -1 for padding.
+        parents: the position in the row of each one's parent, (R, S); -1 where that is the question.
     """
 
     question: torch.Tensor
@@ -75,13 +75,23 @@ class Rows(NamedTuple):
     parents: torch.Tensor
 
     def part(self, some: torch.Tensor) -> "Rows":
-        """Return some of the rows, as short as these allow."""
+        """Take some of the rows, cut to the longest of them."""
         longest = int((self.prefixes[some] >= 0).sum(-1).max())
         return Rows(self.question[some], self.prefixes[some, :longest], self.parents[some, :longest])
 
 
 class AnswerTrie:
-    """Answers as a trie of tokens, so that what they begin with alike is read once.
+    """Answers as a trie of tokens, so that a common beginning is read once.
+
+    The answers "New York", "New Delhi" and "York" (one token a word) have the prefixes, in sorted order,
+
+        0: New          no answer, parent: the question
+        1: New Delhi    answer 1, parent: prefix 0
+        2: New York     answer 0, parent: prefix 0
+        3: York         answer 2, parent: the question
+
+    and the first tokens New and York. With tree attention one row reads all four, each prefix seeing the question and
+    its own ancestors: 4 tokens instead of the 5 of one row an answer.
 
     Args:
         answers: texts; as a model's answers they stand after the sentinel and before another.
@@ -90,11 +100,11 @@ class AnswerTrie:
     Attributes:
         tokens: the last token of each prefix, (N,).
         answers: which answer each prefix is, whole, (N,); -1 for none.
-        within: whether prefix j is prefix i or a beginning of it, (N, N).
+        is_ancestor: whether prefix j is prefix i or one of its ancestors, at [i, j] of (N, N).
         lengths: the number of tokens of each prefix, (N,).
         first: the first tokens of all answers, (F,).
-        branches, chains: for each first token, the `piece`s that can be laid into rows: one of all prefixes that begin
-            with it, and one of each answer's.
+        branches, chains: for each first token, the layouts that rows are made of: one of all prefixes that begin with
+            it, and one of each answer's.
 
     Raises:
         ValueError: no answers, an empty one, or two that have the same tokens.
@@ -116,44 +126,44 @@ class AnswerTrie:
         self.answers = torch.tensor([numbers.get(prefix, -1) for prefix in prefixes])
         self.lengths = torch.tensor([len(prefix) for prefix in prefixes])
         self.first = self.tokens[self.lengths == 1]
-        self.within = torch.zeros(len(prefixes), len(prefixes), dtype=torch.bool)
+        self.is_ancestor = torch.zeros(len(prefixes), len(prefixes), dtype=torch.bool)
         branches: dict[int, list[tuple[int, ...]]] = {}
         chains: dict[int, list[list[tuple[int, ...]]]] = {}
         for prefix, place in self.places.items():
             beginnings = [prefix[:length] for length in range(1, len(prefix) + 1)]
-            self.within[place, [self.places[beginning] for beginning in beginnings]] = True
+            self.is_ancestor[place, [self.places[beginning] for beginning in beginnings]] = True
             branches.setdefault(prefix[0], []).append(prefix)
             if prefix in numbers:
                 chains.setdefault(prefix[0], []).append(beginnings)
-        self.branches = [[self.piece(branch)] for branch in branches.values()]
-        self.chains = [[self.piece(chain) for chain in several] for several in chains.values()]
+        self.branches = [[self.layout(branch)] for branch in branches.values()]
+        self.chains = [[self.layout(chain) for chain in several] for several in chains.values()]
 
-    def piece(self, prefixes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[int]]:
-        """Return the numbers of prefixes, and where among them stands what each goes on from; -1 for nowhere."""
+    def layout(self, prefixes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[int]]:
+        """Return the numbers of some prefixes, and the position of each one's parent among them; -1 for none."""
         at = {prefix: index for index, prefix in enumerate(prefixes)}
         return [self.places[prefix] for prefix in prefixes], [at.get(prefix[:-1], -1) for prefix in prefixes]
 
-    def rows(self, followed: torch.Tensor, branching: bool, width: int = 64) -> Rows:
-        """Lay out what begins with the first tokens that are to be followed.
+    def rows(self, kept: torch.Tensor, tree_attention: bool, width: int = 64) -> Rows:
+        """Lay out the prefixes that begin with the kept first tokens.
 
         Args:
-            followed: whether to follow a first token after a question, (B, F).
-            branching: put several answers into a row, which takes an attention that keeps them apart.
-            width: prefixes in such a row, where what begins with one first token does not need more.
+            kept: whether a first token is read on after a question, (B, F).
+            tree_attention: put several answers into a row, which needs an attention mask that separates them.
+            width: prefixes in such a row, unless those of one first token need more.
         """
-        pieces = self.branches if branching else self.chains
+        layouts = self.branches if tree_attention else self.chains
         laid: list[tuple[int, list[int], list[int]]] = []
-        for question, chosen in enumerate(followed.tolist()):
+        for question, chosen in enumerate(kept.tolist()):
             row: tuple[int, list[int], list[int]] | None = None
-            for several in (piece for piece, follow in zip(pieces, chosen, strict=True) if follow):
+            for several in (layout for layout, follow in zip(layouts, chosen, strict=True) if follow):
                 for prefixes, parents in several:
-                    if row is None or not branching or len(row[1]) + len(prefixes) > width:
+                    if row is None or not tree_attention or len(row[1]) + len(prefixes) > width:
                         row = (question, [], [])
                         laid.append(row)
                     start = len(row[1])
                     row[1].extend(prefixes)
                     row[2].extend(parent if parent < 0 else start + parent for parent in parents)
-        laid.sort(key=lambda row: len(row[1]))  # those of like length are read together
+        laid.sort(key=lambda row: len(row[1]))  # rows of similar length are read together, with little padding
         longest = max((len(row[1]) for row in laid), default=0)
         columns = [
             [part + [-1] * (longest - len(part)) for part in parts] for parts in list(zip(*laid, strict=True))[1:]
@@ -162,27 +172,31 @@ class AnswerTrie:
         return Rows(question, *(torch.tensor(column, dtype=torch.long) for column in columns or ([], [])))
 
 
-def read_rows(model: PreTrainedModel, cache: Cache, mask: torch.Tensor, trie: AnswerTrie, rows: Rows, branching: bool):
-    """Return the logits after each prefix of each row, (R, S, V), and which of a row's prefixes begin it, (R, S, S).
+def read_rows(
+    model: PreTrainedModel, cache: Cache, mask: torch.Tensor, trie: AnswerTrie, rows: Rows, tree_attention: bool
+):
+    """Return the logits after each prefix of each row, (R, S, V), and which prefixes are its ancestors, (R, S, S).
 
     Args:
-        cache: the questions', (B, …); left as it is.
+        cache: the questions', (B, …); not changed.
         mask: the questions', (B, T).
     """
     cache = copy.deepcopy(cache)
     cache.batch_select_indices(rows.question)
     real, number = rows.prefixes >= 0, rows.prefixes.clamp(min=0)
-    within = trie.within.to(mask.device)[number[:, :, None], number[:, None, :]] & real[:, None, :]  # (R, S, S)
+    is_ancestor = (
+        trie.is_ancestor.to(mask.device)[number[:, :, None], number[:, None, :]] & real[:, None, :]
+    )  # (R, S, S)
     seen, tokens = mask[rows.question], trie.tokens.to(mask.device)[number]
-    if not branching:
+    if not tree_attention:
         attention_mask = torch.cat([seen, real.to(seen)], dim=-1)
-        return model(tokens, attention_mask=attention_mask, past_key_values=cache).logits, within
-    allowed = torch.cat([seen.bool()[:, None].expand(-1, tokens.shape[1], -1), within], dim=-1)[:, None]
+        return model(tokens, attention_mask=attention_mask, past_key_values=cache).logits, is_ancestor
+    allowed = torch.cat([seen.bool()[:, None].expand(-1, tokens.shape[1], -1), is_ancestor], dim=-1)[:, None]
     attention_mask = torch.zeros(allowed.shape, dtype=model.dtype, device=mask.device)
     attention_mask.masked_fill_(~allowed, torch.finfo(model.dtype).min)
     positions = seen.sum(-1, keepdim=True) + trie.lengths.to(mask.device)[number] - 1
     outputs = model(tokens, attention_mask=attention_mask, position_ids=positions, past_key_values=cache)
-    return outputs.logits, within
+    return outputs.logits, is_ancestor
 
 
 @torch.inference_mode()
@@ -196,34 +210,38 @@ def score_answers(
 ) -> torch.Tensor:
     """Return the log-probability of every answer of a trie to each question of one batch, (B, answers).
 
-    The questions are read once, and so is each beginning of answers after each question: many of them stand in one
-    row, in which each attends to the question and to its own beginning alone. A model with linear-time layers, or a
-    kernel that takes no such mask, reads each answer in a row of its own.
+    The questions are read once, and so is each prefix after each question: many of them share a row, in which each
+    attends to the question and to its own ancestors alone. A model with linear-time layers, or a kernel that takes no
+    such mask, reads each answer in a row of its own.
 
     Args:
-        cutoff: answers whose first token is less probable than this are not read and get -inf.
-        rows_together: rows a forward pass; few, so that what they take stays in a processor's cache.
+        cutoff: answers whose first token is less probable than this are skipped and get -inf.
+        rows_together: rows of a forward pass; few, so that their activations stay in a processor's cache.
     """
     batch, device = encode_prompts(tokenizer, questions, model.device), model.device
     outputs = model(**batch, use_cache=True, logits_to_keep=1)
-    opening = outputs.logits[:, -1].float().log_softmax(-1)  # (B, V)
-    followed = opening[:, trie.first.to(device)] >= torch.tensor(cutoff).log().item()
-    branching = model.config.is_vanilla and model.config._attn_implementation in ("eager", "sdpa")
-    laid = trie.rows(followed, branching)
+    first_token_log_probs = outputs.logits[:, -1].float().log_softmax(-1)  # (B, V)
+    kept = first_token_log_probs[:, trie.first.to(device)] >= torch.tensor(cutoff).log().item()
+    tree_attention = model.config.is_vanilla and model.config._attn_implementation in ("eager", "sdpa")
+    laid = trie.rows(kept, tree_attention)
     found = torch.full((len(questions), trie.size), float("-inf"), device=device)
     if not len(laid.question):
         return found
     for some in torch.arange(len(laid.question)).split(rows_together):
         rows = Rows(*(part.to(device) for part in laid.part(some)))
-        logits, within = read_rows(model, outputs.past_key_values, batch["attention_mask"], trie, rows, branching)
+        logits, is_ancestor = read_rows(
+            model, outputs.past_key_values, batch["attention_mask"], trie, rows, tree_attention
+        )
         logits = logits.float()
         total = logits.logsumexp(-1)  # (R, S)
         number, row = rows.prefixes.clamp(min=0), torch.arange(len(some), device=device)[:, None]
         token, parent = trie.tokens.to(device)[number], rows.parents.clamp(min=0)
         step = torch.where(
-            rows.parents < 0, opening[rows.question[:, None], token], logits[row, parent, token] - total[row, parent]
+            rows.parents < 0,
+            first_token_log_probs[rows.question[:, None], token],
+            logits[row, parent, token] - total[row, parent],
         )  # the log-probability of a prefix's last token
-        scores = (within.float() @ step[..., None])[..., 0] + logits[..., trie.end] - total
+        scores = (is_ancestor.float() @ step[..., None])[..., 0] + logits[..., trie.end] - total
         answer = torch.where(rows.prefixes < 0, -1, trie.answers.to(device)[number])
         question = rows.question[:, None].expand_as(answer)
         found[question[answer >= 0], answer[answer >= 0]] = scores[answer >= 0]

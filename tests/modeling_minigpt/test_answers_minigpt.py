@@ -80,7 +80,7 @@ def test_a_row_holds_what_goes_on_from_one_question_once(tokenizer, width):
     trie = AnswerTrie(PLACES, tokenizer)
     followed = torch.ones(2, len(trie.first), dtype=torch.bool)
     followed[1, 0] = False
-    rows = trie.rows(followed, branching=True, width=width)
+    rows = trie.rows(followed, tree_attention=True, width=width)
     for question in (0, 1):
         held = rows.prefixes[rows.question == question].flatten()
         held = held[held >= 0].tolist()
