@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         hub = HubTarget(*target) if arguments.push_to_hub else None
         run_command(recipe, arguments.command, arguments.resume, hub)
 
-    return run_main(command, "stopped; continue from the newest checkpoint with --resume")
+    return run_main(command, "stopped; continue from the latest checkpoint with --resume")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from evaluation.tables import markdown_table, number, percent
 from evaluation.trust_metrics import auroc, coverage_at_precision
 from modeling_minigpt import BirthplacePipeline
 from modeling_minigpt.answers_minigpt import Answer, encode_prompts
-from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, PROMPT_TEMPLATES, answer_features
+from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, answer_features
 from modeling_minigpt.questions_minigpt import BIRTHPLACE
 
 STRANGERS, PRIOR_STRANGERS, FOLDS = 1000, 300, 5  # at most so many made-up people
@@ -75,7 +75,7 @@ def agreement(others: list[BirthplacePipeline], names: list[str], answers: list[
     for other in others:
         for first in range(0, len(names), BATCH):
             some = slice(first, first + BATCH)
-            prompts = [PROMPT_TEMPLATES["question"].format(name=name) for name in names[some]]
+            prompts = [question_for(name) for name in names[some]]
             said = answer_features(other.model, other.tokenizer, prompts, answers[some])["answer"]
             total[some] += said.cpu().double().exp().numpy()
     return total / (1 + len(others))

@@ -21,9 +21,8 @@ from configuration.schema import CorruptionOptions, Recipe, StageArguments
 from data_scripts.batches import TrainingBatches, count_targets
 from data_scripts.bios_folder import FILES, DataError, read_lines
 from modeling_minigpt import MiniGPTForCausalLM
-from training.optimizers import learning_rate_factor
 from training.precision import compile_parts, has_fast_bfloat16
-from training.stepper import optimizer_step, prepare, set_learning_rates
+from training.stepper import Stepper
 
 RECIPES = Path(__file__).parent.parent / "configuration" / "recipes"
 OURS, OURS_SEED, GPT2, PLAIN = "MiniGPT", "MiniGPT, seed recipe", "transformers' GPT-2", "plain minGPT loop"
@@ -167,18 +166,17 @@ def train_ours(subject: str, texts: Texts, tokenizer: PreTrainedTokenizerFast, s
     model = build_model(subject, settings.shape, tokenizer)
     if recipe.run.compile:
         compile_parts(model, device)
-    model, optimizers = prepare(model, stage, accelerator)
+    stepper = Stepper.prepare(model, stage, accelerator, last)
     start = -(-settings.warmup // CHUNK) * CHUNK
     steps = iter(range(start - settings.warmup, last))
     batches = our_batches(stage, texts, tokenizer, settings.shape)
     loader = DataLoader(batches, batch_size=None, sampler=range(start - settings.warmup, last))
 
     def step(batch: dict[str, torch.Tensor]) -> float:
-        set_learning_rates(optimizers, learning_rate_factor(next(steps), last, stage))
-        loss, _ = optimizer_step(model, optimizers, batch, accelerator, stage.gradient_clipping)
+        loss, _ = stepper.step(next(steps), batch)
         return loss.item()
 
-    return Training(model, iter(loader), step, count_labels)
+    return Training(stepper.model, iter(loader), step, count_labels)
 
 
 def count_labels(batch: dict[str, torch.Tensor]) -> tuple[int, int]:

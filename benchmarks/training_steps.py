@@ -8,10 +8,9 @@ import torch
 
 from benchmarks.measurement import wait_for
 from configuration.schema import Recipe
-from training.optimizers import learning_rate_factor
 from training.precision import compiled_parts
 from training.run_context import build_run, init_model, training_batches
-from training.stepper import optimizer_step, prepare, set_learning_rates
+from training.stepper import Stepper
 
 
 class TrainingSteps:
@@ -24,7 +23,7 @@ class TrainingSteps:
         self.accelerator = run.accelerator
         self.batches = training_batches(run, "pretrain")
         self.model = init_model(run)
-        self.prepared, self.optimizers = prepare(self.model, self.stage, self.accelerator)
+        self.stepper = Stepper.prepare(self.model, self.stage, self.accelerator, len(self.batches))
 
     def compiled(self) -> AbstractContextManager[None]:
         """Return a context in which the model's blocks are compiled, if the recipe says so."""
@@ -33,9 +32,7 @@ class TrainingSteps:
 
     def take(self, step: int, batch: dict[str, torch.Tensor]) -> float:
         """Take step number `step` (from 0) on a batch; return the loss."""
-        set_learning_rates(self.optimizers, learning_rate_factor(step, len(self.batches), self.stage))
-        clipping = self.stage.gradient_clipping
-        loss, _ = optimizer_step(self.prepared, self.optimizers, batch, self.accelerator, clipping)
+        loss, _ = self.stepper.step(step, batch)
         return loss.item()
 
     def seconds(self, warmup: int, steps: int) -> list[float]:

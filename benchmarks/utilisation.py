@@ -35,7 +35,7 @@ from configuration.recipe import build_config
 from evaluation.tables import markdown_table
 from modeling_minigpt import MiniGPTForCausalLM
 from training.precision import compile_parts, has_fast_bfloat16
-from training.stepper import optimizer_step, prepare, set_learning_rates
+from training.stepper import Stepper
 
 # The practical's, and GPT-2's smallest with as many tokens as it reads.
 SHAPES = {"3.3m": Shape(), "124m": Shape(layers=12, heads=12, width=768, block=1024, vocabulary=50257)}
@@ -78,13 +78,12 @@ def measure_training(shape: Shape, rows: int, device: torch.device, dtype: torch
     peak, model = PeakMemory(device), build_model(shape)
     compile_parts(model, device)
     stage = replace(recipe.pretrain, batch_size=rows)
-    prepared, optimizers = prepare(model, stage, accelerator)
-    set_learning_rates(optimizers, 1.0)
+    stepper = Stepper.prepare(model, stage, accelerator, total_steps=1)  # every step is the first, at the full rate
     ids = torch.randint(shape.vocabulary, (rows, shape.block), generator=torch.Generator().manual_seed(0))
     batch = {"input_ids": ids, "labels": ids}
 
     def step() -> None:
-        optimizer_step(prepared, optimizers, batch, accelerator, stage.gradient_clipping)
+        stepper.step(0, batch)
 
     for _ in range(3):
         step()

@@ -15,8 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from configuration.model_size import check_fits
 from configuration.recipe_file import RecipeError, check_text, parse_value, parse_yaml
 from configuration.recipe_names import nearest
-from configuration.reference import DERIVED_MODEL_FIELDS
-from configuration.schema import SECTIONS, Recipe
+from configuration.schema import DERIVED_MODEL_FIELDS, SECTIONS, Recipe
 from modeling_minigpt import MiniGPTConfig
 from modeling_minigpt.attention_base_minigpt import MiniGPTRotaryEmbedding
 

@@ -12,11 +12,10 @@ import sys
 import typing
 from pathlib import Path
 
-from configuration.schema import SECTIONS, ModelArguments
+from configuration.schema import DERIVED_MODEL_FIELDS, SECTIONS, ModelArguments
 from modeling_minigpt import MiniGPTConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipe.md"
-DERIVED_MODEL_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")  # the tokenizer decides these
 HEAD = """\
 # Every key of a recipe
 

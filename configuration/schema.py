@@ -70,6 +70,9 @@ class TokenizerArguments:
             )
 
 
+DERIVED_MODEL_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")  # the tokenizer decides these
+
+
 @strict
 @dataclass
 class ModelArguments:

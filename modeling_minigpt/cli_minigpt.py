@@ -29,7 +29,7 @@ from .pipeline_minigpt import BirthplacePipeline
 COLUMNS = ("question", "answer", "score", "reason")  # of the TSV that `ask --file` writes
 
 
-class CommandError(Exception):
+class CommandError(ValueError):
     """A command that cannot be run; the message is one line for the user."""
 
 
@@ -190,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     transformers_logging.disable_progress_bar()
     try:
         arguments.run(arguments)
-    except (CommandError, convert_mingpt_checkpoint_to_hf.ConversionError, ValueError) as error:
+    except ValueError as error:  # a CommandError, a ConversionError, or an option that the pipeline refuses
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

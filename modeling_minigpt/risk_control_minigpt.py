@@ -167,8 +167,7 @@ def threshold_for(
 
     Args:
         selection: people to select by; the scores may have been fitted on them.
-        certification: other people, on whom nothing was trained or fitted. Without strangers nothing is guaranteed of
-            them.
+        certification: other people, used in no training and no fit. Without strangers nothing is guaranteed of them.
         risk, confidence, stranger_rate: what is wanted, as in `RiskTarget`.
 
     Raises:

@@ -22,7 +22,7 @@ from training.run_context import Run, build_run, init_model, training_batches
 from training.stepper import Stepper
 
 SHOWN_ROWS = 5
-BYTES_PER_PARAMETER = 16  # weight, gradient and two moments in float32
+BYTES_PER_PARAMETER = 16  # weight, gradient and two moments in float32; Muon keeps one, so this is an upper bound
 
 
 def settings_table(recipe: Recipe) -> Table:
@@ -91,14 +91,14 @@ def show(recipe: Recipe, console: Console | None = None) -> None:
             parameters = init_model(run).num_parameters()
             memory = parameters * BYTES_PER_PARAMETER / 2**20
             console.print(f"\nparameters: {parameters:,}; weights, gradients and optimizer state: {memory:,.0f} MiB")
-            for stage in STAGES:
-                batches = training_batches(run, stage)
+            batches_of = {stage: training_batches(run, stage) for stage in STAGES}
+            for stage, batches in batches_of.items():
                 minutes = len(batches) * time_step(run, batches, stage) / 60
                 compiled = ", less once compiled" if recipe.run.compile else ""
                 line = f"{stage}: {len(batches):,} steps, about {minutes:.1f} minutes on this machine{compiled}"
                 console.print(line)
             console.print("\ntraining rows of pretrain; what counts in the loss is in brackets", highlight=False)
-            for row in sample_rows(run, training_batches(run, "pretrain")):
+            for row in sample_rows(run, batches_of["pretrain"]):
                 console.print(f"  {row}", markup=False, highlight=False)
         finally:
             run.accelerator.end_training()

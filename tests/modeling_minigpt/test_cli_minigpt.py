@@ -17,7 +17,7 @@ def minigpt(capsys, *words):
 
 @pytest.fixture
 def person(data):
-    """Name a person of whom the finished run's training had a question."""
+    """Name a person from the finished run's training questions."""
     return (data / "birth_places_train.tsv").read_text(encoding="utf-8").split(" born?")[0].removeprefix("Where was ")
 
 
