@@ -115,7 +115,7 @@ def test_shipped_settings_are_what_accelerate_launch_understands(path):
     options = launch_command_parser().parse_args(["--config_file", str(path), "train.py"])
     options, settings, _ = _validate_launch_command(options)
     assert settings is not None
-    assert f"configuration/accelerate/{path.name}" in (ROOT / "README.md").read_text()
+    assert f"configuration/accelerate/{path.name}" in (ROOT / "docs" / "training.md").read_text()
     wanted = {
         "cpu": {"use_cpu": True, "num_processes": 1},
         "one_gpu": {"use_cpu": False, "num_processes": 1, "mixed_precision": "bf16"},
