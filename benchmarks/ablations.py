@@ -10,18 +10,29 @@ dev file is not opened. Writes the results as JSON and, beside it, as Markdown a
 the same command left there is kept and gone on with.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 import torch
 
 from artifacts.loading import load_model, load_tokenizer
-from artifacts.run_folder import RunError, write_json
-from benchmarks.measurement import describe_machine, earlier_points, in_fresh_process, name_machine
+from benchmarks.harness import (
+    Point,
+    Record,
+    add_recipe_options,
+    default_device,
+    failed,
+    failures,
+    new_parser,
+    results_of,
+    write_report,
+)
+from benchmarks.measurement import describe_machine, name_machine
 from benchmarks.training_steps import TrainingSteps, with_paths
+from configuration.errors import UserError, run_main
 from configuration.recipe import load_recipe
 from data_scripts.bios_folder import check_folder
 from data_scripts.splits import load_scoring_pairs
@@ -103,17 +114,17 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
 
 
 def find_variants(wanted: list[str] | None) -> dict[tuple[str, str], list[str]]:
-    """Return (what, variant) and overrides of those whose names or groups are wanted, all when None.
+    """Return the overrides of the variants whose names or groups are wanted, by (group, name); all when None.
 
     Raises:
-        ValueError: one is asked for that is not there.
+        UserError: one is asked for that is not there.
     """
-    every = {(what, name): settings for what, variants in VARIANTS.items() for name, settings in variants.items()}
+    every = {(group, name): settings for group, variants in VARIANTS.items() for name, settings in variants.items()}
     if wanted is None:
         return every
     known = {word for key in every for word in key}
     if unknown := sorted(set(wanted) - known):
-        raise ValueError(f"no variant or group {unknown[0]!r}; there are {', '.join(sorted(known - {''}))}")
+        raise UserError(f"no variant or group {unknown[0]!r}; there are {', '.join(sorted(known - {''}))}")
     return {key: settings for key, settings in every.items() if set(key) & set(wanted)}
 
 
@@ -145,8 +156,11 @@ class WeightAverage:
         model.save_pretrained(folder)
 
 
-def measure(overrides: list[str], average: bool, recipe: Path, data: Path, minutes: float) -> dict:
+def measure(point: Point, base: list[str], recipe: Path, data: Path, minutes: float) -> dict:
     """Train one variant for so many minutes and score it on the held-out questions."""
+    settings = VARIANTS[point.task or ""][point.subject]
+    overrides = [*base, *settings, f"seed={point.seed}"]
+    average = point.subject == AVERAGED
     with tempfile.TemporaryDirectory() as folder:
         held_out = ["run.checkpoint_minutes=1000", *ALL_QUESTIONS, *overrides, f"data.validation_questions={HELD_OUT}"]
         trial = TrainingSteps(load_recipe(recipe, with_paths(held_out, f"{folder}/trial", data)))
@@ -167,6 +181,7 @@ def measure(overrides: list[str], average: bool, recipe: Path, data: Path, minut
         assert split == "held_out"
         _, right = answer_pairs(model, load_tokenizer(run.folder.tokenizer), pairs, run.recipe.evaluate)
         return {
+            "settings": settings,
             "accuracy": fraction(right),
             "steps": steps,
             "step_seconds": seconds,
@@ -176,76 +191,61 @@ def measure(overrides: list[str], average: bool, recipe: Path, data: Path, minut
         }
 
 
-def write_table(points: list[dict], record: dict) -> str:
-    """Return the results as Markdown: a row a variant, its seeds' mean accuracy, and that less the baseline's."""
-    good = [point for point in points if "error" not in point]
-    variants: dict[tuple[str, str], list[dict]] = {}
-    for point in good:
-        variants.setdefault((point["what"], point["variant"]), []).append(point)
-    means = {key: statistics.mean(point["accuracy"] for point in own) for key, own in variants.items()}
-    base, rows, groups = means.get(("", "baseline")), [], list(dict.fromkeys(what for what, _ in variants))
-    for (what, variant), own in sorted(variants.items(), key=lambda one: groups.index(one[0][0])):
-        mean = means[what, variant]
-        gain = "–" if base is None or variant == "baseline" else f"{100 * (mean - base):+.1f}"
-        steps = statistics.mean(point["steps"] for point in own)
-        size = f"{own[0]['parameters'] / 1e6:.2f}"
-        rows.append([what or "–", variant, str(len(own)), f"{100 * mean:.1f}", gain, f"{steps:,.0f}", size])
-    rows += [[p["what"], p["variant"], "–", "failed", "–", "–", "–"] for p in points if "error" in p]
-    padding = next((100 * point["padding"] for point in good if point["variant"] == "baseline"), None)
-    packing = "" if padding is None else f" {padding:.1f} % of its positions are padding, which packing would save."
-    head = (
-        f"# What helps and what does not\n\n`{' '.join([record['recipe'], *record['overrides']])}` with one thing "
-        f"changed, {record['minutes']:g} minutes of pretraining each; accuracy in % on {HELD_OUT} held-out training "
-        f"questions.{packing} {name_machine(record['machine'])}.\n\n"
+def report(content: dict) -> str:
+    """Return the results as Markdown: a row per variant, its seeds' mean accuracy, and that less the baseline's."""
+    results = results_of(content)
+    seeds: dict[tuple[str | None, str], list[dict]] = defaultdict(list)
+    for point, rounds in results.items():
+        if not failed(rounds):
+            seeds[point.task, point.subject] += rounds
+    means = {variant: statistics.mean(one["accuracy"] for one in found) for variant, found in seeds.items()}
+    base = means.get((None, "baseline"))
+    groups = list(dict.fromkeys(group for group, _ in seeds))
+    rows = []
+    for (group, name), found in sorted(seeds.items(), key=lambda one: groups.index(one[0][0])):
+        mean = means[group, name]
+        gain = "–" if base is None or name == "baseline" else f"{100 * (mean - base):+.1f}"
+        steps = statistics.mean(one["steps"] for one in found)
+        size = f"{found[0]['parameters'] / 1e6:.2f}"
+        rows.append([group or "–", name, str(len(found)), f"{100 * mean:.1f}", gain, f"{steps:,.0f}", size])
+    baseline = seeds.get((None, "baseline"))
+    packing = ""
+    if baseline:
+        packing = f" {100 * baseline[0]['padding']:.1f} % of its positions are padding, which packing would save."
+    introduction = (
+        f"`{' '.join([content['recipe'], *content['overrides']])}` with one thing changed, {content['minutes']:g} "
+        f"minutes of pretraining each; accuracy in % on {HELD_OUT} held-out training questions.{packing} "
+        f"{name_machine(content['machine'])}."
     )
-    columns = ["what", "variant", "seeds", "accuracy", "over baseline", "steps", "parameters, M"]
-    return head + markdown_table(columns, rows) + "\n"
+    columns = ["group", "variant", "seeds", "accuracy", "over baseline", "steps", "parameters, M"]
+    return write_report("What helps and what does not", introduction, markdown_table(columns, rows), failures(results))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure every variant under every seed, seed by seed; return the exit status, 1 where one failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("data", type=Path, metavar="FOLDER", help="the four files")
-    parser.add_argument("--recipe", type=Path, default=RECIPE, help="what is varied (%(default)s)")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
+    add_recipe_options(parser, RECIPE)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="variants, or groups of them")
     parser.add_argument("--minutes", type=float, default=3.0, help="of pretraining (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(%(default)s)")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where to write the results")
     arguments = parser.parse_args(argv)
     base = [*BASELINE_OVERRIDES, *arguments.overrides]
-    try:
+
+    def command() -> int:
         check_folder(arguments.data)
         variants = find_variants(arguments.only)
         for settings in variants.values():
             load_recipe(arguments.recipe, [*base, *settings, f"data.path={arguments.data}"])
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    record = {
-        "machine": describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-        "recipe": arguments.recipe.stem,
-        "overrides": base,
-        "minutes": arguments.minutes,
-    }
-    try:
-        record["points"] = earlier_points(arguments.output, record)
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    done = {(point["what"], point["variant"], point["seed"]) for point in record["points"]}
-    for seed in arguments.seeds:
-        for (what, variant), settings in variants.items():
-            if (what, variant, seed) in done:
-                continue
-            overrides = [*base, *settings, f"seed={seed}"]
-            where = (arguments.recipe, arguments.data, arguments.minutes)
-            result = in_fresh_process(measure, overrides, variant == AVERAGED, *where)
-            record["points"].append({"what": what, "variant": variant, "seed": seed, "settings": settings, **result})
-            print(f"{what or '–'}, {variant}, seed {seed}: {result}", flush=True)
-            write_json(arguments.output, record)
-            arguments.output.with_suffix(".md").write_text(write_table(record["points"], record), encoding="utf-8")
-    return int(any("error" in point for point in record["points"]))
+        machine = describe_machine(torch.device(default_device()))
+        settings = {"recipe": arguments.recipe.stem, "overrides": base, "minutes": arguments.minutes}
+        record = Record(arguments.output, report, {"machine": machine, **settings})
+        points = [Point(name, group or None, seed=seed) for seed in arguments.seeds for group, name in variants]
+        record.measure(points, measure, base, arguments.recipe, arguments.data, arguments.minutes)
+        print(record.text())
+        return int(any(failed(rounds) for rounds in record.results.values()))
+
+    return run_main(command)
 
 
 if __name__ == "__main__":

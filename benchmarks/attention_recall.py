@@ -1,18 +1,16 @@
 """Recall beside speed: what each attention variant still knows of a context of 4,096 tokens.
 
     python -m benchmarks.attention_recall            # seven models on two cores, half an hour
-    python -m benchmarks.attention_recall --subjects vanilla linformer --output FOLDER
+    python -m benchmarks.attention_recall --subjects vanilla linformer --output recall.json
 
 A text is biographies, `NAME PLACE word … STOP`, with no name twice, and questions in between, `ASK NAME PLACE`, about
 people met before: associative recall with many queries (Arora et al. 2023, "Zoology", arXiv 2312.04927, section 4).
 Each variant trains on the same texts, first short ones, then long ones, and on nothing but the answers. It is scored
 by one question at the end of a long context, about anybody not asked for before; all such questions share a context
-through copies of its cache. Writes attention_recall.{json,md}.
+through copies of its cache.
 """
 
-import argparse
 import copy
-import json
 import math
 import sys
 import time
@@ -29,7 +27,18 @@ if not __package__:  # run as a file
 
 from artifacts.memory import tune_glibc_malloc
 from benchmarks.attention_subjects import SIZES
-from benchmarks.measurement import describe_machine
+from benchmarks.harness import (
+    Point,
+    Record,
+    failures,
+    in_this_process,
+    new_parser,
+    results_of,
+    successes,
+    write_report,
+)
+from benchmarks.measurement import describe_machine, name_machine
+from configuration.errors import run_main
 from configuration.schema import StageArguments
 from evaluation.tables import markdown_table, percent
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
@@ -39,7 +48,7 @@ from training.stepper import Stepper
 ASK, STOP = range(2)
 WORDS, PLACES, NAMES = range(2, 34), range(34, 66), range(66, 322)
 SHARES = (256, 64, 16, 4, 1)  # of the context, as lengths of the texts trained on, one after the other
-NEAREST = 64  # tokens; recall is reported by the distance of a place from its question: to 64, 256, 1,024, …
+NEAREST = 64  # tokens; recall is reported by how far a place is from its question: up to 64, 256, 1,024, …
 SUBJECTS: dict[str, str | list[str]] = {
     "vanilla": "vanilla",
     "linformer": "linformer",
@@ -182,34 +191,41 @@ def cell(part: dict) -> str:
     return "–" if part["recall"] is None else f"{percent(part['recall'])} ± {100 * part['plus_minus']:.1f}"
 
 
-def write_table(rows: dict[str, dict], machine: dict, arguments: argparse.Namespace) -> str:
+def measure(point: Point, length: int, steps: list[int], tokens: int, contexts: int) -> dict:
+    """Train a model of a subject and score it."""
+    model = build_model(point.subject, length)
+    training = train(model, point.subject, length, steps, tokens)
+    return {**training, **score(model, length, contexts)}
+
+
+def report(content: dict) -> str:
     """Return the results as Markdown."""
-    first = next(iter(rows.values()))
+    results = results_of(content)
+    found = {point.subject: good[0] for point, rounds in results.items() if (good := successes(rounds))}
+    if not found:
+        return write_report("Recall", name_machine(content["machine"]), failures(results))
+    first = next(iter(found.values()))
     *near, far = first["by_distance"]
     distances = [*(f"{part['above']:,}–{part['to']:,}" for part in near), f"over {far['above']:,}"]
-    columns = ["recall, by tokens back", *distances, "anybody", "loss", "training minutes"]
-    cells = [
-        [
-            subject,
-            *(cell(part) for part in row["by_distance"]),
-            cell(row),
-            f"{row['loss']:.2f}",
-            f"{row['minutes']:.1f}",
-        ]
-        for subject, row in rows.items()
-    ]
+    rows = []
+    for subject, one in found.items():
+        recall = [cell(part) for part in (*one["by_distance"], one)]
+        rows.append([subject, *recall, f"{one['loss']:.2f}", f"{one['minutes']:.1f}"])
     asked = ", ".join(str(part["questions"]) for part in first["by_distance"])
-    return (
-        f"# Recall in a context of {arguments.length:,} tokens\n\n"
-        f"Two layers of width 128, one seed, {sum(arguments.steps)} steps of {arguments.tokens:,} tokens; "
-        f"{machine['device']}, {machine['threads']} threads. Right answers to {first['questions']} questions ({asked} "
-        f"by distance), with 95 % intervals; a guess is right for {100 / len(PLACES):.1f} %. `SIZES` of "
-        f"`attention_subjects.py` gives each variant's segments and blocks.\n\n{markdown_table(columns, cells)}"
+    introduction = (
+        f"Two layers of width 128, one seed, {sum(content['steps'])} steps of {content['tokens']:,} tokens; "
+        f"{name_machine(content['machine'])}. Right answers to {first['questions']} questions ({asked} by distance), "
+        f"with 95 % intervals; a guess is right for {100 / len(PLACES):.1f} %. `SIZES` of `attention_subjects.py` "
+        "gives each variant's segments and blocks."
     )
+    columns = ["recall, by tokens back", *distances, "anybody", "loss", "training minutes"]
+    title = f"Recall in a context of {content['length']:,} tokens"
+    return write_report(title, introduction, markdown_table(columns, rows), failures(results))
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Train and score every subject; return the exit status."""
+    parser = new_parser(__doc__, "runs/attention_recall.cpu.json")
     known = [*dict.fromkeys((*SUBJECTS, *ATTENTION_CLASSES))]
     parser.add_argument(
         "--subjects", nargs="+", choices=known, default=list(SUBJECTS), metavar="NAME", help=f"of {', '.join(known)}"
@@ -222,21 +238,20 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--contexts", type=int, default=12, help="contexts to score on (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("runs/attention_recall"), help="folder for the results")
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
-    tune_glibc_malloc()
-    machine, rows = describe_machine(torch.device("cpu")), {}
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    for subject in arguments.subjects:
-        model = build_model(subject, arguments.length)
-        training = train(model, subject, arguments.length, arguments.steps, arguments.tokens)
-        rows[subject] = {**training, **score(model, arguments.length, arguments.contexts)}
-        record = {"machine": machine, "length": arguments.length, "steps": arguments.steps, "subjects": rows}
-        (arguments.output / "attention_recall.json").write_text(json.dumps(record, indent=1) + "\n")
-        (arguments.output / "attention_recall.md").write_text(write_table(rows, machine, arguments), encoding="utf-8")
-    print(write_table(rows, machine, arguments))
-    return 0
+
+    def command() -> None:
+        torch.set_num_threads(arguments.threads)
+        tune_glibc_malloc()
+        names = ("length", "steps", "tokens", "contexts")
+        settings = {name: getattr(arguments, name) for name in names}
+        machine = describe_machine(torch.device("cpu"))
+        record = Record(arguments.output, report, {"machine": machine, **settings})
+        points = [Point(subject) for subject in arguments.subjects]
+        record.measure(points, measure, *settings.values(), run=in_this_process)
+        print(record.text())
+
+    return run_main(command)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
 """Time and memory of every attention variant against context length, beside its peers.
 
     python -m benchmarks.attention_scaling                              # 512 … 16,384 tokens on two cores, 20 minutes
-    python -m benchmarks.attention_scaling --lengths 512 1024 --rounds 1 --output FOLDER
+    python -m benchmarks.attention_scaling --lengths 512 1024 --rounds 1 --output scaling.json
     python -m benchmarks.attention_scaling --subjects window linformer      # or any name of ATTENTION_CLASSES
 
 Every point runs in a fresh process; points are interleaved over rounds; medians and ranges are given. The slope is the
 exponent p of value ∝ length^p over the top four octaves, by least squares through the medians in logarithms, with its
 95 % confidence interval. With a CUDA device it runs there: bfloat16, 1,024 … 262,144 tokens, FlexAttention compiled.
-Writes attention_scaling.DEVICE.{json,md,svg} after each round, and exits with 1 where a bar printed at the end is
-missed, or could not be judged although its lengths were asked for.
+A figure (.svg) is written beside the report. Exits with 1 where a bar printed at the end is missed, or could not be
+judged although its lengths were asked for.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections import defaultdict
@@ -30,14 +29,28 @@ from benchmarks.attention_subjects import (
     SDPA,
     SHORTEST,
     VARIANTS,
-    Point,
     available_peers,
     is_linear_time,
     measure_point,
 )
-from benchmarks.measurement import describe_machine, exponent, interleave, name_machine
+from benchmarks.harness import (
+    Bar,
+    Point,
+    Record,
+    Results,
+    default_device,
+    failures,
+    median_and_range,
+    new_parser,
+    print_bars,
+    results_of,
+    section,
+    successes,
+    write_report,
+)
+from benchmarks.measurement import describe_machine, exponent, name_machine
+from configuration.errors import run_main
 from evaluation.plots import new_figure, save_figure
-from evaluation.tables import markdown_table
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
 QUANTITIES = [  # what, field, heading, unit, units in one SI unit
@@ -60,32 +73,34 @@ OCTAVES = 4
 LINEAR_SLOPE, QUADRATIC_SLOPE, SPEEDUP, FLATNESS = 1.10, 1.7, 3.0, 1.3  # the bars
 
 
-def collect(results: dict[Point, list[dict]]) -> dict:
-    """Arrange results as `{(what, field): {subject: {length: [values of all rounds] or the error}}}`."""
-    table = defaultdict(lambda: defaultdict(dict))
+Values = dict[int, list[float]]  # of one quantity and subject: by length, the values of all rounds
+Table = dict[tuple[str, str], dict[str, Values]]  # by (what, field) and subject; an empty list is a failure
+
+
+def collect(results: Results) -> Table:
+    """Arrange results by quantity, subject and length."""
+    table: Table = defaultdict(lambda: defaultdict(dict))
     for point, rounds in results.items():
-        good = [result for result in rounds if "error" not in result]
+        good = successes(rounds)
         for what, field, *_ in QUANTITIES:
-            if what not in WHAT[point.measure]:
+            if what not in WHAT[point.task]:
                 continue
             values = [result.get(what, {}).get(field) for result in good]
-            if not good:
-                table[what, field][point.subject][point.length] = rounds[0]["error"]
-            elif None not in values:  # memory that nobody counts
-                table[what, field][point.subject][point.length] = values
+            if None not in values:  # memory is None where nothing counts it
+                table[what, field][point.subject][point.size] = values
     return table
 
 
-def top_slope(values: dict[int, list[float] | str]) -> tuple[float, float, float] | None:
+def top_slope(values: Values) -> tuple[float, float, float] | None:
     """Return the exponent over the top octaves with its interval; None unless all of them were measured."""
     lengths = sorted(length for length in values if length * 2**OCTAVES >= max(values))
-    if lengths[0] * 2**OCTAVES > lengths[-1] or any(isinstance(values[length], str) for length in lengths):
+    if lengths[0] * 2**OCTAVES > lengths[-1] or not all(values[length] for length in lengths):
         return None
     medians = [statistics.median(values[length]) for length in lengths]
     return exponent(lengths, medians) if min(medians) > 0 else None
 
 
-def slopes(table: dict) -> dict:
+def slopes(table: Table) -> dict:
     """Return `{(what, field): {subject: (slope, low, high)}}` where there are enough lengths."""
     found = {
         key: {subject: top_slope(values) for subject, values in subjects.items()} for key, subjects in table.items()
@@ -93,56 +108,39 @@ def slopes(table: dict) -> dict:
     return {key: {name: slope for name, slope in row.items() if slope} for key, row in found.items()}
 
 
-def cell(rounds: list[float] | str | None, scale: float) -> str:
-    """Write a median and its range."""
-    if rounds is None or isinstance(rounds, str):
-        return "–" if rounds is None else "fails"
-    low, middle, high = (f"{scale * value:.3g}" for value in (min(rounds), statistics.median(rounds), max(rounds)))
-    return middle if low == high else f"{middle} ({low}–{high})"
-
-
-def write_tables(table: dict, fits: dict, machine: dict, rounds: int) -> str:
+def report(content: dict) -> str:
     """Return all quantities as Markdown tables."""
-    parts = [
-        "# Attention against context length\n",
-        f"{name_machine(machine)}, {machine['dtype']}. Medians "
-        f"(and ranges) of {rounds} rounds; p is the exponent over the top {OCTAVES} octaves with its 95 % interval.\n",
-    ]
+    results = results_of(content)
+    table = collect(results)
+    fits = slopes(table)
+    sections = []
     for what, field, heading, unit, scale in QUANTITIES:
-        subjects = table.get((what, field))
-        if not subjects:
-            continue
+        subjects = table.get((what, field), {})
         lengths = sorted({length for values in subjects.values() for length in values})
         rows = []
         for subject, values in subjects.items():
             slope = fits[what, field].get(subject)
             p = "–" if slope is None else f"{slope[0]:.2f} ({slope[1]:.2f}–{slope[2]:.2f})"
-            rows.append([subject, *(cell(values.get(length), scale) for length in lengths), p])
-        columns = [f"{unit}, by tokens", *(f"{length:,}" for length in lengths), "p"]
-        parts.append(f"## {heading}\n\n{markdown_table(columns, rows)}")
-    errors = {
-        f"- {subject}, {what}, {length:,} tokens: {values[length]}"
-        for (what, _), subjects in table.items()
-        for subject, values in subjects.items()
-        for length in values
-        if isinstance(values[length], str)
-    }
-    failures = ["## What failed\n\n" + "\n".join(sorted(errors)) + "\n"] if errors else []
-    return "\n".join([*parts, "## Notes\n\n" + NOTES, *failures])
+            cells = ["fails" if values.get(n) == [] else median_and_range(values.get(n), scale) for n in lengths]
+            rows.append([subject, *cells, p])
+        sections.append(section(heading, [f"{unit}, by tokens", *(f"{length:,}" for length in lengths), "p"], rows))
+    machine, rounds = content["machine"], max(map(len, results.values()), default=0)
+    introduction = (
+        f"{name_machine(machine)}, {machine['dtype']}. Medians (and ranges) of {rounds} rounds; p is the exponent "
+        f"over the top {OCTAVES} octaves with its 95 % interval."
+    )
+    notes = f"## Notes\n\n{NOTES}"
+    return write_report("Attention against context length", introduction, *sections, notes, failures(results))
 
 
-def draw(table: dict, path: Path) -> None:
+def draw(table: Table, path: Path) -> None:
     """Draw the main quantities against length, both axes logarithmic."""
     shown = [quantity for quantity in QUANTITIES if quantity[0] in ("forward+backward", "decode")]
     figure, axes = new_figure(2, 2, width=9.6, height=7.6)
     styles = {}
     for (what, field, heading, unit, scale), plot in zip(shown, axes.flat, strict=True):
         for subject, values in table.get((what, field), {}).items():
-            points = [
-                (n, scale * statistics.median(v))
-                for n, v in sorted(values.items())
-                if not isinstance(v, str) and min(v)
-            ]
+            points = [(n, scale * statistics.median(v)) for n, v in sorted(values.items()) if v and min(v)]
             number = styles.setdefault(subject, len(styles))
             marker, dash = "os^Dv<>pPX"[number % 10], "--" if "leaks" in subject else "-"
             color = f"C{number % 10}"
@@ -155,19 +153,20 @@ def draw(table: dict, path: Path) -> None:
     save_figure(figure, path)
 
 
-def ratio(table: dict, what: str, one: tuple[str, int], other: tuple[str, int]) -> float | None:
+def ratio(table: Table, what: str, one: tuple[str, int], other: tuple[str, int]) -> float | None:
     """Return the median seconds of one subject and length over another's; None unless both were measured."""
     values = [table.get((what, "seconds"), {}).get(subject, {}).get(length) for subject, length in (one, other)]
-    if any(not isinstance(rounds, list) for rounds in values):
+    if not all(values):
         return None
     return statistics.median(values[0]) / statistics.median(values[1])
 
 
-def judge(table: dict, fits: dict, arguments: argparse.Namespace) -> list[dict]:
-    """Return each bar that the lengths and measures asked for allow: what, what was found (None: failed), the bar."""
+def judge(table: Table, arguments: argparse.Namespace) -> list[Bar]:
+    """Return each bar that the lengths and measures asked for allow."""
+    fits = slopes(table)
     subjects = {point.subject: None for point in plan(arguments)}
     linear = [subject for subject in subjects if is_linear_time(subject)]
-    bars: list[tuple[str, float | None, str, float]] = []
+    bars = []
     octaves = max(arguments.lengths) >= min(arguments.lengths) * 2**OCTAVES
     if octaves and "layer" in arguments.measures:
         for field, name in (("seconds", "time"), ("bytes", "peak memory")):
@@ -175,29 +174,21 @@ def judge(table: dict, fits: dict, arguments: argparse.Namespace) -> list[dict]:
             steep = [subject for subject in (EAGER, *([SDPA] if field == "seconds" else [])) if subject in subjects]
             for subject in (*steep, *linear):
                 sign, bar = (">=", QUADRATIC_SLOPE) if subject in steep else ("<=", LINEAR_SLOPE)
-                bars.append((f"{subject}: exponent of {name}", fitted.get(subject, (None,))[0], sign, bar))
+                bars.append(Bar(f"{subject}: exponent of {name}", fitted.get(subject, (None,))[0], sign, bar))
     for subject in linear:
         if {1024, 16384} <= set(arguments.lengths) and "decode" in arguments.measures and subject not in CUDA_VARIANTS:
             found = ratio(table, "decode", (subject, 16384), (subject, 1024))
-            bars.append((f"{subject}: decoding at 16,384 over 1,024 tokens", found, "<=", FLATNESS))
+            bars.append(Bar(f"{subject}: decoding at 16,384 over 1,024 tokens", found, "<=", FLATNESS))
         if 8192 in arguments.lengths and "layer" in arguments.measures and arguments.device == "cpu":
             found = ratio(table, "forward+backward", (SDPA, 8192), (subject, 8192))
-            bars.append((f"{subject}: speed over SDPA's at 8,192 tokens", found, ">=", SPEEDUP))
-    return [
-        {"what": what, "found": found, "sign": sign, "bar": bar, "holds": holds(found, sign, bar)}
-        for what, found, sign, bar in bars
-    ]
-
-
-def holds(found: float | None, sign: str, bar: float) -> bool:
-    """Say whether `found` is on the right side of a bar; what could not be measured is not."""
-    return found is not None and (found <= bar if sign == "<=" else found >= bar)
+            bars.append(Bar(f"{subject}: speed over SDPA's at 8,192 tokens", found, ">=", SPEEDUP))
+    return bars
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
+    parser = new_parser(__doc__, f"runs/attention_scaling.{device}.json")
     parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"default here: {device}")
     parser.add_argument("--lengths", type=int, nargs="+", help="context lengths in tokens")
     known = [*dict.fromkeys((*VARIANTS, *CUDA_VARIANTS, *available_peers(), *ATTENTION_CLASSES))]
@@ -211,7 +202,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--measures", nargs="+", choices=list(WHAT), default=list(WHAT), help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="times each point is measured (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads on a CPU (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("runs/attention_scaling"), help="folder for the results")
     arguments = parser.parse_args(argv)
     top = 262_144 if arguments.device == "cuda" else 16_384
     arguments.lengths = arguments.lengths or [n for n in (2**e for e in range(9, 19)) if top // 256 <= n <= top]
@@ -237,43 +227,23 @@ def plan(arguments: argparse.Namespace) -> list[Point]:
     ]
 
 
-def write(results: dict[Point, list[dict]], machine: dict, arguments: argparse.Namespace) -> tuple[str, list[dict]]:
-    """Write what was measured so far; return its tables and bars."""
-    table = collect(results)
-    fits = slopes(table)
-    bars = judge(table, fits, arguments)
-    record = {
-        "machine": machine,
-        "points": [{**vars(point), "rounds": rounds} for point, rounds in results.items()],
-        "exponents": [
-            {"what": what, "field": field, "subject": subject, "slope": slope, "low": low, "high": high}
-            for (what, field), row in fits.items()
-            for subject, (slope, low, high) in row.items()
-        ],
-        "bars": bars,
-    }
-    text = write_tables(table, fits, machine, max(map(len, results.values())))
-    path = arguments.output / f"attention_scaling.{arguments.device}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(text, encoding="utf-8")
-    draw(table, path.with_suffix(".svg"))
-    return text, bars
-
-
 def main(argv: list[str] | None = None) -> int:
+    """Measure every point; return the exit status, 1 where a bar is missed."""
     arguments = parse_arguments(argv)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(arguments.threads)
-    machine = describe_machine(torch.device(arguments.device))
-    machine["dtype"] = "bfloat16" if arguments.device == "cuda" else "float32"
-    text, bars = "", []
-    for results in interleave(measure_point, plan(arguments), arguments.rounds, arguments.device, arguments.threads):
-        text, bars = write(results, machine, arguments)
-    print(text)
-    for bar in bars:
-        found = "failed" if bar["found"] is None else f"{bar['found']:.2f}"
-        print(f"{'holds ' if bar['holds'] else 'MISSED'} {bar['what']}: {found} {bar['sign']} {bar['bar']:g}")
-    return int(not all(bar["holds"] for bar in bars))
+
+    def command() -> int:
+        torch.set_num_threads(arguments.threads)
+        machine = describe_machine(torch.device(arguments.device))
+        machine["dtype"] = "bfloat16" if arguments.device == "cuda" else "float32"
+        record = Record(arguments.output, report, {"machine": machine})
+        where = (arguments.device, arguments.threads)
+        record.measure(plan(arguments), measure_point, *where, rounds=arguments.rounds)
+        print(record.text())
+        table = collect(record.results)
+        draw(table, arguments.output.with_suffix(".svg"))
+        return print_bars(judge(table, arguments))
+
+    return run_main(command)
 
 
 if __name__ == "__main__":

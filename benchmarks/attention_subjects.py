@@ -5,14 +5,14 @@ sees 128 to 320 keys or features at once.
 """
 
 import time
-from dataclasses import dataclass
 from importlib.util import find_spec
 
 import torch
 from torch import nn
 
 from artifacts.memory import tune_glibc_malloc
-from benchmarks.measurement import PeakMemory, seconds_of, wait_for
+from benchmarks.harness import Point
+from benchmarks.measurement import PeakMemory, time_call, wait_for
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, MiniGPTModel
 from modeling_minigpt.attention_base_minigpt import LinearTimeAttention
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
@@ -63,18 +63,6 @@ LINEAR = tuple(subject for subject in (*VARIANTS, *CUDA_VARIANTS) if is_linear_t
 SHORTEST = {PEER_BIGBIRD: (5 + 2 * SIZES["bigbird_random"]) * SIZES["bigbird_block"] + 1}  # else it turns full
 
 
-@dataclass(frozen=True)
-class Point:
-    """What is measured at once: a subject, a measure, a context length in tokens."""
-
-    subject: str
-    measure: str  # "layer", "step" or "decode"
-    length: int
-
-    def __str__(self) -> str:
-        return f"{self.measure} {self.subject} {self.length}"
-
-
 def variant_config(subject: str, length: int, **fields) -> MiniGPTConfig:
     """Return the config of a variant at the benchmark's sizes."""
     attention_type, kernel = variant_of(subject)
@@ -97,7 +85,9 @@ class VariantLayer(nn.Module):
     def __init__(self, subject: str, length: int):
         super().__init__()
         model = MiniGPTModel(variant_config(subject, length))
-        self.config, self.attention, self.rotary = model.config, model.layers[0].self_attn, model.rotary_emb
+        self.config = model.config
+        self.attention = model.layers[0].self_attn
+        self.rotary = model.rotary_emb
         self.prepared = (0, None, None)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -128,8 +118,10 @@ class TransformersBigBirdLayer(nn.Module):
             num_random_blocks=SIZES["bigbird_random"],
             max_position_embeddings=length,
         )
-        self.attention, self.out = BigBirdBlockSparseAttention(config, seed=0), nn.Linear(WIDTH, WIDTH)
-        self.make_masks, self.block = BigBirdModel.create_masks_for_block_sparse_attn, block
+        self.attention = BigBirdBlockSparseAttention(config, seed=0)
+        self.out = nn.Linear(WIDTH, WIDTH)
+        self.make_masks = BigBirdModel.create_masks_for_block_sparse_attn
+        self.block = block
         self.prepared = (0, None)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -176,12 +168,12 @@ def measure_layer(subject: str, length: int, device: torch.device, dtype: torch.
         layer.zero_grad()
         peak = PeakMemory(device)
         call()
-        results[name] = {"bytes": peak.read(), "seconds": seconds_of(call, device)}
+        results[name] = {"bytes": peak.read(), "seconds": time_call(call).median}
     return results
 
 
 def warm_up_length(device: torch.device, length: int, shortest: int = 1) -> int:
-    """Return how long a text to begin with, so that what a library allocates or compiles once is not measured.
+    """Return the length of a text to begin with, so that what a library allocates or compiles once is not measured.
 
     Kernels on CUDA are compiled for the length; on a CPU a short text leaves less behind in the process's memory.
     """
@@ -208,7 +200,7 @@ def measure_step(subject: str, length: int, device: torch.device, dtype: torch.d
     step(ids[:, : warm_up_length(device, length)])
     peak = PeakMemory(device)
     step(ids)
-    return {"training step": {"bytes": peak.read(), "seconds": seconds_of(lambda: step(ids), device)}}
+    return {"training step": {"bytes": peak.read(), "seconds": time_call(lambda: step(ids)).median}}
 
 
 @torch.inference_mode()
@@ -224,12 +216,13 @@ def measure_decode(subject: str, length: int, device: torch.device, dtype: torch
         outputs = model(outputs.logits[:, -1:].argmax(-1), past_key_values=outputs.past_key_values)
         wait_for(device)
         durations.append(time.perf_counter() - start)
-    held = sum(tensor.numel() * tensor.element_size() for tensor in cache_tensors(outputs.past_key_values))
-    return {"decode": {"bytes": held, "seconds": torch.tensor(durations).median().item()}}
+    tensors = cache_tensors(outputs.past_key_values)
+    cache_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return {"decode": {"bytes": cache_bytes, "seconds": torch.tensor(durations).median().item()}}
 
 
 def cache_tensors(cache) -> list[torch.Tensor]:
-    """Return all tensors that a cache holds."""
+    """Return all tensors of a cache."""
     return [
         tensor
         for layer in cache.layers
@@ -241,9 +234,12 @@ MEASURES = {"layer": measure_layer, "step": measure_step, "decode": measure_deco
 
 
 def measure_point(point: Point, device: str, threads: int) -> dict:
-    """Measure a point in this process: `{what: {"seconds": …, "bytes": …}}`. float32 on a CPU, bfloat16 on CUDA."""
+    """Measure a task of a subject at a length: `{what: {"seconds": …, "bytes": …}}`.
+
+    The dtype is float32 on a CPU and bfloat16 on CUDA.
+    """
     torch.set_num_threads(threads)
     tune_glibc_malloc()
     place = torch.device(device)
     dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
-    return MEASURES[point.measure](point.subject, point.length, place, dtype)
+    return MEASURES[point.task](point.subject, point.size, place, dtype)

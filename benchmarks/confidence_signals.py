@@ -1,14 +1,14 @@
 """Which signal tells best what a model knows? Each alone, the shipped combination, and agreement among seeds.
 
-    python -m benchmarks.confidence_signals RUN [RUN_OF_ANOTHER_SEED …] --json FILE --markdown FILE
+    python -m benchmarks.confidence_signals RUN [RUN_OF_ANOTHER_SEED …] --output confidence_signals.json
 
 RUN is the output folder of a recipe with `data.calibration_questions`. All numbers are of its calibration people and
 of made-up ones; no dev file is opened. What has to be fitted is scored by cross-validation. Other runs of the same
 recipe, with other seeds, give the costly upper reference: the mean probability that all of them give to the answer.
 """
 
-import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from sklearn.preprocessing import StandardScaler
 
 from artifacts.loading import load_model, load_tokenizer
 from artifacts.run_folder import RunError, RunFolder
+from benchmarks.harness import Point, Record, new_parser, results_of, write_report
+from configuration.errors import run_main
 from configuration.schema import DataArguments
 from data_scripts.bios_folder import extract_name, question_for
 from data_scripts.splits import TrainingData, load_training_data, made_up_people
@@ -175,46 +177,48 @@ def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data
     return {"dataset": data.name, "people": len(names), "strangers": len(strangers), "signals": found}
 
 
-def table(results: dict) -> str:
-    """Return the comparison as a Markdown table."""
+def report(content: dict) -> str:
+    """Return the comparison as Markdown."""
     rows = [
         [
-            name,
+            point.subject,
             *(number(found[key]) for key in ("auroc_correct", "auroc_made_up")),
             *(percent(found[key]) for key in ("coverage_at_precision_90", "coverage_at_5_percent_of_strangers")),
         ]
-        for name, found in results["signals"].items()
+        for point, (found,) in results_of(content).items()
     ]
     columns = [
         "signal", "right over wrong (AUROC)", "known over made-up (AUROC)", "answered at 90 % precision",
         "answered where 5 % of made-up are",
     ]  # fmt: skip
-    return markdown_table(columns, rows)
+    introduction = (
+        f"{content['people']} calibration people of {content['dataset']}, {content['strangers']} made-up ones."
+    )
+    return write_report("Which signal tells what a model knows", introduction, markdown_table(columns, rows))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: list[str] | None = None) -> int:
+    """Compare the signals of a run; return the exit status."""
+    parser = new_parser(__doc__)
     parser.add_argument("run", type=Path, help="a run's output folder")
     parser.add_argument("others", type=Path, nargs="*", help="runs of the same recipe with other seeds")
-    parser.add_argument("--json", type=Path, help="write the numbers here")
-    parser.add_argument("--markdown", type=Path, help="write the table here")
-    arguments = parser.parse_args()
-    folder = RunFolder(arguments.run)
-    if not folder.recipe.is_file():
-        parser.error(f"{folder.recipe} not found; wanted a run's output folder")
-    recipe = json.loads(folder.recipe.read_text())
-    data = load_training_data(DataArguments(**recipe["data"]), recipe["seed"], folder.data)
-    try:
+    arguments = parser.parse_args(argv)
+
+    def command() -> None:
+        folder = RunFolder(arguments.run)
+        if not folder.recipe.is_file():
+            raise RunError(f"{folder.recipe} not found; wanted a run's output folder")
+        recipe = json.loads(folder.recipe.read_text())
+        data = load_training_data(DataArguments(**recipe["data"]), recipe["seed"], folder.data)
         results = compare(open_run(arguments.run), [open_run(run) for run in arguments.others], data)
-    except (CalibrationError, RunError) as error:
-        parser.error(str(error))
-    print(table(results))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    if arguments.markdown:
-        told = f"{results['people']} calibration people of {data.name}, {results['strangers']} made-up ones.\n\n"
-        arguments.markdown.write_text(told + table(results), encoding="utf-8")
+        signals = results.pop("signals")
+        record = Record(arguments.output, report, results)
+        record.results = {Point(signal): [found] for signal, found in signals.items()}
+        record.write()
+        print(record.text())
+
+    return run_main(command)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Kill, corrupt and fill up: does a run that was harmed end as the one that was not, to the last bit?
+"""Kill, corrupt and fill up: does a run that was interrupted end as one that was not, to the last bit?
 
     python -m benchmarks.faults --kills 20 --output benchmarks/results/faults.cpu.json
 
@@ -8,7 +8,6 @@ run's. Random bytes of random checkpoint files are flipped, which must be seen. 
 (as root; else null). The last part watches the memory of 2,000 steps.
 """
 
-import argparse
 import json
 import random
 import shutil
@@ -21,7 +20,9 @@ from pathlib import Path
 
 import psutil
 
-from artifacts.run_folder import STAGES, RunFolder, write_json
+from artifacts.run_folder import STAGES, RunError, RunFolder, write_json
+from benchmarks.harness import new_parser
+from configuration.errors import run_main
 from data_scripts.synthetic_bios import invent
 from training.checkpoints import latest_valid, list_checkpoints, verify
 
@@ -43,16 +44,18 @@ class Sandbox:
     """A folder with data, a recipe and runs."""
 
     def __init__(self, folder: Path):
-        self.folder, self.recipe, self.data = folder, folder / "recipe.yaml", folder / "data"
+        self.folder = folder
+        self.recipe = folder / "recipe.yaml"
+        self.data = folder / "data"
         invent(40, seed=1).write(self.data)
         self.recipe.write_text(json.dumps(RECIPE))  # JSON is YAML
 
     def log(self, output: Path) -> Path:
-        """Return the file with a run's words, on the workplace's own disk."""
+        """Return the file with what a run prints, on the workplace's own disk."""
         return self.folder / f"{output.name}.log"
 
     def start(self, output: Path, *options: str, command: str = "all") -> subprocess.Popen:
-        """Start `train.py`, its words in its log."""
+        """Start `train.py`; what it prints goes to its log."""
         sets = ("--set", f"data.path={self.data}", "--set", f"output={output}")
         words = [sys.executable, str(ROOT / "train.py"), command, "--config", str(self.recipe), *sets, *options]
         with self.log(output).open("ab") as file:
@@ -189,31 +192,41 @@ def watch_memory(place: Sandbox, steps: int) -> dict:
     return {"memory_steps": steps, "peak_mb_first_fifth": early, "peak_mb": max(training)}
 
 
+def measure(folder: Path, kills: int, corruptions: int, memory_steps: int, seed: int) -> dict:
+    """Return what came of each kind of fault."""
+    rng = random.Random(seed)
+    place = Sandbox(folder)
+    unharmed = folder / "unharmed"
+    if place.run(unharmed):
+        raise RunError(f"training fails without any fault: {place.log(unharmed).read_text(errors='replace')[-500:]}")
+    expected = outcome(unharmed)
+    return {
+        **kill_runs(place, kills, rng, expected),
+        **corrupt_checkpoints(place, corruptions, rng),
+        **fill_disk(place, expected),
+        **watch_memory(place, memory_steps),
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Do all that is said above; return the exit status, 1 where something was lost or accepted that must not be."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Cause all faults; return the exit status, 1 where something was lost or accepted that must not be."""
+    parser = new_parser(__doc__)
     parser.add_argument("--kills", type=int, default=20, help="runs to kill (%(default)s)")
-    parser.add_argument("--corruptions", type=int, default=100, help="checkpoints to harm (%(default)s)")
+    parser.add_argument("--corruptions", type=int, default=100, help="checkpoints to damage (%(default)s)")
     parser.add_argument("--memory-steps", type=int, default=2000, help="steps to watch memory over (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="names all moments and bytes (%(default)s)")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where to write the results")
+    parser.add_argument("--seed", type=int, default=0, help="chooses all moments and bytes (%(default)s)")
     arguments = parser.parse_args(argv)
-    rng = random.Random(arguments.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        place = Sandbox(Path(folder))
-        unharmed = place.folder / "unharmed"
-        if place.run(unharmed):
-            print((place.folder / "unharmed.log").read_text(errors="replace"), file=sys.stderr)
-            return 1
-        expected = outcome(unharmed)
-        results = kill_runs(place, arguments.kills, rng, expected)
-        results |= corrupt_checkpoints(place, arguments.corruptions, rng)
-        results |= fill_disk(place, expected)
-        results |= watch_memory(place, arguments.memory_steps)
-    write_json(arguments.output, results)
-    print(json.dumps({key: value for key, value in results.items() if key != "trials"}, indent=2))
-    whole = results["resumed_exactly"] == results["kills"] and not results["lost_steps"]
-    return int(not (whole and not results["corruptions_accepted"] and results["disk_full_survived"] is not False))
+
+    def command() -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            counts = (arguments.kills, arguments.corruptions, arguments.memory_steps)
+            results = measure(Path(folder), *counts, arguments.seed)
+        write_json(arguments.output, results)
+        print(json.dumps({key: value for key, value in results.items() if key != "trials"}, indent=2))
+        whole = results["resumed_exactly"] == results["kills"] and not results["lost_steps"]
+        return int(not (whole and not results["corruptions_accepted"] and results["disk_full_survived"] is not False))
+
+    return run_main(command)
 
 
 if __name__ == "__main__":

@@ -1,99 +1,16 @@
-"""How benchmarks measure: each point in a fresh process, points interleaved over rounds, medians with their spread."""
+"""What benchmarks measure with: durations, peak memory, growth with size, and the machine's name."""
 
 import math
-import multiprocessing
-import os
-import random
-import statistics
 import sys
-import threading
-import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
+from torch.utils.benchmark import Measurement, Timer
 
 from artifacts.memory import malloc_trim
-from artifacts.run_folder import RunError, read_record
 
 STATUS = Path("/proc/self/status")
-
-
-def catch_errors(measure: Callable[..., dict], *arguments) -> dict:
-    """Return `measure(*arguments)`, or `{"error": …}`: not every exception can travel to another process."""
-    try:
-        return measure(*arguments)
-    except torch.OutOfMemoryError:
-        return {"error": "out of memory"}
-    except Exception as error:  # one point that cannot be measured must not lose the others
-        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
-
-
-def exit_with_parent(parent: int) -> None:
-    """End this process soon after another has ended: a benchmark that is killed leaves nobody who computes on."""
-
-    def watch() -> None:
-        while True:
-            time.sleep(1)
-            try:
-                os.kill(parent, 0)
-            except ProcessLookupError:
-                os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def in_fresh_process(measure: Callable[..., dict], *arguments) -> dict:
-    """Return `measure(*arguments)` from a process of its own, or `{"error": …}` where it fails or is killed.
-
-    The process is forked from a server that has imported the model's package and done nothing else: as clean as a new
-    interpreter, without its seconds of imports.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["modeling_minigpt", measure.__module__])
-    ours = {"initializer": exit_with_parent, "initargs": (os.getpid(),)}
-    with ProcessPoolExecutor(max_workers=1, mp_context=context, **ours) as pool:
-        try:
-            return pool.submit(catch_errors, measure, *arguments).result()
-        except BrokenProcessPool:
-            return {"error": "killed, most likely for want of memory"}
-
-
-def interleave(
-    measure: Callable[..., dict], points: Sequence[Hashable], rounds: int, *arguments
-) -> Iterator[dict[Hashable, list[dict]]]:
-    """Measure every point once a round, in a new order each round, so that a slow minute of the machine hits all.
-
-    Yields:
-        After each round, every point's results of `measure(point, *arguments)` so far. A point that fails is not tried
-        again.
-    """
-    results = {point: [] for point in points}
-    with tqdm(total=rounds * len(points), unit="point", dynamic_ncols=True) as bar:
-        for number in range(rounds):
-            for point in random.Random(number).sample(list(points), len(points)):
-                bar.set_description(str(point))
-                if not any("error" in result for result in results[point]):
-                    results[point].append(in_fresh_process(measure, point, *arguments))
-                bar.update()
-            yield results
-
-
-def earlier_points(output: Path, record: dict, field: str = "points") -> list[dict]:
-    """Return what an earlier run of the same command has measured, to be gone on with; failures are tried again.
-
-    Raises:
-        RunError: the file is not a record, or it is one of other settings or another machine.
-    """
-    if not output.exists():
-        return []
-    earlier = read_record(output)
-    if any(earlier.get(key) != value for key, value in record.items()):
-        raise RunError(f"{output}: holds measurements of another recipe, time or machine")
-    return [point for point in earlier[field] if "error" not in point]
 
 
 class PeakMemory:
@@ -131,23 +48,19 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds_of(call: Callable[[], object], device: torch.device, at_least: float = 0.5, repeats: int = 2) -> float:
-    """Return the median duration of `call` in seconds, over so many `repeats` and so much time `at_least`."""
-    durations = []
-    while len(durations) < repeats or sum(durations) < at_least:
-        wait_for(device)
-        start = time.perf_counter()
-        call()
-        wait_for(device)
-        durations.append(time.perf_counter() - start)
-    return statistics.median(durations)
+def time_call(call: Callable[[], object], at_least: float = 0.5) -> Measurement:
+    """Call again and again for at least so many seconds, with as many threads as now; return torch's measurement.
+
+    Its `median` and its `times` are in seconds a call. A GPU is waited for.
+    """
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=at_least)
 
 
-def measure_ceiling(device: torch.device, dtype: torch.dtype, size: int, repeats: int = 20) -> float:
+def measure_matmul_rate(device: torch.device, dtype: torch.dtype, size: int, at_least: float = 0.5) -> float:
     """Return the best rate of a product of two square matrices of `size` rows, in FLOP a second."""
     left, right = torch.randn(2, size, size, device=device).to(dtype)
-    seconds = (seconds_of(lambda: left @ right, device, at_least=0.0, repeats=1) for _ in range(repeats))
-    return 2 * size**3 / min(seconds)
+    return 2 * size**3 / min(time_call(lambda: left @ right, at_least).times)
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float, float]:

@@ -1,13 +1,13 @@
 """MiniGPT beside its peers in one run: training, generation, data path and memory at one shape.
 
-    python -m benchmarks.peers --data FOLDER --output runs/peers/peers.cpu.json   # a quarter of an hour on two cores
+    python -m benchmarks.peers --data FOLDER --output runs/peers.cpu.json   # a quarter of an hour on two cores
     python -m benchmarks.peers --rounds 1 --batch-size 32 --plain-questions 5          # invented people, minutes
 
 The peers are transformers' GPT-2, trained as its Trainer does, and the published recipe in plain PyTorch
 (`plain_mingpt`); all have 4 layers, 8 heads, width 256, 128 positions and a character vocabulary of 256, and learn the
 same text in float32 (MiniGPT in bfloat16, too, where the processor multiplies that faster). Every measurement runs in
-a fresh process; they are interleaved over rounds; a ratio is taken within a round. Writes the results as JSON and,
-beside it, as Markdown after each round, and exits with 1 where a bar printed at the end is missed.
+a fresh process; they are interleaved over rounds; a ratio is taken within a round. Exits with 1
+where a bar printed at the end is missed.
 """
 
 import argparse
@@ -21,12 +21,25 @@ import torch
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from artifacts.run_folder import write_json
-from benchmarks.measurement import describe_machine, interleave, name_machine
-from benchmarks.peer_contenders import CONTENDERS, Point, describe_settings, measure_point
+from benchmarks.harness import (
+    Bar,
+    Point,
+    Record,
+    Results,
+    default_device,
+    failures,
+    median_and_range,
+    new_parser,
+    print_bars,
+    results_of,
+    successes,
+    write_report,
+)
+from benchmarks.measurement import describe_machine, name_machine
 from benchmarks.peer_models import CHUNK, GPT2, OURS, PLAIN, Settings, Texts
+from benchmarks.peer_tasks import SUBJECTS, describe_settings, measure_point
 from benchmarks.plain_mingpt import Shape
-from data_scripts.bios_folder import DataError
+from configuration.errors import run_main
 from data_scripts.synthetic_bios import invent
 from evaluation.tables import markdown_table
 
@@ -49,7 +62,7 @@ NOTES = """\
 - Text tokens are the characters predicted, padding aside; positions are those computed, padding and all. The published
   loop always computes 127 a row, GPT-2's collator pads to a batch's longest row, MiniGPT batches rows of like length.
 - "{ours}" trains as the recipe `cs224n-speedrun` does (rotary positions, RMSNorm, squared ReLU, no dropout, Muon,
-  compiled blocks and loss), on this text, in float32, but for Muon's products: those are in bfloat16 where the
+  compiled blocks and loss) on this text, in float32, but for Muon's products: those are in bfloat16 where the
   processor multiplies it faster, as torch's Muon takes them everywhere. "{ours}, bfloat16" is the same with all in the
   format that the recipe takes by itself; "{ours}, seed recipe" is the published model and its AdamW, with the
   package's loop around them. Whatever is compiled is so before the clock starts.
@@ -60,102 +73,79 @@ NOTES = """\
 """
 
 
-def good(rounds: list[dict], field: str) -> list[float]:
+def values_of(results: Results, task: str, subject: str, field: str) -> list[float]:
     """Return a field of the rounds that have it."""
+    rounds = successes(results.get(Point(subject, task), []))
     return [result[field] for result in rounds if result.get(field) is not None]
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Return median, least and greatest."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+def times_better(results: Results, task: str, subject: str, field: str) -> list[float]:
+    """Return how many times better MiniGPT is than a subject, for each round in which both were measured."""
+    more_is_better = {(task, field): more for task, field, *_, more in QUANTITIES}
+    rounds = (results.get(Point(name, task), []) for name in (OURS, subject))
+    ratios = []
+    for ours, theirs in zip(*rounds, strict=False):
+        if ours.get(field) and theirs.get(field):
+            ratio = ours[field] / theirs[field]
+            ratios.append(ratio if more_is_better[task, field] else 1 / ratio)
+    return ratios
 
 
-def summarise(results: dict[Point, list[dict]]) -> list[dict]:
-    """Return a row for each task, field and contender: its spread, and how many times better ours is, by round."""
-    rows = []
-    for task, field, *_, more in QUANTITIES:
-        ours = results.get(Point(task, OURS), [])
-        for point, rounds in results.items():
-            if point.task != task or not (values := good(rounds, field)):
-                continue
-            pairs = [
-                (one[field], other[field])
-                for one, other in zip(ours, rounds, strict=False)
-                if one.get(field) and other.get(field)
-            ]
-            ratios = [mine / theirs if more else theirs / mine for mine, theirs in pairs]
-            rows.append(
-                {
-                    "task": task,
-                    "field": field,
-                    "subject": point.subject,
-                    **spread(values),
-                    "times_better": spread(ratios) if ratios and point.subject != OURS else None,
-                }
-            )
-    return rows
-
-
-def judge(rows: list[dict], tasks: list[str]) -> list[dict]:
-    """Return each bar of the tasks asked for: what, the median ratio found (None: failed), the bar."""
-    found = {(row["task"], row["field"], row["subject"]): row["times_better"] for row in rows}
+def judge(results: Results, tasks: list[str]) -> list[Bar]:
+    """Return each bar of the tasks asked for, with the median ratio that was found."""
     bars = []
-    for task, field, peer, bar in BARS:
-        ratio = (found.get((task, field, peer)) or {}).get("median")
-        what = f"{task}: {field.replace('_per_second', '/s').replace('_', ' ')} over {peer}'s"
+    for task, field, peer, limit in BARS:
         if task in tasks:
-            bars.append({"what": what, "found": ratio, "bar": bar, "holds": ratio is not None and ratio >= bar})
+            ratios = times_better(results, task, peer, field)
+            what = f"{task}: {field.replace('_per_second', '/s').replace('_', ' ')} over {peer}'s"
+            bars.append(Bar(what, statistics.median(ratios) if ratios else None, ">=", limit))
     return bars
 
 
-def cell(values: dict[str, float] | None, scale: float = 1) -> str:
-    """Write a median and its range."""
-    if values is None:
-        return "–"
-    low, middle, high = (write_number(scale * values[key]) for key in ("min", "median", "max"))
-    return middle if low == high else f"{middle} ({low}–{high})"
+def task_table(results: Results, task: str) -> str:
+    """Return the quantities of one task as a table, one row per subject."""
+    quantities = [quantity for quantity in QUANTITIES if quantity[0] == task]
+    columns = [task]
+    for _, _, heading, *_ in quantities:
+        columns += [heading, "×"]
+    rows = []
+    for subject in (point.subject for point in results if point.task == task):
+        row = [subject]
+        for _, field, _, scale, _ in quantities:
+            ratios = [] if subject == OURS else times_better(results, task, subject, field)
+            row += [median_and_range(values_of(results, task, subject, field), scale), median_and_range(ratios)]
+        rows.append(row)
+    return markdown_table(columns, rows)
 
 
-def write_number(value: float) -> str:
-    """Write three digits, or all those before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def write_tables(record: dict, results: dict[Point, list[dict]]) -> str:
+def report(content: dict) -> str:
     """Return the results as Markdown."""
-    machine, settings, shape = record["machine"], record["settings"], record["settings"]["shape"]
-    parts = [
-        "# MiniGPT and its peers\n",
+    results, settings = results_of(content), content["settings"]
+    shape = settings["shape"]
+    rounds = max(map(len, results.values()), default=0)
+    introduction = (
         f"{shape['layers']} layers, {shape['heads']} heads, width {shape['width']}, block {shape['block']}, "
         f"vocabulary {shape['vocabulary']}; {settings['steps']} steps of {settings['batch_size']} rows; "
-        f"{settings['documents']:,} documents, {settings['questions']} questions ({record['data']}). "
-        f"{name_machine(machine)}. Medians (and ranges) of "
-        f"{record['rounds']} rounds; × is how many times better MiniGPT is, by round.\n",
-    ]
-    for task in dict.fromkeys(row["task"] for row in record["summary"]):
-        columns, cells = [task], {row["subject"]: [] for row in record["summary"] if row["task"] == task}
-        for _, field, heading, scale, _ in (quantity for quantity in QUANTITIES if quantity[0] == task):
-            rows = {r["subject"]: r for r in record["summary"] if (r["task"], r["field"]) == (task, field)}
-            columns += [heading, "×"]
-            for subject, row in cells.items():
-                found = rows.get(subject)
-                row += [cell(found, scale), cell(found and found["times_better"])]
-        parts.append(markdown_table(columns, [[subject, *row] for subject, row in cells.items()]))
-    asked, answered = settings["questions"], min(settings["plain_questions"], settings["questions"])
+        f"{settings['documents']:,} documents, {settings['questions']} questions ({content['data']}). "
+        f"{name_machine(content['machine'])}. Medians (and ranges) of {rounds} rounds; × is how many times better "
+        "MiniGPT is, by round."
+    )
+    tables = [task_table(results, task) for task in SUBJECTS if any(point.task == task for point in results)]
+    asked = settings["questions"]
+    answered = min(settings["plain_questions"], asked)
     scaled = f"The plain loop answered {answered} of {asked}, its seconds are scaled up." if answered < asked else ""
-    parts.append(NOTES.format(ours=OURS, new_tokens=settings["new_tokens"], scaled=scaled))
-    errors = {f"- {point}: {r['error']}" for point, rounds in results.items() for r in rounds if "error" in r}
-    return "\n".join([*parts, *(["## What failed\n", *sorted(errors), ""] if errors else [])])
+    notes = NOTES.format(ours=OURS, new_tokens=settings["new_tokens"], scaled=scaled)
+    return write_report("MiniGPT and its peers", introduction, *tables, notes, failures(results))
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    base, shape, device = Settings(), Shape(), "cuda" if torch.cuda.is_available() else "cpu"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    base, shape, device = Settings(), Shape(), default_device()
+    parser = new_parser(__doc__, f"runs/peers.{device}.json")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="cs224n layout (default: 1,400 invented people)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"default here: {device}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="on a CPU (%(default)s)")
-    parser.add_argument("--tasks", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS), help="default: all")
+    parser.add_argument("--tasks", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS), help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="times each point is measured (%(default)s)")
     parser.add_argument(
         "--shape", type=int, nargs=4, default=[shape.layers, shape.heads, shape.width, shape.block],
@@ -170,12 +160,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="how many of them the one-at-a-time loop answers, its time scaled to all (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--data-seconds", type=float, default=base.data_seconds, help="of a data path (%(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="default: runs/peers/peers.DEVICE.json")
     arguments = parser.parse_args(argv)
     counts = (arguments.steps, arguments.rounds, arguments.questions, arguments.plain_questions)
     if min(counts) < 1 or arguments.steps % CHUNK:
         parser.error(f"counts must be at least 1, --steps a multiple of {CHUNK}: so many batches are drawn at once")
-    arguments.output = arguments.output or Path("runs/peers") / f"peers.{arguments.device}.json"
     return arguments
 
 
@@ -190,36 +178,27 @@ def load_texts(arguments: argparse.Namespace) -> Texts:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Measure every task of every subject; return the exit status, 1 where a bar is missed."""
     arguments = parse_arguments(argv)
     chosen = ("batch_size", "warmup", "steps", "plain_questions", "data_seconds", "device", "threads")
     settings = Settings(shape=Shape(*arguments.shape), **{name: getattr(arguments, name) for name in chosen})
-    try:
+
+    def command() -> int:
         texts = load_texts(arguments)
         texts.check(settings.shape, settings.new_tokens)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
-    points = [Point(task, subject) for task in arguments.tasks for subject in CONTENDERS[task]]
-    torch.set_num_threads(arguments.threads)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "machine": describe_machine(torch.device(arguments.device)),
-        "data": "invented people" if arguments.data is None else arguments.data.resolve().name,
-        "settings": describe_settings(settings, texts),
-    }
-    text = ""
-    for done, results in enumerate(interleave(measure_point, points, arguments.rounds, texts, settings), start=1):
-        summary = summarise(results)
-        record |= {"rounds": done, "summary": summary, "bars": judge(summary, arguments.tasks)}
-        record["points"] = [{**vars(point), "rounds": rounds} for point, rounds in results.items()]
-        text = write_tables(record, results)
-        write_json(arguments.output, record)
-        arguments.output.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
-    for bar in record["bars"]:
-        found = "failed" if bar["found"] is None else f"{bar['found']:.2f}"
-        print(f"{'holds ' if bar['holds'] else 'MISSED'} {bar['what']}: {found} >= {bar['bar']:g}")
-    return int(not all(bar["holds"] for bar in record["bars"]))
+        torch.set_num_threads(arguments.threads)
+        what = {
+            "machine": describe_machine(torch.device(arguments.device)),
+            "data": "invented people" if arguments.data is None else arguments.data.resolve().name,
+            "settings": describe_settings(settings, texts),
+        }
+        record = Record(arguments.output, report, what)
+        points = [Point(subject, task) for task in arguments.tasks for subject in SUBJECTS[task]]
+        record.measure(points, measure_point, texts, settings, rounds=arguments.rounds)
+        print(record.text())
+        return print_bars(judge(record.results, arguments.tasks))
+
+    return run_main(command)
 
 
 if __name__ == "__main__":

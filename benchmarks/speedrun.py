@@ -14,13 +14,9 @@ The rules:
 - At most 4.2 million parameters. Nothing is read for an answer but the weights and the question.
 - A result is the mean of at least three seeds, a record of five (`benchmarks/RECORDS.md`).
 
-Results are written after each seed; seeds that an earlier run of the same command left in the output are kept.
-
 Time to an accuracy is the first moment at which the mean over the seeds of each one's newest copy reaches it.
 """
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -30,13 +26,24 @@ from pathlib import Path
 import torch
 
 from artifacts.loading import load_model, load_tokenizer
-from artifacts.run_folder import RunError, write_json
-from benchmarks.measurement import describe_machine, earlier_points
-from configuration.recipe import RecipeError, load_recipe
+from artifacts.run_folder import RunError
+from benchmarks.harness import (
+    Point,
+    Record,
+    add_recipe_options,
+    default_device,
+    in_this_process,
+    new_parser,
+    results_of,
+    write_report,
+)
+from benchmarks.measurement import describe_machine, name_machine
+from configuration.errors import run_main
+from configuration.recipe import load_recipe
 from configuration.schema import Recipe
-from data_scripts.bios_folder import DataError
 from data_scripts.splits import load_scoring_pairs
 from evaluation.scoring import answer_pairs
+from evaluation.tables import markdown_table
 from evaluation.trust import fraction
 from modeling_minigpt import MiniGPTForCausalLM
 from training.checkpoints import Progress
@@ -96,7 +103,6 @@ def run_once(recipe: Recipe) -> dict:
         raise RunError(f"the model has {parameters:,} parameters, and {MOST_PARAMETERS:,} are allowed")
     curve = [[moment, score(run, load_model(copy))] for moment, copy in clock.copies]
     return {
-        "seed": recipe.seed,
         "seconds": seconds,
         "accuracy": accuracy,
         "parameters": parameters,
@@ -114,64 +120,63 @@ def time_to(accuracy: float, curves: list[list[list[float]]]) -> float | None:
     return None
 
 
-def summarize(runs: list[dict]) -> dict:
-    """Return means with spread (standard deviation between seeds) and the times to the milestones, in seconds."""
-    accuracies, seconds = ([run[key] for run in runs] for key in ("accuracy", "seconds"))
-    curves = [run["curve"] for run in runs]
-    return {
-        "accuracy": statistics.mean(accuracies),
-        "accuracy_spread": statistics.stdev(accuracies) if len(runs) > 1 else None,
-        "seconds": statistics.mean(seconds),
-        "seconds_spread": statistics.stdev(seconds) if len(runs) > 1 else None,
-        "seconds_to": {str(milestone): time_to(milestone, curves) for milestone in MILESTONES},
-    }
+def measure(point: Point, path: Path, overrides: list[str], data: Path) -> dict:
+    """Run a recipe on a folder's files with one seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = (f"data.path={data}", f"output={folder}/run", f"seed={point.seed}")
+        return run_once(load_recipe(path, [*overrides, *own]))
 
 
-def describe(runs: list[dict]) -> str:
-    """Return the results in a few lines."""
-    whole = summarize(runs)
-    spread = "" if whole["accuracy_spread"] is None else f" ± {100 * whole['accuracy_spread']:.1f}"
-    lines = [f"{len(runs)} seeds: {100 * whole['accuracy']:.1f}{spread} % in {whole['seconds'] / 60:.1f} min"]
-    for milestone, seconds in whole["seconds_to"].items():
-        reached = "not reached" if seconds is None else f"{seconds / 60:.1f} min"
-        lines.append(f"{100 * float(milestone):.1f} %: {reached}")
-    return "\n".join(lines)
+def mean_and_spread(values: list[float], scale: float) -> str:
+    """Write the mean of `scale` times the values and, of several, their standard deviation."""
+    scaled = [scale * value for value in values]
+    spread = f" ± {statistics.stdev(scaled):.1f}" if len(scaled) > 1 else ""
+    return f"{statistics.mean(scaled):.1f}{spread}"
+
+
+def report(content: dict) -> str:
+    """Return the results as Markdown."""
+    runs = {point.seed: rounds[0] for point, rounds in results_of(content).items()}
+    accuracies = [run["accuracy"] for run in runs.values()]
+    seconds = [run["seconds"] for run in runs.values()]
+    introduction = (
+        f"`{' '.join([content['recipe'], *content['overrides']])}` on {name_machine(content['machine'])}. "
+        f"{len(runs)} seed{'s' if len(runs) > 1 else ''}: {mean_and_spread(accuracies, 100)} % of the dev questions "
+        f"in {mean_and_spread(seconds, 1 / 60)} minutes (± is the standard deviation between seeds)."
+    )
+    rows = [
+        [f"seed {seed}", f"{100 * run['accuracy']:.1f}", f"{run['seconds'] / 60:.1f}", f"{run['parameters']:,}"]
+        for seed, run in runs.items()
+    ]
+    curves = [run["curve"] for run in runs.values()]
+    reached = [[f"{100 * milestone:.1f} %", time_to(milestone, curves)] for milestone in MILESTONES]
+    times = [[accuracy, "not reached" if when is None else f"{when / 60:.1f}"] for accuracy, when in reached]
+    return write_report(
+        "The birthplace speedrun",
+        introduction,
+        markdown_table(["run", "accuracy, %", "minutes", "parameters"], rows),
+        markdown_table(["mean accuracy", "minutes until it is reached"], times),
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run every seed, write the results after each; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run every seed; return the exit status."""
+    parser = new_parser(__doc__)
     parser.add_argument("data", type=Path, metavar="FOLDER", help="the four files")
-    parser.add_argument("--recipe", type=Path, default=RECIPE, help="what to run (%(default)s)")
+    add_recipe_options(parser, RECIPE)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each (%(default)s)")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where to write the results")
     arguments = parser.parse_args(argv)
-    results = {
-        "machine": describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-        "recipe": arguments.recipe.stem,
-        "overrides": arguments.overrides,
-    }
-    try:
-        results["runs"] = earlier_points(arguments.output, results, "runs")
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    done = {run["seed"] for run in results["runs"]}
-    for seed in sorted(set(arguments.seeds) - done):
-        with tempfile.TemporaryDirectory() as folder:
-            own = (f"data.path={arguments.data}", f"output={folder}/run", f"seed={seed}")
-            try:
-                recipe = load_recipe(arguments.recipe, [*arguments.overrides, *own])
-                results["runs"].append(run_once(recipe))
-            except (RecipeError, DataError, RunError) as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 2
-        results["summary"] = summarize(results["runs"])
-        write_json(arguments.output, results)
-        print(json.dumps({key: value for key, value in results["runs"][-1].items() if key != "curve"}), flush=True)
-    print(describe(results["runs"]))
-    return 0
+
+    def command() -> None:
+        machine = describe_machine(torch.device(default_device()))
+        settings = {"recipe": arguments.recipe.stem, "overrides": arguments.overrides}
+        record = Record(arguments.output, report, {"machine": machine, **settings})
+        points = [Point(arguments.recipe.stem, seed=seed) for seed in sorted(set(arguments.seeds))]
+        where = (arguments.recipe, arguments.overrides, arguments.data)
+        record.measure(points, measure, *where, run=in_this_process)
+        print(record.text())
+
+    return run_main(command)
 
 
 if __name__ == "__main__":

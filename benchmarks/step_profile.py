@@ -5,12 +5,11 @@
 
 A recipe's pretraining is stepped in each setting that this machine has: float32, float32 with compiled blocks,
 bfloat16 with compiled blocks (`run.mixed_precision`, `run.compile`). Steps are timed without the profiler; the
-profiler then tells the shares of other steps. The ceiling is the best rate of a float32 product of two matrices of
+profiler then shares out the time of other steps. The ceiling is the best rate of a float32 product of two matrices of
 2,048 x 2,048. FLOPs are those of the model's products, forwards and backwards, with the optimizer's left out; Muon
 takes its own in bfloat16 in every setting where the processor is fast at that, as torch's does everywhere.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -22,11 +21,21 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from artifacts.run_folder import write_json
-from benchmarks.measurement import describe_machine, in_fresh_process, measure_ceiling, name_machine
+from benchmarks.harness import (
+    Point,
+    Record,
+    add_recipe_options,
+    failed,
+    failures,
+    new_parser,
+    results_of,
+    successes,
+    write_report,
+)
+from benchmarks.measurement import describe_machine, measure_matmul_rate, name_machine
 from benchmarks.training_steps import TrainingSteps, with_paths
-from configuration.recipe import RecipeError, load_recipe
-from data_scripts.bios_folder import DataError
+from configuration.errors import UserError, run_main
+from configuration.recipe import load_recipe
 from evaluation.tables import markdown_table
 from training.precision import can_compile, has_fast_bfloat16
 
@@ -57,7 +66,7 @@ def count_flops(steps: TrainingSteps, batch: dict[str, torch.Tensor]) -> int:
 
 
 def category(event) -> str:
-    """Tell what an event of the profiler is part of."""
+    """Return which of `SHARES` an event of the profiler is part of."""
     name, above = event.name, event
     while above is not None:
         if above.name.startswith("Optimizer.") or above.name == "data":
@@ -75,7 +84,7 @@ def measure_shares(steps: TrainingSteps, first: int, count: int) -> dict[str, fl
         for step in range(first, first + count):
             with record_function("data"):
                 batch = steps.batches[step]
-            steps.take(step, batch)
+            steps.step(step, batch)
         wall = time.perf_counter() - start
     seconds = defaultdict(float)
     for event in profiler.events():
@@ -84,18 +93,18 @@ def measure_shares(steps: TrainingSteps, first: int, count: int) -> dict[str, fl
     return {name: seconds[name] / wall for name in SHARES}
 
 
-def measure(setting: str, recipe: Path, overrides: list[str], data: Path | None, count: int) -> dict:
-    """Time and take apart the steps of one setting; seconds, FLOPs and shares are a step's."""
+def measure(point: Point, recipe: Path, overrides: list[str], data: Path | None, count: int) -> dict:
+    """Time and profile the steps of one setting; seconds, FLOPs and shares are a step's."""
     with tempfile.TemporaryDirectory() as folder:
         last = f"pretrain.steps={WARMUP + 2 * count}"
-        own = [*overrides, *SETTINGS[setting], "pretrain.epochs=null", last]
+        own = [*overrides, *SETTINGS[point.subject], "pretrain.epochs=null", last]
         steps = TrainingSteps(load_recipe(recipe, with_paths(own, folder, data)))
-        ceiling = measure_ceiling(torch.device("cpu"), torch.float32, 2048)
+        ceiling = measure_matmul_rate(torch.device("cpu"), torch.float32, 2048)
         flops = statistics.mean(count_flops(steps, steps.batches[step]) for step in range(WARMUP, WARMUP + count))
         with steps.compiled():
             seconds = statistics.mean(steps.seconds(WARMUP, count))
             shares = measure_shares(steps, WARMUP + count, count)
-        ceiling = max(ceiling, measure_ceiling(torch.device("cpu"), torch.float32, 2048))
+        ceiling = max(ceiling, measure_matmul_rate(torch.device("cpu"), torch.float32, 2048))
         return {
             "step_seconds": seconds,
             "flops": flops,
@@ -106,59 +115,48 @@ def measure(setting: str, recipe: Path, overrides: list[str], data: Path | None,
         }
 
 
-def write_table(record: dict) -> str:
+def report(content: dict) -> str:
     """Return the results as Markdown."""
+    results = results_of(content)
     rows = []
-    for setting, found in record["settings"].items():
-        if "error" in found:
-            rows.append([setting, found["error"], *["–"] * (3 + len(SHARES))])
-            continue
-        rates = f"{found['flops_per_second'] / 1e9:.0f} of {found['ceiling'] / 1e9:.0f}"
-        shares = [f"{100 * found['shares'][name]:.0f}" for name in SHARES]
-        time_and_work = [f"{1000 * found['step_seconds']:.0f}", f"{found['flops'] / 1e9:.1f}"]
-        rows.append([setting, *time_and_work, rates, f"{100 * found['of_ceiling']:.0f}", *shares])
-    head = (
-        f"# Where the time of a training step goes\n\n`{' '.join([record['recipe'], *record['overrides']])}`, "
-        f"{record['steps']} steps. {name_machine(record['machine'])}. "
-        "The ceiling is float32's.\n\n"
+    for point, rounds in results.items():
+        for found in successes(rounds):
+            work = [f"{1000 * found['step_seconds']:.0f}", f"{found['flops'] / 1e9:.1f}"]
+            rates = f"{found['flops_per_second'] / 1e9:.0f} of {found['ceiling'] / 1e9:.0f}"
+            shares = [f"{100 * found['shares'][name]:.0f}" for name in SHARES]
+            rows.append([point.subject, *work, rates, f"{100 * found['of_ceiling']:.0f}", *shares])
+    introduction = (
+        f"`{' '.join([content['recipe'], *content['overrides']])}`, {content['steps']} steps. "
+        f"{name_machine(content['machine'])}. The ceiling is float32's."
     )
     shares = [f"{name}, %" for name in SHARES]
     columns = ["setting", "ms a step", "GFLOP a step", "GFLOP/s of the ceiling's", "% of the ceiling", *shares]
-    return head + markdown_table(columns, rows) + "\n"
+    title = "Where the time of a training step goes"
+    return write_report(title, introduction, markdown_table(columns, rows), failures(results))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure every setting, write the results; return the exit status, 1 where one failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure every setting; return the exit status, 1 where one failed."""
+    parser = new_parser(__doc__)
     parser.add_argument(
-        "data", type=Path, nargs="?", metavar="FOLDER", help="the four files; else what the recipe says"
+        "data", type=Path, nargs="?", metavar="FOLDER", help="the four files; by default what the recipe names"
     )
-    parser.add_argument("--recipe", type=Path, default=RECIPE, help="what is stepped (%(default)s)")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
+    add_recipe_options(parser, RECIPE)
     parser.add_argument("--steps", type=int, default=64, help="timed, and as many profiled (%(default)s)")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where to write the results")
     arguments = parser.parse_args(argv)
-    if torch.cuda.is_available():
-        print("error: this profile is of a CPU; hide the GPU (CUDA_VISIBLE_DEVICES=)", file=sys.stderr)
-        return 2
-    try:
+
+    def command() -> int:
+        if torch.cuda.is_available():
+            raise UserError("this profile is of a CPU; hide the GPU (CUDA_VISIBLE_DEVICES=)")
         load_recipe(arguments.recipe, with_paths(arguments.overrides, "unused", arguments.data))
-    except (RecipeError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    where = (arguments.recipe, arguments.overrides, arguments.data, arguments.steps)
-    record = {
-        "machine": describe_machine(torch.device("cpu")),
-        "recipe": arguments.recipe.stem,
-        "overrides": arguments.overrides,
-        "steps": arguments.steps,
-        "settings": {setting: in_fresh_process(measure, setting, *where) for setting in possible_settings()},
-    }
-    write_json(arguments.output, record)
-    text = write_table(record)
-    arguments.output.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
-    return int(any("error" in found for found in record["settings"].values()))
+        settings = {"recipe": arguments.recipe.stem, "overrides": arguments.overrides, "steps": arguments.steps}
+        record = Record(arguments.output, report, {"machine": describe_machine(torch.device("cpu")), **settings})
+        points = [Point(setting) for setting in possible_settings()]
+        record.measure(points, measure, arguments.recipe, arguments.overrides, arguments.data, arguments.steps)
+        print(record.text())
+        return int(any(failed(rounds) for rounds in record.results.values()))
+
+    return run_main(command)
 
 
 if __name__ == "__main__":

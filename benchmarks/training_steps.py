@@ -30,9 +30,9 @@ class TrainingSteps:
         rows = self.stage.batch_size if self.run.compile else None
         return compiled_parts(self.model, self.accelerator.device, rows)
 
-    def take(self, step: int, batch: dict[str, torch.Tensor]) -> float:
-        """Take step number `step` (from 0) on a batch; return the loss."""
-        loss, _ = self.stepper.step(step, batch)
+    def step(self, number: int, batch: dict[str, torch.Tensor]) -> float:
+        """Do step `number` (from 0) on a batch; return the loss."""
+        loss, _ = self.stepper.step(number, batch)
         return loss.item()
 
     def seconds(self, warmup: int, steps: int) -> list[float]:
@@ -41,7 +41,7 @@ class TrainingSteps:
         for step in range(warmup + steps):
             wait_for(self.accelerator.device)
             start = time.perf_counter()
-            self.take(step, self.batches[step])
+            self.step(step, self.batches[step])
             durations.append(time.perf_counter() - start)
         return durations[warmup:]
 

@@ -7,32 +7,32 @@ Model FLOPs utilisation (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is
 time and the device's rate: a token needs 6 FLOPs for each weight that multiplies it, and 12 L T C for the attention of
 L layers to T tokens with width C, as if nothing were masked. The rate is the best that a product of two large matrices
 reaches here in the same format, and also the maker's where `--peak` gives it, in TFLOP/s. The text is random tokens, T
-in every row; the format is bfloat16 where the device multiplies it faster. A batch that does not fit is told as such.
+in every row; the format is bfloat16 where the device multiplies it faster. A batch that does not fit is named as such.
 """
 
-import argparse
 import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
-from artifacts.run_folder import RunError, write_json
-from benchmarks.measurement import (
-    PeakMemory,
-    describe_machine,
-    earlier_points,
-    in_fresh_process,
-    measure_ceiling,
-    name_machine,
-    seconds_of,
+from benchmarks.harness import (
+    Point,
+    Record,
+    default_device,
+    failed,
+    failures,
+    new_parser,
+    results_of,
+    section,
+    successes,
+    write_report,
 )
+from benchmarks.measurement import PeakMemory, describe_machine, measure_matmul_rate, name_machine, time_call
 from benchmarks.peer_models import OURS, our_recipe
 from benchmarks.plain_mingpt import Shape
+from configuration.errors import run_main
 from configuration.recipe import build_config
-from evaluation.tables import markdown_table
 from modeling_minigpt import MiniGPTForCausalLM
 from training.precision import compile_parts, has_fast_bfloat16
 from training.stepper import Stepper
@@ -41,18 +41,6 @@ from training.stepper import Stepper
 SHAPES = {"3.3m": Shape(), "124m": Shape(layers=12, heads=12, width=768, block=1024, vocabulary=50257)}
 BATCH_SIZES = {"3.3m": [128, 512, 2048, 8192], "124m": [4, 8, 16, 32, 64]}
 PROMPT = 16  # tokens; the rest of the block, or 112 of it, is generated
-
-
-@dataclass(frozen=True)
-class Point:
-    """What is measured at once: a task of `TASKS`, a shape, and rows of a batch."""
-
-    task: str
-    shape: str
-    rows: int
-
-    def __str__(self) -> str:
-        return f"{self.task}, {self.shape}, {self.rows:,} rows"
 
 
 def build_model(shape: Shape) -> MiniGPTForCausalLM:
@@ -87,9 +75,10 @@ def measure_training(shape: Shape, rows: int, device: torch.device, dtype: torch
 
     for _ in range(3):
         step()
-    seconds = seconds_of(step, device, at_least=2.0, repeats=4)
-    tokens, memory = rows * shape.block, peak.read()
-    ceiling = measure_ceiling(device, dtype, 8192 if device.type == "cuda" else 2048)
+    seconds = time_call(step, at_least=2.0).median
+    tokens = rows * shape.block
+    memory = peak.read()
+    ceiling = measure_matmul_rate(device, dtype, 8192 if device.type == "cuda" else 2048)
     rate = flops_per_token(model, shape.block) * tokens / seconds
     return {
         "tokens_per_second": tokens / seconds,
@@ -112,84 +101,74 @@ def measure_generation(shape: Shape, rows: int, device: torch.device, dtype: tor
         assert ids.shape == (rows, PROMPT + new)
 
     generate()
-    return {"tokens_per_second": rows * new / seconds_of(generate, device), "peak_bytes": peak.read()}
+    return {"tokens_per_second": rows * new / time_call(generate).median, "peak_bytes": peak.read()}
 
 
 TASKS = {"training": measure_training, "generation": measure_generation}
 
 
 def measure(point: Point, device: str) -> dict:
-    """Measure a point in this process."""
+    """Measure a task on a shape with so many rows."""
     where = torch.device(device)
     dtype = torch.bfloat16 if has_fast_bfloat16(where) else torch.float32
-    return {**TASKS[point.task](SHAPES[point.shape], point.rows, where, dtype), "format": str(dtype)[6:]}
+    return {**TASKS[point.task](SHAPES[point.subject], point.size, where, dtype), "format": str(dtype)[6:]}
 
 
-def write_table(record: dict) -> str:
-    """Return the results as Markdown, a table a task."""
-    peak = record["peak"]
-    columns = {
-        "training": ["shape", "rows", "format", "tokens/s", "TFLOP/s", "% of the best product's"],
-        "generation": ["shape", "rows", "format", "tokens/s"],
-    }
-    parts = [
-        f"# What of the device's rate is used\n\n{name_machine(record['machine'])}. Blocks are whole "
+def report(content: dict) -> str:
+    """Return the results as Markdown, one table per task."""
+    results, peak = results_of(content), content["peak"]
+    introduction = (
+        f"{name_machine(content['machine'])}. Blocks are whole "
         f"({', '.join(f'{name}: {shape.block:,} tokens' for name, shape in SHAPES.items())}); {PROMPT} tokens are "
-        "read before the first is generated.\n"
-    ]
-    for task, heads in columns.items():
+        "read before the first is generated."
+    )
+    sections = []
+    for task in TASKS:
+        columns = ["shape", "rows", "format", "tokens/s"]
+        if task == "training":
+            columns += ["TFLOP/s", "% of the best product's", *([f"% of {peak:g} TFLOP/s"] if peak else [])]
         rows = []
-        for point in (point for point in record["points"] if point["task"] == task):
-            row = [point["shape"], f"{point['rows']:,}"]
-            if "error" in point:
-                rows.append([*row, point["error"]])
+        for point, rounds in results.items():
+            if point.task != task or failed(rounds):
                 continue
-            row += [point["format"], f"{point['tokens_per_second']:,.0f}"]
+            (found,) = successes(rounds)
+            row = [point.subject, f"{point.size:,}", found["format"], f"{found['tokens_per_second']:,.0f}"]
             if task == "training":
-                row += [f"{point['flops_per_second'] / 1e12:.3g}", f"{100 * point['of_ceiling']:.0f}"]
-                row += [f"{100 * point['flops_per_second'] / (1e12 * peak):.0f}"] if peak else []
-            rows.append([*row, f"{point['peak_bytes'] / 2**20:,.0f}" if point["peak_bytes"] is not None else "–"])
-        heads = [*heads, *([f"% of {peak:g} TFLOP/s"] if peak and task == "training" else []), "peak memory, MiB"]
-        rows = [row + ["–"] * (len(heads) - len(row)) for row in rows]
-        if rows:
-            parts.append(f"## {task.capitalize()}\n\n{markdown_table(heads, rows)}")
-    return "\n".join(parts)
+                row += [f"{found['flops_per_second'] / 1e12:.3g}", f"{100 * found['of_ceiling']:.0f}"]
+                row += [f"{100 * found['flops_per_second'] / (1e12 * peak):.0f}"] if peak else []
+            memory = found["peak_bytes"]
+            rows.append([*row, "–" if memory is None else f"{memory / 2**20:,.0f}"])
+        sections.append(section(task.capitalize(), [*columns, "peak memory, MiB"], rows))
+    return write_report("How much of the device's rate is used", introduction, *sections, failures(results))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure every point, write the results after each; return the exit status, 1 where nothing was measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    """Measure every point; return the exit status, 1 where nothing was measured."""
+    parser = new_parser(__doc__)
+    device = default_device()
     parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"default here: {device}")
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), help="default: all")
     parser.add_argument("--batch-sizes", type=int, nargs="+", metavar="ROWS", help=f"default by shape: {BATCH_SIZES}")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), help="default: all")
     parser.add_argument("--peak", type=float, metavar="TFLOPS", help="the device's rate by its maker, in TFLOP/s")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where to write the results")
     arguments = parser.parse_args(argv)
     if min(arguments.batch_sizes or [1]) < 1 or (arguments.peak or 1) <= 0:
         parser.error("--batch-sizes and --peak must be positive")
-    record = {"machine": describe_machine(torch.device(arguments.device))}
-    try:
-        record["points"] = earlier_points(arguments.output, record)
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    record["peak"] = arguments.peak
-    done = {Point(*(point[name] for name in ("task", "shape", "rows"))) for point in record["points"]}
     points = [
-        Point(task, shape, rows)
+        Point(shape, task, rows)
         for task in arguments.tasks
         for shape in arguments.shapes
         for rows in arguments.batch_sizes or BATCH_SIZES[shape]
     ]
-    for point in tqdm([point for point in points if point not in done], unit="point", dynamic_ncols=True):
-        record["points"].append({**vars(point), **in_fresh_process(measure, point, arguments.device)})
-        write_json(arguments.output, record)
-    text = write_table(record)
-    arguments.output.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
-    return int(all("error" in point for point in record["points"]))
+
+    def command() -> int:
+        machine = describe_machine(torch.device(arguments.device))
+        record = Record(arguments.output, report, {"machine": machine}, {"peak": arguments.peak})
+        record.measure(points, measure, arguments.device)
+        print(record.text())
+        return int(all(failed(rounds) for rounds in record.results.values()))
+
+    return run_main(command)
 
 
 if __name__ == "__main__":

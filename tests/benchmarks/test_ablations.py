@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import ablations
+from benchmarks import ablations, harness
 from benchmarks.ablations import BASELINE_OVERRIDES
 from configuration.recipe import load_recipe
 from data_scripts.bios_folder import FILES
@@ -18,7 +18,7 @@ def small(monkeypatch):
     monkeypatch.setattr(ablations, "BASELINE_OVERRIDES", [])
     monkeypatch.setattr(ablations, "WARMUP", 1)
     monkeypatch.setattr(ablations, "TIMED", 3)
-    monkeypatch.setattr(ablations, "in_fresh_process", lambda measure, *arguments: measure(*arguments))
+    monkeypatch.setattr(harness, "in_fresh_process", harness.in_this_process)
 
 
 def ablate(recipe, data, output, *options):
@@ -36,10 +36,13 @@ def test_variants_are_compared_by_held_out_questions_and_no_dev_line_is_read(rec
     finally:
         (tmp_path / "dev").replace(data / FILES["validation"])
     points = json.loads(output.read_text())["points"]
-    assert [(point["variant"], point["seed"]) for point in points] == [
+    assert [(point["subject"], point["seed"]) for point in points] == [
         (name, seed) for seed in (0, 1) for name in names
     ]
-    assert all(0 <= point["accuracy"] <= 1 and point["steps"] >= 1 for point in points)
+    for point in points:
+        (found,) = point["rounds"]
+        assert 0 <= found["accuracy"] <= 1
+        assert found["steps"] >= 1
     assert ablate(recipe, data, output, "--only", "baseline", "up to three spans") == 0  # measures the second alone
     assert json.loads(output.read_text())["points"][: len(points)] == points
     assert ablate(recipe, data, output, "--set", "pretrain.batch_size=13") == 2
@@ -81,27 +84,33 @@ def test_an_unknown_variant_is_one_line(recipe, data, tmp_path, capsys):
     assert "no variant or group 'magic'" in capsys.readouterr().err
 
 
+def written(points):
+    """Return the report of points (group, variant, measured)."""
+    machine = {"device": "a CPU", "threads": 2, "torch": "2"}
+    numbers = {"accuracy": 0.5, "steps": 10, "parameters": 10**6, "padding": 0.1}
+    entries = [
+        {"subject": name, **({"task": group} if group else {}), "seed": seed, "rounds": [{**numbers, **measured}]}
+        for seed, (group, name, measured) in enumerate(points)
+    ]
+    return ablations.report({"machine": machine, "recipe": "r", "overrides": [], "minutes": 1, "points": entries})
+
+
 def test_the_gain_is_over_the_baseline():
     points = [
-        {"what": "", "variant": "baseline", "accuracy": 0.5, "steps": 10, "parameters": 10**6, "padding": 0.1},
-        {"what": "loss", "variant": "new", "accuracy": 0.6, "steps": 20, "parameters": 10**6},
-        {"what": "loss", "variant": "new", "accuracy": 0.5, "steps": 30, "parameters": 10**6},
-        {"what": "loss", "variant": "broken", "error": "killed"},
+        ("", "baseline", {}),
+        ("loss", "new", {"accuracy": 0.6, "steps": 20}),
+        ("loss", "new", {"steps": 30}),
+        ("loss", "broken", {"error": "killed"}),
     ]
-    machine = {"device": "a CPU", "threads": 2, "torch": "2"}
-    record = {"machine": machine, "recipe": "r", "overrides": [], "minutes": 1}
-    table = ablations.write_table(points, record)
-    assert "10.0 % of its positions are padding" in table
-    assert "padding" not in ablations.write_table(points[1:], record)
-    assert "| loss | new | 2 | 55.0 | +5.0 | 25 | 1.00 |" in table
-    assert "| loss | broken | – | failed |" in table
+    text = written(points)
+    assert "10.0 % of its positions are padding" in text
+    assert "padding" not in written(points[1:])
+    assert "| loss | new | 2 | 55.0 | +5.0 | 25 | 1.00 |" in text
+    assert "- broken, loss, seed 3: killed" in text
 
 
 def test_variants_of_one_thing_stand_together_whenever_they_were_measured():
     measured = [("", "baseline"), ("loss", "new"), ("batches", "large"), ("loss", "newer")]
-    numbers = {"accuracy": 0.5, "steps": 10, "parameters": 10**6, "padding": 0.1}
-    points = [{"what": what, "variant": variant, **numbers} for what, variant in measured]
-    machine = {"device": "a CPU", "threads": 2, "torch": "2"}
-    table = ablations.write_table(points, {"machine": machine, "recipe": "r", "overrides": [], "minutes": 1})
-    names = [line.split(" | ")[1] for line in table.splitlines() if line.endswith(" 1.00 |")]
+    text = written([(group, name, {}) for group, name in measured])
+    names = [line.split(" | ")[1] for line in text.splitlines() if line.endswith(" 1.00 |")]
     assert names == ["baseline", "new", "newer", "large"]

@@ -60,11 +60,11 @@ def test_questions_asked_together_are_answered_as_if_alone(subject):
 def test_it_runs_and_writes_what_it_found(tmp_path):
     sizes = ["--length", "1024", "--tokens", "1024", "--steps", "1", "1", "1", "1", "1", "--contexts", "1"]
     subjects = ["--subjects", "vanilla", "linformer below vanilla", "--threads", "1"]
-    assert attention_recall.main([*sizes, *subjects, "--output", str(tmp_path)]) == 0
-    record = json.loads((tmp_path / "attention_recall.json").read_text())
-    assert set(record["subjects"]) == {"vanilla", "linformer below vanilla"}
-    for row in record["subjects"].values():
+    assert attention_recall.main([*sizes, *subjects, "--output", str(tmp_path / "recall.json")]) == 0
+    points = json.loads((tmp_path / "recall.json").read_text())["points"]
+    assert [point["subject"] for point in points] == ["vanilla", "linformer below vanilla"]
+    for (row,) in (point["rounds"] for point in points):
         assert row["questions"] > 20
         assert 0.0 <= row["recall"] <= 1.0
-    assert "linformer below vanilla" in (tmp_path / "attention_recall.md").read_text()
+    assert "linformer below vanilla" in (tmp_path / "recall.md").read_text()
     assert max(NAMES) < build_model("vanilla", 64).config.vocab_size

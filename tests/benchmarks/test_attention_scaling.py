@@ -5,8 +5,9 @@ import json
 import pytest
 
 from benchmarks import attention_scaling
-from benchmarks.attention_scaling import collect, judge, parse_arguments, plan, slopes, write_tables
-from benchmarks.attention_subjects import CUDA_VARIANTS, EAGER, LINEAR, PEERS, SDPA, VARIANTS, Point
+from benchmarks.attention_scaling import collect, judge, parse_arguments, plan, report, slopes
+from benchmarks.attention_subjects import CUDA_VARIANTS, EAGER, LINEAR, PEERS, SDPA, VARIANTS
+from benchmarks.harness import Point
 
 LENGTHS = [1024, 2048, 4096, 8192, 16384]
 TRAINING = ("forward+backward", "layer")
@@ -18,18 +19,18 @@ def output(tmp_path_factory):
     """Run the benchmark as short as it can be."""
     folder = tmp_path_factory.mktemp("scaling")
     sizes = ["--device", "cpu", "--lengths", "1024", "--rounds", "1", "--threads", "1"]
-    assert attention_scaling.main([*sizes, "--output", str(folder)]) == 0
+    assert attention_scaling.main([*sizes, "--output", str(folder / "scaling.json")]) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
 def record(output):
     """Return what the run wrote."""
-    return json.loads((output / "attention_scaling.cpu.json").read_text())
+    return json.loads((output / "scaling.json").read_text())
 
 
 def test_every_subject_is_measured_and_written(output, record):
-    measured = {(point["subject"], point["measure"]): point["rounds"][0] for point in record["points"]}
+    measured = {(point["subject"], point["task"]): point["rounds"][0] for point in record["points"]}
     assert set(measured) == {
         *((subject, measure) for subject in VARIANTS for measure in ("step", "decode") if subject != EAGER),
         *((subject, "layer") for subject in (*VARIANTS, *PEERS)),
@@ -39,22 +40,22 @@ def test_every_subject_is_measured_and_written(output, record):
         for result in results.values():
             assert result["seconds"] > 0
     assert record["machine"]["threads"] == 1
-    tables = (output / "attention_scaling.cpu.md").read_text(encoding="utf-8")
+    tables = (output / "scaling.md").read_text(encoding="utf-8")
     assert all(subject in tables for subject in (*VARIANTS, *PEERS))
-    assert "<svg" in (output / "attention_scaling.cpu.svg").read_text(encoding="utf-8")
+    assert "<svg" in (output / "scaling.svg").read_text(encoding="utf-8")
 
 
 def test_constant_caches_are_smaller_than_vanillas(record):
-    held = {p["subject"]: p["rounds"][0]["decode"]["bytes"] for p in record["points"] if p["measure"] == "decode"}
+    cached = {p["subject"]: p["rounds"][0]["decode"]["bytes"] for p in record["points"] if p["task"] == "decode"}
     vanilla = 2 * 2 * (1024 + 128) * 128 * 4  # keys and values of two layers, float32
-    assert held[SDPA] == vanilla
-    assert held["performer"] < held["window"] < vanilla
+    assert cached[SDPA] == vanilla
+    assert cached["performer"] < cached["window"] < vanilla
 
 
-def invented(subject, what, measure, power, constant=1.0):
+def invented(subject, what, task, power, constant=1.0):
     """Return results of a subject whose seconds and bytes follow a power of the length."""
     return {
-        Point(subject, measure, length): [{what: {"seconds": constant * length**power, "bytes": length**power}}] * 2
+        Point(subject, task, length): [{what: {"seconds": constant * length**power, "bytes": length**power}}] * 2
         for length in LENGTHS
     }
 
@@ -63,7 +64,7 @@ def bars(results):
     """Judge results as if these lengths had been asked for; return found and holds by what is judged."""
     table = collect(results)
     arguments = parse_arguments(["--device", "cpu", "--lengths", *map(str, LENGTHS)])
-    return {bar["what"]: (bar["found"], bar["holds"]) for bar in judge(table, slopes(table), arguments)}
+    return {bar.what: (bar.found, bar.holds) for bar in judge(table, arguments)}
 
 
 @pytest.mark.parametrize("good", [True, False], ids=["good", "bad"])
@@ -97,8 +98,9 @@ def test_a_failed_point_is_shown_and_a_failed_round_does_not_hide_the_others():
     table = collect(results)
     assert table["forward+backward", "seconds"][EAGER][8192] == [8192.0**2] * 2
     assert not slopes(table)["forward+backward", "seconds"]
-    text = write_tables(table, slopes(table), MACHINE, 2)
-    assert f"- {EAGER}, forward+backward, 16,384 tokens: out of memory" in text
+    points = [{**point.key(), "rounds": rounds} for point, rounds in results.items()]
+    text = report({"machine": MACHINE, "points": points})
+    assert f"- {EAGER}, layer, 16,384: out of memory" in text
     assert "fails" in text
 
 
@@ -112,6 +114,6 @@ def test_a_reading_of_nothing_at_a_short_length_costs_no_slope():
 def test_on_cuda_compiled_variants_join_but_not_to_decode():
     points = plan(parse_arguments(["--device", "cuda"]))
     for subject in CUDA_VARIANTS:
-        assert {point.measure for point in points if point.subject == subject} == {"layer", "step"}
-    assert max(point.length for point in points) == 262_144
+        assert {point.task for point in points if point.subject == subject} == {"layer", "step"}
+    assert max(point.size for point in points) == 262_144
     assert {point.subject for point in points} >= set(LINEAR)

@@ -1,12 +1,10 @@
 """The comparison of signals: fair folds, any scale, and every signal in the table."""
 
-import sys
-
 import numpy as np
 import pytest
 
 from benchmarks import confidence_signals
-from benchmarks.confidence_signals import agreement, compare, cross_validate, judge, table
+from benchmarks.confidence_signals import agreement, compare, cross_validate, judge, report
 from data_scripts.bios_folder import extract_name
 from data_scripts.splits import TrainingData
 from data_scripts.synthetic_bios import invent
@@ -51,7 +49,8 @@ def test_every_signal_is_judged_and_stands_in_the_table(bios, pipelines, tmp_pat
     assert len(signals) == 9
     for found in signals.values():
         assert all(0.0 <= value <= 1.0 for value in found.values())
-    text = table(results)
+    points = [{"subject": name, "rounds": [found]} for name, found in signals.items()]
+    text = report({**results, "points": points})
     assert all(f"| {name} |" in text for name in signals)
 
 
@@ -93,8 +92,6 @@ def test_a_signal_s_scale_does_not_matter():
     assert found["auroc_correct"] > 0.7
 
 
-def test_a_folder_that_is_no_run_is_refused_in_a_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["confidence_signals", str(tmp_path)])
-    with pytest.raises(SystemExit):
-        confidence_signals.main()
+def test_a_folder_that_is_no_run_is_refused_in_a_line(tmp_path, capsys):
+    assert confidence_signals.main([str(tmp_path), "--output", str(tmp_path / "x.json")]) == 2
     assert "wanted a run's output folder" in capsys.readouterr().err

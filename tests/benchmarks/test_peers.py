@@ -1,4 +1,4 @@
-"""The peers benchmark: contenders are alike, the plain one is right, and what is written follows from what was run."""
+"""The peers benchmark: subjects are alike, the plain one is right, and what is written follows from what was run."""
 
 import json
 import math
@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from benchmarks import peers
-from benchmarks.peer_contenders import ANSWERERS, CONTENDERS, Point
+from benchmarks.harness import Point, results_of
 from benchmarks.peer_models import GPT2, OUR_RECIPES, OURS, PLAIN, TRAINERS, Settings, Texts, build_model
-from benchmarks.peers import BARS, QUANTITIES, judge, summarise
+from benchmarks.peer_tasks import ANSWERERS, SUBJECTS
+from benchmarks.peers import BARS, QUANTITIES, judge, report, times_better, values_of
 from benchmarks.plain_mingpt import MASK, PAD, CorruptedLines, PlainGPT, PlainLoop, Shape, number_characters, sample
 from data_scripts.bios_folder import FILES
 from data_scripts.synthetic_bios import invent
@@ -47,11 +48,11 @@ def record(bios, tmp_path_factory):
     output = folder / "results" / "peers.json"
     status = peers.main([*sizes, *speed, "--data", str(folder), "--output", str(output)])
     record = json.loads(output.read_text())
-    assert status == int(not all(bar["holds"] for bar in record["bars"]))
+    assert status == int(not all(bar.holds for bar in judge(results_of(record), list(SUBJECTS))))
     return {**record, "table": output.with_suffix(".md").read_text(encoding="utf-8")}
 
 
-def test_all_contenders_have_the_same_shape_and_about_as_many_parameters(tokenizer):
+def test_all_subjects_have_the_same_shape_and_about_as_many_parameters(tokenizer):
     shape = Shape()
     sizes = []
     for subject in TRAINERS:
@@ -134,7 +135,7 @@ def test_plain_examples_fill_the_block_and_have_targets_up_to_the_padding(texts)
 
 
 @pytest.mark.parametrize("subject", TRAINERS)
-def test_every_contender_trains_on_all_it_reads(subject, texts, tokenizer, any_precision):
+def test_every_subject_trains_on_all_it_reads(subject, texts, tokenizer, any_precision):
     any_precision()
     training = TRAINERS[subject](subject, texts, tokenizer, SETTINGS)
     before = [parameter.clone() for parameter in training.model.parameters()]
@@ -151,7 +152,7 @@ def test_every_contender_trains_on_all_it_reads(subject, texts, tokenizer, any_p
 
 
 @pytest.mark.parametrize("subject", ANSWERERS)
-def test_nobody_stops_before_the_last_new_token(subject, texts, tokenizer):
+def test_no_subject_stops_before_the_last_new_token(subject, texts, tokenizer):
     model = build_model(subject, TINY, tokenizer).eval()
     head = model.head if subject == PLAIN else model.lm_head
     with torch.no_grad():
@@ -173,55 +174,54 @@ def test_labels_of_the_dev_file_are_dropped(bios, tmp_path):
     assert read.questions == [question for question, _ in bios.validation]
 
 
-def test_every_contender_is_measured_in_every_way(record):
-    rows = {(row["task"], row["field"], row["subject"]): row for row in record["summary"]}
-    assert set(rows) == {(task, field, name) for task, field, *_ in QUANTITIES for name in CONTENDERS[task]}
-    for row in rows.values():
-        assert 0 < row["min"] <= row["median"] <= row["max"] < math.inf
-    assert record["rounds"] == 1
+def test_every_subject_is_measured_in_every_way(record):
+    results = results_of(record)
+    for task, field, *_ in QUANTITIES:
+        for subject in SUBJECTS[task]:
+            (value,) = values_of(results, task, subject, field)
+            assert 0 < value < math.inf
     assert record["settings"]["shape"] == vars(Shape(1, 2, 16, 96))
     assert all(name in record["table"] for name in (OURS, GPT2, PLAIN, "answered 2 of 4"))
 
 
-def test_ratios_of_one_round_are_those_of_the_medians(record):
-    rows = {(row["task"], row["field"], row["subject"]): row for row in record["summary"]}
-    more_is_better = {(task, field): more for task, field, *_, more in QUANTITIES}
-    for (task, field, subject), row in rows.items():
-        ours = rows[task, field, OURS]["median"]
-        if subject == OURS:
-            assert row["times_better"] is None
-        else:
-            expected = ours / row["median"] if more_is_better[task, field] else row["median"] / ours
-            assert row["times_better"]["median"] == pytest.approx(expected)
+def test_a_ratio_says_how_many_times_better_ours_is(record):
+    results = results_of(record)
+    for task, field, *_, more_is_better in QUANTITIES:
+        (ours,) = values_of(results, task, OURS, field)
+        for subject in SUBJECTS[task]:
+            (theirs,) = values_of(results, task, subject, field)
+            expected = ours / theirs if more_is_better else theirs / ours
+            assert times_better(results, task, subject, field) == [pytest.approx(expected)]
 
 
-def invented(times_better):
+def invented(ratio):
     """Return two rounds of results in which ours is so many times better in all that has a bar."""
     results = {}
     for task, field, peer, _ in BARS:
-        for subject, value in ((OURS, times_better), (peer, 1.0)):
-            results[Point(task, subject)] = [{field: value * speed} for speed in (1.0, 7.0)]
+        for subject, value in ((OURS, ratio), (peer, 1.0)):
+            results[Point(subject, task)] = [{field: value * speed} for speed in (1.0, 7.0)]
     return results
 
 
-@pytest.mark.parametrize(("times_better", "good"), [(21.0, True), (1.1, False)], ids=["good", "bad"])
-def test_bars_follow_the_ratios_within_rounds(times_better, good):
-    bars = judge(summarise(invented(times_better)), list(CONTENDERS))
+@pytest.mark.parametrize(("ratio", "good"), [(21.0, True), (1.1, False)], ids=["good", "bad"])
+def test_bars_follow_the_ratios_within_rounds(ratio, good):
+    bars = judge(invented(ratio), list(SUBJECTS))
     assert len(bars) == len(BARS)
     for bar in bars:
-        assert bar["found"] == pytest.approx(times_better)
-        assert bar["holds"] is good
+        assert bar.found == pytest.approx(ratio)
+        assert bar.holds is good
 
 
 def test_what_failed_misses_its_bar_and_is_named():
     results = invented(21.0)
-    results[Point("data path", PLAIN)] = [{"error": "killed"}]
-    bars = {bar["what"]: bar["holds"] for bar in judge(summarise(results), list(CONTENDERS))}
+    results[Point(PLAIN, "data path")] = [{"error": "killed"}]
+    bars = {bar.what: bar.holds for bar in judge(results, list(SUBJECTS))}
     assert [what for what, holds in bars.items() if not holds] == [f"data path: examples/s over {PLAIN}'s"]
-    settings = {"settings": {**vars(SETTINGS), "shape": vars(TINY), "documents": 9, "questions": 4}}
+    settings = {**vars(SETTINGS), "shape": vars(TINY), "documents": 9, "questions": 4}
     machine = {"device": "x", "threads": 1, "torch": "2"}
-    record = {"summary": summarise(results), "machine": machine, "data": "x", "rounds": 2, **settings}
-    assert f"- data path, {PLAIN}: killed" in peers.write_tables(record, results)
+    points = [{**point.key(), "rounds": rounds} for point, rounds in results.items()]
+    text = report({"machine": machine, "data": "x", "settings": settings, "points": points})
+    assert f"- {PLAIN}, data path: killed" in text
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_senseless_counts_are_refused(arguments, message, capsys):
 
 def test_texts_that_do_not_fit_are_refused_in_one_line(tmp_path, bios, capsys):
     bios.write(tmp_path)
-    assert peers.main(["--data", str(tmp_path), "--shape", "1", "1", "16", "48"]) == 1
+    assert peers.main(["--data", str(tmp_path), "--shape", "1", "1", "16", "48"]) == 2
     assert "does not fit a block of 48" in capsys.readouterr().err
-    assert peers.main(["--data", str(tmp_path / "none")]) == 1
+    assert peers.main(["--data", str(tmp_path / "none")]) == 2
     assert "cannot be read" in capsys.readouterr().err

@@ -18,9 +18,9 @@ def race(recipe, data, output, *options):
 
 def test_a_speedrun_times_all_from_the_files_to_the_score_and_gives_what_train_py_gives(run, recipe, data, tmp_path):
     assert race(recipe, data, tmp_path / "results.json", "--seeds", "0", "1") == 0
-    results = json.loads((tmp_path / "results.json").read_text())
-    first, second = results["runs"]
-    assert (first["seed"], second["seed"]) == (0, 1)
+    points = json.loads((tmp_path / "results.json").read_text())["points"]
+    assert [point["seed"] for point in points] == [0, 1]
+    (first,) = points[0]["rounds"]
     assert first["accuracy"] == json.loads((run / "results.json").read_text())["dev"]["accuracy"]
     assert first["seconds"] == pytest.approx(sum(first["phases"].values()), abs=0.01)
     assert all(seconds > 0 for seconds in first["phases"].values())
@@ -31,17 +31,18 @@ def test_a_speedrun_times_all_from_the_files_to_the_score_and_gives_what_train_p
     assert str(data) not in (tmp_path / "results.json").read_text()
 
 
-def test_seeds_that_an_earlier_run_left_are_kept_and_gone_on_with(recipe, data, tmp_path, capsys):
+def test_seeds_that_an_earlier_run_left_are_kept_and_others_are_added(recipe, data, tmp_path, capsys):
     output = tmp_path / "results.json"
     assert race(recipe, data, output, "--seeds", "1") == 0
-    (first,) = json.loads(output.read_text())["runs"]
+    (first,) = json.loads(output.read_text())["points"]
     assert race(recipe, data, output, "--seeds", "0", "1") == 0
-    results = json.loads(output.read_text())
-    assert results["runs"][0] == first
-    assert [run["seed"] for run in results["runs"]] == [1, 0]
-    assert results["summary"]["accuracy"] == sum(run["accuracy"] for run in results["runs"]) / 2
+    points = json.loads(output.read_text())["points"]
+    assert points[0] == first
+    assert [point["seed"] for point in points] == [1, 0]
+    mean = 100 * sum(point["rounds"][0]["accuracy"] for point in points) / 2
+    assert f"2 seeds: {mean:.1f} ± " in output.with_suffix(".md").read_text()
     assert race(recipe, data, output, "--set", "pretrain.batch_size=13") == 2
-    assert "another recipe" in capsys.readouterr().err
+    assert "other settings" in capsys.readouterr().err
 
 
 def test_a_model_that_is_too_large_is_no_result(recipe, data, tmp_path, monkeypatch, capsys):

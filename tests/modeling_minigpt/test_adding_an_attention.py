@@ -38,14 +38,14 @@ def test_the_variant_of_the_page_learns():
 def test_both_attention_benchmarks_measure_the_variant_of_the_page(tmp_path):
     arguments = attention_scaling.parse_arguments(["--subjects", "running_mean", "--lengths", "64", "--device", "cpu"])
     points = attention_scaling.plan(arguments)
-    assert {point.measure for point in points} == {"layer", "step", "decode"}
+    assert {point.task for point in points} == {"layer", "step", "decode"}
     for point in points:
         found = measure_point(point, "cpu", threads=1)
         assert all(measured["seconds"] > 0 for measured in found.values())
     options = ["--length", "256", "--tokens", "256", "--steps", "1", "1", "1", "1", "1", "--contexts", "1"]
-    words = ["--subjects", "running_mean", *options, "--threads", "1", "--output", str(tmp_path)]
+    words = ["--subjects", "running_mean", *options, "--threads", "1", "--output", str(tmp_path / "recall.json")]
     assert attention_recall.main(words) == 0
-    assert "running_mean" in (tmp_path / "attention_recall.md").read_text(encoding="utf-8")
+    assert "running_mean" in (tmp_path / "recall.md").read_text(encoding="utf-8")
 
 
 class WithoutCache(LinearTimeAttention):

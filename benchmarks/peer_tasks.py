@@ -1,4 +1,4 @@
-"""What `peers` measures of each contender: training steps, answers to questions, the data path; and the peak memory.
+"""What `peers` measures of each subject: training steps, answers to questions, the data path; and the peak memory.
 
 Weights are random, and nobody stops at the sentinel, so that all generate equally many tokens.
 """
@@ -7,13 +7,14 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from artifacts.memory import tune_glibc_malloc
+from benchmarks.harness import Point
 from benchmarks.measurement import PeakMemory, wait_for
 from benchmarks.peer_models import (
     CHUNK,
@@ -36,17 +37,6 @@ from modeling_minigpt.answers_minigpt import encode_prompts
 from modeling_minigpt.tokenization_minigpt import build_character_tokenizer
 
 TOY = Shape(layers=1, heads=1, width=16)
-
-
-@dataclass(frozen=True)
-class Point:
-    """What is measured at once: a task of `TASKS` and a contender."""
-
-    task: str
-    subject: str
-
-    def __str__(self) -> str:
-        return f"{self.task}, {self.subject}"
 
 
 def measure_training(subject: str, texts: Texts, settings: Settings) -> dict:
@@ -151,8 +141,10 @@ DATA_PATHS = {OURS: rows_of_ours, PLAIN: rows_of_plain}
 
 def measure_data(subject: str, texts: Texts, settings: Settings) -> dict:
     """Count the examples that a data path makes in a second of one core, by the processor time of all threads."""
-    rows, made = DATA_PATHS[subject](texts, settings), 0
-    next(rows), next(rows)  # what is made once
+    rows = DATA_PATHS[subject](texts, settings)
+    made = 0
+    for _ in range(2):  # what is made once
+        next(rows)
     start = time.process_time()
     while (seconds := time.process_time() - start) < settings.data_seconds:
         made += next(rows)
@@ -160,11 +152,14 @@ def measure_data(subject: str, texts: Texts, settings: Settings) -> dict:
 
 
 TASKS = {"training": measure_training, "generation": measure_generation, "data path": measure_data}
-CONTENDERS = {"training": TRAINERS, "generation": ANSWERERS, "data path": DATA_PATHS}
+SUBJECTS = {"training": TRAINERS, "generation": ANSWERERS, "data path": DATA_PATHS}
 
 
 def measure_point(point: Point, texts: Texts, settings: Settings) -> dict:
-    """Measure a point in this process. MiniGPT keeps freed memory, as its program does for training and answers."""
+    """Measure a task of a subject in this process.
+
+    MiniGPT keeps freed memory, as its program does for training and answers.
+    """
     random.seed(0)
     one_core = point.task == "data path"
     torch.set_num_threads(1 if one_core else settings.threads)

@@ -1,0 +1,312 @@
+"""What all benchmarks share around their measurements: points, rounds, a record that can be resumed, and its report.
+
+A benchmark lists its points and has a function that measures one. `Record.measure` calls it once per point and round,
+each time in a fresh process, and after every measurement writes the record as JSON and, beside it, as Markdown. The
+Markdown follows from the JSON alone: `python -m benchmarks.harness FILE.json …` writes it again.
+"""
+
+import argparse
+import importlib
+import multiprocessing
+import os
+import random
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from artifacts.run_folder import RunError, read_record, write_json
+from configuration.errors import run_main
+from evaluation.tables import markdown_table
+
+
+@dataclass(frozen=True)
+class Point:
+    """One thing to measure. What a benchmark does not vary stays None.
+
+    Attributes:
+        subject: what is compared: a model, an attention variant, a setting.
+        task: what it does.
+        size: how large the task is: tokens of a context, rows of a batch.
+        seed: the seed that it runs with.
+    """
+
+    subject: str
+    task: str | None = None
+    size: int | None = None
+    seed: int | None = None
+
+    def key(self) -> dict:
+        """Return the fields that are set."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        named = {"size": "{:,}", "seed": "seed {}"}
+        return ", ".join(named.get(name, "{}").format(value) for name, value in self.key().items())
+
+
+Results = dict[Point, list[dict]]  # of each point, what each of its rounds returned: its measurements, or {"error": …}
+
+
+def catch_errors(measure: Callable[..., dict], *arguments) -> dict:
+    """Return `measure(*arguments)`, or `{"error": …}`: not every exception can travel to another process."""
+    try:
+        return measure(*arguments)
+    except torch.OutOfMemoryError:
+        return {"error": "out of memory"}
+    except Exception as error:  # one point that cannot be measured must not lose the others
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+
+
+def exit_with_parent(parent: int) -> None:
+    """End this process soon after its parent has ended: nothing computes on after a benchmark that was killed."""
+
+    def watch() -> None:
+        while True:
+            time.sleep(1)
+            try:
+                os.kill(parent, 0)
+            except ProcessLookupError:
+                os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def in_fresh_process(measure: Callable[..., dict], *arguments) -> dict:
+    """Return `measure(*arguments)` from a process of its own, or `{"error": …}` where it fails or is killed.
+
+    The process is forked from a server that has imported the model's package and done nothing else: as clean as a new
+    interpreter, without its seconds of imports.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["modeling_minigpt", measure.__module__])
+    ours = {"initializer": exit_with_parent, "initargs": (os.getpid(),)}
+    with ProcessPoolExecutor(max_workers=1, mp_context=context, **ours) as pool:
+        try:
+            return pool.submit(catch_errors, measure, *arguments).result()
+        except BrokenProcessPool:
+            return {"error": "killed, most likely because memory ran out"}
+
+
+def in_this_process(measure: Callable[..., dict], *arguments) -> dict:
+    """Return `measure(*arguments)`; its errors end the benchmark."""
+    return measure(*arguments)
+
+
+class Record:
+    """The measurements of one command, in a JSON file with a Markdown report beside it.
+
+    What an earlier run of the same command left in the file is kept; what failed there is tried again.
+
+    Args:
+        path: the JSON file.
+        report: writes the Markdown from the file's content.
+        settings: what all points share. A file with other settings is refused.
+        notes: what the report says besides; a later run may change it.
+
+    Raises:
+        RunError: the file is not a record, or it is one of other settings or another machine.
+    """
+
+    def __init__(self, path: Path, report: Callable[[dict], str], settings: dict, notes: dict | None = None):
+        self.path = path
+        self.report = report
+        self.settings = settings
+        self.notes = notes or {}
+        self.results: Results = {}
+        if path.exists():
+            earlier = read_record(path)
+            if any(earlier.get(key) != value for key, value in settings.items()):
+                raise RunError(f"{path}: has measurements with other settings or from another machine")
+            self.results = {point: rounds for point, rounds in results_of(earlier).items() if not failed(rounds)}
+
+    def content(self) -> dict:
+        """Return what the JSON file has."""
+        points = [{**point.key(), "rounds": rounds} for point, rounds in self.results.items()]
+        return {**self.settings, **self.notes, "points": points}
+
+    def text(self) -> str:
+        """Return the report."""
+        return self.report(self.content())
+
+    def add(self, point: Point, result: dict) -> None:
+        """Add one round of a point, and write the files."""
+        self.results.setdefault(point, []).append(result)
+        self.write()
+
+    def write(self) -> None:
+        """Write both files."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, self.content())
+        self.path.with_suffix(".md").write_text(self.text(), encoding="utf-8")
+
+    def measure(
+        self,
+        points: Sequence[Point],
+        measure: Callable[..., dict],
+        *arguments,
+        rounds: int = 1,
+        run: Callable[..., dict] | None = None,
+    ) -> None:
+        """Add `measure(point, *arguments)` of every point until each has so many rounds; skip those that failed.
+
+        Several rounds have a new order each, so that a slow minute of the machine hits all points alike.
+
+        Args:
+            run: calls `measure`, by default `in_fresh_process`.
+        """
+        call = run or in_fresh_process
+        with tqdm(total=rounds * len(points), unit="point", dynamic_ncols=True) as bar:
+            for number in range(rounds):
+                order = points if rounds == 1 else random.Random(number).sample(list(points), len(points))
+                for point in order:
+                    bar.set_description(str(point))
+                    earlier = self.results.get(point, [])
+                    if len(earlier) <= number and not failed(earlier):
+                        self.add(point, call(measure, point, *arguments))
+                    bar.update()
+        self.write()  # also when all was there before: the notes may be new
+
+
+def results_of(content: dict) -> Results:
+    """Return the measurements in a record's content."""
+    fields = Point.__dataclass_fields__
+    return {
+        Point(**{name: entry[name] for name in fields if name in entry}): entry["rounds"]
+        for entry in content["points"]
+    }
+
+
+def failed(rounds: list[dict]) -> bool:
+    """Return whether one of a point's rounds failed."""
+    return any("error" in result for result in rounds)
+
+
+def successes(rounds: list[dict]) -> list[dict]:
+    """Return the rounds that did not fail."""
+    return [result for result in rounds if "error" not in result]
+
+
+def failures(results: Results) -> str:
+    """Return a section that names each point that failed and why; empty if none did."""
+    errors = {
+        f"- {point}: {result['error']}" for point, rounds in results.items() for result in rounds if failed([result])
+    }
+    return "\n".join(["## What failed\n", *sorted(errors), ""]) if errors else ""
+
+
+def write_report(title: str, introduction: str, *sections: str) -> str:
+    """Return a report as Markdown; empty sections are left out."""
+    return "\n\n".join(section.strip() for section in (f"# {title}", introduction, *sections) if section) + "\n"
+
+
+def section(heading: str, columns: list[str], rows: list[list[str]]) -> str:
+    """Return a heading and a table below it; without rows, an empty string."""
+    return f"## {heading}\n\n{markdown_table(columns, rows)}" if rows else ""
+
+
+def write_number(value: float) -> str:
+    """Write three digits, or all those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def median_and_range(values: Sequence[float] | None, scale: float = 1) -> str:
+    """Write the median of `scale` times the values, and their range unless all are written alike; a dash for none."""
+    if not values:
+        return "–"
+    low, middle, high = (
+        write_number(scale * value) for value in (min(values), statistics.median(values), max(values))
+    )
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A limit that a result has to keep.
+
+    Attributes:
+        what: what was measured.
+        found: the result; None where it could not be measured, which does not hold.
+        sign: "<=" or ">=".
+        limit: what `found` is compared with.
+    """
+
+    what: str
+    found: float | None
+    sign: str
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the result keeps the limit."""
+        if self.found is None:
+            return False
+        return self.found <= self.limit if self.sign == "<=" else self.found >= self.limit
+
+    def __str__(self) -> str:
+        found = "failed" if self.found is None else f"{self.found:.2f}"
+        return f"{'holds ' if self.holds else 'MISSED'} {self.what}: {found} {self.sign} {self.limit:g}"
+
+
+def print_bars(bars: Sequence[Bar]) -> int:
+    """Print every bar; return the exit status, 1 where one is missed."""
+    for bar in bars:
+        print(bar)
+    return int(not all(bar.holds for bar in bars))
+
+
+def new_parser(description: str | None, output: str | None = None) -> argparse.ArgumentParser:
+    """Return a parser that shows a module's docstring as its help and takes `--output FILE.json`.
+
+    Args:
+        output: the default of `--output`; without one the option must be given.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    told = "" if output is None else f" (default: {output})"
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.json", default=output and Path(output), required=output is None,
+        help=f"the results; a report in Markdown is written beside them{told}",
+    )  # fmt: skip
+    return parser
+
+
+def add_recipe_options(parser: argparse.ArgumentParser, recipe: Path) -> None:
+    """Add `--recipe` and `--set`, as `train.py` understands them, to a parser."""
+    parser.add_argument("--recipe", type=Path, default=recipe, help="the recipe to run (%(default)s)")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
+
+
+def default_device() -> str:
+    """Return "cuda" where there is a CUDA device, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def rewrite_report(path: Path) -> str:
+    """Return the report of a results file, by the `report` of the benchmark that the file is named after."""
+    benchmark = path.name.split(".")[0]
+    return importlib.import_module(f"benchmarks.{benchmark}").report(read_record(path))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the reports of results files again."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("paths", type=Path, nargs="+", metavar="FILE.json", help="results, named BENCHMARK.….json")
+    arguments = parser.parse_args(argv)
+
+    def command() -> None:
+        for path in arguments.paths:
+            path.with_suffix(".md").write_text(rewrite_report(path), encoding="utf-8")
+
+    return run_main(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
