@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 NEIGHBOURS ?= .venv-neighbours
 BIN := $(VENV)/bin
-PYTEST := -m pytest --numprocesses auto --dist loadfile
+PYTEST := -m pytest --numprocesses auto --dist worksteal
 
 .PHONY: quickstart test neighbours check format clean
 

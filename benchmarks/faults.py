@@ -38,6 +38,7 @@ RECIPE = {
     "run": {"log_steps": 5, "checkpoint_minutes": 1e-9},
 }  # fmt: skip
 TIMEOUT = 600  # seconds of one run
+DISK = "6m"  # the size of the disk that is filled: some twenty checkpoints
 
 
 class Sandbox:
@@ -157,7 +158,7 @@ def fill_disk(place: Sandbox, expected: dict) -> dict:
     """Let a run fill a small disk with checkpoints, give it room, resume it; null where no disk can be mounted."""
     disk = place.folder / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(disk)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         return {"disk_full_survived": None, "disk_full_message": "no tmpfs could be mounted"}
     try:

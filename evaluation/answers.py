@@ -6,11 +6,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configuration.errors import UserError
 from data_scripts.bios_folder import DataError
+from evaluation.birthplace_accuracy.birthplace_accuracy import is_exact_match
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
 
 
 class VocabularyError(UserError, ValueError):
-    """A question holds a character that a character tokenizer does not know."""
+    """A question has a character that a character tokenizer does not know."""
 
 
 def check_characters(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) -> None:
@@ -50,8 +51,8 @@ def check_lengths(
 
 
 def exact_matches(answers: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Tell of each answer whether it is the place of its (question, place) pair."""
-    return [answer == place.strip() for answer, (_, place) in zip(answers, pairs, strict=True)]
+    """Return of each answer whether it is the place of its (question, place) pair."""
+    return [is_exact_match(answer, place) for answer, (_, place) in zip(answers, pairs, strict=True)]
 
 
 def answer_questions(

@@ -1,8 +1,8 @@
 """Calibrate a finished model's confidence on people who were held out of its training, and certify a threshold.
 
-The calibration people and made-up ones are dealt into two halves. The first fits the weights of the signals and picks
-the threshold. The second certifies it, and fits the last step, which makes a probability of the weighted sum (Platt
-1999) and so leaves the order of the answers, and what was picked, as they were.
+The calibration people and the made-up ones are each split into two halves. The first fits the weights of the signals
+and picks the threshold. The second certifies it, and fits the last step, which turns the weighted sum into a
+probability (Platt 1999): the order of the answers, and so what was picked, stays as it was.
 """
 
 import random
@@ -11,9 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from data_scripts.bios_folder import extract_name
 from data_scripts.splits import Pairs
@@ -33,7 +30,8 @@ class CalibrationError(ValueError):
 
 def rank_and_measure(pipeline: BirthplacePipeline, names: Sequence[str]) -> tuple[list[list[Answer]], np.ndarray]:
     """Return the ranked answers for each name, and the best one's features, (N, F) in the order of `FEATURE_NAMES`."""
-    ranked, signals = [], [np.zeros((0, len(FEATURE_NAMES)))]
+    ranked = []
+    signals = [np.zeros((0, len(FEATURE_NAMES)))]
     for first in range(0, len(names), BATCH):
         some = names[first : first + BATCH]
         found = pipeline.rank(some)
@@ -49,12 +47,16 @@ def measure(pipeline: BirthplacePipeline, names: Sequence[str]) -> tuple[list[st
 
 
 def fit_ranker(known: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return weights of the signals and a bias that part right answers from wrong ones and from strangers' answers.
+    """Return weights of the signals and a bias that separate right answers from wrong ones and from strangers'.
 
     Args:
         known, strangers: signals, (N, S) and (M, S).
         right: which of the known people's answers are right, (N,).
     """
+    from sklearn.linear_model import LogisticRegression  # loads for a second: not where only a model is trained
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     features = np.concatenate([known, strangers])
     target = np.concatenate([right, np.zeros(len(strangers), dtype=bool)])
     weight = np.concatenate(
@@ -62,7 +64,7 @@ def fit_ranker(known: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> t
     )
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     model.fit(features, target, logisticregression__sample_weight=weight)
-    scaler, logistic = model[0], model[1]
+    scaler, logistic = model
     weights = logistic.coef_[0] / scaler.scale_
     return weights, float(logistic.intercept_[0] - weights @ scaler.mean_)
 
@@ -73,7 +75,10 @@ def fit_platt(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     The targets are Platt's (1999, section 2.2), a little inside 0 and 1, so that a few sure answers do not become
     certainties.
     """
-    hits, misses = right.sum(), (~right).sum()
+    from sklearn.linear_model import LogisticRegression
+
+    hits = right.sum()
+    misses = (~right).sum()
     target = np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2))
     model = LogisticRegression(C=1e4)
     labels = np.repeat([True, False], len(scores))
@@ -87,19 +92,21 @@ def calibrate(pipeline: BirthplacePipeline, pairs: Pairs, strangers: Sequence[st
     Args:
         pairs: questions, with their places, about people who are in documents but in no training question. Names that
             the pipeline cannot read are left out, as they get no answer from it.
-        strangers: names of people of whom the model was told nothing.
-        seed: names the draw of the halves.
+        strangers: names of people in no text that the model has read.
+        seed: which halves; the same seed gives the same ones.
 
     Raises:
-        CalibrationError: the first half has no two right answers, wrong answers or strangers, or the sure answers
+        CalibrationError: the first half has no two right answers, wrong answers or strangers, or the surer answers
             were wrong more often in the second.
     """
     places = {extract_name(question): place for question, place in pairs}
-    names, strangers = readable(pipeline, list(places)), readable(pipeline, strangers)
+    names = readable(pipeline, list(places))
+    strangers = readable(pipeline, strangers)
     answers, known = measure(pipeline, names)
     right = np.array(exact_matches(answers, [(name, places[name]) for name in names]), dtype=bool)
     _, strange = measure(pipeline, strangers)
-    (fitting, rest), (fitting_strangers, rest_strangers) = deal(len(names), seed), deal(len(strangers), seed)
+    fitting, rest = split_halves(len(names), seed)
+    fitting_strangers, rest_strangers = split_halves(len(strangers), seed)
     counts = {
         "right answers": right[fitting].sum(),
         "wrong answers": (~right[fitting]).sum(),
@@ -112,7 +119,8 @@ def calibrate(pipeline: BirthplacePipeline, pairs: Pairs, strangers: Sequence[st
     slope, shift = fit_platt(known[rest] @ weights + bias, right[rest])
     if slope <= 0.0:
         raise CalibrationError("the surer answers were wrong more often, so nothing can be calibrated")
-    weights, bias = slope * weights, slope * bias + shift
+    weights = slope * weights
+    bias = slope * bias + shift
     confidence = Confidence(
         dict(zip(FEATURE_NAMES, weights.tolist(), strict=True)), bias, CalibrationScores([]), CalibrationScores([])
     )
@@ -136,7 +144,7 @@ def readable(pipeline: BirthplacePipeline, names: Sequence[str]) -> list[str]:
     return [name for name, reason in zip(names, reasons, strict=True) if reason is None]
 
 
-def deal(count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Return the numbers below `count` in two halves, drawn."""
-    drawn = random.Random(f"halves {seed}").sample(range(count), count)
-    return drawn[: count // 2], drawn[count // 2 :]
+def split_halves(count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Return the numbers below `count`, shuffled, as two halves."""
+    shuffled = random.Random(f"halves {seed}").sample(range(count), count)
+    return shuffled[: count // 2], shuffled[count // 2 :]

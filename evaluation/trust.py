@@ -1,4 +1,4 @@
-"""Can the answers be trusted? Confidence held against rightness, and against questions about people nobody knows."""
+"""Can the answers be trusted? Confidence compared with what is right, and on questions about people nobody knows."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -135,9 +135,8 @@ def plot_trust(asked: EvaluatedAnswers, path: Path) -> None:
     scores = asked.scores["known"]
     axes[0].plot(*risk_coverage(scores, asked.right))
     axes[0].set(xlabel="coverage: share answered, the surest first", ylabel="risk: share of those wrong")
-    confidence, accuracy, _ = zip(*reliability(scores, asked.right), strict=True)
     axes[1].plot([0, 1], [0, 1], color="0.7", linestyle="--")
-    axes[1].plot(confidence, accuracy, marker="o")
+    axes[1].plot(*reliability(scores, asked.right), marker="o")
     axes[1].set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     labels = {"right": "right", "wrong": "wrong", "made_up": "made-up people", "withheld": "withheld people"}
     for group, label in labels.items():

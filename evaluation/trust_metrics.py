@@ -1,14 +1,16 @@
-"""The metrics of confidence: does it part right answers from wrong ones, known people from strangers, and is it true?
+"""The metrics of confidence: does it separate right answers from wrong ones, known people from strangers, is it true?
 
-`scores` are confidences, the higher the surer, `right` says of the same answers which are right. Answers of one score
-cannot be told apart, so wherever an order matters their errors are spread evenly over them.
+`scores` are confidences, higher when surer; `right` says which of the same answers are right. Answers with one score
+have no order among themselves, so wherever an order matters their errors are spread evenly over them.
+
+sklearn and torchmetrics take more than a second to load, so they are imported where they are called: a pretraining
+that scores nothing does not wait for them.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
 
 def auroc(high: Sequence[float], low: Sequence[float]) -> float | None:
@@ -16,6 +18,8 @@ def auroc(high: Sequence[float], low: Sequence[float]) -> float | None:
 
     Scores lie in [0, 1].
     """
+    from torchmetrics.functional.classification import binary_auroc
+
     if not len(high) or not len(low):
         return None
     scores = torch.tensor([*high, *low], dtype=torch.float64)
@@ -24,13 +28,17 @@ def auroc(high: Sequence[float], low: Sequence[float]) -> float | None:
 
 def expected_calibration_error(scores: Sequence[float], right: Sequence[bool], bins: int = 15) -> float:
     """Return the mean distance of confidence from accuracy over bins of [0, 1] (Guo et al. 2017, section 2)."""
+    from torchmetrics.functional.classification import binary_calibration_error
+
     target = torch.tensor(right, dtype=torch.int64)
     return binary_calibration_error(torch.tensor(scores, dtype=torch.float64), target, n_bins=bins, norm="l1").item()
 
 
 def brier_score(scores: Sequence[float], right: Sequence[bool]) -> float:
     """Return the mean squared distance of the probabilities from what came true (Brier 1950)."""
-    return float(np.mean((np.asarray(scores, dtype=float) - np.asarray(right, dtype=float)) ** 2))
+    from sklearn.metrics import brier_score_loss
+
+    return float(brier_score_loss(np.asarray(right, dtype=bool), np.asarray(scores, dtype=float), pos_label=True))
 
 
 def errors_by_coverage(scores: Sequence[float], right: Sequence[bool]) -> np.ndarray:
@@ -77,9 +85,9 @@ def coverage_at_precision(scores: Sequence[float], right: Sequence[bool], precis
     return float(reached.max(initial=0.0))
 
 
-def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 10) -> list[tuple[float, float, int]]:
-    """Return mean confidence, accuracy and number of answers for each bin of [0, 1] that holds any."""
-    scores, right = np.asarray(scores, dtype=float), np.asarray(right, dtype=float)
-    places = np.minimum((scores * bins).astype(int), bins - 1)
-    chosen = [places == place for place in range(bins)]
-    return [(float(scores[c].mean()), float(right[c].mean()), int(c.sum())) for c in chosen if c.any()]
+def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean confidences and accuracies of the bins of [0, 1] that have any answers, (B,) each."""
+    from sklearn.calibration import calibration_curve
+
+    accuracies, confidences = calibration_curve(np.asarray(right, dtype=bool), scores, pos_label=True, n_bins=bins)
+    return confidences, accuracies

@@ -1,9 +1,14 @@
 """A tiny recipe, how tests run `train.py` with it in this process or others, and how they run a user's script."""
 
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+import torch
 
 import train
 from artifacts.run_folder import RunFolder
@@ -62,16 +67,85 @@ def patched(folder: Path, patch: str) -> Path:
     return path
 
 
+def run_as_main(program: str, words: list[str], environment: dict[str, str], out: str, err: str) -> None:
+    """Do in this process what `python program words` does, with its output in two files."""
+    for path, descriptor in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
+    os.chdir(ROOT)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    sys.argv = [program, *words]
+    runpy.run_path(program, run_name="__main__")
+
+
+class Forked:
+    """`python program words` in a process forked from one that has imported what `train.py` needs.
+
+    Importing it takes ten seconds of a slow core, and tests start the program dozens of times. Killed, stopped and
+    waited for, the process behaves as any other; the methods are those of `subprocess.Popen`.
+
+    Args:
+        out, err: files that it appends its output to; by default new ones.
+    """
+
+    def __init__(
+        self,
+        words: list[str],
+        program: Path,
+        environment: dict[str, str],
+        out: Path | None = None,
+        err: Path | None = None,
+    ):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["training.runner", "hub.publish_model"])
+        self.folder = tempfile.TemporaryDirectory()
+        self.out = out or Path(self.folder.name, "out")
+        self.err = err or Path(self.folder.name, "err")
+        self.out.touch()
+        self.err.touch()
+        self.args = [str(program), *words]
+        arguments = (str(program), words, environment, str(self.out), str(self.err))
+        self.process = context.Process(target=run_as_main, args=arguments)
+        self.process.start()
+        self.pid = self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        return self.out.read_text(errors="replace"), self.err.read_text(errors="replace")
+
+
 def start(
     words: list[str], launcher: tuple = (), program: Path = ROOT / "train.py", **environment: str
-) -> subprocess.Popen:
+) -> subprocess.Popen | Forked:
     """Start `train.py`, or a patched one, in a process of its own or under a launcher, on the CPU."""
-    settings = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
+    settings = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
+    if not launcher:
+        return Forked(words, program, settings)
     command = [sys.executable, *launcher, str(program), *words]
-    return subprocess.Popen(command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **settings}, **pipes)
 
 
-def finish(process: subprocess.Popen, seconds: float = 180) -> subprocess.CompletedProcess:
+def finish(process: subprocess.Popen | Forked, seconds: float = 180) -> subprocess.CompletedProcess:
     """Wait for a process; return its status and its output."""
     try:
         out, err = process.communicate(timeout=seconds)

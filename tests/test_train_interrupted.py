@@ -70,8 +70,8 @@ def test_a_run_of_compiled_blocks_in_bfloat16_resumes_to_the_same_model(recipe, 
         'run.mixed_precision="bf16"',
         "pretrain.muon_bfloat16=true",
         "model.attention_type=[vanilla, bigbird]",
-        "pretrain.steps=200",
-        "run.log_steps=100",
+        "pretrain.steps=60",
+        "run.log_steps=30",
         OFTEN[1],
     )
     words = command_line("pretrain", recipe, data, tmp_path / "whole", *settings)

@@ -6,14 +6,19 @@ import evaluate
 _DESCRIPTION = "Share of answers equal to the reference once surrounding white space is stripped, as published."
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions: answers, one string a question.
-    references: the right places, one string a question.
+    predictions: answers, one string per question.
+    references: the right places, one string per question.
 Returns:
     accuracy: correct / total, between 0 and 1.
     correct: how many answers were right.
     total: how many questions there were.
 """
 _CITATION = "Stanford CS224N, assignment 5 (2021): self-attention, transformers, pretraining."
+
+
+def is_exact_match(answer: str, place: str) -> bool:
+    """Return whether an answer is the reference place, surrounding white space aside."""
+    return answer.strip() == place.strip()
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
@@ -30,7 +35,9 @@ class BirthplaceAccuracy(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float | int]:
+        if len(predictions) != len(references):
+            raise ValueError(f"{len(predictions)} predictions, {len(references)} references; wanted as many of each")
         if not references:
             raise ValueError("there are no answers to score")
-        correct = sum(guess.strip() == place.strip() for guess, place in zip(predictions, references, strict=True))
+        correct = sum(map(is_exact_match, predictions, references))
         return {"accuracy": correct / len(references), "correct": correct, "total": len(references)}

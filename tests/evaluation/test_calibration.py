@@ -5,7 +5,7 @@ import pytest
 
 from data_scripts.bios_folder import question_for
 from evaluation import calibration
-from evaluation.calibration import CalibrationError, calibrate, deal, fit_platt, fit_ranker
+from evaluation.calibration import CalibrationError, calibrate, fit_platt, fit_ranker, split_halves
 from modeling_minigpt.answers_minigpt import Answer
 from modeling_minigpt.confidence_minigpt import FEATURE_NAMES
 
@@ -59,10 +59,10 @@ def test_scores_are_true_for_the_known_and_low_for_strangers(signals):
 
 
 def test_halves_share_nobody_and_leave_out_nobody():
-    one, other = deal(101, seed=3)
+    one, other = split_halves(101, seed=3)
     assert sorted(one + other) == list(range(101))
     assert (len(one), len(other)) == (50, 51)
-    assert deal(101, seed=4)[0] != one
+    assert split_halves(101, seed=4)[0] != one
 
 
 def test_the_order_parts_right_answers_from_wrong_ones_and_from_strangers():

@@ -116,10 +116,14 @@ def test_true_probabilities_are_calibrated_and_boasts_are_not():
     assert brier_score([1.0] * 4, [True, False, False, False]) == pytest.approx(0.75)
 
 
-def test_reliability_bins_hold_every_answer_once():
-    scores, right = [0.0, 0.04, 0.55, 1.0], [False, True, True, True]
-    assert reliability(scores, right) == [
-        (pytest.approx(0.02), 0.5, 2),
-        (pytest.approx(0.55), 1.0, 1),
-        (pytest.approx(1.0), 1.0, 1),
-    ]
+def test_reliability_is_the_accuracy_of_each_bin_with_answers():
+    confidences, accuracies = reliability([0.0, 0.04, 0.55, 1.0], [False, True, True, True])
+    assert confidences == pytest.approx([0.02, 0.55, 1.0])
+    assert accuracies == pytest.approx([0.5, 1.0, 1.0])
+
+
+def test_a_model_that_is_always_right_or_always_wrong_can_be_scored():
+    assert brier_score([0.9, 0.7], [True, True]) == pytest.approx(0.05)
+    assert brier_score([0.9, 0.7], [False, False]) == pytest.approx(0.65)
+    confidences, accuracies = reliability([0.9, 0.8], [False, False], bins=1)
+    assert (confidences, accuracies) == (pytest.approx([0.85]), pytest.approx([0.0]))
