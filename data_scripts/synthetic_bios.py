@@ -10,11 +10,13 @@ few do not tell the birthplace, so the best possible score, the ceiling, is know
 
 import argparse
 import random
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from configuration.errors import run_main
 from configuration.schema import MIN_PEOPLE
-from data_scripts.bios_folder import FILES, question_for
+from data_scripts.bios_folder import FILES, DataError, question_for
 
 ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v", "z")
 VOWELS = ("a", "e", "i", "o", "u", "ae", "ia", "ou")
@@ -110,10 +112,10 @@ def invent(people: int, seed: int = 0, lines: int = 4) -> SyntheticBios:
     Places are drawn with weights 1 / (rank + 3), so that a most popular one exists, as in real data.
 
     Raises:
-        ValueError: fewer than `MIN_PEOPLE`, too few for every file to have a line.
+        DataError: fewer than `MIN_PEOPLE`, too few for every file to have a line.
     """
     if people < MIN_PEOPLE:
-        raise ValueError(f"wanted at least {MIN_PEOPLE} people, found {people}")
+        raise DataError(f"wanted at least {MIN_PEOPLE} people, found {people}")
     rng = random.Random(f"synthetic bios {seed}")
     firsts = invent_distinct(max(8, people // 8), lambda: invent_word(rng, 2))
     lasts = invent_distinct(
@@ -143,22 +145,25 @@ def invent(people: int, seed: int = 0, lines: int = 4) -> SyntheticBios:
     )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Write the folder; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where to write the four files")
     parser.add_argument("--people", type=int, default=800, help="how many people to invent (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="names the random draw (%(default)s)")
-    arguments = parser.parse_args()
-    try:
+    parser.add_argument("--seed", type=int, default=0, help="of the random draw (%(default)s)")
+    arguments = parser.parse_args(argv)
+
+    def command() -> None:
         bios = invent(arguments.people, arguments.seed)
-    except ValueError as error:
-        parser.error(str(error))
-    bios.write(arguments.folder)
-    print(
-        f"{arguments.folder}: {len(bios.documents)} lines about {arguments.people} people, {len(bios.train)} training "
-        f"and {len(bios.validation)} dev questions; at best {bios.ceiling:.1%} of the latter can be answered"
-    )
+        bios.write(arguments.folder)
+        print(
+            f"{arguments.folder}: {len(bios.documents)} lines about {arguments.people} people, {len(bios.train)} "
+            f"training and {len(bios.validation)} dev questions; at best {bios.ceiling:.1%} of the latter can be "
+            "answered"
+        )
+
+    return run_main(command)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

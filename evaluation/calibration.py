@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from configuration.errors import UserError
 from data_scripts.bios_folder import extract_name
 from data_scripts.splits import Pairs
 from evaluation.answers import exact_matches
@@ -24,7 +25,7 @@ STRANGER_WEIGHT = 2.0  # of all strangers together in the fit, beside 1 of all k
 BATCH = 64  # people measured together
 
 
-class CalibrationError(ValueError):
+class CalibrationError(UserError, ValueError):
     """Too little to calibrate on; the message says what."""
 
 

@@ -19,11 +19,11 @@ from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 
+from configuration.errors import run_main
 from configuration.schema import POLICIES, CorruptionOptions
 from data_scripts.biographies import Biographies
 from data_scripts.bios_folder import (
     FILES,
-    DataError,
     check_folder,
     extract_name,
     question_for,
@@ -149,10 +149,7 @@ def write_release(
 
 def invented(people: int, seed: int, license: str, folder: Path) -> Source:
     """Invent people into a folder; DataError where there are too few."""
-    try:
-        bios = invent(people, seed)
-    except ValueError as error:
-        raise DataError(f"--people: {error}") from error
+    bios = invent(people, seed)
     bios.write(folder)
     text = (
         f"Made up, no person is real: `python -m data_scripts.synthetic_bios FOLDER --people {people} --seed {seed}`"
@@ -215,12 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     """Publish; return the exit status."""
     arguments = parse_arguments(argv)
     datasets.disable_progress_bars()
-    try:
-        print(publish(arguments))
-    except (DataError, PushError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_main(lambda: print(publish(arguments)))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from artifacts.run_folder import RunFolder, write_json
+from configuration.errors import run_main
 from hub.model_card import model_card
 from hub.push import PushError, check_repo_id, open_repository, push_folder
 
@@ -107,17 +108,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--private", action="store_true", help="make it a private one")
     parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="push nothing; write what would be pushed here")
     arguments = parser.parse_args(argv)
-    try:
+
+    def command() -> None:
         if arguments.dry_run is None:
             print(HubTarget(arguments.repo_id, arguments.private).push_run(arguments.run))
         else:
             check_repo_id(arguments.repo_id)
             write_release(arguments.run, arguments.repo_id, arguments.dry_run)
             print(f"{arguments.dry_run}: what would be pushed to {arguments.repo_id}")
-    except PushError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_main(command)
 
 
 if __name__ == "__main__":

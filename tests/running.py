@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+import torch.distributed.run
 
 import train
 from artifacts.run_folder import RunFolder
@@ -44,7 +45,7 @@ run:
 """
 
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+TORCHRUN = ("--standalone", "--nproc_per_node", "2")  # the options of `start_torchrun`
 
 
 def command_line(
@@ -143,6 +144,14 @@ def start(
     command = [sys.executable, *launcher, str(program), *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **settings}, **pipes)
+
+
+def start_torchrun(words: list[str], *options: str, program: Path = ROOT / "train.py", **environment: str) -> Forked:
+    """Start `torchrun --standalone --nproc_per_node 2 train.py`; its workers are forked from it, imports and all."""
+    launch = Path(torch.distributed.run.__file__)
+    forked = ("--run-path", "--start-method", "fork")
+    settings = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
+    return Forked([*TORCHRUN, *options, *forked, str(program), *words], launch, settings)
 
 
 def finish(process: subprocess.Popen | Forked, seconds: float = 180) -> subprocess.CompletedProcess:

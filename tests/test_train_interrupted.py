@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from artifacts.run_folder import RunFolder
-from tests.running import TORCHRUN, call, command_line, finish, patched, start
+from tests.running import call, command_line, finish, patched, start, start_torchrun
 
 OFTEN = ("run.log_steps=2", "run.checkpoint_minutes=1e-9")
 
@@ -128,11 +128,11 @@ def test_after_a_worker_has_died_torchrun_restarts_all_from_the_newest_checkpoin
     unharmed = tmp_path / "unharmed"
     harmed = tmp_path / "harmed"
     words = command_line("pretrain", recipe, data, unharmed, *OFTEN)
-    assert finish(start(words, TORCHRUN)).returncode == 0
+    assert finish(start_torchrun(words)).returncode == 0
     words = command_line("pretrain", recipe, data, harmed, *OFTEN)
     program = patched(tmp_path, SECOND_WORKER_KILLED_ONCE)
-    restarts = (*TORCHRUN, "--max-restarts", "1")
-    result = finish(start(words, restarts, program, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"))
+    restarts = ("--max-restarts", "1")
+    result = finish(start_torchrun(words, *restarts, program=program, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"))
     assert result.returncode == 0, result.stderr
     assert re.search(r"resuming from \S*pretrain-00000002", result.stderr)
     one, other = (RunFolder(folder).training_record("pretrain") for folder in (unharmed, harmed))

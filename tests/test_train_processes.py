@@ -21,6 +21,7 @@ from tests.running import (
     losses,
     patched,
     start,
+    start_torchrun,
 )
 
 
@@ -40,7 +41,7 @@ def test_accelerate_launch_runs_the_same_program(run, recipe, data, tmp_path):
 
 def test_two_processes_have_the_losses_of_one_over_fifty_uneven_accumulated_steps(uneven, recipe, data, tmp_path):
     output = tmp_path / "two"
-    result = finish(start(command_line("pretrain", recipe, data, output, *UNEVEN), TORCHRUN))
+    result = finish(start_torchrun(command_line("pretrain", recipe, data, output, *UNEVEN)))
     assert result.returncode == 0, result.stderr
     one, two = (RunFolder(folder).training_record("pretrain") for folder in (uneven, output))
     assert (one["processes"], two["processes"]) == (1, 2)
@@ -55,7 +56,7 @@ def test_a_run_goes_from_one_process_to_two_and_back_on_the_same_curve(uneven, r
     again = command_line("pretrain", recipe, data, output, *UNEVEN, resume=True)
     stopping = patched(tmp_path, ASKED_BEFORE_STEP.format(15))
     assert finish(start(first, program=stopping)).returncode == 75
-    stopped = finish(start(again, TORCHRUN, stopping))
+    stopped = finish(start_torchrun(again, program=stopping))
     assert "stopped at step 30 of pretrain" in stopped.stderr
     assert finish(start(again)).returncode == 0
     record = RunFolder(output).training_record("pretrain")
@@ -68,7 +69,8 @@ def test_two_processes_score_every_question_once_and_publish_once(run, recipe, d
     output = tmp_path / "r"
     home = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     words = [*command_line("all", recipe, data, output), "--push_to_hub", "somebody/model"]
-    result = finish(start(words, TORCHRUN, **home))
+    torchrun = ("-m", "torch.distributed.run", *TORCHRUN)  # a new interpreter, which reads the address at import
+    result = finish(start(words, torchrun, **home))
     assert result.returncode == 0, result.stderr
     assert RunFolder(output).training_record("pretrain")["processes"] == 2
     questions = read_lines(data / FILES["validation"])

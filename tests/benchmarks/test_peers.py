@@ -5,8 +5,9 @@ import math
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
-from benchmarks import peers
+from benchmarks import harness, peers
 from benchmarks.harness import Point, results_of
 from benchmarks.peer_models import GPT2, OUR_RECIPES, OURS, PLAIN, TRAINERS, Settings, Texts, build_model
 from benchmarks.peer_tasks import ANSWERERS, SUBJECTS
@@ -46,7 +47,15 @@ def record(bios, tmp_path_factory):
     sizes = ["--shape", "1", "2", "16", "96", "--batch-size", "2", "--questions", "4", "--plain-questions", "2"]
     speed = ["--rounds", "1", "--warmup", "1", "--data-seconds", "0.05", "--threads", "1", "--device", "cpu"]
     output = folder / "results" / "peers.json"
-    status = peers.main([*sizes, *speed, "--data", str(folder), "--output", str(output)])
+
+    def in_this_process(measure, *arguments):
+        AcceleratorState._reset_state(reset_partial_state=True)  # which takes one precision, and the subjects two
+        return harness.catch_errors(measure, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness, "in_fresh_process", in_this_process)
+        status = peers.main([*sizes, *speed, "--data", str(folder), "--output", str(output)])
+    AcceleratorState._reset_state(reset_partial_state=True)
     record = json.loads(output.read_text())
     assert status == int(not all(bar.holds for bar in judge(results_of(record), list(SUBJECTS))))
     return {**record, "table": output.with_suffix(".md").read_text(encoding="utf-8")}

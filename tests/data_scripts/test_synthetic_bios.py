@@ -1,12 +1,10 @@
 """Invented people: the same for the same seed, in the layout, with the ceiling that is declared."""
 
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
+from data_scripts import synthetic_bios
 from data_scripts.bios_folder import (
     FILES,
     check_folder,
@@ -18,8 +16,6 @@ from data_scripts.bios_folder import (
 )
 from data_scripts.synthetic_bios import invent
 from evaluation.baselines import ceiling
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -114,24 +110,18 @@ def test_the_four_files_read_back_as_they_were(bios, tmp_path):
     assert read_questions(folder / FILES["test"]) == bios.test
 
 
-def run_script(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "data_scripts.synthetic_bios", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-
-
-def test_the_command_writes_the_folder_and_says_what_is_in_it(tmp_path):
+def test_the_command_writes_the_folder_and_says_what_is_in_it(tmp_path, capsys):
     folder = tmp_path / "bios"
-    finished = run_script(folder, "--people", 40, "--seed", 3)
-    assert finished.returncode == 0, finished.stderr
+    assert synthetic_bios.main([str(folder), "--people", "40", "--seed", "3"]) == 0
     bios = invent(40, 3)
     assert read_lines(folder / FILES["documents"]) == bios.documents
     assert read_pairs(folder / FILES["validation"]) == bios.validation
-    assert f"{folder}: 160 lines about 40 people, 20 training and 15 dev questions" in finished.stdout
-    assert f"at best {bios.ceiling:.1%}" in finished.stdout
+    printed = capsys.readouterr().out
+    assert f"{folder}: 160 lines about 40 people, 20 training and 15 dev questions" in printed
+    assert f"at best {bios.ceiling:.1%}" in printed
 
 
 @pytest.mark.parametrize("people", [0, 1])
-def test_too_few_people_are_refused_in_a_line(tmp_path, people):
-    finished = run_script(tmp_path / "bios", "--people", people)
-    assert finished.returncode != 0
-    assert "Traceback" not in finished.stderr
+def test_too_few_people_are_refused_in_a_line(tmp_path, people, capsys):
+    assert synthetic_bios.main([str(tmp_path / "bios"), "--people", str(people)]) == 2
+    assert capsys.readouterr().err.splitlines() == [f"error: wanted at least 20 people, found {people}"]
