@@ -33,17 +33,25 @@ from evaluation.plots import new_figure, save_figure
 
 HERE = Path(__file__).parent
 # Okabe and Ito's palette, told apart by every kind of colour vision; gradients are cividis.
-BLUE, ORANGE, GREEN, PINK, BLACK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000"
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+PINK = "#CC79A7"
+BLACK = "#000000"
 COUNT = 8  # keys, the axes of a space as wide; their values are the axes too
 PAIR = (0, 1)  # a and b
 
 
 def draw_copying(path: Path) -> None:
     """(a) The error of copying against the margin, of random heads, below its bound."""
-    rng, margins, errors = np.random.default_rng(0), [], []
+    rng = np.random.default_rng(0)
+    margins = []
+    errors = []
     for _ in range(500):
-        count, width = rng.integers(2, 30), rng.integers(1, 20)
-        keys, values = rng.standard_normal((count, width)), rng.standard_normal((count, 4))
+        count = rng.integers(2, 30)
+        width = rng.integers(1, 20)
+        keys = rng.standard_normal((count, width))
+        values = rng.standard_normal((count, 4))
         query = rng.standard_normal(width) * rng.uniform(0, 12)
         index = int(np.argmax(keys @ query))
         margin = copy_margin(keys, query, index)
@@ -78,8 +86,10 @@ def draw_averaging(path: Path) -> None:
 
 def draw_regime(path: Path) -> None:
     """(c1, d1) The error under noise αI over β and α, of one head and of two, and where it is due to what."""
-    beta, alpha = np.geomspace(0.5, 200, 25), np.geomspace(1e-6, 1, 25)
-    means, target = np.eye(COUNT), (np.eye(COUNT)[PAIR[0]] + np.eye(COUNT)[PAIR[1]]) / 2
+    beta = np.geomspace(0.5, 200, 25)
+    alpha = np.geomspace(1e-6, 1, 25)
+    means = np.eye(COUNT)
+    target = (np.eye(COUNT)[PAIR[0]] + np.eye(COUNT)[PAIR[1]]) / 2
     found = np.zeros((2, len(alpha), len(beta)))
     for row, noise in enumerate(alpha):
         keys = draw_keys(means, isotropic(means, noise), 300, np.random.default_rng(row))
@@ -127,9 +137,11 @@ def total_variance(outputs: np.ndarray) -> float:
 
 def draw_two_heads(path: Path) -> None:
     """(d) Variance of c for one and two heads against β, under both noises, and what γ < 0 does to two heads."""
-    means, alpha = np.eye(COUNT), 0.01
+    means = np.eye(COUNT)
+    alpha = 0.01
     figure, (left, middle, right) = new_figure(1, 3, width=11.6, height=3.5)
-    beta, fine = np.geomspace(1, 100, 13), np.geomspace(1, 100, 61)
+    beta = np.geomspace(1, 100, 13)
+    fine = np.geomspace(1, 100, 61)
     for plot, covariances, title in (
         (left, isotropic(means, alpha), f"(1) Σ = αI, α = {alpha:g}"),
         (middle, stretched(means, PAIR[0], 0.0), "(2) k_a = γ μ_a, γ ~ N(1, ½)"),
@@ -144,7 +156,8 @@ def draw_two_heads(path: Path) -> None:
     middle.plot(fine, [two_head_variance(means, 0, size) for size in fine], color=ORANGE, label="two heads, derived")
     left.set_ylabel("E|c - Ec|²")
     middle.legend(frameon=False, fontsize="small", loc="lower right")
-    gamma, beta = keys[:1500, 0, 0], 12.0
+    gamma = keys[:1500, 0, 0]
+    beta = 12.0
     for heads, color, label in ((one_head, BLUE, "one head"), (two_heads, ORANGE, "two heads")):
         c = heads(keys[:1500], means, means, *PAIR, beta)
         order = np.argsort(gamma)
@@ -190,7 +203,8 @@ def draw_performer(path: Path) -> None:
 
     from attention_lab.structure import performer_error
 
-    generator, sizes = torch.Generator().manual_seed(0), (16, 32, 64, 128, 256, 512, 1024)
+    generator = torch.Generator().manual_seed(0)
+    sizes = (16, 32, 64, 128, 256, 512, 1024)
     query, key = (torch.randn(1, 4, 32, 16, generator=generator) / 2 for _ in range(2))
     figure, axes = new_figure(1, 1, width=5.6, height=3.6)
     for orthogonal, marker, color in ((False, "o-", BLUE), (True, "s-", ORANGE)):

@@ -12,7 +12,8 @@ from scipy.special import softmax
 
 def head_scores(keys: ArrayLike, query: ArrayLike) -> np.ndarray:
     """Return k_i·q, (..., n), of keys (..., n, d) and a query (..., d); ValueError unless they are equally wide."""
-    keys, query = np.asarray(keys, dtype=float), np.asarray(query, dtype=float)
+    keys = np.asarray(keys, dtype=float)
+    query = np.asarray(query, dtype=float)
     if keys.ndim < 2 or query.ndim < 1 or keys.shape[-1] != query.shape[-1]:
         raise ValueError(f"keys and query must be equally wide, found shapes {keys.shape} and {query.shape}")
     return np.einsum("...nd,...d->...n", keys, query)
@@ -34,7 +35,8 @@ def attend(keys: ArrayLike, query: ArrayLike, values: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: keys and query of unequal width, or not as many values as keys.
     """
-    weights, values = head_weights(keys, query), np.asarray(values, dtype=float)
+    weights = head_weights(keys, query)
+    values = np.asarray(values, dtype=float)
     if values.ndim < 2 or values.shape[-2] != weights.shape[-1]:
         raise ValueError(f"wanted {weights.shape[-1]} values, one a key, found shape {values.shape}")
     return np.einsum("...n,...ne->...e", weights, values)
@@ -80,6 +82,7 @@ def pair_error(values: ArrayLike, a: int, b: int, beta: float) -> np.ndarray:
     towards their mean.
     """
     values = np.asarray(values, dtype=float)
-    others, middle = np.delete(values, [a, b], axis=0), (values[a] + values[b]) / 2
+    others = np.delete(values, [a, b], axis=0)
+    middle = (values[a] + values[b]) / 2
     leak = len(others) * np.exp(-beta) / (2.0 + len(others) * np.exp(-beta))
     return leak * (others.mean(axis=0) - middle) if len(others) else np.zeros_like(middle)

@@ -32,9 +32,16 @@ from evaluation.plots import new_figure, save_figure
 from evaluation.tables import markdown_table, number, percent
 from modeling_minigpt.block_sparse_minigpt import BlockPattern
 
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-QUESTIONS, ROWS, LENGTH, SEGMENT = 200, 16, 64, 8  # questions; rows of text, their tokens and Linformer's segment
-RANKS, FEATURES = (1, 2, 4, 8, 16, 32), (16, 64, 256, 1024)
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+PINK = "#CC79A7"
+QUESTIONS = 200
+ROWS = 16  # of text
+LENGTH = 64  # tokens of a row
+SEGMENT = 8  # tokens of a Linformer segment
+RANKS = (1, 2, 4, 8, 16, 32)
+FEATURES = (16, 64, 256, 1024)
 
 
 def known_questions(
@@ -70,8 +77,10 @@ def bigbird_patterns(model: PreTrainedModel) -> list[BlockPattern]:
 
 def measure_structure(model: PreTrainedModel, ids: torch.Tensor) -> dict:
     """Return (g) on rows of text (B, T), means over rows and heads: rank, BigBird's mass and Performer's error."""
-    weights, length = attention_matrices(model, ids), ids.shape[1]
-    alike, far = uniform_weights(length), far_part(weights, SEGMENT)
+    weights = attention_matrices(model, ids)
+    length = ids.shape[1]
+    alike = uniform_weights(length)
+    far = far_part(weights, SEGMENT)
     patterns = bigbird_patterns(model)
     uniform = bigbird_mass(alike.expand_as(weights), patterns)
     return {
@@ -181,7 +190,8 @@ def draw_structure(found: dict, path: Path) -> None:
 
 def write_tables(name: str, record: dict) -> str:
     """Return the numbers as Markdown."""
-    heads, structure = record["heads"], record["structure"]
+    heads = record["heads"]
+    structure = record["structure"]
     columns = ["layer.head", "weight on the name", "without it", "from the answer on", "key spread, raw", "as used"]
     rows = [
         [f"{row['layer']}.{row['head']}", percent(row["name"])]
@@ -236,7 +246,8 @@ def report_model(folder: Path, data: Path, name: str, output: Path) -> dict:
         "heads": measure_heads(model, tokenizer, pairs),
         "structure": measure_structure(model, ids),
     }
-    figures, results = output / "figures", output / "results"
+    figures = output / "figures"
+    results = output / "results"
     for made in (figures, results):
         made.mkdir(parents=True, exist_ok=True)
     shape = model.config.num_hidden_layers, model.config.num_attention_heads

@@ -26,7 +26,8 @@ def isotropic(means: ArrayLike, alpha: float) -> np.ndarray:
 
 def stretched(means: ArrayLike, a: int, alpha: float) -> np.ndarray:
     """Return Σ_a = αI + ½ μ_a μ_aᵀ and αI for the others, (n, d, d): k_a ≈ γ μ_a, γ ~ N(1, ½), for small α."""
-    covariances, mean = isotropic(means, alpha), np.asarray(means, dtype=float)[a]
+    covariances = isotropic(means, alpha)
+    mean = np.asarray(means, dtype=float)[a]
     covariances[a] += STRETCH * np.outer(mean, mean)
     return covariances
 
@@ -41,7 +42,8 @@ def draw_keys(means: ArrayLike, covariances: ArrayLike, draws: int, rng: np.rand
     Raises:
         ValueError: a covariance is not symmetric or has a negative eigenvalue.
     """
-    means, covariances = np.asarray(means, dtype=float), np.asarray(covariances, dtype=float)
+    means = np.asarray(means, dtype=float)
+    covariances = np.asarray(covariances, dtype=float)
     if covariances.shape != (*means.shape, means.shape[-1]):
         raise ValueError(f"means of shape {means.shape} want a covariance each, found shape {covariances.shape}")
     for index, covariance in enumerate(covariances):
@@ -90,7 +92,8 @@ class LogitNormal:
         """Return E f(w), by quadrature over x within ten standard deviations."""
         if self.scale == 0.0:
             return float(function(expit(self.location)))
-        low, high = self.location - 10 * self.scale, self.location + 10 * self.scale
+        low = self.location - 10 * self.scale
+        high = self.location + 10 * self.scale
         bounds = np.unique(np.clip([low, -30.0, -3.0, 0.0, 3.0, 30.0, high], low, high))  # σ is steep around 0
         return sum(
             quad(lambda x: function(expit(x)) * norm.pdf(x, self.location, self.scale), start, end, limit=200)[0]

@@ -42,11 +42,14 @@ rng = np.random.default_rng(0)
 # other weight is at most e^(-m), so |c - v_j| ≤ 2·max|v|·(n - 1)·e^(-m). Only scores matter, not what the values are.
 
 # %%
-count, margin = 10, 8.0
+count = 10
+margin = 8.0
 
-keys, values = np.eye(count), rng.standard_normal((count, 3))
+keys = np.eye(count)
+values = rng.standard_normal((count, 3))
 c = heads.attend(keys, margin * keys[4], values)
-error, bound = np.linalg.norm(c - values[4]), heads.copy_bound(values, margin)
+error = np.linalg.norm(c - values[4])
+bound = heads.copy_bound(values, margin)
 print(f"margin {margin}: error {error:.2e}, bound {bound:.2e}")
 assert error <= bound
 
@@ -57,7 +60,9 @@ assert error <= bound
 # one half goes to the others' mean, and falls as e^(-β).
 
 # %%
-beta, a, b = 6.0, 2, 7
+beta = 6.0
+a = 2
+b = 7
 
 c = heads.attend(keys, heads.pair_query(keys, a, b, beta), values)
 error = c - (values[a] + values[b]) / 2
@@ -150,9 +155,11 @@ for added in ("", "d", "c"):
 
 # %%
 wanted = routing.question_routes(u)
-ours, reports = routing.question_matrices(u), routing.report_matrices(u, inputs)
+ours = routing.question_matrices(u)
+reports = routing.report_matrices(u, inputs)
 for name, matrices, sources in (("ours", ours, {0: 2, 1: 0}), ("the report's", reports, None)):
-    outputs, certified = routing.self_attend(inputs, matrices), routing.certify(matrices, inputs, wanted, sources)
+    outputs = routing.self_attend(inputs, matrices)
+    certified = routing.certify(matrices, inputs, wanted, sources)
     for position, target in wanted.items():
         error = np.linalg.norm(outputs[position] - target)
         along = (outputs[position] @ u.T / beta**2).round(3)
@@ -160,7 +167,8 @@ for name, matrices, sources in (("ours", ours, {0: 2, 1: 0}), ("the report's", r
         assert error <= certified[position]
         assert (error < 0.01) == (name == "ours")
 
-some, outputs = rng.standard_normal((5, 8)), rng.standard_normal((5, 3))
+some = rng.standard_normal((5, 8))
+outputs = rng.standard_normal((5, 3))
 solved = routing.construct_qkv(some, outputs, sources=[3, 1, 4, 0, 2])
 assert np.abs(routing.self_attend(some, solved) - outputs).max() < 1e-9
 
@@ -174,7 +182,8 @@ assert np.abs(routing.self_attend(some, solved) - outputs).max() < 1e-9
 if os.environ.get("MINIGPT_MODEL"):
     model, tokenizer = trained.load_eager(os.environ["MINIGPT_MODEL"])
     data = Path(os.environ["MINIGPT_DATA"])
-    pairs, documents = read_pairs(data / FILES["train"])[:100], read_lines(data / FILES["documents"])
+    pairs = read_pairs(data / FILES["train"])[:100]
+    documents = read_lines(data / FILES["documents"])
 else:
     model, tokenizer, pairs, documents = train_toy_model()
 asked = trained.ask(tokenizer, pairs)
@@ -204,15 +213,18 @@ assert np.allclose(weights.sum(-1), 1.0, atol=1e-5)
 # how far Performer's features are from it.
 
 # %%
-length, segment = 32, 8
+length = 32
+segment = 8
 
 ids = structure.text_rows(tokenizer, documents, length, 4)
 weights = structure.attention_matrices(model, ids)  # (L, B, H, T, T)
 far = structure.far_part(weights, segment)
 for rank in (1, 4, 8, 16):
-    whole, beyond = structure.low_rank_error(weights, rank).mean(), structure.tail_error(far, weights, rank).mean()
+    whole = structure.low_rank_error(weights, rank).mean()
+    beyond = structure.tail_error(far, weights, rank).mean()
     print(f"rank {rank:2}: error {whole:.3f}; with two segments of {segment} exact {beyond:.3f}")
-layers, count = weights.shape[0], weights.shape[2]
+layers = weights.shape[0]
+count = weights.shape[2]
 patterns = [BlockPattern(4, 1, 2, 1, heads=count, layer=layer) for layer in range(layers)]
 print({part: round(mass.mean().item(), 3) for part, mass in structure.bigbird_mass(weights, patterns).items()})
 for features in (16, 256):

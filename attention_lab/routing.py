@@ -104,7 +104,8 @@ def construct_qkv(
     inputs = np.asarray(inputs, dtype=float)
     dual, directions = dual_basis(inputs)
     wanted, chosen = read_routes(len(inputs), routes, sources)
-    query, values = np.zeros((len(inputs), inputs.shape[1])), np.zeros((len(inputs), len(next(iter(wanted.values())))))
+    query = np.zeros((len(inputs), inputs.shape[1]))
+    values = np.zeros((len(inputs), len(next(iter(wanted.values())))))
     for position, source in chosen.items():
         query[position] = margin * directions[source]
         values[source] = wanted[position]
@@ -140,7 +141,8 @@ def hull_distance(points: ArrayLike, target: ArrayLike) -> float:
     No head whose values are these points comes nearer, whatever its keys and queries are: its weights are a convex
     combination. Non-negative least squares, with a heavy last row for Σ α_i = 1.
     """
-    points, target = np.asarray(points, dtype=float), np.asarray(target, dtype=float)
+    points = np.asarray(points, dtype=float)
+    target = np.asarray(target, dtype=float)
     heavy = 1e6 * max(1.0, np.abs(points).max(), np.abs(target).max())
     system = np.vstack([points.T, np.full(len(points), heavy)])
     weights, _ = nnls(system, np.append(target, heavy))

@@ -78,8 +78,10 @@ def pattern_mass(weights: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def pattern_parts(pattern: BlockPattern, length: int) -> dict[str, torch.Tensor]:
     """Return what a BigBird pattern sees, in disjoint masks (H, T, T): its window, global and random blocks."""
-    whole, positions = dense_mask(pattern, length), torch.arange(length)
-    block, table = positions // pattern.block, block_table(pattern, -(-length // pattern.block))
+    whole = dense_mask(pattern, length)
+    positions = torch.arange(length)
+    block = positions // pattern.block
+    table = block_table(pattern, -(-length // pattern.block))
     window = whole & (block[:, None] - block < pattern.window_blocks)
     listed = table[:, block][..., pattern.global_blocks : pattern.global_blocks + pattern.random_blocks]  # (H, T, r)
     random = whole & (listed[:, :, None] == block[None, None, :, None]).any(-1)
@@ -118,7 +120,8 @@ def performer_error(
 
     The mean is over rows of the batch and over `draws` draws of the features, seeds 0, 1, …
     """
-    exact, errors = exact_weights(query, key), []
+    exact = exact_weights(query, key)
+    errors = []
     for seed in range(draws):
         drawn = draw_features(query.shape[1], features, query.shape[-1], seed, orthogonal)
         errors.append((performer_weights(query, key, drawn) - exact).square().sum((-2, -1)))

@@ -115,7 +115,8 @@ def ablated(
     Raises:
         ValueError: there is no such head.
     """
-    config, hooks = model.config, []
+    config = model.config
+    hooks = []
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
         if not (0 <= layer < config.num_hidden_layers and 0 <= head < config.num_attention_heads):
@@ -150,9 +151,11 @@ def ablation_effects(model: PreTrainedModel, asked: Asked, at_answer: bool = Fal
     With `at_answer` the head is silent only from where the answer is read on: what it does for the name's own tokens,
     before anything is copied, then stays.
     """
-    layers, heads = model.config.num_hidden_layers, model.config.num_attention_heads
+    layers = model.config.num_hidden_layers
+    heads = model.config.num_attention_heads
     positions = asked.reading if at_answer else None
-    whole, changes = answer_log_probability(model, asked), []
+    whole = answer_log_probability(model, asked)
+    changes = []
     for place in product(range(layers), range(heads)):
         with ablated(model, [place], positions):
             changes.append(answer_log_probability(model, asked) - whole)

@@ -57,8 +57,10 @@ BASELINE_OVERRIDES = [
 ]
 ALL_QUESTIONS = ("data.calibration_questions=0", "data.withheld_people=0")  # but for those that are scored
 HELD_OUT = 300  # training questions; the standard error of an accuracy near 80 % is 2.3 points
-WARMUP, TIMED = 64, 64  # steps; whatever is compiled for some lengths alone is compiled among the first
-AVERAGED, AVERAGED_SHARE = "none, weights averaged over the last fifth", 0.2
+WARMUP = 64  # steps; what is compiled for one length alone is compiled in these
+TIMED = 64  # steps
+AVERAGED = "none, weights averaged over the last fifth"
+AVERAGED_SHARE = 0.2
 VARIANTS: dict[str, dict[str, list[str]]] = {
     "": {"baseline": []},
     "what is taken out": {

@@ -46,7 +46,9 @@ from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 from training.stepper import Stepper
 
 ASK, STOP = range(2)
-WORDS, PLACES, NAMES = range(2, 34), range(34, 66), range(66, 322)
+WORDS = range(2, 34)
+PLACES = range(34, 66)
+NAMES = range(66, 322)
 SHARES = (256, 64, 16, 4, 1)  # of the context, as lengths of the texts trained on, one after the other
 NEAREST = 64  # tokens; recall is reported by how far a place is from its question: up to 64, 256, 1,024, …
 SUBJECTS: dict[str, str | list[str]] = {
@@ -80,7 +82,9 @@ def write_text(rng: np.random.Generator, length: int, question_share: float = 0.
 
     A question is as likely near as far, in octaves, and nobody is asked for twice.
     """
-    names, ids, answers = iter(rng.permutation(NAMES)), [], []
+    names = iter(rng.permutation(NAMES))
+    ids = []
+    answers = []
     people: list[tuple[int, int, int]] = []
     while len(ids) < length:
         if len(people) > 1 and rng.random() < question_share:
@@ -89,7 +93,8 @@ def write_text(rng: np.random.Generator, length: int, question_share: float = 0.
             answers.append(len(ids) + 2)
             ids += [ASK, name, place]
         else:
-            name, place = int(next(names)), int(rng.choice(PLACES))
+            name = int(next(names))
+            place = int(rng.choice(PLACES))
             people.append((name, place, len(ids) + 1))
             ids += [name, place, *rng.choice(WORDS, size=rng.integers(length // 64 + 1)).tolist(), STOP]
     return Text(
@@ -150,7 +155,8 @@ def ask(model: MiniGPTForCausalLM, text: Text, people: list[tuple[int, int, int]
     read = model(torch.from_numpy(text.ids)[None], use_cache=True, logits_to_keep=1).past_key_values
     right = []
     for start in range(0, len(people), at_once):
-        asked, cache = people[start : start + at_once], copy.deepcopy(read)
+        asked = people[start : start + at_once]
+        cache = copy.deepcopy(read)
         cache.batch_repeat_interleave(len(asked))
         questions = torch.tensor([[ASK, name] for name, _, _ in asked])
         answers = model(questions, past_key_values=cache, logits_to_keep=1).logits[:, -1].argmax(-1)
@@ -160,13 +166,15 @@ def ask(model: MiniGPTForCausalLM, text: Text, people: list[tuple[int, int, int]
 
 def score(model: MiniGPTForCausalLM, length: int, contexts: int) -> dict:
     """Return the share of right answers over all people of some contexts, and by distance in tokens."""
-    rng, found = np.random.default_rng(2), []
+    rng = np.random.default_rng(2)
+    found = []
     model.eval()
     for _ in range(contexts):
         text = write_text(rng, length)
         distances = [length + 2 - position for _, _, position in text.open]  # the place is told two tokens after
         found += zip(distances, ask(model, text, text.open), strict=True)
-    low, parts = 0, []
+    low = 0
+    parts = []
     for high in (*(NEAREST * 4**step for step in range(20) if NEAREST * 4**step < length), length + 2):
         hits = [right for distance, right in found if low < distance <= high]
         parts.append({"above": low, "to": high, **share(hits)})

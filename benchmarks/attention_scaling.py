@@ -70,7 +70,11 @@ NOTES = """\
 - The buffer of bigbird's cache doubles when full, so it may hold twice what it needs.
 """
 OCTAVES = 4
-LINEAR_SLOPE, QUADRATIC_SLOPE, SPEEDUP, FLATNESS = 1.10, 1.7, 3.0, 1.3  # the bars
+# The bars: exponents of linear and of quadratic time, speed over SDPA, and how flat decoding is.
+LINEAR_SLOPE = 1.10
+QUADRATIC_SLOPE = 1.7
+SPEEDUP = 3.0
+FLATNESS = 1.3
 
 
 Values = dict[int, list[float]]  # of one quantity and subject: by length, the values of all rounds
@@ -124,7 +128,8 @@ def report(content: dict) -> str:
             cells = ["fails" if values.get(n) == [] else median_and_range(values.get(n), scale) for n in lengths]
             rows.append([subject, *cells, p])
         sections.append(section(heading, [f"{unit}, by tokens", *(f"{length:,}" for length in lengths), "p"], rows))
-    machine, rounds = content["machine"], max(map(len, results.values()), default=0)
+    machine = content["machine"]
+    rounds = max(map(len, results.values()), default=0)
     introduction = (
         f"{name_machine(machine)}, {machine['dtype']}. Medians (and ranges) of {rounds} rounds; p is the exponent "
         f"over the top {OCTAVES} octaves with its 95 % interval."
@@ -142,7 +147,8 @@ def draw(table: Table, path: Path) -> None:
         for subject, values in table.get((what, field), {}).items():
             points = [(n, scale * statistics.median(v)) for n, v in sorted(values.items()) if v and min(v)]
             number = styles.setdefault(subject, len(styles))
-            marker, dash = "os^Dv<>pPX"[number % 10], "--" if "leaks" in subject else "-"
+            marker = "os^Dv<>pPX"[number % 10]
+            dash = "--" if "leaks" in subject else "-"
             color = f"C{number % 10}"
             plot.plot(*zip(*points, strict=True), marker=marker, linestyle=dash, color=color, label=subject, ms=4)
         plot.set_xscale("log", base=2)

@@ -17,7 +17,10 @@ from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, MiniGPTModel
 from modeling_minigpt.attention_base_minigpt import LinearTimeAttention
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
-WIDTH, HEADS, LAYERS, VOCABULARY = 128, 2, 2, 256
+WIDTH = 128
+HEADS = 2
+LAYERS = 2
+VOCABULARY = 256
 SIZES = {
     "linformer_segment": 64,
     "linformer_slots": 64,
@@ -31,7 +34,8 @@ SIZES = {
     "performer_features": 64,
     "performer_chunk": 64,
 }
-EAGER, SDPA = "vanilla, eager", "vanilla, SDPA"
+EAGER = "vanilla, eager"
+SDPA = "vanilla, SDPA"
 VARIANTS = {  # name: attention_type, attn_implementation
     EAGER: ("vanilla", "eager"),
     SDPA: ("vanilla", "sdpa"),
@@ -44,7 +48,8 @@ CUDA_VARIANTS = {
     "bigbird, FlexAttention": ("bigbird", "flex_attention"),
     "window, FlexAttention": ("window", "flex_attention"),
 }
-PEER_BIGBIRD, PEER_LINFORMER = "transformers' BigBird (leaks)", "linformer package (leaks)"
+PEER_BIGBIRD = "transformers' BigBird (leaks)"
+PEER_LINFORMER = "linformer package (leaks)"
 PEERS = (PEER_BIGBIRD, PEER_LINFORMER)  # both bidirectional: neither can train a causal model
 
 

@@ -34,7 +34,9 @@ from modeling_minigpt.answers_minigpt import Answer, encode_prompts
 from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, answer_features
 from modeling_minigpt.questions_minigpt import BIRTHPLACE
 
-STRANGERS, PRIOR_STRANGERS, FOLDS = 1000, 300, 5  # at most so many made-up people
+STRANGERS = 1000  # made-up people, at most
+PRIOR_STRANGERS = 300  # others, from whom the prior of the answers is taken
+FOLDS = 5
 RARE = 1e-4  # a prior below this counts as this
 
 
@@ -89,7 +91,8 @@ def cross_validate(fit, known: np.ndarray, right: np.ndarray, strangers: np.ndar
     splits = [KFold(FOLDS, shuffle=True, random_state=0).split(part) for part in (known, strangers)]
     for (train, test), (stranger_train, stranger_test) in zip(*splits, strict=True):
         score = fit(known[train], right[train], strangers[stranger_train])
-        scores[0][test], scores[1][stranger_test] = score(known[test]), score(strangers[stranger_test])
+        scores[0][test] = score(known[test])
+        scores[1][stranger_test] = score(strangers[stranger_test])
     return scores[0], scores[1]
 
 
@@ -123,7 +126,8 @@ def judge(known: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> dict[s
 def open_run(run: Path) -> BirthplacePipeline:
     """Return the pipeline of a run's finetuned model."""
     folder = run / "finetune"
-    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    model = load_model(folder)
+    tokenizer = load_tokenizer(folder)
     return BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device)
 
 
@@ -136,7 +140,8 @@ def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data
     names = [extract_name(question) for question, _ in data.calibration]
     strangers = made_up_people(data, "calibration", STRANGERS + PRIOR_STRANGERS)
     count = len(strangers) * PRIOR_STRANGERS // (STRANGERS + PRIOR_STRANGERS)
-    for_prior, strangers = strangers[:count], strangers[count:]
+    for_prior = strangers[:count]
+    strangers = strangers[count:]
     if min(len(names), len(strangers)) < 2 * FOLDS:
         raise CalibrationError(
             f"{len(names)} calibration people, {len(strangers)} made-up ones; wanted {2 * FOLDS} of each"

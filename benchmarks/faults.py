@@ -69,7 +69,8 @@ class Sandbox:
 
 def outcome(output: Path) -> dict:
     """Return what two runs must share: every stage's weights and losses, and the predictions."""
-    folder, found = RunFolder(output), {}
+    folder = RunFolder(output)
+    found = {}
     for stage in STAGES:
         found[stage] = (folder.stage(stage) / "model.safetensors").read_bytes()
         record = folder.training_record(stage)
@@ -95,7 +96,8 @@ def kill_once(place: Sandbox, output: Path, rng: random.Random, saving: bool) ->
     Returns the checkpoint that it left unfinished, else what it held.
     """
     process = place.start(output)
-    checkpoints, name = RunFolder(output).checkpoints, rng.choice(saves())
+    checkpoints = RunFolder(output).checkpoints
+    name = rng.choice(saves())
     awaited = checkpoints / (f".{name}.partial" if saving else name)
     while process.poll() is None and not awaited.exists() and not (checkpoints / name).exists():
         time.sleep(0.0002)
@@ -109,7 +111,9 @@ def kill_once(place: Sandbox, output: Path, rng: random.Random, saving: bool) ->
 
 def kill_runs(place: Sandbox, kills: int, rng: random.Random, expected: dict) -> dict:
     """Kill and resume `kills` runs; return how many ended as expected, and the steps lost beyond a checkpoint."""
-    exact, lost, trials = 0, 0, []
+    exact = 0
+    lost = 0
+    trials = []
     for number in range(kills):
         output = place.folder / f"killed-{number}"
         where = kill_once(place, output, rng, saving=number % 2 == 1)
@@ -131,7 +135,8 @@ def kill_runs(place: Sandbox, kills: int, rng: random.Random, expected: dict) ->
 def corrupt(checkpoint: Path, rng: random.Random) -> None:
     """Change one byte of one file of a checkpoint, or cut the file, or remove it."""
     path = rng.choice(sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.stat().st_size))
-    content, how = bytearray(path.read_bytes()), rng.choice(("flip", "flip", "flip", "cut", "remove"))
+    content = bytearray(path.read_bytes())
+    how = rng.choice(("flip", "flip", "flip", "cut", "remove"))
     if how == "flip":
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     elif how == "cut":
@@ -141,7 +146,8 @@ def corrupt(checkpoint: Path, rng: random.Random) -> None:
 
 def corrupt_checkpoints(place: Sandbox, count: int, rng: random.Random) -> dict:
     """Harm checkpoints of an interrupted run; return how many of them pass for whole all the same."""
-    output, accepted = place.folder / "interrupted", 0
+    output = place.folder / "interrupted"
+    accepted = 0
     found: list[Path] = []
     while not found:  # none is left where a stage had just ended
         shutil.rmtree(output, ignore_errors=True)
@@ -180,7 +186,8 @@ def watch_memory(place: Sandbox, steps: int) -> dict:
     process = place.start(
         output, "--set", f"pretrain.steps={steps}", "--set", "run.checkpoint_minutes=0.05", command="pretrain"
     )
-    watched, sizes = psutil.Process(process.pid), []
+    watched = psutil.Process(process.pid)
+    sizes = []
     while process.poll() is None:
         try:
             sizes.append((time.monotonic(), watched.memory_info().rss / 1e6))

@@ -25,7 +25,10 @@ from training.precision import compile_parts, has_fast_bfloat16
 from training.stepper import Stepper
 
 RECIPES = Path(__file__).parent.parent / "configuration" / "recipes"
-OURS, OURS_SEED, GPT2, PLAIN = "MiniGPT", "MiniGPT, seed recipe", "transformers' GPT-2", "plain minGPT loop"
+OURS = "MiniGPT"
+OURS_SEED = "MiniGPT, seed recipe"
+GPT2 = "transformers' GPT-2"
+PLAIN = "plain minGPT loop"
 OURS_BFLOAT16 = "MiniGPT, bfloat16"
 # Today's model and Muon; the same in the format that the recipe takes where it is faster; the published model, AdamW.
 OUR_RECIPES = {OURS: "cs224n-speedrun", OURS_BFLOAT16: "cs224n-speedrun", OURS_SEED: "cs224n-seed"}
@@ -158,8 +161,10 @@ def our_batches(
 
 def train_ours(subject: str, texts: Texts, tokenizer: PreTrainedTokenizerFast, settings: Settings) -> Training:
     """Prepare MiniGPT to train as `training.loop` does; the clock starts where a pool of batches is drawn."""
-    recipe, device = our_recipe(subject, settings.shape), torch.device(settings.device)
-    stage, last = recipe.pretrain, settings.warmup + settings.steps + CHUNK
+    recipe = our_recipe(subject, settings.shape)
+    device = torch.device(settings.device)
+    stage = recipe.pretrain
+    last = settings.warmup + settings.steps + CHUNK
     stage = replace(stage, epochs=None, steps=last, batch_size=settings.batch_size, bucket_batches=CHUNK)
     bfloat16 = subject == OURS_BFLOAT16
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if bfloat16 else "no")
@@ -188,7 +193,8 @@ class TokenizedLines(torch.utils.data.Dataset):
     """`CorruptedLines` in the library's form: `{"input_ids"}`, not padded."""
 
     def __init__(self, lines: CorruptedLines, tokenizer: PreTrainedTokenizerFast):
-        self.lines, self.tokenizer = lines, tokenizer
+        self.lines = lines
+        self.tokenizer = tokenizer
 
     def __len__(self) -> int:
         return len(self.lines)

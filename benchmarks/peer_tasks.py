@@ -41,7 +41,8 @@ TOY = Shape(layers=1, heads=1, width=16)
 
 def measure_training(subject: str, texts: Texts, settings: Settings) -> dict:
     """Time training steps; the memory is that of model, optimizer, data and activations together."""
-    tokenizer, device = build_character_tokenizer(texts.lines, settings.shape.block), torch.device(settings.device)
+    tokenizer = build_character_tokenizer(texts.lines, settings.shape.block)
+    device = torch.device(settings.device)
     small = replace(settings, shape=replace(TOY, block=settings.shape.block), batch_size=2, warmup=0)
     toy = TRAINERS[subject](subject, texts, tokenizer, small)  # loads what the libraries load on first use
     toy.step(next(toy.batches))
@@ -56,7 +57,8 @@ def measure_training(subject: str, texts: Texts, settings: Settings) -> dict:
     for batch in islice(training.batches, settings.steps):
         loss = training.step(batch)
         counted = training.count(batch)
-        targets, positions = targets + counted[0], positions + counted[1]
+        targets = targets + counted[0]
+        positions = positions + counted[1]
     wait_for(device)
     seconds = time.perf_counter() - start
     return {
@@ -76,7 +78,8 @@ def answer_ours(model, questions: list[str], tokenizer: PreTrainedTokenizerFast,
 
 def answer_gpt2(model, questions: list[str], tokenizer: PreTrainedTokenizerFast, settings: Settings) -> list[str]:
     """Answer by the library's batched, cached `generate`."""
-    batch_size, texts = our_recipe(OURS, settings.shape).evaluate.batch_size, []
+    batch_size = our_recipe(OURS, settings.shape).evaluate.batch_size
+    texts = []
     for first in range(0, len(questions), batch_size):
         prompts = encode_prompts(tokenizer, questions[first : first + batch_size], model.device)
         ids = model.generate(**prompts, max_new_tokens=settings.new_tokens, do_sample=False)
@@ -94,8 +97,10 @@ ANSWERERS = {OURS: answer_ours, GPT2: answer_gpt2, PLAIN: answer_plain}
 
 def measure_generation(subject: str, texts: Texts, settings: Settings) -> dict:
     """Time the answers to all questions; where some stand for all, the seconds are scaled up to all."""
-    tokenizer, device = build_character_tokenizer(texts.lines, settings.shape.block), torch.device(settings.device)
-    answer, questions = ANSWERERS[subject], texts.questions
+    tokenizer = build_character_tokenizer(texts.lines, settings.shape.block)
+    device = torch.device(settings.device)
+    answer = ANSWERERS[subject]
+    questions = texts.questions
     if subject == PLAIN and settings.plain_questions < len(questions):
         some = settings.plain_questions
         questions = [questions[len(questions) * number // some] for number in range(some)]

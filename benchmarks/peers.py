@@ -120,7 +120,8 @@ def task_table(results: Results, task: str) -> str:
 
 def report(content: dict) -> str:
     """Return the results as Markdown."""
-    results, settings = results_of(content), content["settings"]
+    results = results_of(content)
+    settings = content["settings"]
     shape = settings["shape"]
     rounds = max(map(len, results.values()), default=0)
     introduction = (
@@ -140,7 +141,9 @@ def report(content: dict) -> str:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    base, shape, device = Settings(), Shape(), default_device()
+    base = Settings()
+    shape = Shape()
+    device = default_device()
     parser = new_parser(__doc__, f"runs/peers.{device}.json")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="cs224n layout (default: 1,400 invented people)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"default here: {device}")

@@ -36,7 +36,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = shape.heads
         self.query, self.key, self.value, self.out = (nn.Linear(shape.width, shape.width) for _ in range(4))
-        self.attention_dropout, self.residual_dropout = nn.Dropout(dropout), nn.Dropout(dropout)
+        self.attention_dropout = nn.Dropout(dropout)
+        self.residual_dropout = nn.Dropout(dropout)
         future = torch.ones(shape.block, shape.block, dtype=torch.bool).triu(1)
         self.register_buffer("future", future, persistent=False)
 
@@ -57,7 +58,8 @@ class Block(nn.Module):
 
     def __init__(self, shape: Shape, dropout: float):
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(shape.width), nn.LayerNorm(shape.width)
+        self.norm1 = nn.LayerNorm(shape.width)
+        self.norm2 = nn.LayerNorm(shape.width)
         self.attention = Attention(shape, dropout)
         self.mlp = nn.Sequential(
             nn.Linear(shape.width, 4 * shape.width),
@@ -81,7 +83,8 @@ class PlainGPT(nn.Module):
         self.positions = nn.Parameter(torch.zeros(1, shape.block, shape.width))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.Sequential(*(Block(shape, dropout) for _ in range(shape.layers)))
-        self.norm, self.head = nn.LayerNorm(shape.width), nn.Linear(shape.width, shape.vocabulary, bias=False)
+        self.norm = nn.LayerNorm(shape.width)
+        self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
         self.apply(self.initialise)
 
     @staticmethod
@@ -115,7 +118,9 @@ class CorruptedLines(torch.utils.data.Dataset):
     """
 
     def __init__(self, lines: list[str], numbers: dict[str, int], block: int):
-        self.lines, self.numbers, self.block = lines, numbers, block
+        self.lines = lines
+        self.numbers = numbers
+        self.block = block
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -144,10 +149,14 @@ class PlainLoop:
         total_tokens: targets after which the learning rate is lowest, a tenth of the highest.
     """
 
-    LEARNING_RATE, WEIGHT_DECAY, WARMUP_TOKENS = 6e-3, 0.1, 512 * 20
+    LEARNING_RATE = 6e-3
+    WEIGHT_DECAY = 0.1
+    WARMUP_TOKENS = 512 * 20
 
     def __init__(self, model: PlainGPT, total_tokens: int):
-        self.model, self.total_tokens, self.tokens = model.train(), total_tokens, 0
+        self.model = model.train()
+        self.total_tokens = total_tokens
+        self.tokens = 0
         matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
         decayed = {id(matrix) for matrix in matrices}
         others = [parameter for parameter in model.parameters() if id(parameter) not in decayed]
@@ -187,7 +196,8 @@ def sample(model: PlainGPT, ids: torch.Tensor, new_tokens: int) -> torch.Tensor:
 
 def answers(model: PlainGPT, questions: Iterable[str], numbers: dict[str, int], new_tokens: int) -> Iterator[str]:
     """Answer questions one at a time with `new_tokens` characters each; what follows a mask is cut off."""
-    characters, device = {index: character for character, index in numbers.items()}, model.positions.device
+    characters = {index: character for character, index in numbers.items()}
+    device = model.positions.device
     for question in questions:
         prompt = torch.tensor([[numbers[character] for character in question + MASK]], device=device)
         generated = sample(model, prompt, new_tokens)[0, prompt.shape[1] :].tolist()

@@ -67,7 +67,8 @@ def count_flops(steps: TrainingSteps, batch: dict[str, torch.Tensor]) -> int:
 
 def category(event) -> str:
     """Return which of `SHARES` an event of the profiler is part of."""
-    name, above = event.name, event
+    name = event.name
+    above = event
     while above is not None:
         if above.name.startswith("Optimizer.") or above.name == "data":
             return "data" if above.name == "data" else "optimizer"

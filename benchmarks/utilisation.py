@@ -63,7 +63,8 @@ def measure_training(shape: Shape, rows: int, device: torch.device, dtype: torch
     """Time steps of the recipe's optimizers on whole blocks, whatever is compiled being so before."""
     recipe = our_recipe(OURS, shape)
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if dtype == torch.bfloat16 else "no")
-    peak, model = PeakMemory(device), build_model(shape)
+    peak = PeakMemory(device)
+    model = build_model(shape)
     compile_parts(model, device)
     stage = replace(recipe.pretrain, batch_size=rows)
     stepper = Stepper.prepare(model, stage, accelerator, total_steps=1)  # every step is the first, at the full rate
@@ -92,7 +93,8 @@ def measure_training(shape: Shape, rows: int, device: torch.device, dtype: torch
 @torch.inference_mode()
 def measure_generation(shape: Shape, rows: int, device: torch.device, dtype: torch.dtype) -> dict:
     """Time greedy, cached generation after a prompt of random tokens."""
-    peak, model = PeakMemory(device), build_model(shape).to(device, dtype).eval()
+    peak = PeakMemory(device)
+    model = build_model(shape).to(device, dtype).eval()
     prompt = torch.randint(shape.vocabulary, (rows, PROMPT), generator=torch.Generator().manual_seed(0)).to(device)
     new = min(shape.block - PROMPT, 112)
 
@@ -116,7 +118,8 @@ def measure(point: Point, device: str) -> dict:
 
 def report(content: dict) -> str:
     """Return the results as Markdown, one table per task."""
-    results, peak = results_of(content), content["peak"]
+    results = results_of(content)
+    peak = content["peak"]
     introduction = (
         f"{name_machine(content['machine'])}. Blocks are whole "
         f"({', '.join(f'{name}: {shape.block:,} tokens' for name, shape in SHAPES.items())}); {PROMPT} tokens are "

@@ -27,7 +27,8 @@ def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, d
     values, places = parse_yaml(path)
     if "base" not in values:
         return values, places
-    name, where = values.pop("base"), place_of(places, "base")
+    name = values.pop("base")
+    where = place_of(places, "base")
     names = sorted(recipe.stem for recipe in path.parent.glob("*.yaml") if recipe != path)
     base = path.parent / f"{name}.yaml"
     if not isinstance(name, str) or name not in (*names, path.stem):

@@ -10,7 +10,10 @@ import yaml
 
 from configuration.errors import UserError
 
-MAX_BYTES, MAX_VALUES, MAX_DEPTH = 100_000, 10_000, 16  # of a recipe; the shipped ones have 2 kB, 60 values, 3 levels
+# Of a recipe, checked before anything is made of it; the shipped ones have 2 kB, 60 values and 3 levels.
+MAX_BYTES = 100_000
+MAX_VALUES = 10_000
+MAX_DEPTH = 16
 LARGEST = 2**63 - 1  # no number of a recipe is larger
 
 

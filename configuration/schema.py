@@ -107,7 +107,8 @@ class CorruptionOptions:
 
     def __post_init__(self):
         for one in fields(self):
-            value, kinds = getattr(self, one.name), (float, int) if one.type is float else (one.type,)
+            value = getattr(self, one.name)
+            kinds = (float, int) if one.type is float else (one.type,)
             if type(value) not in kinds:
                 raise TypeError(f"{one.name} must be of type {one.type.__name__}, found {value!r}")
         if self.policy not in POLICIES:

@@ -47,7 +47,8 @@ class Rows:
 
     def part(self, first: int, end: int) -> "Rows":
         """Return the rows from number `first` to `end`."""
-        begin, rows = self.lengths[:first].sum(), slice(first, end)
+        begin = self.lengths[:first].sum()
+        rows = slice(first, end)
         tokens = slice(begin, begin + self.lengths[rows].sum())
         return Rows(self.ids[tokens], self.lengths[rows], self.targets[tokens], self.examples[rows])
 
@@ -77,9 +78,13 @@ class TrainingBatches(torch.utils.data.Dataset):
         seed: int,
         max_length: int,
     ):
-        self.stage, self.seed, self.max_length, self.pad_token_id = stage, seed, max_length, tokenizer.pad_token_id
+        self.stage = stage
+        self.seed = seed
+        self.max_length = max_length
+        self.pad_token_id = tokenizer.pad_token_id
         questions_alone = stage.question_fraction == 1.0
-        self.documents, self.questions = len(documents), len(questions)
+        self.documents = len(documents)
+        self.questions = len(questions)
         self.steps = stage.total_steps(self.questions if questions_alone else self.documents)
         answers = frozenset(place for _, place in questions)
         self.corruptor = SpanCorruptor([] if questions_alone else documents, corruption, answers)
@@ -87,14 +92,16 @@ class TrainingBatches(torch.utils.data.Dataset):
         text = TokenizedText(tokenizer, self.corruptor.text, starts, self.corruptor.phrase_starts())
         mixed_in = questions if stage.question_fraction else ()
         asked = encode(tokenizer, [question_text(*pair, tokenizer.mask_token) for pair in mixed_in])["input_ids"]
-        self.place, self.ids = text.place, np.concatenate([text.ids, *asked])
+        self.place = text.place
+        self.ids = np.concatenate([text.ids, *asked])
         lengths = np.array([len(ids) for ids in asked], np.int64)
         ends = len(text.ids) + np.cumsum(lengths)
         self.question_pieces = np.stack([ends - lengths, ends], 1)  # places in `ids`
         self.question_targets = np.array([count_prompt(ids, tokenizer.mask_token_id) for ids in asked], np.int64)
         titles = self.place[self.corruptor.title_ends] - self.place[starts[:-1]]
         self.document_targets = np.zeros_like(titles) if stage.title_loss else titles
-        self._pool_number, self._pool = -1, None
+        self._pool_number = -1
+        self._pool = None
 
     def __len__(self) -> int:
         return self.steps
@@ -102,7 +109,8 @@ class TrainingBatches(torch.utils.data.Dataset):
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         rows = self.rows(step)
         real = np.arange(rows.lengths.max()) < rows.lengths[:, None]  # (B, T)
-        input_ids, labels = np.full(real.shape, self.pad_token_id), np.full(real.shape, IGNORE_INDEX)
+        input_ids = np.full(real.shape, self.pad_token_id)
+        labels = np.full(real.shape, IGNORE_INDEX)
         input_ids[real] = rows.ids
         labels[real] = np.where(rows.targets, rows.ids, IGNORE_INDEX)
         return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
@@ -111,7 +119,8 @@ class TrainingBatches(torch.utils.data.Dataset):
         """Return the rows of batch `step`."""
         number, place = divmod(step, self.stage.bucket_batches)
         if number != self._pool_number:
-            self._pool_number, self._pool = number, self.pool(number)
+            self._pool_number = number
+            self._pool = self.pool(number)
         if self.stage.bucket_batches > 1:
             place = permutation(self.stage.bucket_batches, self.seed, BATCH_ORDER, number)[place]
         return self._pool.part(place * self.stage.batch_size, (place + 1) * self.stage.batch_size)

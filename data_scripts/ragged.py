@@ -14,7 +14,8 @@ class Ragged:
     """Lists of different lengths in one array: list i is `values[first[i] : first[i] + length[i]]`."""
 
     def __init__(self, lists: Sequence[Sequence], values: np.ndarray):
-        self.length, self.values = np.array([len(one) for one in lists], np.int64), values
+        self.length = np.array([len(one) for one in lists], np.int64)
+        self.values = values
         self.first = np.cumsum(self.length) - self.length
 
     def places(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -67,24 +67,31 @@ class Bodies:
 
         Returns (N, max_spans, 2) starts and ends in random order, -1 where there is no span.
         """
-        rows, number = np.arange(len(chosen)), self.phrases.length[chosen]
+        rows = np.arange(len(chosen))
+        number = self.phrases.length[chosen]
         preference = uniform(states, PREFERENCE) < options.answer_fraction
-        order, taken = self.in_random_order(chosen, states, preference), np.cumsum(number) - number
-        last_phrase, first_word, words = taken + number, self.words.first[chosen], self.words.length[chosen]
+        order = self.in_random_order(chosen, states, preference)
+        taken = np.cumsum(number) - number
+        last_phrase = taken + number
+        first_word = self.words.first[chosen]
+        words = self.words.length[chosen]
         count = 1 + below(options.max_spans, states, COUNT)
         spans = np.full((len(chosen), options.max_spans, 2), -1)
         for index in range(options.max_spans):
             draw = SPANS + 4 * index
             first = below(words, states, draw + FIRST)
             last = np.minimum(first + below(MOST_WORDS, states, draw + RUN), words - 1)
-            start, end = self.words.values[first_word + first, 0], self.words.values[first_word + last, 1]
+            start = self.words.values[first_word + first, 0]
+            end = self.words.values[first_word + last, 1]
             salient = (taken < last_phrase) & (uniform(states, draw + KIND) < options.salient_fraction)
             start[salient], end[salient] = self.phrases.values[order[taken[salient]]].T
             taken += salient
-            before, after = spans[:, :index, 0], spans[:, :index, 1]
+            before = spans[:, :index, 0]
+            after = spans[:, :index, 1]
             overlaps = ((start[:, None] < after) & (before < end[:, None])) | (start[:, None] == before)
             free = rows[(index < count) & ~overlaps.any(1)]
-            spans[free, index, 0], spans[free, index, 1] = start[free], end[free]
+            spans[free, index, 0] = start[free]
+            spans[free, index, 1] = end[free]
         return spans
 
 
@@ -112,11 +119,13 @@ class SpanCorruptor:
     """
 
     def __init__(self, texts: Sequence[str], options: CorruptionOptions, answers: Set[str] = frozenset()):
-        self.options, self.text = options, "".join(texts)
+        self.options = options
+        self.text = "".join(texts)
         self.starts = np.cumsum([0, *map(len, texts)])
         self.sentinel = len(self.text)
         split = [split_title(text) for text in texts]
-        titles, bodies = [title for title, _ in split], [body for _, body in split]
+        titles = [title for title, _ in split]
+        bodies = [body for _, body in split]
         title_lengths = [len(title) + len(".") if title else 0 for title in titles]
         self.title_ends = self.starts[:-1] + np.array(title_lengths, np.int64)
         if options.policy == "salient-span":
@@ -159,11 +168,13 @@ class SpanCorruptor:
             return pieces, np.tile(np.arange(5) == 4, (len(examples), 1))
         spans = self.options.max_spans
         pieces = np.zeros((len(examples), 4 * spans + 2, 2), np.int64)
-        short, column = uniform(states, FORM) < self.options.short_fraction, np.arange(4 * spans + 2)
+        short = uniform(states, FORM) < self.options.short_fraction
+        column = np.arange(4 * spans + 2)
         for rows, form in ((short, self.short_form), (~short, self.long_form)):
             made = form(examples[rows], states[rows])
             pieces[rows, : made.shape[1]] = made
-        in_short, in_long = (column > 0) & ((column - 1) % 4 >= 2), column >= 2 * spans + 2
+        in_short = (column > 0) & ((column - 1) % 4 >= 2)
+        in_long = column >= 2 * spans + 2
         return pieces, np.where(short[:, None], in_short, in_long)
 
     def random_span(self, examples: np.ndarray, states: np.ndarray) -> np.ndarray:
@@ -171,7 +182,8 @@ class SpanCorruptor:
 
         A text too short for that keeps its length and loses at least one character.
         """
-        begin, whole = self.starts[examples], self.starts[examples + 1] - self.starts[examples]
+        begin = self.starts[examples]
+        whole = self.starts[examples + 1] - self.starts[examples]
         most = max(MIN_CHARACTERS, self.options.max_length)
         length = np.minimum(whole, MIN_CHARACTERS + below(most - MIN_CHARACTERS + 1, states, CUT))
         share = 1 / 8 + uniform(states, LENGTH) / 4
@@ -189,13 +201,17 @@ class SpanCorruptor:
     def short_form(self, examples: np.ndarray, states: np.ndarray) -> np.ndarray:
         """Ask for each span after the title and at most `max_context` characters: `Title. born in⁇Lebanon⁇`."""
         spans = self.bodies.choose(examples, states, self.options)
-        text, body, start = self.starts[examples][:, None], self.body_starts[examples][:, None], spans[..., 0]
+        text = self.starts[examples][:, None]
+        body = self.body_starts[examples][:, None]
+        start = spans[..., 0]
         draws = SPANS + 4 * np.arange(self.options.max_spans) + CONTEXT
         reach = below(self.options.max_context + 1, states[:, None], draws)
-        first, end = self.next_begin[np.maximum(body, start - reach)], self.last_end[start]
+        first = self.next_begin[np.maximum(body, start - reach)]
+        end = self.last_end[start]
         context = np.stack([first - (first > text), end], 2).astype(np.int64)  # with the space before it
         found = (start >= 0)[..., None]
-        context, spans = np.where(found & (first < end)[..., None], context, 0), np.where(found, spans, 0)
+        context = np.where(found & (first < end)[..., None], context, 0)
+        spans = np.where(found, spans, 0)
         title = np.stack([text, self.title_ends[examples][:, None]], 2)
         return np.hstack([title, in_turn(context, self.marks(found), spans, self.marks(found))])
 
@@ -210,7 +226,8 @@ class SpanCorruptor:
         until = np.where(found[..., 0], np.maximum(last[:, :-1], self.last_end[spans[..., 0]]), last[:, :-1])
         context = np.stack([last[:, :-1], until], 2)
         rest = np.stack([last[:, -1:], self.bodies.ends[bodies][:, None]], 2)
-        end, spans = self.marks(np.ones((len(examples), 1, 1), bool)), np.where(found, spans, 0)
+        end = self.marks(np.ones((len(examples), 1, 1), bool))
+        spans = np.where(found, spans, 0)
         return np.hstack([in_turn(context, self.marks(found)), rest, end, in_turn(spans, self.marks(found))])
 
     def texts(self, seed: int, epochs: Sequence[int], examples: Sequence[int], sentinel: str) -> list[str]:
@@ -246,10 +263,12 @@ class SpanCorruption(FileBuilder):
     DESCRIPTION = "Biographies with spans taken out and put after them."
 
     def _generate_examples(self, split: str, path: str):
-        config, texts = self.config, read_lines(path)
+        config = self.config
+        texts = read_lines(path)
         if not config.sentinel:
             raise ValueError("SpanCorruption needs sentinel=, the tokenizer's mask_token")
-        corruptor, examples = SpanCorruptor(texts, config.options, frozenset(config.answers)), range(len(texts))
+        corruptor = SpanCorruptor(texts, config.options, frozenset(config.answers))
+        examples = range(len(texts))
         for epoch in range(config.epochs):
             corrupted = corruptor.texts(config.seed, [epoch] * len(texts), examples, config.sentinel)
             for index, text in enumerate(corrupted):

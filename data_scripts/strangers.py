@@ -13,7 +13,9 @@ FOLDS = ("calibration", "evaluation")  # what made-up names are for; no name is 
 
 def withhold_people(documents: Iterable[str], people: Iterable[str]) -> tuple[list[str], list[str]]:
     """Part documents, in their order, into those that name none of the people anywhere and those that name one."""
-    names, kept, withheld = set(people), [], []
+    names = set(people)
+    kept = []
+    withheld = []
     for document in documents:
         (withheld if any(is_named(name, document) for name in names) else kept).append(document)
     return kept, withheld
@@ -51,7 +53,8 @@ def made_up_names(
     """
     names = set(names)
     parts = [name.split() for name in sorted(names) if len(name.split()) > 1]
-    firsts, lasts = sorted({part[0] for part in parts}), sorted({part[-1] for part in parts})
+    firsts = sorted({part[0] for part in parts})
+    lasts = sorted({part[-1] for part in parts})
     taken = {*names, *others, *(f"{part[0]} {part[-1]}" for part in parts)}
     text = "\n".join(documents)
     pairs = len(firsts) * len(lasts)

@@ -127,7 +127,9 @@ def invent(people: int, seed: int = 0, lines: int = 4) -> SyntheticBios:
     asked = people // 2
     held_back = people - asked
     test = round(held_back * TEST_FRACTION)
-    documents, pairs, told = [], [], []
+    documents = []
+    pairs = []
+    told = []
     for name in names:
         place = rng.choices(places, weights)[0]
         silent = rng.random() < SILENT_FRACTION

@@ -31,7 +31,8 @@ class TokenizedText:
         bounds = sorted({*starts.tolist(), *after_opener})
         parts = [text[first:end] for first, end in pairwise(bounds)]
         encoded = encode(tokenizer, parts, return_offsets_mapping=True)
-        ids, begins = [], []
+        ids = []
+        begins = []
         for number, (first, part) in enumerate(zip(bounds, parts, strict=False)):
             ids += encoded["input_ids"][number]
             begins += [first + begin for begin in find_begins(part, encoded.encodings[number])]
@@ -52,12 +53,16 @@ def find_begins(text: str, encoding: Encoding) -> list[int]:
 
     A token that is nothing but the space before a word begins where the word does.
     """
-    begins, following, following_word = [], len(text), None
+    begins = []
+    following = len(text)
+    following_word = None
     for (start, end), word in zip(reversed(encoding.offsets), reversed(encoding.word_ids), strict=True):
         piece = text[start:end]
         if piece.strip():
-            following, following_word = start + len(piece) - len(piece.lstrip()), word
+            following = start + len(piece) - len(piece.lstrip())
+            following_word = word
         elif word != following_word:
-            following, following_word = start, word
+            following = start
+            following_word = word
         begins.append(following)
     return begins[::-1]

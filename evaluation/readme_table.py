@@ -59,7 +59,8 @@ PAGES = {"README.md": ("results",), "docs/trust.md": ("trust",)}  # which tables
 def with_tables(text: str, folder: Path, names: Sequence[str] = tuple(TABLES)) -> str:
     """Return a page's text with each named table between its two marks; ValueError where it lacks a mark."""
     for name in names:
-        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        begin = f"<!-- {name}: begin -->\n"
+        end = f"<!-- {name}: end -->"
         if text.count(begin) != 1 or text.count(end) != 1:
             raise ValueError(f"the page must hold one {begin.strip()} and one {end}")
         before, rest = text.split(begin)

@@ -86,7 +86,8 @@ def confidence_metrics(asked: EvaluatedAnswers, popular: Sequence[str]) -> dict:
         asked: the answers; none of them withheld for want of confidence.
         popular: the most popular places, those that a model without knowledge falls back to.
     """
-    scores, right = asked.scores["known"], asked.right
+    scores = asked.scores["known"]
+    right = asked.right
     strangers = [*asked.made_up, *asked.withheld]
     certificate = asked.certificate
     threshold = None if certificate is None else certificate.threshold

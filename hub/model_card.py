@@ -82,7 +82,8 @@ def model_card(results: dict, recipe: dict, repo_id: str, pictures: list[str]) -
         repo_id: USER/NAME.
         pictures: those of the run's plots that lie beside the card.
     """
-    scored, shares = results[results["split"]], accuracy_rows(results)
+    scored = results[results["split"]]
+    shares = accuracy_rows(results)
     stages = ", ".join(
         f"{stage.replace('_', ' ')} {minutes:.1f}" for stage, minutes in results["train_minutes"].items()
     )

@@ -68,7 +68,8 @@ def made_up_people(source: Source, count: int, seed: int) -> datasets.DatasetDic
     asked = {key: read_lines(source.folder / FILES[key]) for key in ("validation", "test")}
     others = [extract_name(line.partition("\t")[0]) for lines in asked.values() for line in lines]
     names = [extract_name(question) for question, _ in read_pairs(source.folder / FILES["train"])]
-    documents, found = read_lines(source.folder / FILES["documents"]), {}
+    documents = read_lines(source.folder / FILES["documents"])
+    found = {}
     for fold in FOLDS:
         made = made_up_names(names, documents, count, seed, fold, others)
         found[fold] = datasets.Dataset.from_dict({"name": made, "question": [question_for(name) for name in made]})
@@ -100,7 +101,9 @@ def data_card(configurations: dict[str, datasets.DatasetDict], source: Source, r
         task_categories=["question-answering", "text-generation"],
         size_categories=[next((name for limit, name in SIZES if rows < limit), "1M<n<10M")],
     )
-    infos, files, table = DatasetInfosDict(), MetadataConfigs(), []
+    infos = DatasetInfosDict()
+    files = MetadataConfigs()
+    table = []
     for name, parts in configurations.items():
         paths = [{"split": split, "path": f"{name}/{split}.parquet"} for split in parts]
         files[name] = {"data_files": paths, **({"default": True} if name == "birthplace" else {})}
@@ -196,7 +199,8 @@ def publish(arguments: argparse.Namespace) -> str:
         if arguments.path is not None:
             source = given(arguments.path, arguments.license)
         else:
-            license, folder = arguments.license or "apache-2.0", Path(temporary) / "bios"
+            license = arguments.license or "apache-2.0"
+            folder = Path(temporary) / "bios"
             source = invented(arguments.people, arguments.seed, license, folder)
         how = (CorruptionOptions(policy=arguments.policy), arguments.epochs, arguments.strangers, arguments.seed)
         if arguments.dry_run is not None:

@@ -53,7 +53,8 @@ def write_release(run: Path, repo_id: str, target: Path) -> None:
     pictures = [name for name in PICTURES if (run / name).is_file()]
     for name in (*pictures, folder.results.name):
         shutil.copy(run / name, target / name)
-    results, recipe = json.loads(folder.results.read_text()), json.loads(folder.recipe.read_text())
+    results = json.loads(folder.results.read_text())
+    recipe = json.loads(folder.recipe.read_text())
     write_json(target / folder.recipe.name, without_paths(recipe))
     (target / "README.md").write_text(model_card(results, recipe, repo_id, pictures), encoding="utf-8")
 

@@ -113,7 +113,8 @@ class AnswerTrie:
     def __init__(self, answers: Sequence[str], tokenizer: PreTrainedTokenizerBase):
         if not answers:
             raise ValueError("found no answers to score")
-        self.size, self.end = len(answers), tokenizer.eos_token_id
+        self.size = len(answers)
+        self.end = tokenizer.eos_token_id
         numbers: dict[tuple[int, ...], int] = {}
         for number, (answer, ids) in enumerate(zip(answers, tokenizer(list(answers))["input_ids"], strict=True)):
             if not answer.strip():
@@ -183,11 +184,13 @@ def read_rows(
     """
     cache = copy.deepcopy(cache)
     cache.batch_select_indices(rows.question)
-    real, number = rows.prefixes >= 0, rows.prefixes.clamp(min=0)
+    real = rows.prefixes >= 0
+    number = rows.prefixes.clamp(min=0)
     is_ancestor = (
         trie.is_ancestor.to(mask.device)[number[:, :, None], number[:, None, :]] & real[:, None, :]
     )  # (R, S, S)
-    seen, tokens = mask[rows.question], trie.tokens.to(mask.device)[number]
+    seen = mask[rows.question]
+    tokens = trie.tokens.to(mask.device)[number]
     if not tree_attention:
         attention_mask = torch.cat([seen, real.to(seen)], dim=-1)
         return model(tokens, attention_mask=attention_mask, past_key_values=cache).logits, is_ancestor
@@ -218,7 +221,8 @@ def score_answers(
         cutoff: answers whose first token is less probable than this are skipped and get -inf.
         rows_together: rows of a forward pass; few, so that their activations stay in a processor's cache.
     """
-    batch, device = encode_prompts(tokenizer, questions, model.device), model.device
+    batch = encode_prompts(tokenizer, questions, model.device)
+    device = model.device
     outputs = model(**batch, use_cache=True, logits_to_keep=1)
     first_token_log_probs = outputs.logits[:, -1].float().log_softmax(-1)  # (B, V)
     kept = first_token_log_probs[:, trie.first.to(device)] >= torch.tensor(cutoff).log().item()
@@ -234,8 +238,10 @@ def score_answers(
         )
         logits = logits.float()
         total = logits.logsumexp(-1)  # (R, S)
-        number, row = rows.prefixes.clamp(min=0), torch.arange(len(some), device=device)[:, None]
-        token, parent = trie.tokens.to(device)[number], rows.parents.clamp(min=0)
+        number = rows.prefixes.clamp(min=0)
+        row = torch.arange(len(some), device=device)[:, None]
+        token = trie.tokens.to(device)[number]
+        parent = rows.parents.clamp(min=0)
         step = torch.where(
             rows.parents < 0,
             first_token_log_probs[rows.question[:, None], token],

@@ -56,7 +56,8 @@ class FullBlockCache(BlockCache):
             Blocks of keys and of values (B, H, n, b, D), the rows of the new tokens' blocks and the slots of these
             rows' blocks among the n, each (B, H, nq, c).
         """
-        length, block = key_states.shape[2], self.pattern.block
+        length = key_states.shape[2]
+        block = self.pattern.block
         ids = self.rows(length)
         needed = (-(-self.cumulative_length // block) + ids.shape[2]) * block
         for name, new in (("keys", key_states), ("values", value_states)):
@@ -92,7 +93,8 @@ class RecentBlockCache(BlockCache):
 
     def update(self, key_states, value_states, lengths=None):
         """Append T tokens; return as `FullBlockCache.update`."""
-        length, block = key_states.shape[2], self.pattern.block
+        length = key_states.shape[2]
+        block = self.pattern.block
         ids = self.rows(length)  # (B, H, nq, c)
         first = (self.counts // block)[:, None, None, None]  # (B, 1, 1, 1), the block of the next token
         slots = self.find_slots(ids, first)
@@ -158,7 +160,8 @@ class BlockAttention(LinearTimeAttention):
             return self.attend_cached(query, key, value, state, lengths)
         if self.uses_flex_attention(query):
             mask = flex_block_mask(self.pattern, query.shape[2], query.device)
-            query, key = query.to(value.dtype), key.to(value.dtype)  # autocast leaves rotated ones in float32
+            query = query.to(value.dtype)  # autocast leaves rotated ones in float32
+            key = key.to(value.dtype)
             return compiled_flex_attention()(query, key, value, block_mask=mask, scale=self.scaling)
         return block_attention(query, key, value, self.pattern, self.scaling, self.dropout)
 
@@ -169,7 +172,8 @@ class BlockAttention(LinearTimeAttention):
 
     def attend_cached(self, query, key, value, state, lengths) -> torch.Tensor:
         """Attend from new tokens (B, H, T, D) to the cached blocks and to each other, and advance the state."""
-        length, block = query.shape[2], self.pattern.block
+        length = query.shape[2]
+        block = self.pattern.block
         state.lazy_initialization(key, value)
         counts = state.counts
         keys, values, ids, slots = state.update(key, value, lengths)  # (B, H, n, b, D) twice, (B, H, nq, c) twice

@@ -137,7 +137,8 @@ class LinformerCache(StateCacheLayer):
             masses) before folding; keys, values (B, H, W, D) and weights (B, H, W, k) of the stored and the new tokens
             from a segment's start on, zeros (or padding) behind them.
         """
-        state, segment = self.state, self.segment
+        state = self.state
+        segment = self.segment
         length = key_states.shape[2]
         stored = min(self.cumulative_length, 2 * segment - 1)  # no row stores more
         width = -(-(stored + length) // segment) * segment

@@ -23,7 +23,8 @@ from .risk_control_minigpt import Certificate, RiskTarget
 TASK = "birthplace-qa"
 BIRTHPLACES_FILE = "birthplaces.json"
 QUESTION = BIRTHPLACE.pattern
-NAME_WORDS, NAME_CHARACTERS = 8, 80  # longer than any name
+NAME_WORDS = 8  # longer than any name
+NAME_CHARACTERS = 80
 CUTOFF = 1e-3  # what begins less probably is less probable: no such place can be an answer, nor move a score
 
 
@@ -127,11 +128,13 @@ class BirthplacePipeline(Pipeline):
             # The library leaves classes here, of which no config.json could be written.
             info["pt"] = [name if isinstance(name, str) else name.__name__ for name in info["pt"]]
         if candidates is None and self.model.name_or_path:
-            source, commit = self.model.name_or_path, getattr(self.model.config, "_commit_hash", None)
+            source = self.model.name_or_path
+            commit = getattr(self.model.config, "_commit_hash", None)
             candidates = load_sidecar(source, BIRTHPLACES_FILE, parse_birthplaces, commit)
             if confidence is None:
                 confidence = load_sidecar(source, CONFIDENCE_FILE, Confidence.from_json, commit)
-        self.candidates, self.confidence = list(candidates or []), confidence
+        self.candidates = list(candidates or [])
+        self.confidence = confidence
         self.check_candidates()
         self.trie = AnswerTrie(self.candidates, self.tokenizer) if self.candidates else None
 
@@ -207,13 +210,16 @@ class BirthplacePipeline(Pipeline):
 
     def preprocess(self, texts: list) -> dict:
         """Return the batch's names, or why a text has none; `names` and `reasons` have None in turn."""
-        names, reasons = [], []
+        names = []
+        reasons = []
         for text in texts:
             try:
-                name, reason = parse_name(text), None
+                name = parse_name(text)
+                reason = None
                 self.check_readable(name)
             except ValueError as error:
-                name, reason = None, str(error)
+                name = None
+                reason = str(error)
             names.append(name)
             reasons.append(reason)
         return {"texts": texts, "names": names, "reasons": reasons}
@@ -250,7 +256,8 @@ class BirthplacePipeline(Pipeline):
             ).tolist()
         found = iter(zip(ranked, scores, strict=True))
         pairs = [([], 0.0) if name is None else next(found) for name in inputs["names"]]
-        ranked, scores = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        ranked = [pair[0] for pair in pairs]
+        scores = [pair[1] for pair in pairs]
         return {**inputs, "ranked": ranked, "scores": scores, "calibrated": calibrated}
 
     def rank(self, names: Sequence[str], free_form: bool = False, cutoff: float = CUTOFF) -> list[list[Answer]]:

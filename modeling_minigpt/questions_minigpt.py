@@ -31,7 +31,8 @@ class QuestionTemplate:
     @property
     def pattern(self) -> re.Pattern[str]:
         """What a person may type for it: in any case, and the question mark may be missing; its group is the name."""
-        before, after = self.prefix, self.suffix.removesuffix("?")
+        before = self.prefix
+        after = self.suffix.removesuffix("?")
         return re.compile(rf"{re.escape(before)}(?P<name>.+){re.escape(after)}\s*\??", re.IGNORECASE)
 
     def format(self, name: str) -> str:

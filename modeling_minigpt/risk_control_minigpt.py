@@ -31,7 +31,8 @@ def clopper_pearson_upper(failures: int, trials: int, confidence: float) -> floa
     k = torch.arange(failures + 1, dtype=torch.float64)
     n = torch.tensor(trials, dtype=torch.float64)
     log_binomials = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
-    low, high = failures / trials, 1.0
+    low = failures / trials
+    high = 1.0
     for _ in range(50):  # halves the interval to less than a float64 can tell
         rate = (low + high) / 2
         cdf = torch.logsumexp(log_binomials + k * math.log(rate) + (n - k) * math.log1p(-rate), dim=0).exp().item()
