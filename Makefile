@@ -1,7 +1,7 @@
 # make quickstart   train the embedded default on this machine and ask it four questions
 # make test         run the whole test suite
 # make neighbours   test a MiniGPT in other people's libraries, and the demo in a browser
-# make check        lint, format, and that no floor imports from one above it
+# make check        lint, format, types of the model package, and that no floor imports from one above it
 # Each sets up .venv first, once (neighbours: .venv-neighbours, some gigabytes); PYTHON=python3.12 chooses another
 # interpreter, VENV=DIR and NEIGHBOURS=DIR another place.
 
@@ -26,6 +26,7 @@ check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

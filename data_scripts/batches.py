@@ -1,8 +1,19 @@
 """Training batches as a pure function of (seed, step): the same on any number of processes, before or after a crash.
 
-Step s belongs to pool s // bucket_batches. A pool draws the rows of that many batches, so many documents (corrupted
-anew each epoch) and so many questions of each epoch's permutation, sorts them by length and deals them into batches,
-so that little of a batch is padding. All texts are tokenised once; a row is put together from pieces of them.
+Step s belongs to pool s // bucket_batches. A pool draws the rows of that many batches: documents, which each epoch
+corrupts differently, and questions, both in the order of the epoch's permutation. It sorts them by length and cuts
+them into batches, so that little of a batch is padding. All texts are tokenised once; a row is put together from
+pieces of them.
+
+With bucket_batches = 2 and batches of two rows, three documents A, B, C and no questions, pool 0 draws places 0 … 3 of
+the endless stream B A C | C B A | …, where | separates epochs:
+
+    drawn     B A C C'          C' is C as the second epoch corrupts it
+    lengths   9 4 7 5
+    sorted    A C' C B
+    batches   (A C') (C B)      in an order of their own, so that short batches do not always come first
+
+A resumed run computes the same pool again, and each of two processes computes it whole and takes its rows.
 """
 
 from collections.abc import Sequence
@@ -20,10 +31,11 @@ from data_scripts.span_corruption import SpanCorruptor
 from data_scripts.tokenized_text import TokenizedText, encode
 
 IGNORE_INDEX = -100
-DOCUMENT_STREAM, QUESTION_STREAM, BATCH_ORDER = range(3)  # what a random permutation is for
+# What a random permutation is for; part of its seed, so that documents and questions are shuffled independently.
+DOCUMENT_STREAM, QUESTION_STREAM, BATCH_ORDER = range(3)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # a pool needs one or two epochs of each stream
 def permutation(size: int, seed: int, stream: int, epoch: int) -> np.ndarray:
     """Return the order of `size` examples in one epoch of one stream."""
     return np.random.default_rng([seed, stream, epoch]).permutation(size)
@@ -59,12 +71,12 @@ class TrainingBatches(torch.utils.data.Dataset):
     No attention mask is needed: a causal model never looks right, and padding has no label.
 
     Args:
-        documents: biographies, corrupted as `corruption` says. All their tokens are targets, but for the title's where
-            `title_loss` is off, and for all but the masked spans where `context_loss` is.
+        documents: biographies, corrupted as `corruption` says. All their tokens are targets, except the title's where
+            `title_loss` is off, and all but the masked spans where `context_loss` is off.
         questions: (question, place) pairs. Their targets are the tokens after the first sentinel.
         tokenizer: gives ids, the sentinel and the pad.
         stage: batch size, share of questions, bucketing.
-        seed: names all random draws.
+        seed: of all random draws.
         max_length: the model's context in tokens; longer rows are cut.
     """
 
@@ -93,11 +105,13 @@ class TrainingBatches(torch.utils.data.Dataset):
         mixed_in = questions if stage.question_fraction else ()
         asked = encode(tokenizer, [question_text(*pair, tokenizer.mask_token) for pair in mixed_in])["input_ids"]
         self.place = text.place
+        # Documents, then questions, in one array of ids: a row of either kind is pieces of it.
         self.ids = np.concatenate([text.ids, *asked])
         lengths = np.array([len(ids) for ids in asked], np.int64)
         ends = len(text.ids) + np.cumsum(lengths)
         self.question_pieces = np.stack([ends - lengths, ends], 1)  # places in `ids`
         self.question_targets = np.array([count_prompt(ids, tokenizer.mask_token_id) for ids in asked], np.int64)
+        # A document's title is known to whoever asks about it, so by default it is read and not predicted.
         titles = self.place[self.corruptor.title_ends] - self.place[starts[:-1]]
         self.document_targets = np.zeros_like(titles) if stage.title_loss else titles
         self._pool_number = -1
@@ -108,6 +122,7 @@ class TrainingBatches(torch.utils.data.Dataset):
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         rows = self.rows(step)
+        # Boolean assignment fills row by row, in the order in which `rows.ids` has them.
         real = np.arange(rows.lengths.max()) < rows.lengths[:, None]  # (B, T)
         input_ids = np.full(real.shape, self.pad_token_id)
         labels = np.full(real.shape, IGNORE_INDEX)
@@ -136,11 +151,13 @@ class TrainingBatches(torch.utils.data.Dataset):
         pieces[len(documents) :, 0] = self.question_pieces[questions]
         counted = np.ones(pieces.shape[:2], bool)
         counted[: len(documents)] = masked | self.stage.context_loss
-        ends = np.cumsum(pieces[..., 1] - pieces[..., 0], axis=1).clip(max=self.max_length)  # in the row
+        # Where each piece ends in its row; clipped, so that pieces beyond the context become empty or shorter.
+        ends = np.cumsum(pieces[..., 1] - pieces[..., 0], axis=1).clip(max=self.max_length)
         order = np.argsort(ends[:, -1], kind="stable") if self.stage.bucket_batches > 1 else slice(None)
         lengths = np.diff(ends, axis=1, prepend=0)[order]
         row_lengths = ends[order, -1]
         first_targets = np.concatenate([self.document_targets[documents], self.question_targets[questions]])[order]
+        # Whether each token is at or after its row's first target.
         late = ranges(np.zeros_like(row_lengths), row_lengths) >= np.repeat(first_targets, row_lengths)
         return Rows(
             ids=self.ids[ranges(pieces[order, :, 0].ravel(), lengths.ravel())],
@@ -151,6 +168,7 @@ class TrainingBatches(torch.utils.data.Dataset):
 
     def places(self, number: int) -> tuple[range, range]:
         """Return pool `number`'s places in the stream of documents and in that of questions."""
+        # Every pool has as many of each, so a place needs no count of those before: it is a product.
         rows = self.stage.bucket_batches * self.stage.batch_size
         questions = round(rows * self.stage.question_fraction)
         documents = rows - questions
@@ -160,6 +178,7 @@ class TrainingBatches(torch.utils.data.Dataset):
         """Return epochs and indices of the examples at these places of an endless stream of shuffled epochs."""
         epochs, within = np.divmod(np.arange(places.start, places.stop), max(1, size))
         indices = np.empty_like(within)
+        # A pool may begin in one epoch and end in another, several later where there are few examples.
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
             indices[chosen] = permutation(size, self.seed, stream, int(epoch))[within[chosen]]

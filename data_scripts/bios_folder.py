@@ -6,7 +6,7 @@
     birth_test_inputs.tsv     questions without answers
 
 Files are UTF-8. A byte-order mark, Windows line ends and blank lines at the end are accepted; anything else that is
-not in the layout raises a `DataError` which names the file, the line, what stood there and what was wanted.
+not in the layout raises a `DataError` which names the file, the line, what was found and what was wanted.
 """
 
 import hashlib
@@ -23,7 +23,8 @@ FILES = {
     "validation": "birth_dev.tsv",
     "test": "birth_test_inputs.tsv",
 }
-# The title ends at the first full stop that is not an initial's or an abbreviation's: `James A. Smith. He was …`.
+# The title ends at the first full stop that is not an initial's or an abbreviation's. In
+# `James A. Smith. He was …` the first one follows an initial (a single letter), the second ends the title.
 TITLE_END = re.compile(r"(?<! )(?<!\b[^\W\d_])(?<!\b[DJMS]r)(?<!\bSt)(?<!\bMrs)\. ")
 
 
@@ -44,19 +45,19 @@ def extract_name(question: str, template: QuestionTemplate = BIRTHPLACE) -> str:
 def split_title(document: str) -> tuple[str, str]:
     """Split a biography into its title and its body; the title is empty where there is none."""
     end = TITLE_END.search(document)
-    if end is None:
+    if end is None:  # only initials, as in "J. R. was a producer": then the first full stop is as good as any
         title, separator, body = document.partition(". ")
         return (title, body) if separator else ("", document)
     return document[: end.start()], document[end.end() :]
 
 
 def check_folder(folder: Path) -> None:
-    """Raise DataError unless `folder` holds all four files; reads none of them."""
+    """Raise DataError unless `folder` has all four files; reads none of them."""
     if not os.path.isdir(folder):  # unlike pathlib, False where the name is too long to be one
-        raise DataError(f"{folder}: no such folder; wanted one that holds {', '.join(FILES.values())}")
+        raise DataError(f"{folder}: no such folder; wanted one with {', '.join(FILES.values())}")
     missing = [name for name in FILES.values() if not (folder / name).is_file()]
     if missing:
-        raise DataError(f"{folder}: {', '.join(missing)} not found; the folder must hold {', '.join(FILES.values())}")
+        raise DataError(f"{folder}: {', '.join(missing)} not found; the folder must have {', '.join(FILES.values())}")
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -76,8 +77,9 @@ def read_lines(path: str | Path) -> list[str]:
     """Return the file's lines without their ends.
 
     Raises:
-        DataError: the file is missing or unreadable, holds bytes that are not UTF-8, a blank line or no line at all.
+        DataError: the file is missing or unreadable, has bytes that are not UTF-8, a blank line or no line at all.
     """
+    # Split as bytes and at \n alone: `str.splitlines` also breaks at characters that occur within a sentence.
     raw_lines = read_bytes(path).removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n").split(b"\n")
     lines = []
     for number, raw in enumerate(raw_lines, start=1):

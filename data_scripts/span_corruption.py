@@ -1,4 +1,4 @@
-"""Span corruption: a biography with parts taken out and put after it, for a causal model to restore.
+"""Span corruption: parts of a biography are taken out and put after it, for a causal model to restore.
 
 Two policies (T5's objective, Raffel et al. 2020, section 3.1.4, in a form for decoders):
 
@@ -21,13 +21,15 @@ import numpy as np
 
 from configuration.schema import MAX_SPANS, MIN_CHARACTERS, CorruptionOptions
 from data_scripts.bios_folder import read_lines, split_title
-from data_scripts.counter_random import below, generators, uniform
+from data_scripts.counter_random import derive_keys, integers, uniform
 from data_scripts.file_builder import FileBuilder, FileConfig
 from data_scripts.phrases import cut_to_words, find_words, salient_phrases
 from data_scripts.ragged import Ragged
 
-MOST_WORDS = 4  # of a span that is no phrase
-# What each number of an example's generator is for; those of a span follow one another, those of phrases come last.
+MAX_WORDS = 4  # of a span that is no phrase
+# What each number of an example's generator is for. With room for S spans the numbers are
+#   FORM, PREFERENCE, COUNT, then KIND, FIRST, RUN, CONTEXT of span 0, those of span 1, …, then one of each phrase,
+# so that a setting which changes the number of spans or phrases leaves the other draws as they were.
 CUT, LENGTH, START = range(3)
 FORM, PREFERENCE, COUNT, SPANS = range(4)
 KIND, FIRST, RUN, CONTEXT = range(4)
@@ -56,38 +58,42 @@ class Bodies:
         flat = np.array([bound for one in spans for span in one for bound in span], np.int64).reshape(-1, 2)
         return Ragged(spans, flat + np.repeat(starts, [len(one) for one in spans])[:, None])
 
-    def in_random_order(self, chosen: np.ndarray, states: np.ndarray, preference: np.ndarray) -> np.ndarray:
+    def in_random_order(self, chosen: np.ndarray, keys: np.ndarray, preference: np.ndarray) -> np.ndarray:
         """Return the places of the chosen bodies' phrases, body by body; where asked for, preferred ones first."""
         owner, number, place = self.phrases.places(chosen)
-        rank = uniform(states[owner], PHRASES + number) - (preference[owner] & self.preferred[place])
+        # Sorting by a uniform number shuffles; one less than a uniform number comes before all others.
+        rank = uniform(keys[owner], PHRASES + number) - (preference[owner] & self.preferred[place])
         return place[np.lexsort((rank, owner))]
 
-    def choose(self, chosen: np.ndarray, states: np.ndarray, options: CorruptionOptions) -> np.ndarray:
+    def choose(self, chosen: np.ndarray, keys: np.ndarray, options: CorruptionOptions) -> np.ndarray:
         """Choose up to `max_spans` disjoint spans of each chosen body: phrases, or runs of one to four words.
 
-        Returns (N, max_spans, 2) starts and ends in random order, -1 where there is no span.
+        Returns:
+            Starts and ends in random order, -1 where there is no span; (N, max_spans, 2).
         """
+        # A loop over the two or three spans of a body, each step over all bodies at once.
         rows = np.arange(len(chosen))
         number = self.phrases.length[chosen]
-        preference = uniform(states, PREFERENCE) < options.answer_fraction
-        order = self.in_random_order(chosen, states, preference)
-        taken = np.cumsum(number) - number
+        preference = uniform(keys, PREFERENCE) < options.answer_fraction
+        order = self.in_random_order(chosen, keys, preference)
+        taken = np.cumsum(number) - number  # where each body's next phrase is in `order`
         last_phrase = taken + number
         first_word = self.words.first[chosen]
         words = self.words.length[chosen]
-        count = 1 + below(options.max_spans, states, COUNT)
+        count = 1 + integers(options.max_spans, keys, COUNT)
         spans = np.full((len(chosen), options.max_spans, 2), -1)
         for index in range(options.max_spans):
             draw = SPANS + 4 * index
-            first = below(words, states, draw + FIRST)
-            last = np.minimum(first + below(MOST_WORDS, states, draw + RUN), words - 1)
+            first = integers(words, keys, draw + FIRST)
+            last = np.minimum(first + integers(MAX_WORDS, keys, draw + RUN), words - 1)
             start = self.words.values[first_word + first, 0]
             end = self.words.values[first_word + last, 1]
-            salient = (taken < last_phrase) & (uniform(states, draw + KIND) < options.salient_fraction)
+            salient = (taken < last_phrase) & (uniform(keys, draw + KIND) < options.salient_fraction)
             start[salient], end[salient] = self.phrases.values[order[taken[salient]]].T
             taken += salient
             before = spans[:, :index, 0]
             after = spans[:, :index, 1]
+            # Spans that begin together overlap even where one is empty, as a body without words is.
             overlaps = ((start[:, None] < after) & (before < end[:, None])) | (start[:, None] == before)
             free = rows[(index < count) & ~overlaps.any(1)]
             spans[free, index, 0] = start[free]
@@ -96,13 +102,24 @@ class Bodies:
 
 
 def in_turn(*pieces: np.ndarray) -> np.ndarray:
-    """Put the first piece of each array (N, K, 2) before the second of each: (N, K x arrays, 2)."""
+    """Put the first piece of each array (N, K, 2) before the second of each: (N, K x arrays, 2).
+
+    Contexts c, marks m and spans s become c₀ m₀ s₀ c₁ m₁ s₁ ….
+    """
     rows, number, _ = pieces[0].shape
     return np.stack(pieces, 2).reshape(rows, number * len(pieces), 2)
 
 
 class SpanCorruptor:
     """Corrupts biographies, many at once.
+
+    A corrupted text is a row of pieces, (start, end) positions in the joined texts. With "Ada. Born in Rome" alone,
+    the sentinel is position 17, and "Ada. Born in⁇Rome⁇" is
+
+        (0, 4)  (4, 12)   (17, 18)  (13, 17)  (17, 18)
+        Ada.    ␣Born in  ⁇         Rome      ⁇
+
+    with the last two to be restored: the span, and the sentinel that ends it.
 
     Args:
         texts: biographies, `Title. Sentence .`
@@ -138,7 +155,14 @@ class SpanCorruptor:
             self._find_spaces()
 
     def _find_spaces(self) -> None:
-        """Note, for each position, where the next stretch without white space begins and where the last one ended."""
+        """Find, for each position, where the next word (anything without white space) begins and where the last ended.
+
+        A context is cut to whole words by these two look-ups: for the text "ab cd",
+
+            position     0 1 2 3 4 5
+            next_begin   0 3 3 3 5 5
+            last_end     0 1 2 2 4 5
+        """
         position = np.arange(self.sentinel + 1, dtype=np.int32 if self.sentinel < 2**31 - 1 else np.int64)
         space = np.fromiter((character.isspace() for character in self.text), bool, self.sentinel)
         space = np.append(space, True)
@@ -155,40 +179,43 @@ class SpanCorruptor:
         """Corrupt some texts.
 
         Args:
-            seed, epochs, examples: name the random draws; the example (N,) is also the text's index.
+            seed, epochs, examples: of the random draws; the example (N,) is also the text's index.
 
         Returns:
             Positions in `text` where pieces start and end, (N, M, 2); one after the other they are the corrupted text.
             Some are empty. The piece (`sentinel`, `sentinel` + 1) is a sentinel. And which of them are to be restored,
             a span or the sentinel that ends it, (N, M).
         """
-        states = generators(seed, epochs, examples)
+        keys = derive_keys(seed, epochs, examples)
         if self.options.policy == "random-span":
-            pieces = self.random_span(examples, states)
+            pieces = self.random_span(examples, keys)
             return pieces, np.tile(np.arange(5) == 4, (len(examples), 1))
         spans = self.options.max_spans
         pieces = np.zeros((len(examples), 4 * spans + 2, 2), np.int64)
-        short = uniform(states, FORM) < self.options.short_fraction
+        short = uniform(keys, FORM) < self.options.short_fraction
         column = np.arange(4 * spans + 2)
+        # Each example has one form: both are made for their own rows and put in place, padded by empty pieces.
         for rows, form in ((short, self.short_form), (~short, self.long_form)):
-            made = form(examples[rows], states[rows])
+            made = form(examples[rows], keys[rows])
             pieces[rows, : made.shape[1]] = made
+        # Short: title, then (context, mark, span, mark) per span. Long: (context, mark) per span, rest, mark, then
+        # (span, mark) per span. What is restored is the spans and the marks behind them.
         in_short = (column > 0) & ((column - 1) % 4 >= 2)
         in_long = column >= 2 * spans + 2
         return pieces, np.where(short[:, None], in_short, in_long)
 
-    def random_span(self, examples: np.ndarray, states: np.ndarray) -> np.ndarray:
+    def random_span(self, examples: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Cut each text to U[4, max_length] characters and take out one span of U[1/8, 3/8] of that, anywhere in it.
 
         A text too short for that keeps its length and loses at least one character.
         """
         begin = self.starts[examples]
         whole = self.starts[examples + 1] - self.starts[examples]
-        most = max(MIN_CHARACTERS, self.options.max_length)
-        length = np.minimum(whole, MIN_CHARACTERS + below(most - MIN_CHARACTERS + 1, states, CUT))
-        share = 1 / 8 + uniform(states, LENGTH) / 4
+        longest = max(MIN_CHARACTERS, self.options.max_length)
+        length = np.minimum(whole, MIN_CHARACTERS + integers(longest - MIN_CHARACTERS + 1, keys, CUT))
+        share = 1 / 8 + uniform(keys, LENGTH) / 4
         masked = np.minimum(length, np.maximum(1, np.rint(length * share).astype(np.int64)))
-        start = begin + below(length - masked + 1, states, START)
+        start = begin + integers(length - masked + 1, keys, START)
         mark = np.full_like(begin, self.sentinel)
         starts = [begin, mark, start + masked, mark, start]
         ends = [start, mark + 1, begin + length, mark + 1, start + masked]
@@ -198,31 +225,34 @@ class SpanCorruptor:
         """Return sentinels where `found` (N, K, 1), else empty pieces; (N, K, 2)."""
         return np.where(found, [self.sentinel, self.sentinel + 1], 0)
 
-    def short_form(self, examples: np.ndarray, states: np.ndarray) -> np.ndarray:
+    def short_form(self, examples: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Ask for each span after the title and at most `max_context` characters: `Title. born in⁇Lebanon⁇`."""
-        spans = self.bodies.choose(examples, states, self.options)
+        spans = self.bodies.choose(examples, keys, self.options)
         text = self.starts[examples][:, None]
         body = self.body_starts[examples][:, None]
         start = spans[..., 0]
         draws = SPANS + 4 * np.arange(self.options.max_spans) + CONTEXT
-        reach = below(self.options.max_context + 1, states[:, None], draws)
+        reach = integers(self.options.max_context + 1, keys[:, None], draws)
         first = self.next_begin[np.maximum(body, start - reach)]
         end = self.last_end[start]
         context = np.stack([first - (first > text), end], 2).astype(np.int64)  # with the space before it
+        # No span, or a reach that ends inside the word before the span: then there is no context.
         found = (start >= 0)[..., None]
         context = np.where(found & (first < end)[..., None], context, 0)
         spans = np.where(found, spans, 0)
         title = np.stack([text, self.title_ends[examples][:, None]], 2)
         return np.hstack([title, in_turn(context, self.marks(found), spans, self.marks(found))])
 
-    def long_form(self, examples: np.ndarray, states: np.ndarray) -> np.ndarray:
+    def long_form(self, examples: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Put a sentinel in each span's place and the spans after the text: `Title. a⁇b⁇c⁇span⁇span⁇`."""
         bodies = examples + len(self.title_ends)
-        spans = self.bodies.choose(bodies, states, self.options)
+        spans = self.bodies.choose(bodies, keys, self.options)
+        # In the order of the text, missing spans last.
         order = np.argsort(np.where(spans[..., 0] < 0, self.sentinel, spans[..., 0]), axis=1, kind="stable")
         spans = np.take_along_axis(spans, order[..., None], 1)
         found = spans[..., :1] >= 0
         last = np.maximum.accumulate(np.hstack([self.starts[examples][:, None], spans[..., 1]]), axis=1)
+        # A context ends where the last word before its span does: the sentinel replaces the space between them, too.
         until = np.where(found[..., 0], np.maximum(last[:, :-1], self.last_end[spans[..., 0]]), last[:, :-1])
         context = np.stack([last[:, :-1], until], 2)
         rest = np.stack([last[:, -1:], self.bodies.ends[bodies][:, None]], 2)
@@ -251,13 +281,13 @@ class SpanCorruptionConfig(FileConfig):
 
 
 class SpanCorruption(FileBuilder):
-    """Corrupted biographies, one a row, epoch by epoch: the texts that pretraining sees.
+    """Corrupted biographies, one per row, epoch by epoch: the texts that pretraining sees.
 
     Where tokens are longer than characters, pretraining moves a cut inside a token to where that begins, which only
     `random-span` asks for; a span inside one token is then empty.
     """
 
-    VERSION = datasets.Version("2.0.0")  # what a seed draws; it names the cache
+    VERSION = datasets.Version("2.0.0")  # rises when a seed draws other spans: it is part of the cache's name
     BUILDER_CONFIG_CLASS = SpanCorruptionConfig
     COLUMNS = {"id": "int32", "epoch": "int32", "text": "string"}
     DESCRIPTION = "Biographies with spans taken out and put after them."

@@ -27,12 +27,12 @@ class TrainingData:
         name: the dataset's name, for results.
         folder: where the four files are.
         documents: biographies to learn from, in which nobody withheld is named.
-        withheld_documents: the others, which nothing learns from.
+        withheld_documents: the others, from which nothing is learned.
         train: (question, place) pairs to learn from.
-        held_out: pairs kept back from the training file, for tuning without the dev file.
-        calibration: pairs kept back from it, to calibrate the confidence on.
-        withheld: pairs kept back from it, whose people are in no document either.
-        split: names the part of the data that may be learned from; equal only where nothing else was learned.
+        held_out: pairs of the training file that are not trained on, for tuning without the dev file.
+        calibration: pairs of it that are not trained on, to calibrate the confidence.
+        withheld: pairs of it that are not trained on, whose people are in no document either.
+        split: what identifies the part of the data that is learned from; two models with equal ones learned the same.
     """
 
     name: str
@@ -47,7 +47,7 @@ class TrainingData:
 
 
 def find_folder(data: DataArguments, seed: int, run_data: Path) -> Path:
-    """Return the folder that holds the four files; invented data are written to `run_data` first."""
+    """Return the folder of the four files; invented data are written to `run_data` first."""
     if data.source == "folder":
         folder = Path(data.path)
     else:
@@ -79,7 +79,7 @@ def load_training_data(data: DataArguments, seed: int, run_data: Path) -> Traini
 
     Args:
         data: the recipe's section.
-        seed: names the invented data; which questions are held out does not depend on it.
+        seed: of the invented data; which questions are held out does not depend on it.
         run_data: the run's own folder, for invented files and the cache.
 
     Raises:
@@ -89,6 +89,7 @@ def load_training_data(data: DataArguments, seed: int, run_data: Path) -> Traini
     folder = find_folder(data, seed, run_data)
     cache = run_data / "cache"
     documents = prepare(Biographies(data_files={"train": str(folder / FILES["documents"])}, cache_dir=str(cache)))
+    # The order matters: the first two parts stay the same people when a run also holds some out for tuning.
     calibration, withheld, held_out, train = split_pairs(
         read_pairs_of(folder, "train", cache),
         [data.calibration_questions, data.withheld_people, data.validation_questions],
@@ -133,6 +134,8 @@ def split_pairs(pairs: Pairs, sizes: list[int], path: Path) -> list[Pairs]:
     for index, (question, _) in enumerate(pairs):
         people.setdefault(extract_name(question), []).append(index)
     groups = list(people.values())
+    # A fixed seed, not the run's: models of several seeds hold out the same people, so that they can be compared, and
+    # a finetuning that starts from another run's model does not meet the people it is scored on.
     random.Random("held out").shuffle(groups)
     if sum(sizes) >= len(groups):
         raise DataError(
@@ -147,6 +150,7 @@ def split_pairs(pairs: Pairs, sizes: list[int], path: Path) -> list[Pairs]:
 
 def made_up_people(data: TrainingData, fold: str, count: int) -> list[str]:
     """Return names of people who do not exist, from the words of the training questions' names."""
+    # Real people whom no document names either: a made-up name must not be theirs by chance.
     held_back = [*data.held_out, *data.calibration, *data.withheld]
     return made_up_names(
         [extract_name(question) for question, _ in data.train],

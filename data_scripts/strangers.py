@@ -1,4 +1,4 @@
-"""People of whom a model was told nothing: real ones who are withheld from it, and made-up ones.
+"""People who are in no text that a model learns from: real ones, withheld from it, and made-up ones.
 
 The names of the made-up are recombined from the first and last names of the training questions.
 """
@@ -8,21 +8,28 @@ import re
 import zlib
 from collections.abc import Iterable
 
-FOLDS = ("calibration", "evaluation")  # what made-up names are for; no name is for both
+# What made-up names are used for. A name's hash decides, so that no name is used for both, whatever the seed.
+FOLDS = ("calibration", "evaluation")
 
 
 def withhold_people(documents: Iterable[str], people: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Part documents, in their order, into those that name none of the people anywhere and those that name one."""
+    """Separate the documents that name none of the people from those that name one, each in their order.
+
+    Returns:
+        Those to learn from, and the others.
+    """
     names = set(people)
-    kept = []
+    learned = []
     withheld = []
     for document in documents:
-        (withheld if any(is_named(name, document) for name in names) else kept).append(document)
-    return kept, withheld
+        # Anywhere, not in the title alone: "Bo Lind. She married Ada Stone of Rome" tells of Ada Stone, too.
+        (withheld if any(is_named(name, document) for name in names) else learned).append(document)
+    return learned, withheld
 
 
 def is_named(name: str, text: str) -> bool:
-    """Tell whether a name stands in a text, as words of its own."""
+    """Return whether a name is in a text, as whole words."""
+    # "Ann Lee" is not named in "Joann Leeds". The plain search comes first because it is a hundred times as fast.
     return name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
@@ -39,17 +46,17 @@ def made_up_names(
     fold: str | None = None,
     others: Iterable[str] = (),
 ) -> list[str]:
-    """Return up to `count` different names, none of which is among `names` or stands in any document.
+    """Return up to `count` different names, none of which is among `names` or in any document.
 
-    Each takes its first word from one name and its last from another; fewer are returned where fewer exist.
+    Each has the first word of one name and the last of another; fewer are returned where fewer exist.
 
     Args:
         names: of real people.
-        documents: what must not hold any of the returned names.
+        documents: texts that name none of those returned.
         count: how many names are wanted.
-        seed: names the draw.
+        seed: of the draw.
         fold: only names of this fold.
-        others: further real people, whose names are not to be returned either.
+        others: further real people, whose names are not returned either.
     """
     names = set(names)
     parts = [name.split() for name in sorted(names) if len(name.split()) > 1]
@@ -59,6 +66,8 @@ def made_up_names(
     text = "\n".join(documents)
     pairs = len(firsts) * len(lasts)
     found: list[str] = []
+    # Pair p is first name p // L and last name p % L, of L last names. Sampling the numbers of pairs needs no list of
+    # all pairs, which a million names would make a trillion of.
     for pair in random.Random(seed).sample(range(pairs), min(pairs, 50 * count + 10_000)):
         if len(found) == count:
             break

@@ -7,11 +7,20 @@ import numpy as np
 from tokenizers import Encoding
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-OPENERS = '([{<"“„«`'
+OPENERS = '([{<"“„«`'  # after these a word has other tokens than after a space
 
 
 class TokenizedText:
-    """Texts one after the other, and a sentinel behind the last, as token ids.
+    """Token ids of texts one after the other, and a sentinel after the last.
+
+    A span is chosen by its characters and looked up here, so that nothing is tokenised twice. "Ada. Born in Rome" with
+    one token a word:
+
+        token        Ada.  Born  in  Rome  sentinel
+        begins at       0     5  10    13        17
+
+    `place[13]` is 3 and `place[17]` is 4, so the characters 13 … 16, "Rome", are the tokens `ids[3:4]`. `place[12]` is
+    3 as well: the space before a word belongs to the word's token.
 
     Args:
         tokenizer: gives ids; its mask token is the sentinel.
@@ -33,10 +42,13 @@ class TokenizedText:
         encoded = encode(tokenizer, parts, return_offsets_mapping=True)
         ids = []
         begins = []
+        # Tokenised part by part: no token may reach over the end of a text, or over the beginning of a phrase that has
+        # the tokens of the phrase alone.
         for number, (first, part) in enumerate(zip(bounds, parts, strict=False)):
             ids += encoded["input_ids"][number]
             begins += [first + begin for begin in find_begins(part, encoded.encodings[number])]
         self.ids = np.array([*ids, tokenizer.mask_token_id], np.int64)
+        # `begins` rises, so the first token at or after each position is found by bisection.
         place = np.searchsorted(np.array([*begins, len(text)]), np.arange(len(text) + 2))
         self.place = place.astype(np.min_scalar_type(len(self.ids)))  # there is one for each character
 
@@ -53,6 +65,7 @@ def find_begins(text: str, encoding: Encoding) -> list[int]:
 
     A token that is nothing but the space before a word begins where the word does.
     """
+    # From the back, because a token of white space alone begins where the token after it does.
     begins = []
     following = len(text)
     following_word = None

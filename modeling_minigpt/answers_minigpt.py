@@ -48,6 +48,8 @@ def greedy_answers(
         return_dict_in_generate=True,
         output_logits=True,
     )
+    # The probability of an answer is the product over its tokens and the sentinel that ends it: without the end,
+    # "York" would be at least as probable as "York County".
     tokens = generated.sequences[:, batch["input_ids"].shape[1] :]  # (B, T)
     following = torch.stack(generated.logits, dim=1).float().log_softmax(-1)  # (B, T, V)
     chosen = following.gather(-1, tokens[..., None])[..., 0]
@@ -91,7 +93,7 @@ class AnswerTrie:
         3: York         answer 2, parent: the question
 
     and the first tokens New and York. With tree attention one row reads all four, each prefix seeing the question and
-    its own ancestors: 4 tokens instead of the 5 of one row an answer.
+    its own ancestors: 4 tokens instead of the 5 of one row per answer.
 
     Args:
         answers: texts; as a model's answers they stand after the sentinel and before another.
@@ -121,6 +123,7 @@ class AnswerTrie:
                 raise ValueError(f"answer {number + 1} is empty")
             if numbers.setdefault(tuple(ids), number) != number:
                 raise ValueError(f"answers {numbers[tuple(ids)] + 1} and {number + 1} are the same: {answer!r}")
+        # Sorted, each prefix comes right after its parent and the parent's earlier children.
         prefixes = sorted({ids[: length + 1] for ids in numbers for length in range(len(ids))})
         self.places = {prefix: place for place, prefix in enumerate(prefixes)}
         self.tokens = torch.tensor([prefix[-1] for prefix in prefixes])
@@ -148,12 +151,14 @@ class AnswerTrie:
         """Lay out the prefixes that begin with the kept first tokens.
 
         Args:
-            kept: whether a first token is read on after a question, (B, F).
+            kept: whether the answers with a first token are read after a question, (B, F).
             tree_attention: put several answers into a row, which needs an attention mask that separates them.
             width: prefixes in such a row, unless those of one first token need more.
         """
         layouts = self.branches if tree_attention else self.chains
         laid: list[tuple[int, list[int], list[int]]] = []
+        # Layouts fill a row until the next would not fit; a question always begins a row of its own, since a row
+        # follows one question. With width 3, layouts of 2, 1 and 2 prefixes make the rows (2 + 1) and (2).
         for question, chosen in enumerate(kept.tolist()):
             row: tuple[int, list[int], list[int]] | None = None
             for several in (layout for layout, follow in zip(layouts, chosen, strict=True) if follow):
@@ -161,16 +166,22 @@ class AnswerTrie:
                     if row is None or not tree_attention or len(row[1]) + len(prefixes) > width:
                         row = (question, [], [])
                         laid.append(row)
-                    start = len(row[1])
+                    start = len(row[1])  # by which the positions of parents move, as the layout does
                     row[1].extend(prefixes)
                     row[2].extend(parent if parent < 0 else start + parent for parent in parents)
         laid.sort(key=lambda row: len(row[1]))  # rows of similar length are read together, with little padding
-        longest = max((len(row[1]) for row in laid), default=0)
-        columns = [
-            [part + [-1] * (longest - len(part)) for part in parts] for parts in list(zip(*laid, strict=True))[1:]
-        ]
-        question = torch.tensor([row[0] for row in laid], dtype=torch.long)
-        return Rows(question, *(torch.tensor(column, dtype=torch.long) for column in columns or ([], [])))
+        return Rows(
+            question=torch.tensor([row[0] for row in laid], dtype=torch.long),
+            prefixes=pad_rows([row[1] for row in laid]),
+            parents=pad_rows([row[2] for row in laid]),
+        )
+
+
+def pad_rows(rows: Sequence[list[int]]) -> torch.Tensor:
+    """Return lists as one tensor (R, S), padded by -1."""
+    longest = max(map(len, rows), default=0)
+    padded = [row + [-1] * (longest - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.long).reshape(len(rows), longest)
 
 
 def read_rows(
@@ -182,6 +193,7 @@ def read_rows(
         cache: the questions', (B, …); not changed.
         mask: the questions', (B, T).
     """
+    # Each row reads on from its question's keys and values: the cache's rows are repeated as `rows.question` says.
     cache = copy.deepcopy(cache)
     cache.batch_select_indices(rows.question)
     real = rows.prefixes >= 0
@@ -194,6 +206,8 @@ def read_rows(
     if not tree_attention:
         attention_mask = torch.cat([seen, real.to(seen)], dim=-1)
         return model(tokens, attention_mask=attention_mask, past_key_values=cache).logits, is_ancestor
+    # A prefix sees its question and its own ancestors: to it, the rest of the row is not there. Its position is that
+    # of the last token of its prefix, wherever in the row it is.
     allowed = torch.cat([seen.bool()[:, None].expand(-1, tokens.shape[1], -1), is_ancestor], dim=-1)[:, None]
     attention_mask = torch.zeros(allowed.shape, dtype=model.dtype, device=mask.device)
     attention_mask.masked_fill_(~allowed, torch.finfo(model.dtype).min)
@@ -225,6 +239,7 @@ def score_answers(
     device = model.device
     outputs = model(**batch, use_cache=True, logits_to_keep=1)
     first_token_log_probs = outputs.logits[:, -1].float().log_softmax(-1)  # (B, V)
+    # An answer is at most as probable as its first token, so a cutoff on that loses no answer above it.
     kept = first_token_log_probs[:, trie.first.to(device)] >= torch.tensor(cutoff).log().item()
     tree_attention = model.config.is_vanilla and model.config._attn_implementation in ("eager", "sdpa")
     laid = trie.rows(kept, tree_attention)
@@ -247,8 +262,10 @@ def score_answers(
             first_token_log_probs[rows.question[:, None], token],
             logits[row, parent, token] - total[row, parent],
         )  # the log-probability of a prefix's last token
+        # Summed along the path of each prefix, and then the end token. A matrix product, as paths differ in length.
         scores = (is_ancestor.float() @ step[..., None])[..., 0] + logits[..., trie.end] - total
         answer = torch.where(rows.prefixes < 0, -1, trie.answers.to(device)[number])
         question = rows.question[:, None].expand_as(answer)
+        # Prefixes that are no whole answer were read for their descendants alone.
         found[question[answer >= 0], answer[answer >= 0]] = scores[answer >= 0]
     return found

@@ -27,7 +27,7 @@ class MiniGPTRotaryEmbedding(LlamaRotaryEmbedding):
 
 
 def apply_rotary(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate `states` (B, H, T, D), whose halves hold the pairs' first and second coordinates, by (B or 1, T, D)."""
+    """Rotate `states` (B, H, T, D), whose halves are the pairs' first and second coordinates, by (B or 1, T, D)."""
     # Pair i is (x_i, x_{i + D/2}), as in the Hub's Llama, not the neighbours (x_2i, x_2i+1) of the paper: the two are
     # one function up to a permutation of the projections' rows.
     first, second = states.chunk(2, dim=-1)
@@ -53,6 +53,15 @@ class MiniGPTHeadRMSNorm(nn.RMSNorm):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.to(self.weight.dtype))
+
+
+def mark_zero_init(module: nn.Module, flag: bool = True) -> None:
+    """Let a module's weight start at zero, which the model's `_init_weights` does.
+
+    A block whose output layers start at zero adds nothing to the residual stream at first, so a model of any depth
+    starts as its embedding and head alone.
+    """
+    module.starts_at_zero = flag  # type: ignore[assignment]  # torch types every attribute as a module or tensor
 
 
 class SelfAttention(nn.Module):
@@ -83,10 +92,12 @@ class SelfAttention(nn.Module):
         self.k_proj = nn.Linear(width, width, bias=config.use_bias)
         self.v_proj = nn.Linear(width, width, bias=config.use_bias)
         self.o_proj = nn.Linear(width, width, bias=config.use_bias)
-        self.o_proj.starts_at_zero = config.zero_init_residual  # a flag that `_init_weights` reads
-        norm = {"normalized_shape": self.head_dim, "eps": config.norm_eps}
-        self.q_norm = MiniGPTHeadRMSNorm(**norm) if config.qk_norm else nn.Identity()
-        self.k_norm = MiniGPTHeadRMSNorm(**norm) if config.qk_norm else nn.Identity()
+        mark_zero_init(self.o_proj, config.zero_init_residual)
+        self.q_norm: nn.Module = nn.Identity()
+        self.k_norm: nn.Module = nn.Identity()
+        if config.qk_norm:  # bounds the scores, so that large learning rates stay stable (Henry et al. 2020)
+            self.q_norm = MiniGPTHeadRMSNorm(self.head_dim, eps=config.norm_eps)
+            self.k_norm = MiniGPTHeadRMSNorm(self.head_dim, eps=config.norm_eps)
 
     @classmethod
     def check_config(cls, config: MiniGPTConfig) -> None:
@@ -121,6 +132,7 @@ class SelfAttention(nn.Module):
         query = self.q_norm(self.q_proj(hidden_states).view(heads)).transpose(1, 2)
         key = self.k_norm(self.k_proj(hidden_states).view(heads)).transpose(1, 2)
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
+        # After the norms: a rotation keeps lengths, and the norms' learned scales must not mix rotated coordinates.
         if position_embeddings is not None:
             query = apply_rotary(query, *position_embeddings)
             key = apply_rotary(key, *position_embeddings)

@@ -32,9 +32,10 @@ class BlockCache(StateCacheLayer):
     def rows(self, length: int) -> torch.Tensor:
         """Return the table rows (B, H, nq, c) of the blocks that the next `length` tokens can be in."""
         block = self.pattern.block
+        counts = self.state["counts"]
         count = (length + block - 2) // block + 1  # the first token may be its block's last
-        numbers = (self.counts // block)[:, None] + torch.arange(count, device=self.counts.device)  # (B, nq)
-        table = block_table(self.pattern, -(-self.cumulative_length // block) + count, self.counts.device)
+        numbers = (counts // block)[:, None] + torch.arange(count, device=counts.device)  # (B, nq)
+        table = block_table(self.pattern, -(-self.cumulative_length // block) + count, counts.device)
         return table[:, numbers].transpose(0, 1)
 
 

@@ -281,6 +281,16 @@ def count_block_pairs(pattern: BlockPattern, table: torch.Tensor, tiles: int, ra
     return pairs.view(pattern.heads, tiles, tiles + 1)[..., :tiles]
 
 
+def count_and_list(wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return, for each query tile, how many key tiles are wanted, and their numbers, the others after them.
+
+    The row [no, yes, no, yes] of (H, tiles, tiles) becomes the count 2 and the list [1, 3, 0, 2]. Both have a batch
+    dimension of one in front, as FlexAttention reads them.
+    """
+    numbers = wanted.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)
+    return wanted.sum(-1, dtype=torch.int32)[None], numbers.to(torch.int32)[None].contiguous()
+
+
 @lru_cache(maxsize=16)
 def flex_block_mask(pattern: BlockPattern, length: int, device: torch.device | str = "cpu") -> BlockMask:
     """Return the table as a FlexAttention `BlockMask`, without evaluating T² entries.
@@ -297,10 +307,7 @@ def flex_block_mask(pattern: BlockPattern, length: int, device: torch.device | s
         # A tile wholly before the queries', all of whose pairs are listed, needs no token rule, unless a span cuts it.
         numbers = torch.arange(tiles, device=device)
         whole = (pairs == ratio**2) & (numbers < numbers[:, None]) & (pattern.span is None)
-        lists = []
-        for wanted in ((pairs > 0) & ~whole, whole):
-            ids = wanted.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)  # the wanted first
-            lists += [wanted.sum(-1, dtype=torch.int32)[None], ids.to(torch.int32)[None].contiguous()]
+        partial = (pairs > 0) & ~whole
 
     def mask_mod(batch, head, query, key):
         row = query // pattern.block
@@ -310,4 +317,10 @@ def flex_block_mask(pattern: BlockPattern, length: int, device: torch.device | s
             seen = seen | (table[head, row, column] == key_block)
         return seen & pattern.token_mask(query, key)
 
-    return BlockMask.from_kv_blocks(*lists, BLOCK_SIZE=tile, mask_mod=mask_mod, seq_lengths=(length, length))
+    return BlockMask.from_kv_blocks(
+        *count_and_list(partial),
+        *count_and_list(whole),
+        BLOCK_SIZE=tile,
+        mask_mod=mask_mod,
+        seq_lengths=(length, length),
+    )

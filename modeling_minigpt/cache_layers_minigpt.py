@@ -49,11 +49,12 @@ class PreallocatedLayer(DynamicLayer):
         current = getattr(self, name)
         buffer = self.buffers.get(name)
         end = seen + new.shape[2]
-        # Beam search and cropping replace `keys` by other tensors: the buffer then no longer holds what they say.
-        in_place = (
+        # Beam search and cropping replace `keys` by other tensors: the buffer is then out of date.
+        is_current = (
             buffer is not None and current.data_ptr() == buffer.data_ptr() and current.shape[0] == buffer.shape[0]
         )
-        if not in_place or buffer.shape[2] < end:
+        if buffer is None or not is_current or buffer.shape[2] < end:
+            # Doubled, so that n tokens cost O(n) copies in all; `torch.cat` would copy everything at every token.
             capacity = end + max(seen, self.INITIAL_CAPACITY)
             buffer = new.new_empty(*new.shape[:2], capacity, new.shape[3])
             if seen:
@@ -110,6 +111,7 @@ class StateCacheLayer(CacheLayerMixin):
 
     def apply(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace every tensor by `change(tensor)`."""
+        # New tensors instead of changed ones: a copy of the cache may share these.
         self.state = {name: change(tensor) for name, tensor in self.state.items()}
 
     def get_seq_length(self) -> int:
@@ -158,7 +160,7 @@ class StateCacheLayer(CacheLayerMixin):
             return
         if removed < 0:
             raise ValueError(f"crop takes the negated number of tokens to remove, found {tokens_to_remove}")
-        shortest = int(self.counts.min())
+        shortest = int(self.state["counts"].min())
         if removed > shortest:
             raise ValueError(f"cannot remove {removed} tokens: the shortest row of the cache has {shortest}")
         # Merged sums cannot be taken apart again: a wrong state would decode wrongly without an error.

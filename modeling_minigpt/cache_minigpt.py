@@ -28,23 +28,23 @@ def check_cache(cache: Cache, config: MiniGPTConfig, batch: int) -> None:
     """
     layers = getattr(cache, "layers", None)
     if not config.is_vanilla and (layers is None or len(layers) != config.num_hidden_layers):
-        found = type(cache).__name__ + ("" if layers is None else f" of {len(layers)} layers")
+        described = type(cache).__name__ + ("" if layers is None else f" of {len(layers)} layers")
         raise ValueError(
             f"attention_type {config.attention_type!r} with {config.num_hidden_layers} layers decodes with a cache of "
-            f"its own (make_cache(config)), found {found}"
+            f"its own (make_cache(config)), found {described}"
         )
     # The library's caches make their layers as they need them, so there may be fewer.
     for index, (variant, layer) in enumerate(zip(config.layer_attention_types, layers or [], strict=False)):
         wanted = ATTENTION_CLASSES[variant].cache_signature(config, index)
         found = getattr(layer, "signature", None)
         if wanted != found:
-            described = type(layer).__name__ if found is None else found
-            raise ValueError(f"layer {index} wants a cache layer for {wanted or variant}, found {described}")
+            actual = type(layer).__name__ if found is None else found
+            raise ValueError(f"layer {index} wants a cache layer for {wanted or variant}, found {actual}")
         # A layer that has seen nothing yet has no rows.
         tensor = getattr(layer, "keys", None) if found is None else layer.counts
         rows = tensor.shape[0] if tensor is not None and tensor.ndim in (1, 4) and tensor.numel() else batch
         if rows != batch:
-            raise ValueError(f"the cache holds {rows} rows, found a batch of {batch}")
+            raise ValueError(f"the cache has {rows} rows, found a batch of {batch}")
 
 
 def padding_info(
@@ -56,10 +56,12 @@ def padding_info(
         ValueError: a mask that is not (B, seen + T), or one that contradicts what the cache has seen.
     """
     seen = 0 if cache is None else cache.get_seq_length()
-    layers = [layer for layer in cache.layers if hasattr(layer, "counts")] if seen else []
+    layers = []
+    if cache is not None and seen:
+        layers = [layer for layer in cache.layers if hasattr(layer, "counts")]
     if attention_mask is None:
         if layers and layers[0].padded:
-            raise ValueError(f"the cache holds padded rows: give their attention_mask, ({batch}, {seen} + {length})")
+            raise ValueError(f"the cache has padded rows: give their attention_mask, ({batch}, {seen} + {length})")
         return None
     if tuple(attention_mask.shape) != (batch, seen + length):
         raise ValueError(

@@ -6,7 +6,6 @@ minGPT, Karpathy 2020).
 """
 
 from collections.abc import Callable
-from dataclasses import Field
 from typing import Any
 
 from huggingface_hub.dataclasses import strict, validated_field
@@ -22,7 +21,8 @@ MAX_SIZE = 2**31 - 1
 MAX_VARIANT_SIZE = 2**20  # of one variant's blocks, slots or features
 
 
-def checked(default: Any, wanted: Callable[[Any], str | None]) -> Field:
+# A dataclass field is declared as `name: int = field(…)`: the call's type is that of the field's values, hence Any.
+def checked(default: Any, wanted: Callable[[Any], str | None]) -> Any:
     """Declare a field that is checked at construction and at every assignment.
 
     Args:
@@ -38,7 +38,7 @@ def checked(default: Any, wanted: Callable[[Any], str | None]) -> Field:
     return declared
 
 
-def bounded(default: int | None, minimum: int, maximum: int = MAX_SIZE) -> Field:
+def bounded(default: int | None, minimum: int, maximum: int = MAX_SIZE) -> Any:
     """Declare an integer field in [minimum, maximum]; None passes where the field's type allows it."""
 
     def wanted(value: int | None) -> str | None:
@@ -49,18 +49,18 @@ def bounded(default: int | None, minimum: int, maximum: int = MAX_SIZE) -> Field
     return checked(default, wanted)
 
 
-def one_of(default: str, *others: str) -> Field:
+def one_of(default: str, *others: str) -> Any:
     """Declare a field that takes one of a few names."""
     allowed = (default, *others)
     return checked(default, lambda value: None if value in allowed else f"one of {', '.join(allowed)}")
 
 
-def dropout_probability() -> Field:
+def dropout_probability() -> Any:
     """Declare a probability in [0, 1) that is 0 by default."""
     return checked(0.0, lambda value: None if 0.0 <= value < 1.0 else "in [0, 1)")
 
 
-def small_number(default: float) -> Field:
+def small_number(default: float) -> Any:
     """Declare a number in [0, 1e6]; NaN is not one."""
     return checked(default, lambda value: None if 0.0 <= value <= 1e6 else "in [0, 1e6]")
 

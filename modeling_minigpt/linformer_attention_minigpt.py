@@ -189,7 +189,9 @@ class LinformerAttention(LinearTimeAttention):
         self.segment = config.linformer_segment
         self.slots = config.linformer_slots
         if config.linformer_slot_type == "positional":
-            self.slot_logits = nn.Parameter(torch.empty(self.num_heads, self.segment, self.slots))  # (H, s, k)
+            self.slot_logits: nn.Parameter | None = nn.Parameter(
+                torch.empty(self.num_heads, self.segment, self.slots)  # (H, s, k)
+            )
             self.slot_proj = None
         else:
             self.slot_logits = None
@@ -219,6 +221,7 @@ class LinformerAttention(LinearTimeAttention):
 
     def positional_weights(self, length: int, counts: torch.Tensor | None) -> torch.Tensor:
         """Return the slot weights (1 or B, H, T, k) of the next T tokens after each row's first `counts` (B,)."""
+        assert self.slot_logits is not None  # called for positional slots alone
         weights = self.slot_logits.softmax(dim=-1)  # (H, s, k)
         if counts is None:
             repeats = -(-length // self.segment)

@@ -4,6 +4,8 @@ The architecture is minGPT's (Karpathy 2020, after Radford et al. 2019); the con
 (learned positions, LayerNorm, GELU, dropout) and today's (rotary positions, RMSNorm, QK-norm, squared ReLU).
 """
 
+from typing import cast
+
 import torch
 from torch import nn
 from transformers import Cache, GenerationMixin, PreTrainedModel
@@ -17,7 +19,13 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention_base_minigpt import LinearTimeAttention, MiniGPTRotaryEmbedding, PaddingInfo, SelfAttention
+from .attention_base_minigpt import (
+    LinearTimeAttention,
+    MiniGPTRotaryEmbedding,
+    PaddingInfo,
+    SelfAttention,
+    mark_zero_init,
+)
 from .attention_minigpt import ATTENTION_CLASSES
 from .cache_minigpt import check_cache, check_not_packed, make_cache, padding_info
 from .configuration_minigpt import MiniGPTConfig
@@ -30,9 +38,10 @@ class MiniGPTMLP(nn.Module):
 
     def __init__(self, config: MiniGPTConfig):
         super().__init__()
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.use_bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.use_bias)
-        self.down_proj.starts_at_zero = config.zero_init_residual  # a flag that `_init_weights` reads
+        inner = cast(int, config.intermediate_size)  # None until the config has filled it in
+        self.up_proj = nn.Linear(config.hidden_size, inner, bias=config.use_bias)
+        self.down_proj = nn.Linear(inner, config.hidden_size, bias=config.use_bias)
+        mark_zero_init(self.down_proj, config.zero_init_residual)
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -94,11 +103,13 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
     def __init__(self, config: MiniGPTConfig):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        learned = config.position_embedding_type == "learned"
-        self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
-        if learned:
-            self.embed_positions.starts_at_zero = True  # as in minGPT: a position starts as no information
-        self.rotary_emb = None if learned else MiniGPTRotaryEmbedding(config)
+        self.embed_positions: nn.Embedding | None = None
+        self.rotary_emb: MiniGPTRotaryEmbedding | None = None
+        if config.position_embedding_type == "learned":
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+            mark_zero_init(self.embed_positions)  # as in minGPT: a position starts as no information
+        else:
+            self.rotary_emb = MiniGPTRotaryEmbedding(config)
         self.dropout = nn.Dropout(config.embedding_dropout)
         self.layers = nn.ModuleList([MiniGPTBlock(config, index) for index in range(config.num_hidden_layers)])
         self.norm = NORM_CLASSES[config.norm_type](config.hidden_size, eps=config.norm_eps)
@@ -110,6 +121,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
     ) -> torch.Tensor:
         """Return position ids (B or 1, T): how many real tokens precede each, so that left padding has no effect."""
         if attention_mask is not None and attention_mask.ndim == 2:
+            # [0, 0, 1, 1, 1] has the positions [0, 0, 0, 1, 2]: what a padding token gets does not matter.
             return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, seen : seen + length]
         return torch.arange(seen, seen + length, device=device)[None]
 
@@ -155,9 +167,9 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -167,7 +179,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
 
         Args:
             input_ids: token ids (B, T); exactly one of these and `inputs_embeds` (B, T, C).
-            attention_mask: 1 for real tokens, 0 for padding, (B, past + T); padding may stand on either side.
+            attention_mask: 1 for real tokens, 0 for padding, (B, past + T); padding may be on either side.
             position_ids: positions (B, T), counted from `attention_mask` when None. Positions that start again
                 inside a row mark packed examples, which then do not see each other; that takes neither an
                 `attention_mask` nor `past_key_values`.
@@ -220,6 +232,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
     @property
     def _is_stateful(self) -> bool:
         """Whether a decoding state merges or evicts tokens, so that assisted generation, which crops, is refused."""
+        # Asked of an empty cache of this config: whether it can be cropped is known to the variants' classes alone.
         return not make_cache(self.config).is_croppable
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
@@ -227,6 +240,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
 
         No cache where attention weights are wanted: a state has merged the tokens that the weights are of.
         """
+        # The library calls this before its own checks; a cache passed by the caller is left as it is.
         made_here = model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False
         if made_here and not self.config.is_vanilla:
             kind = generation_config.cache_implementation
@@ -259,7 +273,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
             logits_to_keep: number of last positions to compute logits for (0: all), or their indices.
 
         Returns:
-            Logits (B, T, V) and, with labels, the mean cross-entropy in nats a target token, or the sum divided by
+            Logits (B, T, V) and, with labels, the mean cross-entropy in nats per target token, or the sum divided by
             `num_items_in_batch` where that is passed.
         """
         outputs: BaseModelOutputWithPast = self.model(
@@ -273,6 +287,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         )
         # Generation needs the last position's logits alone; V columns of every position would be most of the work.
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))  # (B, T, V)
+        # The library's loss shifts the labels and, in training, divides by the targets of all micro-batches.
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

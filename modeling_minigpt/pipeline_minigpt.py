@@ -1,7 +1,6 @@
-"""`pipeline("birthplace-qa")`: a name or a question in, a place out with the chance that it is right, or nothing.
+"""`pipeline("birthplace-qa")`: a name or a question in, a place and the probability that it is right out, or nothing.
 
-The places that are weighed against each other and the confidence travel in the model's folder, in `birthplaces.json`
-and `confidence.json`.
+The candidate places and the calibration are stored in the model's folder, in `birthplaces.json` and `confidence.json`.
 """
 
 import json
@@ -23,13 +22,16 @@ from .risk_control_minigpt import Certificate, RiskTarget
 TASK = "birthplace-qa"
 BIRTHPLACES_FILE = "birthplaces.json"
 QUESTION = BIRTHPLACE.pattern
-NAME_WORDS = 8  # longer than any name
+# Longer than any name: a text above these is a sentence, and asking about it would be a guess.
+NAME_WORDS = 8
 NAME_CHARACTERS = 80
-CUTOFF = 1e-3  # what begins less probably is less probable: no such place can be an answer, nor move a score
+# An answer is at most as probable as its first token, so a place that begins less probably than this can neither be
+# the answer nor move its score.
+CUTOFF = 1e-3
 
 
 def parse_name(text: object) -> str:
-    """Return whom `text`, a name or a question, asks about.
+    """Return the name that `text`, a name or a question, asks about.
 
     Raises:
         ValueError: it is neither; the message is the reason.
@@ -78,6 +80,8 @@ def parse_birthplaces(text: str) -> list[str]:
 
 def rescale_scores(ranked: list[Answer], score: float) -> list[dict]:
     """Return the candidates with the first one's score, and the others' in proportion, within what it leaves."""
+    # Probabilities 0.6, 0.2, 0.1 and a score of 0.8: the others keep their ratio and share 1 - 0.8 as they shared
+    # 1 - 0.6, so the factor is 0.2 / 0.4 and they get 0.1 and 0.05. A score below the probability does not raise them.
     first = ranked[0].probability
     factor = min(score / first, (1.0 - score) / (1.0 - first)) if 0.0 < first < 1.0 else 0.0
     scores = [score, *(answer.probability * factor for answer in ranked[1:])]
@@ -87,18 +91,18 @@ def rescale_scores(ranked: list[Answer], score: float) -> list[dict]:
 class BirthplacePipeline(Pipeline):
     """Answer "Where was NAME born?", or abstain.
 
-    The model's own greedy answer is weighed beside the candidate places; the most probable one is the answer. A
-    calibrated model then says with which chance it is right, and gives no answer where that is below its threshold.
+    The model's own greedy answer competes with the candidate places; the most probable one is the answer. A calibrated
+    model then gives the probability that it is right, and no answer where that is below its threshold.
 
     Args:
-        candidates: places to weigh; those of the model's folder when None, and none at all where it has none.
+        candidates: places to rank; those of the model's folder when None, and none at all where it has none.
         confidence: the calibration; that of the model's folder when None, and none where `candidates` are given, for
             which it was not made.
         batch_size: questions read together, 32 when not given.
         top_k: candidates to return with each answer.
-        free_form: take the greedy answer alone and weigh no candidates.
+        free_form: take the greedy answer alone and rank no candidates.
         cutoff: candidates whose first token is less probable than this, and which so are less probable themselves, are
-            not read and score 0; 0 reads all, for several times the time.
+            not read and score 0; 0 reads all, which takes several times as long.
         threshold: abstain below this score, a number or a certificate of `threshold_for`; the certified one when None,
             0 to answer always.
 
@@ -106,13 +110,13 @@ class BirthplacePipeline(Pipeline):
 
         {"question", "answer", "score", "abstained", "candidates": [{"answer", "score"}, …], "calibrated", "reason"}
 
-    `score` is the chance that the answer is right, if the model was told of the person. "calibrated": False says that
-    the model came without a calibration, or was asked in another way than it was made for (`free_form`, `cutoff`):
-    then scores are the probabilities that the model gives to its answers. Without a calibration, or with one that
-    could not certify a threshold (`confidence.refusal` says why), nothing is abstained from unless `threshold` says
-    so. The other candidates share what the first leaves, in proportion to the model's probabilities. What cannot be
-    asked, and what the model is not sure enough of, is answered by None, "abstained": True and a `reason`, and harms
-    no other item.
+    `score` is the probability that the answer is right, if the person is in the texts that the model was trained on.
+    "calibrated": False means that the model has no calibration, or was asked in another way than it was calibrated for
+    (`free_form`, `cutoff`): then scores are the probabilities that the model gives to its answers. Without a
+    calibration, or with one that could not certify a threshold (`confidence.refusal` says why), every question is
+    answered unless `threshold` is given. The other candidates share what the first leaves, in proportion to the
+    model's probabilities. What cannot be asked, and what the model is not sure enough of, is answered by None,
+    "abstained": True and a `reason`, and does not affect the rest of the batch.
     """
 
     _load_processor = False
@@ -155,12 +159,12 @@ class BirthplacePipeline(Pipeline):
         """Return a certificate, to be passed as `threshold`, that at most `risk` of the answers are wrong.
 
         Args:
-            risk: largest share of wrong ones among the answers given to people the model was told of.
+            risk: largest share of wrong ones among the answers about people in the training texts.
             confidence: how surely that holds.
             stranger_rate: largest share of other people who may get an answer.
 
         Raises:
-            ValueError: the model came without a calibration.
+            ValueError: the model has no calibration.
             CertificationError: its calibration people are too few, or too many of its sure answers are wrong.
         """
         if self.confidence is None:
@@ -198,7 +202,8 @@ class BirthplacePipeline(Pipeline):
         cutoff: float | None = None,
         threshold: float | Certificate | None = None,
     ):
-        threshold = getattr(threshold, "threshold", threshold)
+        if isinstance(threshold, Certificate):
+            threshold = threshold.threshold
         if top_k is not None and (not isinstance(top_k, Integral) or top_k < 1):
             raise ValueError(f"top_k must be a whole number from 1, found {top_k}")
         for name, share in (("cutoff", cutoff), ("threshold", threshold)):
@@ -228,12 +233,12 @@ class BirthplacePipeline(Pipeline):
         """Raise ValueError where the tokenizer or the model cannot read a name in all ways of asking for it."""
         special = [token for token in self.tokenizer.all_special_tokens if token in name]
         if special:
-            raise ValueError(f"holds {special[0]!r}, which has a meaning of its own")
+            raise ValueError(f"contains the special token {special[0]!r}")
         prompts = [prompt.format(name=name) for prompt in PROMPT_TEMPLATES.values()]
         try:
             length = encode_prompts(self.tokenizer, prompts, "cpu")["input_ids"].shape[1]
         except Exception as error:  # a character tokenizer raises a bare Exception
-            raise ValueError("holds a character that the model does not know") from error
+            raise ValueError("contains a character that is not in the model's vocabulary") from error
         longest = self.trie.lengths.max().item() + 1 if self.trie else 0
         room = self.model.config.max_position_embeddings - max(longest, self.answer_limit + 1)
         if length > room:
@@ -249,11 +254,11 @@ class BirthplacePipeline(Pipeline):
         asked = [name for name in inputs["names"] if name is not None]
         ranked = self.rank(asked, free_form, cutoff) if asked else []
         scores = [answers[0].probability for answers in ranked]
+        # Calibrated on answers ranked in the default way; ranked otherwise, scores would mean something else.
         calibrated = self.confidence is not None and not free_form and cutoff == CUTOFF
-        if calibrated and asked:
-            scores = self.confidence.probabilities(
-                confidence_features(self.model, self.tokenizer, asked, ranked)
-            ).tolist()
+        if self.confidence is not None and calibrated and asked:
+            features = confidence_features(self.model, self.tokenizer, asked, ranked)
+            scores = self.confidence.probabilities(features).tolist()
         found = iter(zip(ranked, scores, strict=True))
         pairs = [([], 0.0) if name is None else next(found) for name in inputs["names"]]
         ranked = [pair[0] for pair in pairs]
@@ -270,22 +275,25 @@ class BirthplacePipeline(Pipeline):
         scores = score_answers(self.model, self.tokenizer, questions, self.trie, cutoff).exp().cpu()
         for answer, row in zip(greedy, scores.tolist(), strict=True):
             known = dict(zip(self.candidates, row, strict=True))
+            # The greedy answer competes with the candidates; where it is one of them, the exact score is kept.
             known.setdefault(answer.text, answer.probability)
             ranked.append(sorted(map(Answer._make, known.items()), key=lambda one: -one.probability))
         return ranked
 
     def postprocess(self, outputs: dict, top_k: int = 5, threshold: float | None = None) -> list[dict]:
-        """Return one result a text."""
+        """Return one result per text."""
         calibrated = bool(outputs["calibrated"])
-        if threshold is None:
-            threshold = (calibrated and self.confidence.threshold) or 0.0
+        if threshold is None and self.confidence is not None and calibrated:
+            threshold = self.confidence.threshold
+        threshold = threshold or 0.0  # nothing certified: always answer
         columns = (outputs[name] for name in ("texts", "names", "reasons", "ranked", "scores"))
         results = []
+        # One text may fail, be unsure or be empty without affecting the rest of its batch.
         for text, name, reason, ranked, score in zip(*columns, strict=True):
             ranked = [Answer(*answer) for answer in ranked]  # the library makes plain tuples of them
             if reason is None and not ranked[0].text:
                 reason = "the model answers with nothing"
-            elif reason is None and not score >= threshold:
+            elif reason is None and not score >= threshold:  # NaN is not sure either
                 reason = f"not sure enough: {score:.3f}, the threshold is {threshold:.3f}"
             results.append(
                 {

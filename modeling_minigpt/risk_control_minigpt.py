@@ -28,12 +28,14 @@ def clopper_pearson_upper(failures: int, trials: int, confidence: float) -> floa
     """
     if failures >= trials:
         return 1.0
+    # P(at most k failures) falls as the rate rises. No failure in 59 trials: (1 - rate)^59 = 0.05 at rate 0.0495, so
+    # with 95 % confidence the rate is below 5 %. Terms are summed as logarithms, since the binomials overflow.
     k = torch.arange(failures + 1, dtype=torch.float64)
     n = torch.tensor(trials, dtype=torch.float64)
     log_binomials = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
     low = failures / trials
     high = 1.0
-    for _ in range(50):  # halves the interval to less than a float64 can tell
+    for _ in range(50):  # halves the interval to less than the spacing of float64
         rate = (low + high) / 2
         cdf = torch.logsumexp(log_binomials + k * math.log(rate) + (n - k) * math.log1p(-rate), dim=0).exp().item()
         low, high = (rate, high) if cdf > 1.0 - confidence else (low, rate)
@@ -130,6 +132,7 @@ class RiskTarget:
     def bound_ratio(self, scores: CalibrationScores, threshold: float) -> float:
         """Return the larger of the two bounds over what is allowed; at most 1 where the threshold meets the target."""
         found = scores.count(threshold)
+        # Above 1, a bound exceeds what is allowed. Both must hold, so the larger ratio decides.
         wrong = clopper_pearson_upper(found["wrong"], found["answered"], self.confidence) / self.risk
         if not scores.strangers:
             return wrong
@@ -154,6 +157,7 @@ class RiskTarget:
 
     def min_trials(self, allowed: float) -> int:
         """Return how many trials without a failure show that a rate is not above what is allowed."""
+        # No failure in n trials has the probability (1 - allowed)^n, which must be at most 1 - confidence.
         return math.ceil(math.log(1.0 - self.confidence) / math.log1p(-allowed))
 
 
@@ -177,9 +181,12 @@ def threshold_for(
     """
     target = RiskTarget(risk, confidence, stranger_rate)
     scores = sorted({score for score, _ in selection.known}, reverse=True)
+    # The selection half may be used in any way, as it certifies nothing.
     safest = min(scores, key=lambda score: target.bound_ratio(selection, score), default=1.0)
     threshold = None
-    # Scores above the safest threshold are skipped: so few answers are above them that no bound could hold.
+    # Scores above the safest threshold are skipped: too few answers are above them for a bound to hold. Each threshold
+    # is tested only after all before it passed, so the chance that any false one passes is that of the first false
+    # one alone: no correction for the number of tests is needed.
     for score in (score for score in scores if score <= safest):
         if target.bound_ratio(certification, score) > 1.0:
             break

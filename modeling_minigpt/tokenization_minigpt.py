@@ -1,9 +1,9 @@
 """Build MiniGPT's two tokenizers, characters and byte-level BPE, from the pretraining text.
 
 Both are plain `tokenizers` pipelines in a `PreTrainedTokenizerFast`, so a saved `tokenizer.json` loads by
-`AutoTokenizer` with no code of ours. The special tokens have roles, and everything else asks for them by role:
-`pad_token` fills rows, and the sentinel is both `mask_token` (it stands where a span was taken out and before what
-was) and `eos_token` (it ends an answer).
+`AutoTokenizer` with no code of ours. The special tokens have roles, and all other code asks for them by role:
+`pad_token` fills rows, and the sentinel is both `mask_token` (it replaces a span and precedes what was taken out) and
+`eos_token` (it ends an answer).
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+# Characters that no biography has; one character each, so that a character tokenizer has them as tokens, too.
 PAD_TOKEN = "□"
 SENTINEL_TOKEN = "⁇"
 
@@ -22,15 +23,16 @@ def wrap(tokenizer: Tokenizer, max_length: int) -> PreTrainedTokenizerFast:
         pad_token=PAD_TOKEN,
         mask_token=SENTINEL_TOKEN,
         eos_token=SENTINEL_TOKEN,
-        padding_side="left",
+        padding_side="left",  # so that the last column is the newest token of every row
+        # No token types: the model would refuse them.
         model_input_names=["input_ids", "attention_mask"],
         model_max_length=max_length,
-        clean_up_tokenization_spaces=False,
+        clean_up_tokenization_spaces=False,  # decoding gives back exactly what was encoded, "Rome ." included
     )
 
 
 def refuse_special_tokens(texts: Iterable[str]) -> None:
-    """Raise ValueError, with the line's number, where the text already holds a special token."""
+    """Raise ValueError, with the line's number, where the text already has a special token."""
     for number, text in enumerate(texts, start=1):
         for token in (PAD_TOKEN, SENTINEL_TOKEN):
             if token in text:
@@ -38,21 +40,22 @@ def refuse_special_tokens(texts: Iterable[str]) -> None:
 
 
 def build_character_tokenizer(texts: Iterable[str], max_length: int) -> PreTrainedTokenizerFast:
-    """Build a tokenizer of one token a character: pad, sentinel, then the newline and the texts' characters, sorted.
+    """Build a tokenizer of one token per character: pad, sentinel, then the newline and the texts' characters, sorted.
 
     Args:
         texts: the pretraining lines, without their line ends.
         max_length: the model's context, in characters.
 
     Raises:
-        ValueError: a line holds a special token.
+        ValueError: a line has a special token.
     """
     texts = list(texts)
     refuse_special_tokens(texts)
     characters = sorted({"\n"}.union(*texts))
     vocabulary = {token: index for index, token in enumerate([PAD_TOKEN, SENTINEL_TOKEN, *characters])}
+    # Without an unknown token an unknown character raises; as a token it would become a wrong answer.
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=None))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")  # `.` would not match a newline
     tokenizer.decoder = decoders.Fuse()
     return wrap(tokenizer, max_length)
 
@@ -69,7 +72,7 @@ def build_bpe_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) 
         max_length: the model's context, in tokens.
 
     Raises:
-        ValueError: a line holds a special token, or `vocab_size` has no room for bytes and special tokens.
+        ValueError: a line has a special token, or `vocab_size` has no room for bytes and special tokens.
     """
     texts = list(texts)
     refuse_special_tokens(texts)
@@ -83,7 +86,7 @@ def build_bpe_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) 
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[PAD_TOKEN, SENTINEL_TOKEN],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # all 256 bytes, those that no text has included
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)

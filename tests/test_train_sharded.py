@@ -1,9 +1,24 @@
 """A run whose weights, gradients and optimizer state are sharded over processes (FSDP2)."""
 
+import os
+
 import pytest
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
-from tests.running import ASKED_BEFORE_STEP, UNEVEN, call, command_line, finish, launcher, losses, patched, start
+from tests.running import (
+    ASKED_BEFORE_STEP,
+    SETTINGS,
+    UNEVEN,
+    call,
+    command_line,
+    finish,
+    losses,
+    patched,
+    start,
+    start_torchrun,
+)
 
 # Accelerate shards on accelerators alone: let it take the CPU processes for those.
 SHARDED_ON_CPU = """
@@ -20,7 +35,15 @@ def step(model, *arguments):
     return original(model, *arguments)
 training.stepper.optimizer_step = step
 """
-LAUNCH = launcher("several_gpus_sharded", "--mixed_precision", "no", "--main_process_port", "0")
+
+
+def sharded():
+    """Return the environment that `accelerate launch` gives its workers for the shipped settings."""
+    file = SETTINGS / "several_gpus_sharded.yaml"
+    options = launch_command_parser().parse_args(["--config_file", str(file), "--mixed_precision", "no", "train.py"])
+    options, _, _ = _validate_launch_command(options)
+    before = set(os.environ.items())
+    return dict(set(prepare_multi_gpu_env(options).items()) - before)
 
 
 def assert_same_weights(one, other, stage, tolerance):
@@ -32,7 +55,11 @@ def assert_same_weights(one, other, stage, tolerance):
 
 def test_a_sharded_model_learns_what_a_whole_one_does(run, recipe, data, tmp_path):
     output = tmp_path / "r"
-    result = finish(start(command_line("all", recipe, data, output), LAUNCH, patched(tmp_path, SHARDED_ON_CPU)))
+    result = finish(
+        start_torchrun(
+            command_line("all", recipe, data, output), program=patched(tmp_path, SHARDED_ON_CPU), **sharded()
+        )
+    )
     assert result.returncode == 0, result.stderr
     for stage in ("pretrain", "finetune", "no_pretraining"):
         assert losses(output, stage) == pytest.approx(losses(run, stage), abs=1e-4)
@@ -47,8 +74,8 @@ def test_a_sharded_run_resumes_unsharded_and_an_unsharded_one_sharded(recipe, da
     first = command_line("pretrain", recipe, data, output, *few)
     again = command_line("pretrain", recipe, data, output, *few, resume=True)
     asked = ASKED_BEFORE_STEP.format(3)
-    stopped = finish(start(first, LAUNCH, patched(tmp_path, SHARDED_ON_CPU + asked)))
+    stopped = finish(start_torchrun(first, program=patched(tmp_path, SHARDED_ON_CPU + asked), **sharded()))
     assert "stopped at step 3" in stopped.stderr
     assert finish(start(again, program=patched(tmp_path, asked))).returncode == 75
-    assert finish(start(again, LAUNCH, patched(tmp_path, SHARDED_ON_CPU))).returncode == 0
+    assert finish(start_torchrun(again, program=patched(tmp_path, SHARDED_ON_CPU), **sharded())).returncode == 0
     assert losses(output) == pytest.approx(losses(whole), abs=1e-4)
