@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from artifacts.run_folder import RunError
 from artifacts.safe_loading import as_run_error, check_contained, check_size_matches_weights, read_config
-from configuration.schema import MOST_NEW_TOKENS
+from configuration.schema import MAX_NEW_TOKENS
 from modeling_minigpt import BirthplacePipeline, MiniGPTConfig, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import encode_prompts
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
@@ -55,7 +55,7 @@ def load_model(path: str | Path) -> MiniGPTForCausalLM:
 def plain_generation(model: MiniGPTForCausalLM) -> GenerationConfig:
     """Return settings for greedy answers; of the model's own only `max_new_tokens` is taken over."""
     longest = getattr(model.generation_config, "max_new_tokens", None)
-    if type(longest) is not int or not 1 <= longest <= MOST_NEW_TOKENS:
+    if type(longest) is not int or not 1 <= longest <= MAX_NEW_TOKENS:
         longest = None
     config = model.config
     return GenerationConfig(

@@ -5,11 +5,13 @@ python -m configuration.reference --check    # exit 1 if the page does not say w
 """
 
 import argparse
+import ast
 import dataclasses
 import inspect
 import re
 import sys
 import typing
+from itertools import pairwise
 from pathlib import Path
 
 from configuration.schema import DERIVED_MODEL_FIELDS, SECTIONS, ModelArguments
@@ -21,19 +23,25 @@ HEAD = """\
 
 Written from the schema by `python -m configuration.reference`. A recipe is a YAML file of sections; `--set
 section.key=value` overrides a key. Beside the sections there are `output`, the folder for everything that the run
-writes (`runs/NAME` of the recipe by default), `seed` (0 by default), and `base`, another recipe that this one changes.
+writes (by default `runs/` and the recipe's name), `seed` (by default 0), and `base`, another recipe that this one
+changes.
 """
 
 
 def describe_fields(section: type) -> dict[str, str]:
-    """Read what each field of a class means: the comment behind it, or its entry in the docstring."""
-    source = inspect.getsource(section)
-    comments = dict(re.findall(r"(?m)^    (\w+): [^#\n]*# (.+)$", source))
+    """Read what each field of a class means: the docstring below it, or its entry in the class's docstring."""
     entries: dict[str, str] = {}
     for names, text in re.findall(r"(?ms)^ {8}([\w, ]+): (.+?)(?=^ {8}\S|^\s*$|\Z)", section.__doc__ or ""):
         for name in names.split(", "):
             entries[name] = " ".join(text.split())
-    return {**entries, **comments}
+    (definition,) = ast.parse(inspect.getsource(section)).body
+    assert isinstance(definition, ast.ClassDef)
+    for field, text in pairwise(definition.body):
+        # Python throws attribute docstrings away; they are read from the source.
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(meaning))):
+                entries[name] = " ".join(meaning.split())
+    return entries
 
 
 def name_type(annotation: object) -> str:
@@ -93,7 +101,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the page is out of date")
     arguments = parser.parse_args(argv)
     if arguments.check:
-        return int(PAGE.read_text(encoding="utf-8") != write_page())
+        if PAGE.read_text(encoding="utf-8") == write_page():
+            return 0
+        print("docs/recipe.md is not what the schema says; run python -m configuration.reference", file=sys.stderr)
+        return 1
     PAGE.write_text(write_page(), encoding="utf-8")
     return 0
 

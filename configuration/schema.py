@@ -1,4 +1,4 @@
-"""The parts of a recipe, one small strict dataclass a section; wrong types and contradictions raise at construction.
+"""The parts of a recipe, one small strict dataclass per section; wrong types and contradictions raise at construction.
 
 Lengths of text are in characters, lengths of rows in tokens, durations in steps or minutes as named.
 """
@@ -32,12 +32,18 @@ def require_at_most(section, limits: dict[str, float]) -> None:
 class DataArguments:
     """Where the biographies and the questions come from."""
 
-    source: Literal["synthetic", "folder"] = "synthetic"  # invented people, or the files of `path`
-    path: str | None = None  # a folder in the cs224n layout (source: folder)
-    people: int = 800  # invented people (source: synthetic)
-    validation_questions: int = 0  # training questions held out and scored in place of the dev file, for tuning
-    calibration_questions: int = 0  # training questions held out, from which the model's confidence is calibrated
-    withheld_people: int = 0  # people of training questions whose questions and documents no stage sees: strangers
+    source: Literal["synthetic", "folder"] = "synthetic"
+    """Invented people, or the files of `path`."""
+    path: str | None = None
+    """A folder in the cs224n layout; sets `source` to folder."""
+    people: int = 800
+    """Number of invented people, 20 … 1,000,000 (source: synthetic)."""
+    validation_questions: int = 0
+    """Training questions that are held out and scored in place of the dev file, for tuning."""
+    calibration_questions: int = 0
+    """Training questions that are held out and on which the confidence is calibrated."""
+    withheld_people: int = 0
+    """People of training questions whom no stage sees, neither in questions nor in documents: real strangers."""
 
     def __post_init__(self):
         if self.path is not None:
@@ -54,8 +60,10 @@ class DataArguments:
 class TokenizerArguments:
     """The tokenizer, built once from the pretraining text."""
 
-    type: Literal["bpe", "character"] = "bpe"  # byte-level BPE, or one token a character
-    vocab_size: int | None = None  # entries (bpe); characters are counted from the text
+    type: Literal["bpe", "character"] = "bpe"
+    """Byte-level BPE, or one token per character."""
+    vocab_size: int | None = None
+    """Entries of a BPE vocabulary, 258 … 1,000,000; characters are counted from the text."""
 
     def __post_init__(self):
         if self.type == "bpe":
@@ -78,32 +86,30 @@ DERIVED_MODEL_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token
 class ModelArguments:
     """A preset of `configuration/models/`, and the MiniGPTConfig fields in which this run differs from it."""
 
-    preset: str = "minigpt"  # a file of configuration/models/ that the other keys change
+    preset: str = "minigpt"
+    """A file of `configuration/models/`, which the other keys change."""
     fields: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CorruptionOptions:
-    """How texts are corrupted; lengths in characters.
-
-    Attributes:
-        policy: one of `POLICIES`.
-        max_length: longest text before corruption; 7/8 of the model's context under `random-span`.
-        short_fraction: share of texts in the short form (`salient-span`).
-        salient_fraction: chance that a span is a capitalised phrase, else a run of words (`salient-span`).
-        answer_fraction: chance that phrases which answer some training question are taken before others
-            (`salient-span`): there is no entity tagger here, but the training answers show what to look for.
-        max_spans: most spans of one text (`salient-span`); the number is uniform in [1, max_spans].
-        max_context: most characters before a span in the short form; the number is uniform.
-    """
+    """How texts are corrupted; lengths are in characters."""
 
     policy: str = "salient-span"
+    """`random-span` takes out one random span; `salient-span` takes out names, places and short runs of words."""
     max_length: int = 112
+    """Longest text before corruption, in characters, at least 4 (the practical: 7/8 of the context)."""
     short_fraction: float = 0.7
+    """Share of texts in the short form, in [0, 1]: title, a little context, sentinel, span (`salient-span`)."""
     salient_fraction: float = 0.75
+    """Probability that a span is a capitalised phrase instead of a run of words (`salient-span`)."""
     answer_fraction: float = 0.0
+    """Probability that phrases which answer some training question are taken before others (`salient-span`). There is
+    no entity tagger here, but the training answers show what to look for."""
     max_spans: int = 3
+    """Most spans of one text, 1 … 1,000; their number is uniform (`salient-span`)."""
     max_context: int = 24
+    """Most characters before a span in the short form; their number is uniform in 0 … max_context."""
 
     def __post_init__(self):
         for one in fields(self):
@@ -124,12 +130,13 @@ class CorruptionOptions:
             raise ValueError(f"max_context must not be negative, found {self.max_context}")
 
 
-MOST_ROWS = 100_000  # computed together
-MOST_NEW_TOKENS = 10_000  # of an answer
+# Upper bounds, checked before anything is allocated.
+MAX_ROWS = 100_000  # computed together
+MAX_NEW_TOKENS = 10_000  # of an answer
 STAGE_LIMITS = {
     "steps": 1_000_000_000,
     "epochs": 1_000_000_000,
-    "batch_size": MOST_ROWS,
+    "batch_size": MAX_ROWS,
     "bucket_batches": 1_000,
     "learning_rate": 1e30,  # beyond, no float32 could hold a step, and the optimizers raise their own
     "muon_learning_rate": 1e30,
@@ -143,27 +150,48 @@ STAGE_LIMITS = {
 class StageArguments:
     """One stage of training: how long, on what, and how fast it learns. Either `steps` or `epochs` sets its length."""
 
-    steps: int | None = None  # optimizer steps
-    epochs: int | None = None  # passes over the documents, or over the questions where `question_fraction` is 1
-    batch_size: int = 96  # rows a step, over all processes and accumulation steps
-    gradient_accumulation_steps: int = 1  # parts of a batch, computed one after the other to save memory
-    start_from: str | None = None  # a finished model's folder or Hub id, for its weights and tokenizer
-    question_fraction: float = 0.0  # share of training questions among the rows
-    title_loss: bool = True  # count a document's title in the loss; a name cannot be guessed, only told
-    context_loss: bool = True  # off: only masked spans and the sentinels that end them count in the loss
-    bucket_batches: int = 8  # batches drawn and sorted by length together; 1 for no sorting
-    optimizer: Literal["muon", "adamw"] = "muon"  # Muon for the blocks' matrices and AdamW for the rest, or AdamW
-    learning_rate: float = 3e-3  # AdamW's
-    muon_learning_rate: float = 0.02  # Muon's, for the blocks' matrices
-    muon_bfloat16: bool = True  # Muon's products in bfloat16 where that is faster, whatever `run.mixed_precision` is
-    weight_decay: float = 0.0  # of matrices; embeddings, norms and biases have none
-    beta2: float = 0.95  # AdamW's decay of the squared gradients
-    gradient_clipping: float = 1.0  # largest norm of the gradient; 0 for none
-    gradient_limit: float = 1000.0  # a gradient whose norm before clipping is larger stops the run; 0 for none
-    warmup_steps: int = 0  # steps over which the learning rate rises to its peak
-    schedule: Literal["linear", "cosine"] = "linear"  # linear: flat, then down over the last `decay_fraction`
-    decay_fraction: float = 0.6  # of the steps, the last ones, over which the learning rate falls (schedule: linear)
-    min_lr_ratio: float = 0.0  # the last step's learning rate over the highest
+    steps: int | None = None
+    """Number of optimizer steps, at least 1."""
+    epochs: int | None = None
+    """Passes over the documents, or over the questions where `question_fraction` is 1; at least 1."""
+    batch_size: int = 96
+    """Rows of a step, over all processes and accumulation steps, 1 … 100,000."""
+    gradient_accumulation_steps: int = 1
+    """Parts of a batch that are computed one after the other, to save memory; at most `batch_size`."""
+    start_from: str | None = None
+    """Folder or Hub id of a finished model whose weights and tokenizer the stage starts from."""
+    question_fraction: float = 0.0
+    """Share of training questions among the rows, in [0, 1]."""
+    title_loss: bool = True
+    """Count a document's title in the loss. Nobody can predict a name, so without it the loss is of facts alone."""
+    context_loss: bool = True
+    """Count the text between the spans in the loss; else only masked spans and the sentinels that end them."""
+    bucket_batches: int = 8
+    """Batches that are drawn and sorted by length together, 1 … 1,000; 1 does not sort."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """`muon`: Muon for the blocks' matrices and AdamW for the rest; `adamw`: AdamW for all."""
+    learning_rate: float = 3e-3
+    """Peak learning rate of AdamW, above 0."""
+    muon_learning_rate: float = 0.02
+    """Peak learning rate of Muon, above 0."""
+    muon_bfloat16: bool = True
+    """Compute Muon's products in bfloat16 where that is faster, whatever `run.mixed_precision` is."""
+    weight_decay: float = 0.0
+    """Of matrices; embeddings, norms and biases have none."""
+    beta2: float = 0.95
+    """AdamW's decay of the squared gradients, in [0, 1)."""
+    gradient_clipping: float = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
+    gradient_limit: float = 1000.0
+    """Stop the run at a gradient whose norm before clipping is larger; 0 never stops."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises to its peak."""
+    schedule: Literal["wsd", "cosine"] = "wsd"
+    """`wsd`: warm-up, stable, then linear decay over the last `decay_fraction`. `cosine`: warm-up, half a cosine."""
+    decay_fraction: float = 0.6
+    """Share of the steps, the last ones, over which the learning rate falls (schedule: wsd)."""
+    min_lr_ratio: float = 0.0
+    """The last step's learning rate over the peak, in [0, 1]."""
 
     def __post_init__(self):
         require(
@@ -197,14 +225,17 @@ class StageArguments:
 class EvaluateArguments:
     """How a model is scored."""
 
-    model: str | None = None  # a finished model's folder or Hub id; this run's `finetune` when null
-    batch_size: int = 100  # questions generated together
-    max_new_tokens: int = 32  # longest answer, in tokens
+    model: str | None = None
+    """Folder or Hub id of a finished model; this run's `finetune` by default."""
+    batch_size: int = 100
+    """Questions generated together, 1 … 100,000."""
+    max_new_tokens: int = 32
+    """Longest answer in tokens, 1 … 10,000."""
 
     def __post_init__(self):
         for name in ("batch_size", "max_new_tokens"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
-        require_at_most(self, {"batch_size": MOST_ROWS, "max_new_tokens": MOST_NEW_TOKENS})
+        require_at_most(self, {"batch_size": MAX_ROWS, "max_new_tokens": MAX_NEW_TOKENS})
 
 
 @strict
@@ -212,12 +243,18 @@ class EvaluateArguments:
 class RunArguments:
     """What a run needs besides its stages."""
 
-    mixed_precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 where that is faster (a GPU, a CPU with AMX)
-    compile: bool = False  # fuse the loops of blocks and loss, in stages of 200 steps or more: takes ten seconds
-    checkpoint_minutes: float = 5.0  # between checkpoints; one is written at the end of a stage too
-    keep_checkpoints: int = 2  # how many to keep, the latest ones
-    log_steps: int = 10  # between points in the logs
-    stall_minutes: float = 5.0  # a batch that takes longer to come stops the run; 0 for no limit
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    """`auto` is bf16 where that is faster (a GPU, a CPU with AMX), else no."""
+    compile: bool = False
+    """Compile the blocks and the loss, in stages of 200 steps or more; takes some ten seconds once."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints, above 0; one is also written at the end of a stage."""
+    keep_checkpoints: int = 2
+    """Number of checkpoints to keep, the latest ones; at least 1."""
+    log_steps: int = 10
+    """Steps between points in the logs, at least 1."""
+    stall_minutes: float = 5.0
+    """Stop the run where a batch takes longer than this; 0 waits for ever."""
 
     def __post_init__(self):
         require(self.checkpoint_minutes > 0, f"checkpoint_minutes must be above 0, found {self.checkpoint_minutes}")
@@ -231,15 +268,18 @@ class RunArguments:
 class Recipe:
     """A whole run: data, tokenizer, model, corruption, three stages of training and the scoring."""
 
-    output: str  # the folder for everything the run writes
+    output: str
+    """The folder for everything that the run writes."""
     seed: int
+    """Of the random weights and of all draws."""
     data: DataArguments
     tokenizer: TokenizerArguments
     model: ModelArguments
     corruption: CorruptionOptions
     pretrain: StageArguments
     finetune: StageArguments
-    no_pretraining: StageArguments  # finetuning from random weights, the baseline
+    no_pretraining: StageArguments
+    """Finetuning from random weights: the baseline."""
     evaluate: EvaluateArguments
     run: RunArguments
 

@@ -97,6 +97,7 @@ class MiniGPTConfig(PreTrainedConfig):
         initializer_range: standard deviation of normally initialised weights.
         zero_init_residual: start `o_proj` and `down_proj` at zero, so that every block starts as the identity.
         tie_word_embeddings: share the embedding matrix with the head.
+        use_cache: keep keys and values while generating, so that each step reads one token.
         linformer_segment: tokens of a segment; a query sees its own and the one before exactly, the rest in slots.
         linformer_slots: learned mixtures of all earlier tokens, a head; at most a segment's tokens if positional.
         linformer_slot_type: what a token's slot weights depend on, "positional" (its place in its segment, as in the

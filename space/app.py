@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from transformers import AutoModelForCausalLM, pipeline
 
 TRUST = {"trust_remote_code": True}
-MOST_NEW_TOKENS = 64
+MAX_NEW_TOKENS = 64
 
 
 class Demo:
@@ -88,7 +88,7 @@ class Demo:
                 gradio.on([ask.click, name.submit], self.ask, name, parts, show_progress_on=attention)
             with gradio.Tab("Complete"):
                 text = gradio.Textbox(label="Text", placeholder="Ada Stone. Ada Stone was born in")
-                new_tokens = gradio.Slider(1, MOST_NEW_TOKENS, value=24, step=1, label="New tokens")
+                new_tokens = gradio.Slider(1, MAX_NEW_TOKENS, value=24, step=1, label="New tokens")
                 temperature = gradio.Slider(0.0, 2.0, value=0.0, step=0.1, label="Temperature")
                 complete = gradio.Button("Complete", variant="primary")
                 written = gradio.Textbox(label="Written", elem_id="written", lines=4)

@@ -18,11 +18,16 @@ def test_settings_sizes_and_rows_are_shown_and_nothing_is_written(recipe, data, 
     status, out = show(capsys, recipe, data, tmp_path / "run", "pretrain.batch_size=24")
     assert status == 0
     assert not (tmp_path / "run").exists()
-    assert re.search(r"pretrain\.batch_size +│ \*24 +│ rows a step", out)
-    assert re.search(r"finetune\.beta2 +│ 0\.95 ", out)  # a default, without a star
-    assert re.search(r"corruption\.policy +│ salient-span", out)
-    assert re.search(r"parameters: [\d,]+; weights, gradients and optimizer state: \d+ MiB", out)
-    assert re.search(r"pretrain: 6 steps, about \d+\.\d minutes on this machine", out)
+    assert re.search(r"seed +│ 0 +│ Of the random weights", out)
+    pretrain = out.split("pretrain ")[1].split("finetune ")[0]
+    assert re.search(r"batch_size +│ \*24 +│ Rows of a step", pretrain)
+    assert re.search(r"beta2 +│ 0\.95 ", pretrain)  # a default, without a star
+    assert re.search(r"policy +│ salient-span", out)
+    assert re.search(r"hidden_size +│ \*32 +│ width of the residual stream", out)
+    assert re.search(r"intermediate_size +│ 128 ", out)  # resolved: four times the width
+    assert re.search(r"parameters: [\d,]+\n", out)
+    assert re.search(r"pretrain: 6 steps, estimated \d+\.\d minutes \(from one step on this machine\)", out)
+    assert int(re.search(r"memory: ([\d,]+) MiB, measured", out)[1].replace(",", "")) > 100
     rows = out.split("in brackets\n")[1].splitlines()
     assert len(rows) == 5
     assert all(re.search(r"\[[^\]]*⁇\]$", row.rstrip()) for row in rows)  # what counts, to the sentinel that ends it

@@ -17,12 +17,13 @@ def test_every_key_has_a_meaning(name):
     section = SECTIONS[name]
     rows = reference.list_model_keys() if section is ModelArguments else reference.list_keys(section)
     assert len(rows) >= (20 if section is ModelArguments else len(dataclasses.fields(section)))
-    assert [key for key, _, _, meaning in rows if not meaning and key not in ("use_cache",)] == []
+    assert [key for key, _, _, meaning in rows if not meaning] == []
 
 
-def test_a_changed_page_is_noticed(monkeypatch, tmp_path):
+def test_a_changed_page_is_noticed(monkeypatch, tmp_path, capsys):
     (tmp_path / "recipe.md").write_text(reference.write_page() + "more")
     monkeypatch.setattr(reference, "PAGE", tmp_path / "recipe.md")
     assert reference.main(["--check"]) == 1
+    assert "run python -m configuration.reference" in capsys.readouterr().err
     assert reference.main([]) == 0
     assert reference.main(["--check"]) == 0
