@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.report import accuracy_rows
-from evaluation.tables import markdown_table, number, percent
+from evaluation.tables import markdown_table, number, percent, replace_section
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path("benchmarks") / "results" / "recipes"
@@ -59,12 +59,7 @@ PAGES = {"README.md": ("results",), "docs/trust.md": ("trust",)}  # which tables
 def with_tables(text: str, folder: Path, names: Sequence[str] = tuple(TABLES)) -> str:
     """Return a page's text with each named table between its two marks; ValueError where it lacks a mark."""
     for name in names:
-        begin = f"<!-- {name}: begin -->\n"
-        end = f"<!-- {name}: end -->"
-        if text.count(begin) != 1 or text.count(end) != 1:
-            raise ValueError(f"the page must hold one {begin.strip()} and one {end}")
-        before, rest = text.split(begin)
-        text = before + begin + TABLES[name](folder) + end + rest.split(end)[1]
+        text = replace_section(text, name, TABLES[name](folder))
     return text
 
 

@@ -1,4 +1,4 @@
-"""Markdown tables, and numbers as they are written in them."""
+"""Markdown: tables, numbers as they are written in them, and the parts of a page that are generated."""
 
 
 def percent(share: float | None) -> str:
@@ -21,3 +21,17 @@ def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
     cells = [[markdown_cell(cell) for cell in row] for row in (columns, *rows)]
     lines = [cells[0], [":--", *["--:"] * (len(columns) - 1)], *cells[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def replace_section(text: str, name: str, section: str) -> str:
+    """Return a page's text with a section between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+
+    Raises:
+        ValueError: the page does not have each of the two marks once.
+    """
+    begin = f"<!-- {name}: begin -->\n"
+    end = f"<!-- {name}: end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"the page must have one {begin.strip()} and one {end}")
+    before, rest = text.split(begin)
+    return before + begin + section + end + rest.split(end)[1]

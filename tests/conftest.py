@@ -1,5 +1,6 @@
 """What tests share: the real data where there are any, a tiny folder in the same layout, and a finished tiny run."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -46,6 +47,15 @@ def full_precision(monkeypatch):
     """Let all be in full precision on every machine: Accelerate lets a process have one precision alone."""
     for module in ("training.precision", "training.stepper"):
         monkeypatch.setattr(f"{module}.has_fast_bfloat16", lambda device: False)
+
+
+@pytest.fixture(autouse=True)
+def library_warnings():
+    """Let transformers warn in every test: the `minigpt` command silences it for its process."""
+    yield
+    logger = logging.getLogger("transformers")
+    logger.propagate = True
+    logger.setLevel(logging.WARNING)
 
 
 @pytest.fixture

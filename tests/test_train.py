@@ -1,7 +1,6 @@
 """`train.py` from the outside: what a run leaves behind, what it starts from, and what does not change it."""
 
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -84,10 +83,8 @@ def test_stage_by_stage_gives_the_same_predictions_as_all(run, recipe, data, tmp
     ("attention", "new"), [("linformer", "slot_logits"), ("bigbird", None), ("performer", "features")]
 )
 def test_finetuning_starts_from_a_pretrained_model_of_other_attention(
-    run, recipe, data, tmp_path, caplog, monkeypatch, attention, new
+    run, recipe, data, tmp_path, caplog, attention, new
 ):
-    # The library's lines reach pytest only while nothing has asked for its verbosity, as the `minigpt` command does.
-    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     output = tmp_path / "other"
     source = run / "pretrain"
     steps = ("finetune.learning_rate=1e-9", "finetune.muon_learning_rate=1e-9")  # to see what it started from

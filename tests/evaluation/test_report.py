@@ -215,7 +215,7 @@ def test_only_what_is_between_the_marks_is_replaced(checkout):
     assert changed.startswith("# Title\n\n<!-- results: begin -->\n| recipe | ")
     assert changed.endswith(" |\n<!-- trust: end -->\n\nThe end, “quoted”.\n")
     assert readme_table.with_tables(changed, folder) == changed
-    with pytest.raises(ValueError, match="must hold one <!-- trust: begin -->"):
+    with pytest.raises(ValueError, match="must have one <!-- trust: begin -->"):
         readme_table.with_tables(readme.replace("<!-- trust: begin -->\n", ""), folder)
 
 

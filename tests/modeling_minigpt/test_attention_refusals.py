@@ -87,7 +87,7 @@ def test_caches_of_another_batch_are_refused(variant):
     model = tiny_model(variant)
     cache = model(draw_tokens(2, 6)).past_key_values
     for batch in (1, 3):
-        with pytest.raises(ValueError, match=f"the cache holds 2 rows, found a batch of {batch}"):
+        with pytest.raises(ValueError, match=f"the cache has 2 rows, found a batch of {batch}"):
             model(draw_tokens(batch, 1), past_key_values=cache)
 
 
@@ -95,7 +95,7 @@ def test_masks_that_contradict_the_cache_are_refused(variant):
     model = tiny_model(variant)
     ids, mask = left_pad([draw_tokens(3), draw_tokens(6)])
     cache = model(ids, attention_mask=mask).past_key_values
-    with pytest.raises(ValueError, match=r"the cache holds padded rows: give their attention_mask, \(2, 6 \+ 1\)"):
+    with pytest.raises(ValueError, match=r"the cache has padded rows: give their attention_mask, \(2, 6 \+ 1\)"):
         model(draw_tokens(2, 1), past_key_values=cache)
     with pytest.raises(ValueError, match=r"says \[6, 6\] of the 6 cached columns are real.* counted \[3, 6\]"):
         model(draw_tokens(2, 1), past_key_values=cache, attention_mask=torch.ones(2, 7))

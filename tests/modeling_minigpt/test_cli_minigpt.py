@@ -4,7 +4,6 @@ import io
 import json
 
 import pytest
-from transformers.utils import logging as transformers_logging
 
 from modeling_minigpt import __version__, cli_minigpt
 
@@ -14,14 +13,6 @@ def minigpt(capsys, *words):
     status = cli_minigpt.main([str(word) for word in words])
     written = capsys.readouterr()
     return status, written.out, written.err
-
-
-@pytest.fixture(autouse=True)
-def verbosity():
-    """Let the library warn again after a test: the command silences it for its process."""
-    before = transformers_logging.get_verbosity()
-    yield
-    transformers_logging.set_verbosity(before)
 
 
 @pytest.fixture

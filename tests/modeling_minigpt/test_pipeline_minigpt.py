@@ -99,11 +99,11 @@ def test_batches_of_any_size_give_the_same_results_in_order(ask):
         pytest.param("Who was Ada Stone?", "neither a name nor", id="other question"),
         pytest.param("Ada was a poet. " * 40, "neither a name nor", id="paragraph"),
         pytest.param("Where was " + "Ada " * 50 + "born?", "neither a name nor", id="long name"),
-        pytest.param("Ada ⁇ Stone", "holds '⁇'", id="special token"),
+        pytest.param("Ada ⁇ Stone", "special token '⁇'", id="special token"),
         pytest.param("𝔸" * 70, "tokens long, the model reads", id="long in tokens"),
     ],
 )
-def test_what_cannot_be_asked_is_abstained_from_with_a_reason_and_harms_no_other(ask, text, reason):
+def test_what_cannot_be_asked_is_abstained_from_with_a_reason_and_does_not_affect_the_others(ask, text, reason):
     before, bad, after = ask(["Ada Stone", text, "Cyd"])
     assert (bad["answer"], bad["score"], bad["abstained"], bad["candidates"]) == (None, 0.0, True, [])
     assert reason in bad["reason"]
@@ -117,7 +117,10 @@ def test_another_script_is_read_by_bytes_and_refused_by_characters(ask):
     tokenizer = build_character_tokenizer(LINES, 128)
     model = random_model(tokenizer)
     result = BirthplacePipeline(model=model, tokenizer=tokenizer, device="cpu")("東京")
-    assert (result["abstained"], result["reason"]) == (True, "holds a character that the model does not know")
+    assert (result["abstained"], result["reason"]) == (
+        True,
+        "contains a character that is not in the model's vocabulary",
+    )
 
 
 def test_a_model_without_places_answers_freely(tmp_path, ask):
