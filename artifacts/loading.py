@@ -1,6 +1,7 @@
 """Load finished models and their tokenizers, or report in one line why that is not possible."""
 
 import copy
+import json
 from pathlib import Path
 
 import torch
@@ -135,11 +136,29 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
         RunError: none there, one that names files outside its folder, or one that cannot encode prompts.
     """
     check_contained(path)
+    with as_run_error(f"{path}: a tokenizer that cannot be used"):
+        check_numbering(Path(path) / "tokenizer.json")
     with as_run_error(f"{path}: no tokenizer there"):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(path, trust_remote_code=False)
     with as_run_error(f"{path}: a tokenizer that cannot be used"):
         check_tokenizer(copy.deepcopy(tokenizer))  # a tokenizer remembers its last padding, and saves it
     return tokenizer
+
+
+def check_numbering(path: Path) -> None:
+    """Raise ValueError unless a tokenizer's tokens are numbered without gaps.
+
+    Read from the file, before the library makes room for the largest number: one of a billion takes it half a minute.
+    What the file has otherwise is the library's to judge.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        vocabulary = values["model"]["vocab"]
+        numbers = {*vocabulary.values(), *(token["id"] for token in values["added_tokens"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return
+    if numbers != set(range(len(numbers))):
+        raise ValueError(f"its {len(numbers)} tokens are not numbered from 0 to {len(numbers) - 1}")
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
