@@ -1,4 +1,4 @@
-"""What our `datasets` builders share: a text file a split, and a cache that knows its contents."""
+"""What our `datasets` builders share: one text file per split, and a cache that knows its contents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +36,7 @@ class FileBuilder(datasets.GeneratorBasedBuilder):
         super().__init__(*arguments, digest=digest, **settings)
 
     def _info(self) -> datasets.DatasetInfo:
+        # Declared, not inferred: an empty split then has columns, too.
         features = {name: datasets.Value(kind) for name, kind in self.COLUMNS.items()}
         return datasets.DatasetInfo(description=self.DESCRIPTION, features=datasets.Features(features))
 
@@ -48,6 +49,7 @@ class FileBuilder(datasets.GeneratorBasedBuilder):
 
 def prepare(builder: FileBuilder) -> datasets.DatasetDict:
     """Build and load all splits, with what a generator raised in place of the library's wrapper around it."""
+    # The library wraps whatever a generator raises; the user is to see the file, the line and what is wrong there.
     try:
         builder.download_and_prepare()
     except datasets.exceptions.DatasetGenerationError as error:

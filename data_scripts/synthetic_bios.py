@@ -44,7 +44,8 @@ SILENT = (
     "{name} worked as {a_trade} until {later} .",
     "By profession {a_trade}, {last} moved to {home} in {later} .",
 )
-SILENT_FRACTION = 0.05  # people whose lines do not tell where they were born
+# As in real data, some questions cannot be answered: their people's lines do not say where they were born.
+SILENT_FRACTION = 0.05
 TEST_FRACTION = 0.25  # of the people without a training question, those without any answer file
 
 
@@ -53,10 +54,10 @@ class SyntheticBios:
     """Invented biographies and questions.
 
     Attributes:
-        documents: `Title. Sentence .` lines, several a person, shuffled.
+        documents: `Title. Sentence .` lines, several per person, shuffled.
         train, validation: (question, place) pairs.
         test: questions alone.
-        ceiling: the share of validation questions whose answer stands in a document.
+        ceiling: the share of validation questions whose answer is in a document.
     """
 
     documents: list[str]
@@ -85,14 +86,14 @@ def invent_word(rng: random.Random, syllables: int) -> str:
 
 def invent_distinct(count: int, make) -> list[str]:
     """Return `count` different results of `make()`, in order of first appearance."""
-    found: dict[str, None] = {}
+    found: dict[str, None] = {}  # a dict as an ordered set
     while len(found) < count:
         found.setdefault(make())
     return list(found)
 
 
 def invent_lines(name: str, place: str, silent: bool, homes: list[str], lines: int, rng: random.Random) -> list[str]:
-    """Write differently worded lines about one person, all of one mind about the facts."""
+    """Write differently worded lines about one person, which agree about the facts."""
     year = rng.randint(1820, 1990)
     trade = rng.choice(TRADES)
     facts = {
@@ -102,6 +103,7 @@ def invent_lines(name: str, place: str, silent: bool, homes: list[str], lines: i
         "before": year - rng.randint(10, 90), "home": rng.choice([home for home in homes if home != place]),
     }  # fmt: skip
     templates = SILENT if silent else BORN
+    # Without repetition: what differs between the lines of a person is the wording, what they share is the facts.
     chosen = rng.sample(templates, min(lines, len(templates)))
     return [f"{name}. {template.format(**facts)}" for template in chosen]
 
@@ -116,6 +118,7 @@ def invent(people: int, seed: int = 0, lines: int = 4) -> SyntheticBios:
     """
     if people < MIN_PEOPLE:
         raise DataError(f"wanted at least {MIN_PEOPLE} people, found {people}")
+    # A string seeds Random by its hash, the same on every platform, and apart from other uses of the same number.
     rng = random.Random(f"synthetic bios {seed}")
     firsts = invent_distinct(max(8, people // 8), lambda: invent_word(rng, 2))
     lasts = invent_distinct(
@@ -129,21 +132,21 @@ def invent(people: int, seed: int = 0, lines: int = 4) -> SyntheticBios:
     test = round(held_back * TEST_FRACTION)
     documents = []
     pairs = []
-    told = []
+    answerable = []
     for name in names:
         place = rng.choices(places, weights)[0]
         silent = rng.random() < SILENT_FRACTION
         documents += invent_lines(name, place, silent, places, lines, rng)
         pairs.append((question_for(name), place))
-        told.append(not silent)
-    rng.shuffle(documents)
+        answerable.append(not silent)
+    rng.shuffle(documents)  # else a person's lines would be neighbours, and in one batch without sorting
     validation = slice(asked, people - test)
     return SyntheticBios(
         documents=documents,
         train=pairs[:asked],
         validation=pairs[validation],
         test=[question for question, _ in pairs[people - test :]],
-        ceiling=sum(told[validation]) / len(told[validation]),
+        ceiling=sum(answerable[validation]) / len(answerable[validation]),
     )
 
 

@@ -205,7 +205,7 @@ def read_rows(
     tokens = trie.tokens.to(mask.device)[number]
     if not tree_attention:
         attention_mask = torch.cat([seen, real.to(seen)], dim=-1)
-        return model(tokens, attention_mask=attention_mask, past_key_values=cache).logits, is_ancestor
+        return model(tokens, attention_mask=attention_mask, past_key_values=cache).logits.float(), is_ancestor
     # A prefix sees its question and its own ancestors: to it, the rest of the row is not there. Its position is that
     # of the last token of its prefix, wherever in the row it is.
     allowed = torch.cat([seen.bool()[:, None].expand(-1, tokens.shape[1], -1), is_ancestor], dim=-1)[:, None]
@@ -213,7 +213,7 @@ def read_rows(
     attention_mask.masked_fill_(~allowed, torch.finfo(model.dtype).min)
     positions = seen.sum(-1, keepdim=True) + trie.lengths.to(mask.device)[number] - 1
     outputs = model(tokens, attention_mask=attention_mask, position_ids=positions, past_key_values=cache)
-    return outputs.logits, is_ancestor
+    return outputs.logits.float(), is_ancestor
 
 
 @torch.inference_mode()
@@ -238,6 +238,7 @@ def score_answers(
     batch = encode_prompts(tokenizer, questions, model.device)
     device = model.device
     outputs = model(**batch, use_cache=True, logits_to_keep=1)
+    cache = outputs.past_key_values
     first_token_log_probs = outputs.logits[:, -1].float().log_softmax(-1)  # (B, V)
     # An answer is at most as probable as its first token, so a cutoff on that loses no answer above it.
     kept = first_token_log_probs[:, trie.first.to(device)] >= torch.tensor(cutoff).log().item()
@@ -248,10 +249,7 @@ def score_answers(
         return found
     for some in torch.arange(len(laid.question)).split(rows_together):
         rows = Rows(*(part.to(device) for part in laid.part(some)))
-        logits, is_ancestor = read_rows(
-            model, outputs.past_key_values, batch["attention_mask"], trie, rows, tree_attention
-        )
-        logits = logits.float()
+        logits, is_ancestor = read_rows(model, cache, batch["attention_mask"], trie, rows, tree_attention)
         total = logits.logsumexp(-1)  # (R, S)
         number = rows.prefixes.clamp(min=0)
         row = torch.arange(len(some), device=device)[:, None]

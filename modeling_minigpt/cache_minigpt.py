@@ -16,6 +16,7 @@ def make_cache(config: MiniGPTConfig) -> Cache:
     """
     if config.is_vanilla:  # the library's own, which all of its features know
         return DynamicCache(config=config)
+    # A hybrid's full-attention layers have the library's layer in this cache, the others their own state.
     variants = enumerate(config.layer_attention_types)
     return Cache(layers=[ATTENTION_CLASSES[variant].make_cache_layer(config, index) for index, variant in variants])
 

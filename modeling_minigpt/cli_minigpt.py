@@ -35,6 +35,7 @@ class CommandError(ValueError):
 
 def find_model(name: str) -> str:
     """Return the folder or id to load: of a run's output folder, its finetuned model."""
+    # Whoever has just trained has the run's folder at hand; what it can be asked is the model inside.
     finetuned = Path(name, "finetune")
     if not Path(name, "config.json").is_file() and (finetuned / "config.json").is_file():
         return str(finetuned)
@@ -48,7 +49,11 @@ def load_pipeline(name: str) -> BirthplacePipeline:
         CommandError: nothing there that can be loaded, or another kind of model.
     """
     source = find_model(name)
+    # What looks like a path is one: the Hub's advice on how to write an id would not help.
+    if not Path(source).is_dir() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+        raise CommandError(f"{name}: no such folder")
     try:
+        # Never a model's own code: this package has it, and the folder may come from anywhere.
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if not isinstance(config, MiniGPTConfig):
             raise CommandError(f"{name}: a {config.model_type} model, wanted minigpt")
@@ -77,6 +82,7 @@ def read_names(path: Path) -> Iterator[str]:
         CommandError: the file cannot be read.
     """
     try:
+        # utf-8-sig: spreadsheets write a byte-order mark, which would become part of the first name.
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{path}: cannot be read: {error}") from error
@@ -108,6 +114,7 @@ def ask(arguments: argparse.Namespace) -> None:
         batch_size = 1  # answer before the next prompt
     options = {"threshold": arguments.threshold, "top_k": arguments.top_k}
     options = {name: value for name, value in options.items() if value is not None}
+    # An iterator in, an iterator out: the first answers of a long file are written while others are computed.
     results = pipeline(iter(names), batch_size=batch_size, **options)
     table = csv.writer(sys.stdout, dialect="excel-tab", lineterminator="\n")
     if arguments.file is not None and not arguments.json:
@@ -159,8 +166,8 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("ask", help="answer names or questions", description=ask.__doc__)
     command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
     command.add_argument("names", nargs="*", metavar="NAME", help="names or questions; a prompt where there are none")
-    command.add_argument("--file", type=Path, metavar="FILE", help="read one a line (- for stdin), write TSV")
-    command.add_argument("--json", action="store_true", help="write one JSON object a line")
+    command.add_argument("--file", type=Path, metavar="FILE", help="read one per line (- for stdin), write TSV")
+    command.add_argument("--json", action="store_true", help="write one JSON object per line")
     command.add_argument("--threshold", type=float, help="abstain below this score; 0 answers always")
     command.add_argument("--top-k", type=int, dest="top_k", help="candidates in the JSON")
     command.set_defaults(run=ask)
@@ -190,6 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     transformers_logging.disable_progress_bar()
     try:
         arguments.run(arguments)
+    # Not the run_main of training: the wheel has this package alone.
     except ValueError as error:  # a CommandError, a ConversionError, or an option that the pipeline refuses
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -43,6 +43,8 @@ def answer_features(
         "answer": the log-probability of the answer; "empty_answer": that of an empty one; "neg_entropy": minus the
         entropy of the first token; each (B,), in nats.
     """
+    # The row "Where was Ada born? ⁇ Rome ⁇" has a prompt that ends with the sentinel and an answer that ends with it,
+    # too. The prompt's last token predicts the first of the answer, so what predicts it begins one place before it.
     opened = tokenizer([prompt + tokenizer.mask_token for prompt in prompts])["input_ids"]
     closed = [
         [*ids, tokenizer.eos_token_id][: model.config.max_position_embeddings - len(prompt)]  # the model's context
@@ -53,9 +55,11 @@ def answer_features(
     starts = torch.tensor([len(prompt) - 1 for prompt in opened], device=model.device)[:, None]
     lengths = torch.tensor([len(answer) for answer in closed], device=model.device)[:, None]
     offsets = torch.arange(int(lengths.max()), device=model.device)[None]
+    # Clamped for rows whose answer is shorter than the longest one; what they read there is masked below.
     places = (starts + offsets).clamp(max=tokens.shape[1] - 2)  # (B, A): what predicts the answer's tokens
     states = model.base_model(tokens).last_hidden_state  # (B, T, C); no token sees the padding after it
     states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
+    # The head is applied at these places alone: V columns for every token would be most of the work.
     following = model.get_output_embeddings()(states).float().log_softmax(-1)  # (B, A, V)
     said = following.gather(-1, tokens.gather(1, places + 1)[..., None])[..., 0]  # (B, A)
     first = following[:, 0]
@@ -81,9 +85,11 @@ def confidence_features(
     columns = []
     for prompt in PROMPT_TEMPLATES.values():
         found = answer_features(model, tokenizer, [prompt.format(name=name) for name in names], answers)
+        # A model that would rather end at once guesses: the empty answer's probability is a sign of that.
         columns += [found["answer"].clamp(min=MIN_LOG_PROB), -found["empty_answer"]]
         columns += [found["neg_entropy"].clamp(min=MIN_LOG_PROB)]
     rows = [[candidate.probability for candidate in candidates] for candidates in ranked]
+    # The answers are not all there is: without the rest, two unlikely candidates would look like certainty.
     rows = [[*row, max(0.0, 1.0 - sum(row))] for row in rows]
     columns.append(torch.tensor([sum(share * math.log(share) for share in row if share > 0.0) for row in rows]))
     return torch.stack([column.cpu().double().clamp(max=-MIN_LOG_PROB) for column in columns], dim=1)
@@ -153,6 +159,7 @@ class Confidence:
     @classmethod
     def from_json(cls, text: str) -> "Confidence":
         """Read what `to_json` wrote, or wrote before 0.2; ValueError, KeyError or TypeError for anything else."""
+        # Every value is checked: the file comes with a model from anywhere, and is used in arithmetic.
         values = json.loads(text)
         for former, name in FORMER_FIELDS.items():
             if former in values:

@@ -32,10 +32,12 @@ def convert(name_or_path: str | Path) -> MiniGPTForCausalLM:
     config = source.config
     if config.model_type != "gpt2":
         raise ConversionError(f"{name_or_path}: a {config.model_type} model, wanted gpt2")
+    # Refused instead of ignored: the converted model would compute something else without an error.
     for name, wanted in UNKNOWN.items():
         if getattr(config, name) != wanted:
             raise ConversionError(f"{name_or_path}: {name} is {getattr(config, name)}, a MiniGPT can only do {wanted}")
     state = {
+        # GPT-2's Conv1D stores (in, out), a linear layer (out, in).
         name: weight.T.contiguous() if name.endswith(TRANSPOSED) else weight
         for name, weight in source.state_dict().items()
     }

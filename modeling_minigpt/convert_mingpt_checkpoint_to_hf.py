@@ -70,6 +70,7 @@ def rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if MASKS.fullmatch(name):
             continue
         if fused := FUSED.fullmatch(name):
+            # (3C, C): the rows of queries, then keys, then values. Cloned, since safetensors refuses shared memory.
             for part, piece in zip("qkv", weight.chunk(3), strict=True):
                 renamed[f"model.layers.{fused[1]}.self_attn.{part}_proj.{fused[2]}"] = piece.clone()
             continue
@@ -77,6 +78,7 @@ def rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if pattern is None:
             raise ConversionError(f"unknown weight {name}; wanted the names of minGPT, nanoGPT or the practical")
         target = re.sub(pattern, names[pattern], name)
+        # The practical keeps its positions with a batch dimension of one, (1, T, C).
         renamed[target] = weight[0] if name == "pos_emb" else weight
     return renamed
 
@@ -95,6 +97,7 @@ def config_of(
     vocab_size, width = weights["model.embed_tokens.weight"].shape
     if num_attention_heads < 1 or width % num_attention_heads:
         raise ConversionError(f"{num_attention_heads} attention heads do not divide the width of {width}")
+    # A tied model may store its head or not; equal matrices are one matrix either way.
     head = weights.get("lm_head.weight")
     return MiniGPTConfig(
         vocab_size=vocab_size,
@@ -122,6 +125,7 @@ def build(weights: dict[str, torch.Tensor], config: MiniGPTConfig) -> MiniGPTFor
     """
     model = MiniGPTForCausalLM(config)
     wanted = model.state_dict()
+    # nanoGPT can train without biases; LayerNorm then has none, and zeros compute the same.
     for name in wanted.keys() - weights.keys():
         if name.endswith(".bias") and any(norm in name for norm in NORMS):
             weights[name] = torch.zeros_like(wanted[name])
@@ -141,6 +145,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
         ConversionError: no file, not a checkpoint of plain tensors, or one without a state dict.
     """
     try:
+        # weights_only: a pickle may run any code, and checkpoints are passed around.
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConversionError(f"{path}: cannot be read: {error.strerror}") from error
@@ -151,7 +156,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     arguments = loaded.get("model_args", {}) if isinstance(loaded, dict) else {}
     state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(part, torch.Tensor) for part in state.values()):
-        raise ConversionError(f"{path}: holds no state dict")
+        raise ConversionError(f"{path}: no state dict in it")
     return state, arguments
 
 
@@ -162,16 +167,17 @@ def convert(
 
     Args:
         path: the checkpoint.
-        num_attention_heads: heads of each attention, which no weight tells; read from nanoGPT's `model_args` if None.
+        num_attention_heads: heads of each attention, which no weight's shape shows; nanoGPT's `model_args` if None.
         hidden_act: "gelu" or "gelu_new" (by tanh); what the checkpoint's layout has if None.
 
     Raises:
-        ConversionError: it cannot be read or converted, or something is to be told that it does not say.
+        ConversionError: it cannot be read or converted, or lacks what is not given.
     """
     state, arguments = read_checkpoint(path)
     heads = num_attention_heads or arguments.get("n_head")
     if heads is None:
         raise ConversionError(f"{path}: does not say how many attention heads there are; give --num_attention_heads")
+    # minGPT alone approximates GELU by tanh; the practical and nanoGPT (which saves `model_args`) do not.
     exact = "tok_emb.weight" in state or bool(arguments)
     try:
         weights = rename(state)

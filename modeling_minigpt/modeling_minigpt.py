@@ -287,7 +287,6 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         )
         # Generation needs the last position's logits alone; V columns of every position would be most of the work.
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))  # (B, T, V)
-        # The library's loss shifts the labels and, in training, divides by the targets of all micro-batches.
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

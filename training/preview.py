@@ -75,6 +75,7 @@ def model_table(recipe: Recipe, config: MiniGPTConfig) -> Table:
 
 def mark_targets(run: Run, rows: Rows, number: int) -> Text:
     """Decode row `number` of a batch, with what counts in the loss between brackets: `Title. born in⁇[Rome⁇]`."""
+    # Neighbours that count alike are decoded together: a word may be several tokens.
     row = rows.part(number, number + 1)
     marked = Text()
     for counts, group in groupby(zip(row.targets.tolist(), row.ids.tolist(), strict=True), key=lambda pair: pair[0]):
@@ -85,6 +86,7 @@ def mark_targets(run: Run, rows: Rows, number: int) -> Text:
 
 def sample_rows(run: Run, batches: TrainingBatches) -> Iterator[Text]:
     """Yield rows of a stage's first batch, evenly spread over it, which is sorted by length."""
+    # First, middle and last of a sorted batch: its shortest and longest rows look different.
     rows = batches.rows(0)
     for number in np.linspace(0, len(rows.lengths) - 1, SHOWN_ROWS).round().astype(int).tolist():
         yield mark_targets(run, rows, number)
@@ -92,6 +94,7 @@ def sample_rows(run: Run, batches: TrainingBatches) -> Iterator[Text]:
 
 def time_step(run: Run, batches: TrainingBatches, stage: str) -> float:
     """Return the seconds of one optimizer step of a stage, the second of two: the first one warms up."""
+    # A model of its own for each stage, thrown away: stepping changes weights, and the next stage starts afresh.
     stepper = Stepper.prepare(init_model(run), getattr(run.recipe, stage), run.accelerator, len(batches))
     seconds = 0.0
     for step in range(min(2, len(batches))):
@@ -123,6 +126,7 @@ def show(recipe: Recipe, console: Console | None = None) -> None:
     """
     console = console or Console()
     console.print(settings_table(recipe))
+    # Built as for training, in a folder that is removed: what is shown went through the checks that training makes.
     with tempfile.TemporaryDirectory() as folder:
         run = build_run(dataclasses.replace(recipe, output=folder), trains=True, resume=False)
         try:

@@ -70,6 +70,7 @@ def build_run(
         RunError: the model to start from has no tokenizer that can be used.
         RecipeError: the model does not fit the tokenizer or this machine.
     """
+    # The same on every process, so that none needs what another one has built.
     folder = RunFolder(recipe.output)
     folder.path.mkdir(parents=True, exist_ok=True)
     transformers_logging.disable_progress_bar()
@@ -159,6 +160,7 @@ def init_model(run: Run) -> MiniGPTForCausalLM:
 
 def training_batches(run: Run, stage: str) -> TrainingBatches:
     """Return what a stage learns from, by step."""
+    # All stages read the same text; how much of it is questions and what counts in the loss is the stage's own.
     return TrainingBatches(
         run.data.documents,
         run.data.train,

@@ -136,6 +136,7 @@ def plan_stages(recipe: Recipe, command: str, folder: RunFolder) -> tuple[str, .
     Raises:
         RunError: then, if the command is `pretrain`, or the folder has a pretraining already.
     """
+    # "start_from" replaces the pretraining of this run: to train one that nothing reads would waste its hours.
     stages = COMMANDS[command]
     if recipe.finetune.start_from is None:
         return stages
@@ -152,6 +153,7 @@ def plan_stages(recipe: Recipe, command: str, folder: RunFolder) -> tuple[str, .
 
 def show_results(folder: RunFolder) -> dict:
     """Print the results of a finished run and return them; RunError where its file contains something else."""
+    # Scored already: asking again would give the same numbers, minutes later.
     results = read_record(folder.results)
     print(f"{folder.path}: the run is finished; its results were:")
     with as_run_error(f"{folder.results}: no results of a run"):
@@ -180,7 +182,7 @@ def initial_model(run: Run, stage: str) -> MiniGPTForCausalLM:
     initial = init_model(run)
     source = getattr(run.recipe, stage).start_from
     if source is not None:
-        # Of the other run's settings nothing is taken over: how long an answer may be is this recipe's.
+        # Weights alone are taken over from the other run: how long an answer may be is this recipe's setting.
         model = start_from(source, initial.config)
         model.generation_config = initial.generation_config
         return model

@@ -84,6 +84,7 @@ class Watchdog:
             loader: the batches.
             first: the first batch's step (from 0), for the message.
         """
+        # A timer per batch, in a thread of its own: the main thread may hang inside a read of the file system.
         iterator = iter(loader)
         step = first
         while True:
