@@ -32,7 +32,7 @@ from attention_lab.routing import B, D, question_matrices, question_vectors, rep
 from evaluation.plots import new_figure, save_figure
 
 HERE = Path(__file__).parent
-# Okabe and Ito's palette, told apart by every kind of colour vision; gradients are cividis.
+# Okabe and Ito's palette, distinct to every kind of colour vision; gradients are cividis.
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
 GREEN = "#009E73"

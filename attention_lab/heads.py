@@ -38,7 +38,7 @@ def attend(keys: ArrayLike, query: ArrayLike, values: ArrayLike) -> np.ndarray:
     weights = head_weights(keys, query)
     values = np.asarray(values, dtype=float)
     if values.ndim < 2 or values.shape[-2] != weights.shape[-1]:
-        raise ValueError(f"wanted {weights.shape[-1]} values, one a key, found shape {values.shape}")
+        raise ValueError(f"wanted {weights.shape[-1]} values, one per key, found shape {values.shape}")
     return np.einsum("...n,...ne->...e", weights, values)
 
 

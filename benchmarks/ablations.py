@@ -7,7 +7,7 @@ A variant is the recipe as it was before these measurements, `BASELINE_OVERRIDES
 steps are first timed, and it takes as many as fit into the minutes (with the learning rate's course as long as those),
 in a fresh process, alone on the machine. Accuracy is on 300 training questions that are held out of all training; the
 dev file is not opened. Writes the results as JSON and, beside it, as Markdown after each point; what an earlier run of
-the same command left there is kept and gone on with.
+the same command left there is kept, and the rest is added.
 """
 
 import statistics
@@ -159,7 +159,7 @@ class WeightAverage:
 
 
 def measure(point: Point, base: list[str], recipe: Path, data: Path, minutes: float) -> dict:
-    """Train one variant for so many minutes and score it on the held-out questions."""
+    """Train one variant for some minutes and score it on the held-out questions."""
     settings = VARIANTS[point.task or ""][point.subject]
     overrides = [*base, *settings, f"seed={point.seed}"]
     average = point.subject == AVERAGED

@@ -69,7 +69,7 @@ class Text:
     Attributes:
         ids: its tokens.
         answers: positions of places that answer a question.
-        open: (name, place, position of the place) of the people nobody asked for.
+        open: (name, place, position of the place) of the people that no question is about.
     """
 
     ids: np.ndarray
@@ -80,7 +80,7 @@ class Text:
 def write_text(rng: np.random.Generator, length: int, question_share: float = 0.4) -> Text:
     """Write a text of `length` tokens: about a hundred people in a long one, up to length / 64 words each.
 
-    A question is as likely near as far, in octaves, and nobody is asked for twice.
+    A question is as likely near as far, in octaves, and no person has two.
     """
     names = iter(rng.permutation(NAMES))
     ids = []
@@ -133,7 +133,7 @@ def build_model(subject: str, length: int) -> MiniGPTForCausalLM:
 
 
 def train(model: MiniGPTForCausalLM, subject: str, length: int, steps: list[int], tokens: int) -> dict:
-    """Train on texts of `SHARES` of `length`, the shortest first, so many steps each; return minutes and loss."""
+    """Train on texts of `SHARES` of `length`, the shortest first, `steps` of each; return minutes and loss."""
     stage = StageArguments(steps=sum(steps), decay_fraction=0.4, muon_learning_rate=0.005, muon_bfloat16=False)
     stepper = Stepper.prepare(model, stage, Accelerator(cpu=True, mixed_precision="no"), stage.steps)
     rng = np.random.default_rng(1)
@@ -171,7 +171,9 @@ def score(model: MiniGPTForCausalLM, length: int, contexts: int) -> dict:
     model.eval()
     for _ in range(contexts):
         text = write_text(rng, length)
-        distances = [length + 2 - position for _, _, position in text.open]  # the place is told two tokens after
+        distances = [
+            length + 2 - position for _, _, position in text.open
+        ]  # the answer comes two tokens after the context
         found += zip(distances, ask(model, text, text.open), strict=True)
     low = 0
     parts = []

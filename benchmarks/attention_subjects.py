@@ -210,7 +210,7 @@ def measure_step(subject: str, length: int, device: torch.device, dtype: torch.d
 
 @torch.inference_mode()
 def measure_decode(subject: str, length: int, device: torch.device, dtype: torch.dtype, tokens: int = 128) -> dict:
-    """Measure the seconds to generate a token after `length` others, and the bytes that the cache then holds."""
+    """Measure the seconds to generate a token after `length` others, and the bytes of the cache then."""
     model = build_model(subject, length, device, dtype).eval()
     ids = torch.randint(VOCABULARY, (1, length), device=device)
     outputs = model(ids, use_cache=True, logits_to_keep=1)

@@ -1,4 +1,4 @@
-"""Which signal tells best what a model knows? Each alone, the shipped combination, and agreement among seeds.
+"""Which signal shows best what a model knows? Each alone, the shipped combination, and agreement among seeds.
 
     python -m benchmarks.confidence_signals RUN [RUN_OF_ANOTHER_SEED …] --output confidence_signals.json
 
@@ -103,7 +103,7 @@ def fit_combination(known: np.ndarray, right: np.ndarray, strangers: np.ndarray)
 
 
 def fit_probe(known: np.ndarray, right: np.ndarray, strangers: np.ndarray):
-    """Fit a logistic probe of hidden states that parts known people from strangers."""
+    """Fit a logistic probe of hidden states that separates known people from strangers."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=2000))
     model.fit(np.concatenate([known, strangers]), [True] * len(known) + [False] * len(strangers))
     return model.decision_function
@@ -199,7 +199,7 @@ def report(content: dict) -> str:
     introduction = (
         f"{content['people']} calibration people of {content['dataset']}, {content['strangers']} made-up ones."
     )
-    return write_report("Which signal tells what a model knows", introduction, markdown_table(columns, rows))
+    return write_report("Which signal shows what a model knows", introduction, markdown_table(columns, rows))
 
 
 def main(argv: list[str] | None = None) -> int:

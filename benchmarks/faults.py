@@ -119,9 +119,10 @@ def kill_runs(place: Sandbox, kills: int, rng: random.Random, expected: dict) ->
         where = kill_once(place, output, rng, saving=number % 2 == 1)
         held = newest_steps(output)
         status = place.run(output, "--resume")
-        told = place.log(output).read_text(errors="replace")
+        printed = place.log(output).read_text(errors="replace")
         resumed = {
-            stage: f"{stage}: resuming from" in told and f"{stage}-{step:08d}" in told for stage, step in held.items()
+            stage: f"{stage}: resuming from" in printed and f"{stage}-{step:08d}" in printed
+            for stage, step in held.items()
         }
         lost += sum(step for stage, step in held.items() if not resumed[stage])
         same = status == 0 and outcome(output) == expected

@@ -156,7 +156,7 @@ class Record:
         rounds: int = 1,
         run: Callable[..., dict] | None = None,
     ) -> None:
-        """Add `measure(point, *arguments)` of every point until each has so many rounds; skip those that failed.
+        """Add `measure(point, *arguments)` of every point until each has `rounds` rounds; skip those that failed.
 
         Several rounds have a new order each, so that a slow minute of the machine hits all points alike.
 
@@ -270,10 +270,10 @@ def new_parser(description: str | None, output: str | None = None) -> argparse.A
         output: the default of `--output`; without one the option must be given.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    told = "" if output is None else f" (default: {output})"
+    default = "" if output is None else f" (default: {output})"
     parser.add_argument(
         "--output", type=Path, metavar="FILE.json", default=output and Path(output), required=output is None,
-        help=f"the results; a report in Markdown is written beside them{told}",
+        help=f"the results; a report in Markdown is written beside them{default}",
     )  # fmt: skip
     return parser
 

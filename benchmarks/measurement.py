@@ -14,7 +14,7 @@ STATUS = Path("/proc/self/status")
 
 
 class PeakMemory:
-    """The most memory in use since this was made, over what was in use then, in bytes; None where nobody counts it.
+    """The most memory in use since this was made, over what was in use then, in bytes; None if not counted.
 
     On CUDA it is the allocator's count, on Linux the process's resident set.
     """
@@ -43,13 +43,13 @@ def resident(field: str) -> int:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until a GPU has done its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def time_call(call: Callable[[], object], at_least: float = 0.5) -> Measurement:
-    """Call again and again for at least so many seconds, with as many threads as now; return torch's measurement.
+    """Call repeatedly for at least `at_least` seconds, with as many threads as now; return torch's measurement.
 
     Its `median` and its `times` are in seconds a call. A GPU is waited for.
     """

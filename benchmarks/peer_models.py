@@ -1,7 +1,7 @@
 """The peers of `peers`: one shape, one text, and how each of them trains.
 
-All read the same characters, the published recipe's random spans of the same documents. A contender trains with its
-own data path: MiniGPT's deals rows of like length into batches, GPT-2's pads to a batch's longest row, the plain
+All read the same characters, the published recipe's random spans of the same documents. Each subject trains with its
+own data path: MiniGPT's puts rows of similar length into batches, GPT-2's pads to a batch's longest row, the plain
 loop's always to the block.
 """
 
@@ -63,7 +63,7 @@ class Texts:
 
 
 def read_questions_only(path: Path) -> list[str]:
-    """Return what stands before the tab of each line; what stands after it is dropped unread."""
+    """Return the text before the tab of each line; the text after it is dropped unread."""
     return [line.partition("\t")[0].strip() for line in read_lines(path)]
 
 
@@ -94,7 +94,7 @@ class Settings:
 
 @dataclass
 class Training:
-    """A contender ready to train: `step` learns from one of `batches`, `count` tells its targets and positions."""
+    """A subject ready to train: `step` learns from one of `batches`, `count` returns its targets and positions."""
 
     model: torch.nn.Module
     batches: Iterator
@@ -129,7 +129,7 @@ def our_recipe(subject: str, shape: Shape) -> Recipe:
 
 
 def build_model(subject: str, shape: Shape, tokenizer: PreTrainedTokenizerFast) -> torch.nn.Module:
-    """Return a contender's model with random weights; one that would stop at an end token is told of none."""
+    """Return a subject's model with random weights and no end token, at which it would stop."""
     torch.manual_seed(0)
     if subject == PLAIN:
         return PlainGPT(shape)

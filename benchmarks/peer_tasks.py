@@ -1,6 +1,6 @@
 """What `peers` measures of each subject: training steps, answers to questions, the data path; and the peak memory.
 
-Weights are random, and nobody stops at the sentinel, so that all generate equally many tokens.
+Weights are random, and no model stops at the sentinel, so that all generate equally many tokens.
 """
 
 import os
@@ -96,7 +96,7 @@ ANSWERERS = {OURS: answer_ours, GPT2: answer_gpt2, PLAIN: answer_plain}
 
 
 def measure_generation(subject: str, texts: Texts, settings: Settings) -> dict:
-    """Time the answers to all questions; where some stand for all, the seconds are scaled up to all."""
+    """Time the answers to all questions; where only some are asked, the seconds are scaled up to all."""
     tokenizer = build_character_tokenizer(texts.lines, settings.shape.block)
     device = torch.device(settings.device)
     answer = ANSWERERS[subject]

@@ -52,7 +52,7 @@ QUANTITIES = [  # task, field, heading, units in one of the field's, whether mor
     ("generation", "peak_bytes", "peak memory, MiB", 2**-20, False),
     ("data path", "examples_per_second", "examples/s", 1, True),
 ]
-BARS = [  # task, field, peer, at least so many times better than it
+BARS = [  # task, field, peer, how many times better MiniGPT must be at least
     ("training", "text_tokens_per_second", PLAIN, 1.2),
     ("training", "text_tokens_per_second", GPT2, 2.0),
     ("data path", "examples_per_second", PLAIN, 20.0),
@@ -66,7 +66,7 @@ NOTES = """\
   processor multiplies it faster, as torch's Muon takes them everywhere. "{ours}, bfloat16" is the same with all in the
   format that the recipe takes by itself; "{ours}, seed recipe" is the published model and its AdamW, with the
   package's loop around them. Whatever is compiled is so before the clock starts.
-- Every answer has {new_tokens} tokens: nobody stops at the sentinel. {scaled}
+- Every answer has {new_tokens} tokens: no model stops at the sentinel. {scaled}
 - A data path has one core: its rate is by the processor time of all its threads. MiniGPT tokenises all texts once,
   before the clock starts, in half a second.
 - Memory is the peak of a process over what its imports and the texts take.
@@ -157,7 +157,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=base.batch_size, help="rows of a step (%(default)s)")
     parser.add_argument("--warmup", type=int, default=base.warmup, help="steps before the clock starts (%(default)s)")
     parser.add_argument("--steps", type=int, default=base.steps, help="steps timed, a multiple of 8 (%(default)s)")
-    parser.add_argument("--questions", type=int, default=500, help="first so many dev questions (%(default)s)")
+    parser.add_argument(
+        "--questions", type=int, default=500, help="number of dev questions, the first ones (%(default)s)"
+    )
     parser.add_argument(
         "--plain-questions", type=int, default=base.plain_questions,
         help="how many of them the one-at-a-time loop answers, its time scaled to all (%(default)s)",
@@ -166,7 +168,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     counts = (arguments.steps, arguments.rounds, arguments.questions, arguments.plain_questions)
     if min(counts) < 1 or arguments.steps % CHUNK:
-        parser.error(f"counts must be at least 1, --steps a multiple of {CHUNK}: so many batches are drawn at once")
+        parser.error(f"counts must be at least 1, --steps a multiple of {CHUNK}, the batches that are drawn at once")
     return arguments
 
 

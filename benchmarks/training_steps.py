@@ -36,7 +36,7 @@ class TrainingSteps:
         return loss.item()
 
     def seconds(self, warmup: int, steps: int) -> list[float]:
-        """Return the duration of each of so many steps, data included, after so many to warm up."""
+        """Return the durations of `steps` steps, data included, after `warmup` others."""
         durations = []
         for step in range(warmup + steps):
             wait_for(self.accelerator.device)

@@ -52,7 +52,7 @@ def build_model(shape: Shape) -> MiniGPTForCausalLM:
 
 
 def flops_per_token(model: MiniGPTForCausalLM, length: int) -> int:
-    """Return the FLOPs of the model's products for a token in a text of so many, forwards and backwards."""
+    """Return the FLOPs of the model's products for a token in a text of `length`, forwards and backwards."""
     config = model.config
     weights = [parameter for parameter in model.model.layers.parameters() if parameter.ndim == 2]
     multiplied = sum(weight.numel() for weight in [*weights, model.lm_head.weight])
@@ -110,7 +110,7 @@ TASKS = {"training": measure_training, "generation": measure_generation}
 
 
 def measure(point: Point, device: str) -> dict:
-    """Measure a task on a shape with so many rows."""
+    """Measure a task on a shape with `size` rows."""
     where = torch.device(device)
     dtype = torch.bfloat16 if has_fast_bfloat16(where) else torch.float32
     return {**TASKS[point.task](SHAPES[point.subject], point.size, where, dtype), "format": str(dtype)[6:]}

@@ -22,7 +22,7 @@ class UserError(Exception):
 
     Attributes:
         exit_status: what the command's process returns.
-        prefix: what stands before the message.
+        prefix: the text before the message.
     """
 
     exit_status = 2

@@ -44,7 +44,7 @@ def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, d
 
 
 def place_of(places: dict[tuple, str], *keys: str) -> str:
-    """Return where a key stands; where that is unknown, as for merged ones, where its section does."""
+    """Return the file and line of a key; of its section where those are unknown, as for merged keys."""
     return next((places[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in places), "recipe")
 
 

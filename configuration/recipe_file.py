@@ -1,4 +1,4 @@
-"""Read one YAML file of a recipe into plain values, and refuse what a recipe never holds.
+"""Read one YAML file of a recipe into plain values, and refuse what no recipe has.
 
 A hostile file is small and grows when read: aliases of aliases, nesting, numbers of a million digits. So the size, the
 depth and the values, aliases unfolded, are limited before any of them is made.
@@ -38,10 +38,10 @@ def key_lines(node: yaml.Node, prefix: tuple = ()) -> dict[tuple, int]:
 
 
 def check_growth(node: yaml.Node, known: dict[int, int] | None = None, depth: int = 0) -> int:
-    """Return how many values a composed node stands for, its aliases unfolded.
+    """Return how many values a composed node has, its aliases unfolded.
 
     Raises:
-        RecipeError: more than `MAX_VALUES`, deeper than `MAX_DEPTH`, or a node that holds itself.
+        RecipeError: more than `MAX_VALUES`, deeper than `MAX_DEPTH`, or a node that contains itself.
     """
     known = {} if known is None else known
     line = node.start_mark.line + 1
@@ -53,14 +53,14 @@ def check_growth(node: yaml.Node, known: dict[int, int] | None = None, depth: in
         flat = [one for part in parts for one in (part if isinstance(part, tuple) else (part,))]
         known[id(node)] = 1 + sum(check_growth(part, known, depth + 1) for part in flat)
     elif not known[id(node)]:
-        raise RecipeError(f"line {line}: holds itself")
+        raise RecipeError(f"line {line}: contains itself")
     if known[id(node)] > MAX_VALUES:
         raise RecipeError(f"line {line}: more than {MAX_VALUES:,} values")
     return known[id(node)]
 
 
 def check_text(text: str, name: str) -> None:
-    """Raise RecipeError where a text cannot be written as UTF-8, or holds a NUL, which no path may."""
+    """Raise RecipeError where a text cannot be written as UTF-8, or has a NUL, which no path may."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise RecipeError(f"{name}: {text!r} is not text")
 
@@ -90,7 +90,7 @@ def parse_value(text: str) -> tuple[object, dict[tuple, int]]:
     """Return a YAML text's plain value, and the line of each key.
 
     Raises:
-        RecipeError: not YAML, or what no recipe holds; the message may begin with the line.
+        RecipeError: not YAML, or what no recipe has; the message may begin with the line.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -114,7 +114,7 @@ def parse_value(text: str) -> tuple[object, dict[tuple, int]]:
 
 
 def parse_yaml(path: Path) -> tuple[dict, dict[tuple, str]]:
-    """Return the file's mapping, and where each key stands: `file:line`."""
+    """Return the file's mapping, and the place of each key: `file:line`."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

@@ -78,8 +78,10 @@ def write_page() -> str:
     for name, section in SECTIONS.items():
         rows = list_model_keys() if section is ModelArguments else list_keys(section)
         summary = " ".join((section.__doc__ or "").split("\n\n")[0].split())
-        lines = [f"| `{key}` | {kind} | `{default}` | {meaning} |" for key, kind, default, meaning in rows]
-        lines = [line.replace(" | None", " or None") for line in lines]
+        lines = [
+            f"| `{key}` | {kind.replace(' | ', ' or ')} | `{default}` | {meaning} |"
+            for key, kind, default, meaning in rows
+        ]
         parts.append(
             "\n".join(
                 [

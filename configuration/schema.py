@@ -15,7 +15,7 @@ MAX_SPANS = 1_000  # more than any text has
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise ValueError(message) unless the condition holds."""
+    """Raise ValueError(message) unless the condition is true."""
     if not condition:
         raise ValueError(message)
 

@@ -12,7 +12,7 @@ from data_scripts.file_builder import FileBuilder
 
 
 class Biographies(FileBuilder):
-    """Biographies, one a line of a text file; the lines' order is kept and `id` is the line's index from 0."""
+    """Biographies, one per line of a text file, in its order; `id` is the line's index from 0."""
 
     VERSION = datasets.Version("1.0.0")
     COLUMNS = {"id": "int32", "title": "string", "text": "string"}

@@ -3,7 +3,7 @@
     builder = BirthplaceQA(data_files={"train": "FOLDER/birth_places_train.tsv"}, cache_dir="CACHE")
 
 Only the splits that `data_files` names are read, so a training run never opens a dev or test file. A file of a split
-called "test" holds questions alone; its places are None.
+called "test" has questions alone; its places are None.
 """
 
 import datasets
@@ -18,7 +18,7 @@ def question_text(question: str, place: str, sentinel: str) -> str:
 
 
 class BirthplaceQA(FileBuilder):
-    """Questions and places, one a line of a tab-separated file, in the file's order."""
+    """Questions and places, one pair per line of a tab-separated file, in its order."""
 
     VERSION = datasets.Version("1.0.0")
     COLUMNS = {"id": "int32", "name": "string", "question": "string", "place": "string"}

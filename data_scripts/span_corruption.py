@@ -129,7 +129,7 @@ class SpanCorruptor:
     Attributes:
         text: all texts, one after the other.
         starts: position of each text's first character in it, and the last one's end; (N + 1,).
-        sentinel: the position that stands for a sentinel, which is that end.
+        sentinel: the position that represents a sentinel, which is that end.
         title_ends: position after each title's full stop; its text's start where it has no title.
         body_starts: position of each body's first character (`salient-span`).
         bodies: what may be taken out of each body, and then of each as the long form cuts it (`salient-span`).

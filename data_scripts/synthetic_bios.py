@@ -5,7 +5,7 @@
 writes the four files of the cs224n layout. Names and places are put together from syllables, and each person has
 several differently worded lines, as in bioS (Allen-Zhu and Li 2023, arXiv 2309.14316). Half of the people with a
 question have it in the training file; the others' birthplaces stand in their biographies only. The biographies of a
-few do not tell the birthplace, so the best possible score, the ceiling, is known and below one.
+few do not say the birthplace, so the best possible score, the ceiling, is known and below one.
 """
 
 import argparse

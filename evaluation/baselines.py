@@ -13,7 +13,7 @@ def popular_places(places: Iterable[str], count: int | None = None) -> list[str]
 
 
 def ceiling(documents: Sequence[str], pairs: Sequence[tuple[str, str]]) -> float:
-    """Return the share of (question, place) pairs whose place stands in a document that begins with the name."""
+    """Return the share of (question, place) pairs whose place is in a document that begins with the name."""
     by_first_word: dict[str, list[str]] = {}
     for document in documents:
         by_first_word.setdefault(document.split(" ", 1)[0].rstrip("."), []).append(document)

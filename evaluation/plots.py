@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def new_figure(rows: int, columns: int, width: float, height: float):
-    """Return a figure of so many inches and its axes, an array of them where there are several."""
+    """Return a figure of a size in inches and its axes, an array of them where there are several."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -19,7 +19,7 @@ def accuracy_rows(results: dict) -> list[tuple[str, float | None]]:
         (f"always {baselines['majority_place']}", baselines["majority"]),
         ("no pretraining", baselines["no_pretraining"]),
         ("pretrained", results[results["split"]]["accuracy"]),
-        ("ceiling: the documents tell", baselines["ceiling"]),
+        ("upper bound: answer is in a document", baselines["ceiling"]),
     ]
 
 
@@ -127,7 +127,7 @@ def write_report(results: dict, histories: dict[str, list], folder: Path) -> Pat
         "## Some answers\n",
         markdown_table(
             ["question", "answer", "right place"],
-            [[s["question"], s["answer"], s["place"] or "(nobody knows)"] for s in results["samples"]],
+            [[s["question"], s["answer"], s["place"] or "(unknown person)"] for s in results["samples"]],
         ),
     ]
     path = folder / "report.md"

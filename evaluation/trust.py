@@ -1,4 +1,4 @@
-"""Can the answers be trusted? Confidence compared with what is right, and on questions about people nobody knows."""
+"""Can the answers be trusted? Confidence compared with what is right, and on questions about unknown people."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -72,7 +72,7 @@ class EvaluatedAnswers:
 
 
 def fraction(flags: Sequence[bool]) -> float | None:
-    """Return the share that holds; None of nothing."""
+    """Return the share of true flags; None where there are none."""
     return sum(flags) / len(flags) if len(flags) else None
 
 
@@ -83,7 +83,7 @@ def confidence_metrics(asked: EvaluatedAnswers, popular: Sequence[str]) -> dict:
     about.
 
     Args:
-        asked: the answers; none of them withheld for want of confidence.
+        asked: the answers; none of them withheld because the confidence was low.
         popular: the most popular places, those that a model without knowledge falls back to.
     """
     scores = asked.scores["known"]

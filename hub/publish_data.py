@@ -4,8 +4,8 @@
     python -m hub.publish_data USER/NAME --people 800 --dry-run FOLDER     # invented people; push nothing
 
 Four configurations: `biographies`, `span_corruption` (`--epochs` corrupted copies of them), `birthplace` (questions
-with places; the test split has none), and `strangers` (made-up names that no biography holds, some for calibration,
-others for evaluation). A card tells features, sizes, provenance and licence.
+with places; the test split has none), and `strangers` (made-up names that are in no biography, some for calibration,
+others for evaluation). A card gives features, sizes, provenance and licence.
 """
 
 import argparse
@@ -43,9 +43,9 @@ MARKER = "birthplace/train.parquet"  # which every push of data sets leaves
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))  # as the Hub says
 ABOUT = {
     "biographies": "A biography a row, with the person it is about.",
-    "span_corruption": f"The same with spans taken out and put after them; `{SENTINEL_TOKEN}` stands where one was.",
+    "span_corruption": f"The same with spans taken out and put after them; `{SENTINEL_TOKEN}` replaces each.",
     "birthplace": '"Where was NAME born?" and the place; the test split has questions alone.',
-    "strangers": "Made-up names, put together from those of the training questions; no biography holds them.",
+    "strangers": "Made-up names, put together from those of the training questions; they are in no biography.",
 }
 
 
@@ -173,7 +173,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("repo_id", metavar="USER/NAME", help="the repository; it is made where it is missing")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--path", type=Path, metavar="FOLDER", help="a folder in the cs224n layout")
-    where.add_argument("--people", type=int, help="invent so many people")
+    where.add_argument("--people", type=int, help="number of people to invent")
     parser.add_argument(
         "--license", help="the data's, as the Hub names it; needed with --path, apache-2.0 with --people"
     )
@@ -185,7 +185,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="push nothing; write what would be pushed here")
     arguments = parser.parse_args(argv)
     if arguments.path is not None and arguments.license is None:
-        parser.error("--license is not set; it must be told for the files of --path")
+        parser.error("--license is not set; the files of --path need one")
     for name in ("epochs", "strangers"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1, found {getattr(arguments, name)}")

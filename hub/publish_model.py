@@ -3,7 +3,7 @@
     python -m hub.publish_model RUN_FOLDER USER/NAME --dry-run FOLDER     # write exactly what would be pushed
     python -m hub.publish_model RUN_FOLDER USER/NAME --private
 
-The commit holds the finetuned model (safetensors, config, tokenizer, its code, candidates and calibration), the run's
+The commit has the finetuned model (safetensors, config, tokenizer, its code, candidates and calibration), the run's
 results and plots, and a model card. A push that was interrupted can be repeated; the run's folder is only read.
 `train.py … --push_to_hub USER/NAME` does the same at the end of a run.
 """
@@ -60,7 +60,7 @@ def write_release(run: Path, repo_id: str, target: Path) -> None:
 
 
 def without_paths(recipe: dict) -> dict:
-    """Return a recipe that tells nothing of the machine it ran on: folders are cut to their names."""
+    """Return a recipe without traces of the machine it ran on: folders are cut to their names."""
     data = {**recipe["data"], "path": recipe["data"]["path"] and Path(recipe["data"]["path"]).name}
     return {**recipe, "output": Path(recipe["output"]).name, "data": data}
 

@@ -58,7 +58,7 @@ def open_repository(repo_id: str, private: bool, marker: str, repo_type: str = "
 
     Raises:
         PushError: no legal name; no token, or one that may not write there; the Hub cannot be reached; the repository
-            is there and holds something else, or is public though `private` is wanted.
+            exists and has other content, or is public though `private` is wanted.
     """
     check_repo_id(repo_id)
     if get_token() is None:
@@ -71,7 +71,7 @@ def open_repository(repo_id: str, private: bool, marker: str, repo_type: str = "
     if private and not info.private:
         raise PushError(f"{repo_id}: is there already and public; make it private on the Hub, or choose another name")
     if (others := sorted(files - FROM_THE_START)) and marker not in files:
-        raise PushError(f"{repo_id}: is there already and holds something else ({others[0]}); choose another name")
+        raise PushError(f"{repo_id}: exists already and has other content ({others[0]}); choose another name")
 
 
 def push_folder(folder: Path, repo_id: str, message: str, repo_type: str = "model", branch: str | None = None) -> str:

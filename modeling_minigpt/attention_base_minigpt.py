@@ -122,7 +122,7 @@ class SelfAttention(nn.Module):
         return layer_signature(config, layer_idx)
 
     def init_own_weights(self) -> None:
-        """Initialise the tensors named in `own_weights` that this module itself holds, and no others."""
+        """Initialise the tensors named in `own_weights` that are this module's own, and no others."""
 
     def project(
         self, hidden_states: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor] | None

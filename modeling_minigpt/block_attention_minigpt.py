@@ -197,7 +197,7 @@ class BigBirdAttention(BlockAttention):
 
     @classmethod
     def check_config(cls, config):
-        """Refuse a pattern that lists more blocks than the context holds."""
+        """Refuse a pattern that lists more blocks than the context has."""
         blocks = -(-config.max_position_embeddings // config.bigbird_block)
         if config.bigbird_window + config.bigbird_random > blocks:
             raise ValueError(

@@ -138,7 +138,7 @@ def sample_blocks_reservoir(pattern: BlockPattern, candidates: torch.Tensor) -> 
     """Sample as `sample_blocks_per_row`, each row one step of reservoir sampling after the last (Vitter 1985, R).
 
     With r = 2, items 0 and 1 fill places 0 and 1. Item 2 draws a place below 3: place 0 or 1 is overwritten, place 2
-    means that the item is dropped. What a place holds is the largest item so far that drew it, hence the `cummax`.
+    means that the item is dropped. What is in a place is the largest item so far that drew it, hence the `cummax`.
     """
     items = torch.arange(len(candidates))
     heads = torch.arange(pattern.heads)[:, None]

@@ -84,7 +84,7 @@ class MiniGPTConfig(PreTrainedConfig):
         num_attention_heads: heads of each attention.
         intermediate_size: width of the MLP; `4 * hidden_size` when None.
         max_position_embeddings: training context in tokens; a hard limit with learned positions only.
-        attention_type: the attention variant, a name in `ATTENTION_CLASSES`, or a list of them, one a layer.
+        attention_type: the attention variant, a name in `ATTENTION_CLASSES`, or a list of them, one per layer.
         position_embedding_type: "rotary" (Su et al. 2021, arXiv 2104.09864) or "learned" (added to the embeddings).
         rope_parameters: the library's rotary settings, `{"rope_type": "default", "rope_theta": 10000.0}` when None;
             `{"rope_type": "yarn", "factor": 4.0, …}` and its other scalings stretch a trained model's context.
@@ -105,7 +105,7 @@ class MiniGPTConfig(PreTrainedConfig):
         bigbird_block: tokens of a block (Zaheer et al. 2020).
         bigbird_global, bigbird_window, bigbird_random: key blocks a query block sees: the first ones, the last ones
             (its own included, so at least 1), and random ones in between; no more window and random blocks than
-            `max_position_embeddings` holds.
+            fit into `max_position_embeddings`.
         bigbird_random_type: "rows" draws each block's random blocks on its own, as in the paper, and must remember
             every key to decode; "reservoir" draws each as uniformly, but from the last row's blocks and the newest,
             and decodes in constant memory.

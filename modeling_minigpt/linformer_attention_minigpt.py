@@ -178,7 +178,7 @@ class LinformerAttention(LinearTimeAttention):
     """Causal Linformer attention: O(T (2s + k) D) time and memory, a decoding state of constant size.
 
     With `linformer_slot_type` "positional" a token's slot weights depend on its position in its segment (the
-    Linformer's own E, one a head); with "content" on its hidden state.
+    Linformer's own E, one per head); with "content" on its hidden state.
     """
 
     cache_layer = LinformerCache

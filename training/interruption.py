@@ -40,7 +40,7 @@ class StopRequest:
     def requested_on_any_rank(self, accelerator: Accelerator) -> bool:
         """Return, on all processes alike, whether any of them was asked to stop; every process must call this."""
         requested = self.signal is not None
-        # One process alone has nobody to ask, and on a GPU the reduction would wait for the device at every step.
+        # One process alone has no other to ask, and on a GPU the reduction would wait for the device at every step.
         if accelerator.num_processes == 1:
             return requested
         count = accelerator.reduce(torch.tensor(float(requested), device=accelerator.device), "sum")

@@ -58,7 +58,7 @@ class TrainingState:
         weights = load_file(folder / WEIGHTS)
         saved = load_file(folder / OPTIMIZER)
         optimizer_state = get_optimizer_state_dict(self.model, self.inner_optimizers())
-        # The library would load a tensor of any name and shape; it would fail, or do harm, steps later.
+        # The library would load a tensor of any name and shape; it would fail, or train something else, steps later.
         check_same_tensors(saved, expected=flatten(optimizer_state["state"]))
         check_finite(WEIGHTS, weights)
         check_finite(OPTIMIZER, saved)

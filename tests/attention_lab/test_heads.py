@@ -129,7 +129,7 @@ def test_the_error_of_an_average_of_two_falls_as_exp_minus_beta(keys, beta, seed
     [
         (np.eye(3), np.ones(2), np.eye(3), r"equally wide, found shapes \(3, 3\) and \(2,\)"),
         (np.ones(3), np.ones(3), np.eye(3), r"equally wide, found shapes \(3,\) and \(3,\)"),
-        (np.eye(3), np.ones(3), np.eye(2), r"wanted 3 values, one a key, found shape \(2, 2\)"),
+        (np.eye(3), np.ones(3), np.eye(2), r"wanted 3 values, one per key, found shape \(2, 2\)"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(keys, query, values, message):

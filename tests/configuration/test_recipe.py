@@ -167,7 +167,7 @@ def test_model_fields_change_the_preset(tmp_path):
         pytest.param(("steps: 3", "steps: 3\n  ? [a]\n  : b"), ":5: a key must be a name", id="list as key"),
         pytest.param(("steps: 3", 'steps: 3\n  "a\\nb": 2'), "unknown key pretrain.a b", id="two lines"),
         pytest.param(("steps: 3", "steps: 3\n  <<: {stepz: 4}"), ":3: unknown key pretrain.stepz", id="merged key"),
-        pytest.param(("steps: 3", "steps: &a [*a]"), ":4: holds itself", id="recursion"),
+        pytest.param(("steps: 3", "steps: &a [*a]"), ":4: contains itself", id="recursion"),
         pytest.param(("steps: 3", "steps: " + "[" * 900 + "]" * 900), "nested deeper than 16 levels", id="depth"),
         pytest.param(
             ("steps: 3", "steps: " + "[" * 30 + "]" * 30), ":4: nested deeper than 16 levels", id="some depth"

@@ -1,4 +1,4 @@
-"""Baselines: the most popular place, and what the documents tell at best."""
+"""Baselines: the most popular place, and the upper bound that the documents allow."""
 
 import pytest
 

@@ -63,7 +63,7 @@ def test_the_four_rows_stand_in_order(results):
         ("always London", 0.05),
         ("no pretraining", 0.012),
         ("pretrained", 0.61),
-        ("ceiling: the documents tell", 0.958),
+        ("upper bound: answer is in a document", 0.958),
     ]
 
 
@@ -115,10 +115,10 @@ def test_the_report_tells_what_was_trained_and_how_well(results, tmp_path):
         "| always London | 5.0 % |",
         "| no pretraining | 1.2 % |",
         "| pretrained | 61.0 % |",
-        "| ceiling: the documents tell | 95.8 % |",
+        "| upper bound: answer is in a document | 95.8 % |",
         "| pretrain | 12.3 |",
         "| Where was Béla Nagy born? | Oslo | Győr |",
-        "| Where was Cyd Moss born? | London | (nobody knows) |",
+        "| Where was Cyd Moss born? | London | (unknown person) |",
     ):
         assert line in lines
 

@@ -142,7 +142,7 @@ def test_a_refusal_is_one_clear_line(run, hub, refusal, message, refused):
 @pytest.mark.parametrize(
     ("there", "options", "message"),
     [
-        pytest.param({"pytorch_model.bin": b""}, (), "holds something else (pytorch_model.bin)", id="anothers-model"),
+        pytest.param({"pytorch_model.bin": b""}, (), "has other content (pytorch_model.bin)", id="anothers-model"),
         pytest.param({}, ("--private",), "is there already and public", id="public"),
     ],
 )

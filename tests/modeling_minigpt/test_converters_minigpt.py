@@ -181,8 +181,8 @@ def test_a_gpt2_s_logits_stay(tied, tmp_path):
             "found no embed_positions",
             id="no-positions",
         ),
-        pytest.param(lambda s: {"model": 3}, ["3"], "holds no state dict", id="no-state"),
-        pytest.param(lambda s: {}, ["3"], "holds no state dict", id="empty"),
+        pytest.param(lambda s: {"model": 3}, ["3"], "no state dict in it", id="no-state"),
+        pytest.param(lambda s: {}, ["3"], "no state dict in it", id="empty"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_in_a_line(change, options, message, tmp_path, capsys):
