@@ -17,7 +17,7 @@ from pathlib import Path
 import datasets
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCardData
+from huggingface_hub import DatasetCard, DatasetCardData
 
 from configuration.errors import run_main
 from configuration.schema import POLICIES, CorruptionOptions
@@ -147,7 +147,7 @@ def write_release(
                 rows.to_parquet(target / name / f"{split}.parquet")
         settings = ", ".join(f"{one.name} {getattr(options, one.name)}" for one in fields(options))
         how = f"Corrupted {epochs} times with seed {seed}: {settings}."
-        (target / "README.md").write_text(data_card(configurations, source, repo_id, how), encoding="utf-8")
+        DatasetCard(data_card(configurations, source, repo_id, how)).save(target / "README.md")
 
 
 def invented(people: int, seed: int, license: str, folder: Path) -> Source:

@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from artifacts.run_folder import RunFolder, write_json
@@ -56,7 +57,8 @@ def write_release(run: Path, repo_id: str, target: Path) -> None:
     results = json.loads(folder.results.read_text())
     recipe = json.loads(folder.recipe.read_text())
     write_json(target / folder.recipe.name, without_paths(recipe))
-    (target / "README.md").write_text(model_card(results, recipe, repo_id, pictures), encoding="utf-8")
+    # Read as the Hub reads it: metadata that are no YAML mapping are refused here. `push_folder` asks the Hub, too.
+    ModelCard(model_card(results, recipe, repo_id, pictures)).save(target / "README.md")
 
 
 def without_paths(recipe: dict) -> dict:

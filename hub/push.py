@@ -15,7 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 from configuration.errors import UserError
 
 REFUSALS = {401: "the token is missing, wrong or expired", 403: "the token may not write there"}
-FROM_THE_START = {".gitattributes", "README.md"}  # what a repository that nothing was pushed to may hold
+FROM_THE_START = {".gitattributes", "README.md"}  # what a repository may have before the first push
 WRITTEN = ["*.json", "*.jsonl", "*.parquet", "*.png", "*.py", "*.safetensors"]  # replaced by a push, or removed
 
 
@@ -91,6 +91,7 @@ def push_folder(folder: Path, repo_id: str, message: str, repo_type: str = "mode
         api = HfApi()
         if branch is not None:
             api.create_branch(repo_id, branch=branch, repo_type=repo_type, exist_ok=True)
+        # The library sends the card to the Hub's validation before anything is uploaded.
         return api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
