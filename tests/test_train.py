@@ -36,7 +36,7 @@ def test_a_run_leaves_models_predictions_results_report_and_logs(run, data):
     assert (run / "trust.png").is_file()
     assert (run / "predictions.dev.txt").read_text(encoding="utf-8").count("\n") == results["dev"]["total"]
     report = (run / "report.md").read_text()
-    for words in ("no pretraining", "pretrained", "ceiling", "always", "](trust.png)", "calibration error"):
+    for words in ("no pretraining", "pretrained", "upper bound", "always", "](trust.png)", "calibration error"):
         assert words in report
     assert list((run / "logs").rglob("events.out.tfevents.*"))
 
