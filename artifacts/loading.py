@@ -157,15 +157,19 @@ def check_numbering(path: Path) -> None:
         numbers = {*vocabulary.values(), *(token["id"] for token in values["added_tokens"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return
-    if numbers != set(range(len(numbers))):
-        raise ValueError(f"its {len(numbers)} tokens are not numbered from 0 to {len(numbers) - 1}")
+    check_numbers(numbers, len(numbers))
+
+
+def check_numbers(numbers: set, count: int) -> None:
+    """Raise ValueError unless the numbers of `count` tokens are all from 0 to count - 1."""
+    if numbers != set(range(count)):
+        raise ValueError(f"its {count} tokens are not numbered from 0 to {count - 1}")
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
     """Raise ValueError, or what the libraries raise, unless a tokenizer can encode prompts and decode answers."""
     ids = tokenizer.get_vocab().values()
-    if sorted(set(ids)) != list(range(len(tokenizer))):
-        raise ValueError(f"its {len(tokenizer)} tokens are not numbered from 0 to {len(tokenizer) - 1}")
+    check_numbers(set(ids), len(tokenizer))
     for name in ("pad_token", "mask_token", "eos_token"):
         if not isinstance(getattr(tokenizer, name), str) or getattr(tokenizer, f"{name}_id") not in ids:
             raise ValueError(f"its {name} is {getattr(tokenizer, name)!r}, which is not one of its tokens")

@@ -51,7 +51,7 @@ def describe_heads(record: dict) -> str:
     return (
         f"- **{count.capitalize()} heads copy**: {', '.join(map(name_head, copying))} put {percent(shares[0])} to "
         f"{percent(shares[-1])} of their weight on the name, where looking at all tokens alike would give "
-        f"{percent(heads[0]['uniform'])}.\n"
+        f"{percent(first['uniform'])}.\n"
         f"- **They replace each other.** Without any one of them the answer loses {losses[0]:.2f} to "
         f"{losses[-1]:.2f} nats, without all {count} {together:.1f}, which is {together / sum(losses):.1f} times the "
         "sum of these.\n"

@@ -171,9 +171,8 @@ def score(model: MiniGPTForCausalLM, length: int, contexts: int) -> dict:
     model.eval()
     for _ in range(contexts):
         text = write_text(rng, length)
-        distances = [
-            length + 2 - position for _, _, position in text.open
-        ]  # the answer comes two tokens after the context
+        # The answer comes two tokens after the context.
+        distances = [length + 2 - position for _, _, position in text.open]
         found += zip(distances, ask(model, text, text.open), strict=True)
     low = 0
     parts = []

@@ -35,7 +35,7 @@ from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, answer_features
 from modeling_minigpt.questions_minigpt import BIRTHPLACE
 
 STRANGERS = 1000  # made-up people, at most
-PRIOR_STRANGERS = 300  # others, from whom the prior of the answers is taken
+PRIOR_STRANGERS = 300  # others, whose answers give the prior
 FOLDS = 5
 RARE = 1e-4  # a prior below this counts as this
 

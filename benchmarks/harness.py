@@ -198,7 +198,7 @@ def successes(rounds: list[dict]) -> list[dict]:
 def failures(results: Results) -> str:
     """Return a section that names each point that failed and why; empty if none did."""
     errors = {
-        f"- {point}: {result['error']}" for point, rounds in results.items() for result in rounds if failed([result])
+        f"- {point}: {result['error']}" for point, rounds in results.items() for result in rounds if "error" in result
     }
     return "\n".join(["## What failed\n", *sorted(errors), ""]) if errors else ""
 
@@ -273,7 +273,7 @@ def new_parser(description: str | None, output: str | None = None) -> argparse.A
     default = "" if output is None else f" (default: {output})"
     parser.add_argument(
         "--output", type=Path, metavar="FILE.json", default=output and Path(output), required=output is None,
-        help=f"the results; a report in Markdown is written beside them{default}",
+        help=f"where to write the results{default}",
     )  # fmt: skip
     return parser
 

@@ -43,7 +43,7 @@ class DataArguments:
     calibration_questions: int = 0
     """Training questions that are held out and on which the confidence is calibrated."""
     withheld_people: int = 0
-    """People of training questions whom no stage sees, neither in questions nor in documents: real strangers."""
+    """People of training questions who are in no question and no document of any stage: real strangers."""
 
     def __post_init__(self):
         if self.path is not None:

@@ -150,7 +150,7 @@ def split_pairs(pairs: Pairs, sizes: list[int], path: Path) -> list[Pairs]:
 
 def made_up_people(data: TrainingData, fold: str, count: int) -> list[str]:
     """Return names of people who do not exist, from the words of the training questions' names."""
-    # Real people whom no document names either: a made-up name must not be theirs by chance.
+    # Real people who may be in no document: a made-up name must not be theirs by chance.
     held_back = [*data.held_out, *data.calibration, *data.withheld]
     return made_up_names(
         [extract_name(question) for question, _ in data.train],

@@ -136,9 +136,3 @@ def tiny_model(tokenizer):
         return MiniGPTForCausalLM(MiniGPTConfig(**{**fields, **changes}))
 
     return make
-
-
-def pytest_collection_modifyitems(items):
-    """Begin with the tests that start processes, which take longest, so that no worker ends with one of them alone."""
-    slow = ("test_train", "hub", "benchmarks", "training")
-    items.sort(key=lambda item: not item.path.relative_to(Path(__file__).parent).parts[0].startswith(slow))

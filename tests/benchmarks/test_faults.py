@@ -5,7 +5,7 @@ import random
 import shutil
 
 from benchmarks import faults
-from tests.running import ROOT, Forked, call
+from tests.running import ROOT, Forked, call, command_line
 
 
 def test_a_corruption_always_changes_the_folder(tmp_path):
@@ -32,8 +32,7 @@ def test_an_outcome_is_equal_for_equal_runs_and_for_no_others(run, recipe, data,
 
 def start_forked(place, output, *options, command="all"):
     """Start as `Sandbox.start` does, without the seconds of imports."""
-    sets = ("--set", f"data.path={place.data}", "--set", f"output={output}")
-    words = [command, "--config", str(place.recipe), *sets, *options]
+    words = [*command_line(command, place.recipe, place.data, output), *options]
     log = place.log(output)
     return Forked(words, ROOT / "train.py", {"ACCELERATE_USE_CPU": "true"}, log, log)
 
