@@ -21,8 +21,29 @@ def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], device: torch.device | str
 ) -> dict[str, torch.Tensor]:
     """Return `question⁇` for each question, as ids and mask (B, T), padded on the left."""
-    prompts = [question + tokenizer.mask_token for question in questions]
-    return tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(device)
+    rows = tokenizer([question + tokenizer.mask_token for question in questions], verbose=False)["input_ids"]
+    # Padded here, not by the tokenizer: it would set its own state, which other threads that use it read and set, too.
+    longest = max(map(len, rows))
+    missing = [longest - len(ids) for ids in rows]
+    padded = [[tokenizer.pad_token_id] * count + ids for count, ids in zip(missing, rows, strict=True)]
+    masks = [[0] * count + [1] * (longest - count) for count in missing]
+    return {"input_ids": torch.tensor(padded, device=device), "attention_mask": torch.tensor(masks, device=device)}
+
+
+def find_unknown_character(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
+    """Return the first character that a tokenizer cannot write, as one of characters cannot; None if it writes all."""
+    try:
+        tokenizer(text, verbose=False)
+    except Exception as error:
+        # The Rust library raises the base class itself for a token out of its vocabulary. All else is no fault of the
+        # text and must not be taken for one.
+        if type(error) is not Exception:
+            raise
+        unknown = (
+            (character for character in text if find_unknown_character(tokenizer, character)) if text[1:] else text
+        )
+        return next(iter(unknown), None)
+    return None
 
 
 @torch.inference_mode()
@@ -44,6 +65,7 @@ def greedy_answers(
         past_key_values=cache,
         max_new_tokens=max_new_tokens,
         do_sample=False,
+        num_beams=1,
         pad_token_id=tokenizer.pad_token_id,
         return_dict_in_generate=True,
         output_logits=True,

@@ -28,6 +28,17 @@ PROMPT_TEMPLATES = {
     "name": "{name}.",
 }
 FEATURES = ("answer", "empty_answer", "neg_entropy")
+
+
+def format_prompts(name: str) -> list[str]:
+    """Return the ways of asking about a name, in the order of `PROMPT_TEMPLATES`."""
+    # A title's full stop is the name's own in "Bo Lind Jr. Lind was born in", which is so in biographies, too.
+    return [
+        template.replace("{name}.", "{name}" if name.endswith(".") else "{name}.").replace("{name}", name)
+        for template in PROMPT_TEMPLATES.values()
+    ]
+
+
 # In this order are the columns of every feature matrix, and so the weights of a calibration.
 FEATURE_NAMES = [*(f"{prompt}: {what}" for prompt in PROMPT_TEMPLATES for what in FEATURES), "candidates: neg_entropy"]
 MIN_LOG_PROB = -12.0  # nats; below it, differences say nothing and would outweigh every other feature
@@ -83,8 +94,8 @@ def confidence_features(
     """
     answers = [candidates[0].text for candidates in ranked]
     columns = []
-    for prompt in PROMPT_TEMPLATES.values():
-        found = answer_features(model, tokenizer, [prompt.format(name=name) for name in names], answers)
+    for prompts in zip(*map(format_prompts, names), strict=True):
+        found = answer_features(model, tokenizer, prompts, answers)
         # A model that would rather end at once guesses: the empty answer's probability is a sign of that.
         columns += [found["answer"].clamp(min=MIN_LOG_PROB), -found["empty_answer"]]
         columns += [found["neg_entropy"].clamp(min=MIN_LOG_PROB)]
@@ -124,6 +135,7 @@ class Confidence:
         selection, certification: calibration people, for `threshold_for`.
         certificate: the threshold with its guarantee; None where the people could not support any.
         refusal: why they could not.
+        fingerprint: digests of the model that it was fitted for, by `fingerprint_minigpt.fingerprint`.
     """
 
     weights: dict[str, float]
@@ -132,6 +144,7 @@ class Confidence:
     certification: CalibrationScores
     certificate: Certificate | None = None
     refusal: str | None = None
+    fingerprint: dict[str, str] | None = None
 
     @property
     def threshold(self) -> float | None:
@@ -180,6 +193,9 @@ class Confidence:
         values["bias"] = check_number(values["bias"], -1e30, 1e30)
         if not isinstance(values.get("refusal"), str | None):
             raise ValueError(f"refusal must be a text, found {values['refusal']!r}")
+        found = values.get("fingerprint")
+        if found is not None and not all(isinstance(text, str) for text in dict(found).values()):
+            raise ValueError(f"fingerprint must be digests, found {found!r:.80}")
         if unknown := values["weights"].keys() - set(FEATURE_NAMES):
             raise ValueError(f"unknown features: {', '.join(sorted(unknown))}")
         return cls(**values)

@@ -4,6 +4,7 @@ The architecture is minGPT's (Karpathy 2020, after Radford et al. 2019); the con
 (learned positions, LayerNorm, GELU, dropout) and today's (rotary positions, RMSNorm, QK-norm, squared ReLU).
 """
 
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -15,6 +16,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
@@ -29,6 +31,11 @@ from .attention_base_minigpt import (
 from .attention_minigpt import ATTENTION_CLASSES
 from .cache_minigpt import check_cache, check_not_packed, make_cache, padding_info
 from .configuration_minigpt import MiniGPTConfig
+from .source_minigpt import WeightsSource, find_pipeline_code
+
+# By this table of the library `Trainer` finds that labels are to be shifted before they are smoothed, and the
+# text-generation pipeline that it supports the model.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[MiniGPTConfig.model_type] = "MiniGPTForCausalLM"
 
 NORM_CLASSES = {"rmsnorm": nn.RMSNorm, "layernorm": nn.LayerNorm}
 
@@ -82,6 +89,32 @@ class MiniGPTPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": MiniGPTBlock, "attentions": SelfAttention}
+
+    def __init__(self, config: MiniGPTConfig, *arguments, **settings):
+        # Once more: the library sets overrides on a finished config, `from_pretrained(folder, num_hidden_layers=0)`.
+        config.validate()
+        super().__init__(config, *arguments, **settings)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *arguments, **settings):
+        """Load as the library does, and remember from where, for the files beside the weights (`WeightsSource`)."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *arguments, **settings)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if pretrained_model_name_or_path is not None:
+            model.weights_source = WeightsSource.from_arguments(pretrained_model_name_or_path, settings)
+        return loaded
+
+    def save_pretrained(self, save_directory, *arguments, **settings):
+        """Save as the library does, with the pipeline's code where the config names it; without it, neither."""
+        named = getattr(self.config, "custom_pipelines", None)
+        code = find_pipeline_code(getattr(self, "weights_source", None)) if named else {}
+        if named and not code:  # loaded from a folder that has lost it: a name without its file would not load
+            del self.config.custom_pipelines
+        self.config.validate()  # before anything is written
+        super().save_pretrained(save_directory, *arguments, **settings)
+        if settings.get("is_main_process", True):
+            for name, text in code.items():
+                Path(save_directory, name).write_text(text, encoding="utf-8")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

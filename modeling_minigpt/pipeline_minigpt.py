@@ -3,8 +3,10 @@
 The candidate places and the calibration are stored in the model's folder, in `birthplaces.json` and `confidence.json`.
 """
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
@@ -12,62 +14,28 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
-from transformers.utils import cached_file
+from transformers.utils import logging
 
-from .answers_minigpt import Answer, AnswerTrie, encode_prompts, greedy_answers, score_answers
-from .confidence_minigpt import CONFIDENCE_FILE, PROMPT_TEMPLATES, Confidence, confidence_features
+from .answers_minigpt import (
+    Answer,
+    AnswerTrie,
+    encode_prompts,
+    find_unknown_character,
+    greedy_answers,
+    score_answers,
+)
+from .confidence_minigpt import CONFIDENCE_FILE, Confidence, confidence_features, format_prompts
+from .fingerprint_minigpt import explain_mismatch, fingerprint
 from .questions_minigpt import BIRTHPLACE
 from .risk_control_minigpt import Certificate, RiskTarget
 
 TASK = "birthplace-qa"
 BIRTHPLACES_FILE = "birthplaces.json"
-QUESTION = BIRTHPLACE.pattern
-# Longer than any name: a text above these is a sentence, and asking about it would be a guess.
-NAME_WORDS = 8
-NAME_CHARACTERS = 80
 # An answer is at most as probable as its first token, so a place that begins less probably than this can neither be
 # the answer nor move its score.
 CUTOFF = 1e-3
 
-
-def parse_name(text: object) -> str:
-    """Return the name that `text`, a name or a question, asks about.
-
-    Raises:
-        ValueError: it is neither; the message is the reason.
-    """
-    if not isinstance(text, str):
-        raise ValueError(f"not a text but {type(text).__name__}")
-    text = text.strip()
-    asked = QUESTION.fullmatch(text)
-    name = " ".join((asked["name"] if asked else text).split())
-    if not any(character.isalpha() for character in name):
-        raise ValueError("no name in it")
-    if len(name) > NAME_CHARACTERS or len(name.split()) > NAME_WORDS or (not asked and ("?" in name or "\n" in text)):
-        raise ValueError('neither a name nor "Where was NAME born?"')
-    return name
-
-
-def load_sidecar(name_or_path: str, file: str, parse: Callable[[str], Any], revision: str | None = None) -> Any:
-    """Return a parsed text file of a model's folder or of its repository on the Hub; None where it has none.
-
-    Raises:
-        ValueError: `parse` cannot read it.
-    """
-    path = cached_file(
-        name_or_path,
-        file,
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )
-    if path is None:
-        return None
-    try:
-        return parse(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: not what it should hold: {error!r}") from error
+logger = logging.get_logger(__name__)
 
 
 def parse_birthplaces(text: str) -> list[str]:
@@ -86,6 +54,14 @@ def rescale_scores(ranked: list[Answer], score: float) -> list[dict]:
     factor = min(score / first, (1.0 - score) / (1.0 - first)) if 0.0 < first < 1.0 else 0.0
     scores = [score, *(answer.probability * factor for answer in ranked[1:])]
     return [{"answer": answer.text, "score": score} for answer, score in zip(ranked, scores, strict=True)]
+
+
+def iterate(inputs: Any) -> Iterator | None:
+    """Return the items of an iterable, or of a map-style data set of torch or datasets; None for anything else."""
+    # A map-style data set need not end an iteration, so it is read by its length.
+    if hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"):
+        return (inputs[index] for index in range(len(inputs)))
+    return iter(inputs) if isinstance(inputs, Iterable) else None
 
 
 class BirthplacePipeline(Pipeline):
@@ -111,12 +87,13 @@ class BirthplacePipeline(Pipeline):
         {"question", "answer", "score", "abstained", "candidates": [{"answer", "score"}, …], "calibrated", "reason"}
 
     `score` is the probability that the answer is right, if the person is in the texts that the model was trained on.
-    "calibrated": False means that the model has no calibration, or was asked in another way than it was calibrated for
-    (`free_form`, `cutoff`): then scores are the probabilities that the model gives to its answers. Without a
-    calibration, or with one that could not certify a threshold (`confidence.refusal` says why), every question is
-    answered unless `threshold` is given. The other candidates share what the first leaves, in proportion to the
-    model's probabilities. What cannot be asked, and what the model is not sure enough of, is answered by None,
-    "abstained": True and a `reason`, and does not affect the rest of the batch.
+    "calibrated": False means that the model has no calibration, or is no longer the model that was calibrated
+    (`uncalibrated` says what has changed), or was asked in another way than it was calibrated for (`free_form`,
+    `cutoff`): then scores are the probabilities that the model gives to its answers. Without a calibration, or with
+    one that could not certify a threshold (`confidence.refusal` says why), every question is answered unless
+    `threshold` is given. The other candidates share what the first leaves, in proportion to the model's
+    probabilities. What cannot be asked, and what the model is not sure enough of, is answered by None, "abstained":
+    True and a `reason`, and does not affect the rest of the batch.
     """
 
     _load_processor = False
@@ -131,21 +108,44 @@ class BirthplacePipeline(Pipeline):
         for info in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
             # The library leaves classes here, of which no config.json could be written.
             info["pt"] = [name if isinstance(name, str) else name.__name__ for name in info["pt"]]
-        if candidates is None and self.model.name_or_path:
-            source = self.model.name_or_path
-            commit = getattr(self.model.config, "_commit_hash", None)
-            candidates = load_sidecar(source, BIRTHPLACES_FILE, parse_birthplaces, commit)
-            if confidence is None:
-                confidence = load_sidecar(source, CONFIDENCE_FILE, Confidence.from_json, commit)
+        # A tokenizer remembers how it last padded and cut. The pipeline reads with a copy that never does either: no
+        # other use of the caller's tokenizer, in another thread or before, changes what it reads.
+        self.encoder = copy.deepcopy(self.tokenizer)
+        if self.encoder.is_fast:
+            self.encoder.backend_tokenizer.no_padding()
+            self.encoder.backend_tokenizer.no_truncation()
+        source = getattr(self.model, "weights_source", None)
+        loads = candidates is None and source is not None
+        if loads:
+            candidates = source.read_parsed(BIRTHPLACES_FILE, parse_birthplaces)
+            confidence = confidence or source.read_parsed(CONFIDENCE_FILE, Confidence.from_json)
         self.candidates = list(candidates or [])
         self.confidence = confidence
+        self.uncalibrated: str | None = None
+        if confidence is not None and (loads or confidence.fingerprint is not None):
+            self.uncalibrated = self.check_confidence(confidence)
+            if self.uncalibrated is not None:
+                self.confidence = None
+                name = self.model.name_or_path
+                logger.warning(f"{name}: not calibrated, so every question gets an answer: {self.uncalibrated}")
         self.check_candidates()
-        self.trie = AnswerTrie(self.candidates, self.tokenizer) if self.candidates else None
+        self.trie = AnswerTrie(self.candidates, self.encoder) if self.candidates else None
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return digests of all that the scores depend on; ValueError where the weights are not in memory."""
+        return fingerprint(self.model, self.encoder, self.candidates)
+
+    def check_confidence(self, confidence: Confidence) -> str | None:
+        """Return why a confidence was not made for this model, its function or its places; None where it was."""
+        try:
+            return explain_mismatch(confidence.fingerprint, self.fingerprint())
+        except ValueError as error:
+            return str(error)
 
     def check_candidates(self) -> None:
         """Raise ValueError where a candidate is longer than what the model reads: the trie grows with its square."""
         context = self.model.config.max_position_embeddings
-        read = self.tokenizer(self.candidates)["input_ids"] if self.candidates else []
+        read = self.encoder(self.candidates, verbose=False)["input_ids"] if self.candidates else []
         for place, ids in zip(self.candidates, read, strict=True):
             if len(ids) >= context:
                 raise ValueError(f"candidate {place[:40]!r} is {len(ids)} tokens long, the model reads {context}")
@@ -168,14 +168,21 @@ class BirthplacePipeline(Pipeline):
             CertificationError: its calibration people are too few, or too many of its sure answers are wrong.
         """
         if self.confidence is None:
-            raise ValueError(
-                "this model is not calibrated; train.py calibrates where data.calibration_questions is set"
-            )
+            reason = self.uncalibrated or "train.py calibrates where data.calibration_questions is set"
+            raise ValueError(f"this model is not calibrated: {reason}")
         return self.confidence.threshold_for(risk, confidence, stranger_rate)
 
-    def __call__(self, inputs, *, batch_size: int | None = None, **parameters):
-        """Answer one text or many; a list or tuple gives a list, another iterable a lazy iterator."""
-        batch_size = batch_size or self._batch_size or 32
+    def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **parameters):
+        """Answer one text or many; a list or tuple gives a list, another iterable or a data set a lazy iterator.
+
+        Args:
+            inputs: a text; or texts, in anything that can be iterated over or indexed from 0 and has a length.
+            batch_size: questions read together.
+            num_workers: taken for the sake of other pipelines' callers; texts need no processes to be loaded by.
+        """
+        size = next((size for size in (batch_size, self._batch_size) if size is not None), 32)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"batch_size must be a whole number from 1, found {size!r}")
         settings = self._sanitize_parameters(**parameters)
         settings = [
             {**own, **given}
@@ -184,10 +191,9 @@ class BirthplacePipeline(Pipeline):
             )
         ]
         if isinstance(inputs, (list, tuple)):
-            return list(self.stream(inputs, batch_size, settings))
-        if isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes, dict)):
-            return self.stream(inputs, batch_size, settings)
-        return next(self.stream([inputs], 1, settings))
+            return list(self.stream(inputs, size, settings))
+        items = None if isinstance(inputs, (str, bytes, dict)) else iterate(inputs)
+        return next(self.stream([inputs], 1, settings)) if items is None else self.stream(items, size, settings)
 
     def stream(self, texts: Iterable, batch_size: int, settings: list[dict]) -> Iterator[dict]:
         """Answer texts in their order, a batch at a time."""
@@ -219,7 +225,7 @@ class BirthplacePipeline(Pipeline):
         reasons = []
         for text in texts:
             try:
-                name = parse_name(text)
+                name = BIRTHPLACE.parse_name(text)
                 reason = None
                 self.check_readable(name)
             except ValueError as error:
@@ -231,14 +237,12 @@ class BirthplacePipeline(Pipeline):
 
     def check_readable(self, name: str) -> None:
         """Raise ValueError where the tokenizer or the model cannot read a name in all ways of asking for it."""
-        special = [token for token in self.tokenizer.all_special_tokens if token in name]
+        special = [token for token in self.encoder.all_special_tokens if token in name]
         if special:
             raise ValueError(f"contains the special token {special[0]!r}")
-        prompts = [prompt.format(name=name) for prompt in PROMPT_TEMPLATES.values()]
-        try:
-            length = encode_prompts(self.tokenizer, prompts, "cpu")["input_ids"].shape[1]
-        except Exception as error:  # a character tokenizer raises a bare Exception
-            raise ValueError("contains a character that is not in the model's vocabulary") from error
+        if find_unknown_character(self.encoder, name) is not None:
+            raise ValueError("contains a character that is not in the model's vocabulary")
+        length = encode_prompts(self.encoder, format_prompts(name), "cpu")["input_ids"].shape[1]
         longest = self.trie.lengths.max().item() + 1 if self.trie else 0
         room = self.model.config.max_position_embeddings - max(longest, self.answer_limit + 1)
         if length > room:
@@ -257,7 +261,7 @@ class BirthplacePipeline(Pipeline):
         # Calibrated on answers ranked in the default way; ranked otherwise, scores would mean something else.
         calibrated = self.confidence is not None and not free_form and cutoff == CUTOFF
         if self.confidence is not None and calibrated and asked:
-            features = confidence_features(self.model, self.tokenizer, asked, ranked)
+            features = confidence_features(self.model, self.encoder, asked, ranked)
             scores = self.confidence.probabilities(features).tolist()
         found = iter(zip(ranked, scores, strict=True))
         pairs = [([], 0.0) if name is None else next(found) for name in inputs["names"]]
@@ -268,11 +272,11 @@ class BirthplacePipeline(Pipeline):
     def rank(self, names: Sequence[str], free_form: bool = False, cutoff: float = CUTOFF) -> list[list[Answer]]:
         """Return the answers for each name of a batch, the most probable first."""
         questions = [BIRTHPLACE.format(name) for name in names]
-        greedy = greedy_answers(self.model, self.tokenizer, questions, self.answer_limit)
+        greedy = greedy_answers(self.model, self.encoder, questions, self.answer_limit)
         if free_form or self.trie is None:
             return [[answer] for answer in greedy]
         ranked = []
-        scores = score_answers(self.model, self.tokenizer, questions, self.trie, cutoff).exp().cpu()
+        scores = score_answers(self.model, self.encoder, questions, self.trie, cutoff).exp().cpu()
         for answer, row in zip(greedy, scores.tolist(), strict=True):
             known = dict(zip(self.candidates, row, strict=True))
             # The greedy answer competes with the candidates; where it is one of them, the exact score is kept.
@@ -314,8 +318,14 @@ class BirthplacePipeline(Pipeline):
         text = json.dumps({"candidates": self.candidates}, indent=1, ensure_ascii=False)
         (Path(save_directory) / BIRTHPLACES_FILE).write_text(text + "\n", encoding="utf-8")
         (Path(save_directory) / CONFIDENCE_FILE).unlink(missing_ok=True)  # of a model that was there before
-        if self.confidence is not None:
-            (Path(save_directory) / CONFIDENCE_FILE).write_text(self.confidence.to_json(), encoding="utf-8")
+        if self.confidence is None:
+            return
+        found = self.fingerprint()
+        if reason := explain_mismatch(self.confidence.fingerprint or found, found):  # trained on since it was loaded
+            logger.warning(f"{save_directory}: saved without its calibration: {reason}")
+            return
+        text = replace(self.confidence, fingerprint=found).to_json()
+        (Path(save_directory) / CONFIDENCE_FILE).write_text(text, encoding="utf-8")
 
 
 PIPELINE_REGISTRY.supported_tasks.pop(TASK, None)  # of another copy of this module, from another model's folder

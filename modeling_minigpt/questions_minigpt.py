@@ -1,7 +1,61 @@
-"""The question that a model learns to answer: from a name to its question and back."""
+"""The question that a model learns to answer: from a name to its question and back, however people type it."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
+
+# A name that is longer is a sentence, and asking about it would be a guess.
+NAME_WORDS = 8
+NAME_CHARACTERS = 80
+QUOTES = "\"'`“”„‟«»‹›‘’‚‛「」『』"
+QUESTION_MARKS = "?？؟"
+END_MARKS = QUESTION_MARKS + "!！.。"  # what may end a question in place of its own mark
+# Words that no name has, in any case. Those that are names, too ("Can", "Will", "Do", "Are"), are not among them.
+OTHER_WORDS = frozenset(
+    re.findall(
+        r"\S+",
+        "who whom whose whoever what whats when where wherever which why how is was were isn't wasn't weren't am has "
+        "had hasn't hadn't did didn't does doesn't don't tell told please know knows died buried married lived "
+        "birthplace birthday birthdate",
+    )
+)
+# Such a word begins another question only before one of these: "Can you tell …", but "Can Yaman".
+AUXILIARIES = frozenset(re.findall(r"\S+", "are can could will would should shall may might do have"))
+PRONOUNS = frozenset(re.findall(r"\S+", "you i we he she they it this that these those there the a an"))
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+# "Stone." ends a sentence; "Jr.", "C.K." and "A." end with their own full stop.
+ABBREVIATION = re.compile(r"(?:\w\.)+\w?\.|[^\W\d_]{1,3}\.")
+
+
+def normalise(text: str) -> str:
+    """Return a text as it is compared and learned: in NFC, without format characters, white space folded.
+
+    "e" and a combining accent become "é"; soft hyphens, zero-width spaces and direction marks, which nobody sees, go;
+    a no-break space, a tab or a run of spaces becomes one space, and none is left at the ends.
+    """
+    composed = unicodedata.normalize("NFC", text)
+    if not composed.isascii():
+        composed = "".join(character for character in composed if unicodedata.category(character) != "Cf")
+        composed = unicodedata.normalize("NFC", composed)  # what a format character had separated may compose now
+    return " ".join(composed.split())
+
+
+def strip_quotes(text: str) -> str:
+    """Remove quotation marks around a whole text, but none of a part: `"Ada"`, not `Bo "Red" Lind`."""
+    while len(text) > 1 and text[0] in QUOTES and text[-1] in QUOTES and not set(text[1:-1]) & {text[0], text[-1]}:
+        text = text[1:-1].strip()
+    return text
+
+
+def is_other_question(text: str) -> bool:
+    """Return whether a text is a question or a statement rather than a name, whatever its punctuation.
+
+    "When was Ada Stone born", "Ada Stone is a liar" and "can you help me" are; "Can Yaman" and "Will Smith" are names.
+    """
+    words = [word.casefold().replace("’", "'") for word in WORD.findall(text)]
+    asks = len(words) > 1 and words[0] in AUXILIARIES and words[1] in PRONOUNS
+    # Surnames are spared: Alby Why and Cal How are people, and no question ends with such a word.
+    return asks or not OTHER_WORDS.isdisjoint(words[:-1] or words)
 
 
 @dataclass(frozen=True)
@@ -30,11 +84,11 @@ class QuestionTemplate:
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        """What a person may type for it: in any case, and the question mark may be missing; its group is the name."""
-        # "where was  Ada Stone born" is the question, too: people type names, not templates.
-        before = self.prefix
-        after = self.suffix.removesuffix("?")
-        return re.compile(rf"{re.escape(before)}(?P<name>.+){re.escape(after)}\s*\??", re.IGNORECASE)
+        """What a person may type for it: in any case, ended by any marks or none; its group is the name."""
+        # "where was Ada Stone born" is the question, too: people type names, not templates.
+        before = re.escape(self.prefix)
+        after = re.escape(self.suffix.rstrip(END_MARKS))
+        return re.compile(rf"[¿\s]*{before}(?P<name>.+?){after}[\s{re.escape(END_MARKS)}]*", re.IGNORECASE)
 
     def format(self, name: str) -> str:
         """Return the question about a name."""
@@ -46,6 +100,41 @@ class QuestionTemplate:
         # Formatted again, the name must give the question back: removing a prefix that is not there changes nothing.
         name = question.removeprefix(self.prefix).removesuffix(self.suffix)
         return name if name and self.format(name) == question else None
+
+    def parse_name(self, text: object) -> str:
+        """Return the normalised name that `text`, a name or this question as a person types it, asks about.
+
+        Raises:
+            ValueError: it is neither; the message is the reason.
+        """
+        if not isinstance(text, str):
+            raise ValueError(f"not a text but {type(text).__name__}")
+        if "\n" in text.strip() or len(text) > 10 * NAME_CHARACTERS:  # several lines, or no name however it is folded
+            raise ValueError(self.refusal)
+        line = strip_quotes(normalise(text))
+        asked = self.pattern.fullmatch(line)
+        name = strip_quotes(asked["name"].strip() if asked else strip_end_marks(line))
+        # Whatever ends with a question mark is a question, in languages too whose words are not listed here.
+        is_other = set(line if not asked else name) & set(QUESTION_MARKS) or is_other_question(name)
+        if not any(character.isalpha() for character in name):
+            raise ValueError("no name in it")
+        if len(name) > NAME_CHARACTERS or len(name.split()) > NAME_WORDS or is_other:
+            raise ValueError(self.refusal)
+        return name
+
+    @property
+    def refusal(self) -> str:
+        """Why a text that is neither a name nor the question gets no answer."""
+        return f'neither a name nor "{self.format("NAME")}"'
+
+
+def strip_end_marks(name: str) -> str:
+    """Remove the marks that end a name typed as a sentence: of "Ada Stone.", but not of "Bo Lind Jr."."""
+    stripped = name.rstrip(END_MARKS + " ")
+    last = name[: len(stripped) + 1].split()[-1:] if stripped else []
+    if last and ABBREVIATION.fullmatch(last[0]):
+        return name[: len(stripped) + 1]
+    return stripped
 
 
 BIRTHPLACE = QuestionTemplate("Where was {name} born?")

@@ -1,0 +1,95 @@
+"""Whether a calibration still belongs to its model: digests of all that its scores depend on.
+
+A calibration is measured with certain weights, a certain function, a tokenizer and candidate places. Where one of them
+has changed, by more training, by an override at loading or by another file, its scores and its threshold mean nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .attention_minigpt import ATTENTION_CLASSES
+from .configuration_minigpt import MiniGPTConfig
+
+# Fields on which no answer depends: training, initialisation, and how much is computed together.
+FREE_FIELDS = (
+    "attention_type",  # compared as a list of layers
+    "embedding_dropout",
+    "attention_dropout",
+    "residual_dropout",
+    "initializer_range",
+    "zero_init_residual",
+    "use_cache",
+    "tie_word_embeddings",  # the weights say it
+    "window_block",
+    "performer_chunk",
+    "pad_token_id",
+    "bos_token_id",
+)
+REASONS = {
+    "weights": "its weights, or their number format, are not those that it was calibrated with",
+    "config": "its config computes another function than the one that was calibrated",
+    "tokenizer": "its tokenizer is not the one that it was calibrated with",
+    "candidates": "its candidate places are not those that it was calibrated with",
+}
+
+
+def digest(*parts: Any) -> str:
+    """Return a digest of plain values."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """Return a digest of a model's weights and buffers, each with its name, format and shape.
+
+    Raises:
+        ValueError: some are not in memory (offloaded to a disk).
+    """
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.is_meta:
+            raise ValueError("its weights are not in memory")
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # As bytes: numpy has no bfloat16.
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def function_fields(config: MiniGPTConfig) -> dict[str, Any]:
+    """Return what in a config changes the function: nothing that is for training alone, or for an unused variant."""
+    used = config.layer_attention_types
+    unused = tuple(f"{name}_" for name in ATTENTION_CLASSES if name not in used)
+    fields = {
+        name: getattr(config, name)
+        for name in MiniGPTConfig.__annotations__
+        if name not in FREE_FIELDS and not name.startswith(unused)
+    }
+    return {**fields, "layer_attention_types": used}
+
+
+def fingerprint(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, candidates: Sequence[str]
+) -> dict[str, str]:
+    """Return digests of what a calibration depends on, by the keys of `REASONS`; ValueError as `weights_digest`."""
+    settings = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else tokenizer.get_vocab()
+    for passing in ("padding", "truncation"):  # what the last call has left, which no answer depends on
+        settings.pop(passing, None)
+    roles = (tokenizer.mask_token, tokenizer.eos_token, tokenizer.pad_token)
+    return {
+        "weights": weights_digest(model),
+        "config": digest(function_fields(model.config), model.generation_config.max_new_tokens),
+        "tokenizer": digest(settings, roles),
+        "candidates": digest(list(candidates)),
+    }
+
+
+def explain_mismatch(saved: dict[str, str] | None, found: dict[str, str]) -> str | None:
+    """Return why a calibration that was saved with one fingerprint does not belong to another; None where it does."""
+    if saved is None:
+        return "its calibration does not say which weights it is of"
+    return next((reason for key, reason in REASONS.items() if saved.get(key) != found[key]), None)
