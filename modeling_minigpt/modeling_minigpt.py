@@ -31,6 +31,7 @@ from .attention_base_minigpt import (
 from .attention_minigpt import ATTENTION_CLASSES
 from .cache_minigpt import check_cache, check_not_packed, make_cache, padding_info
 from .configuration_minigpt import MiniGPTConfig
+from .loss_minigpt import drop_targets_of_padding
 from .source_minigpt import WeightsSource, find_pipeline_code
 
 # By this table of the library `Trainer` finds that labels are to be shifted before they are smoothed, and the
@@ -67,9 +68,14 @@ class MiniGPTBlock(GradientCheckpointingLayer):
         self.mlp = MiniGPTMLP(config)
         self.dropout = nn.Dropout(config.residual_dropout)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, real: torch.Tensor | None = None, **kwargs) -> torch.Tensor:
+        """Map (B, T, C) to (B, T, C); columns of padding, False in `real` (B, T), see nothing, not even each other."""
         # Pre-norm: the stream itself is never normalised, so gradients pass it unchanged.
         attended, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
+        # Kernels differ in what a query without keys gets: zeros, the mean of all values, or a whole row's sums. On
+        # the left, the column before a row's first token would so see the token that it predicts.
+        if real is not None:
+            attended = attended.masked_fill(~real[..., None], 0.0)
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
 
@@ -240,9 +246,13 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         hidden_states = self.dropout(inputs_embeds)  # (B, T, C)
         # Once for all layers: every layer rotates by the same angles.
         rotation = self.rotary_emb(hidden_states, position_ids) if self.rotary_emb is not None else None
+        real = None
+        if attention_mask is not None and attention_mask.ndim == 2:
+            real = attention_mask[:, -inputs_embeds.shape[1] :] != 0  # (B, T)
         for layer, mask in zip(self.layers, masks, strict=True):
             hidden_states = layer(
                 hidden_states,
+                real=real,
                 attention_mask=mask,
                 position_embeddings=rotation,
                 past_key_values=past_key_values,
@@ -302,7 +312,8 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         """Predict the next token; the arguments not named here are `MiniGPTModel`'s.
 
         Args:
-            labels: targets (B, T) aligned with `input_ids` (the loss shifts them), -100 where there is none.
+            labels: targets (B, T) aligned with `input_ids` (the loss shifts them), -100 where there is none. A target
+                whose prediction would come from a column of padding does not count.
             logits_to_keep: number of last positions to compute logits for (0: all), or their indices.
 
         Returns:
@@ -322,7 +333,8 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))  # (B, T, V)
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            targets, settings = drop_targets_of_padding(labels, attention_mask, kwargs)
+            loss = self.loss_function(logits=logits, labels=targets, vocab_size=self.config.vocab_size, **settings)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,

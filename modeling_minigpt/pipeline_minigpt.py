@@ -5,7 +5,7 @@ The candidate places and the calibration are stored in the model's folder, in `b
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from numbers import Integral
@@ -28,6 +28,7 @@ from .confidence_minigpt import CONFIDENCE_FILE, Confidence, confidence_features
 from .fingerprint_minigpt import explain_mismatch, fingerprint
 from .questions_minigpt import BIRTHPLACE
 from .risk_control_minigpt import Certificate, RiskTarget
+from .source_minigpt import WeightsSource
 
 TASK = "birthplace-qa"
 BIRTHPLACES_FILE = "birthplaces.json"
@@ -114,9 +115,10 @@ class BirthplacePipeline(Pipeline):
         if self.encoder.is_fast:
             self.encoder.backend_tokenizer.no_padding()
             self.encoder.backend_tokenizer.no_truncation()
-        source = getattr(self.model, "weights_source", None)
-        loads = candidates is None and source is not None
-        if loads:
+        source: WeightsSource | None = getattr(self.model, "weights_source", None)
+        loads = False
+        if candidates is None and source is not None:
+            loads = True
             candidates = source.read_parsed(BIRTHPLACES_FILE, parse_birthplaces)
             confidence = confidence or source.read_parsed(CONFIDENCE_FILE, Confidence.from_json)
         self.candidates = list(candidates or [])

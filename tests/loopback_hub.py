@@ -12,6 +12,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
 LARGE = 20_000  # bytes from which on a file is uploaded as an LFS object
@@ -54,6 +55,7 @@ class LoopbackHub:
         repositories: what there is.
         objects: large files by their SHA-256.
         refusal: (part of a path, status) to be answered so; status 0 closes the connection.
+        token: what a request must bear to be answered, None for any.
         requests: "METHOD path" of all there were.
     """
 
@@ -61,6 +63,7 @@ class LoopbackHub:
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.refusal: tuple[str, int] | None = None
+        self.token: str | None = None
         self.requests: list[str] = []
         self.address = ""
 
@@ -72,6 +75,13 @@ class LoopbackHub:
     def commits(self, name: str, branch: str = "main") -> int:
         """Return how often a branch was pushed to."""
         return len(self.repositories[name].branches[branch]) - 1
+
+    def put(self, name: str, folder: Path, branch: str = "main") -> str:
+        """Make a folder's files a commit of a branch, the only contents; return its id."""
+        branches = self.repositories.setdefault(name, Repository(name)).branches
+        state = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        branches.setdefault(branch, []).append(state)
+        return self.repositories[name].commit_id(branch, -1)
 
     def repository(self, name: str) -> Repository:
         """Return a repository; Missing where there is none."""
@@ -189,7 +199,9 @@ class LoopbackHub:
                 path = unquote(self.path.partition("?")[0])
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 hub.requests.append(f"{self.command} {path}")
-                if hub.refusal and hub.refusal[0] in path:
+                if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
+                    status, headers, content = 401, {"X-Error-Code": "RepoNotFound"}, {"error": "who are you?"}
+                elif hub.refusal and hub.refusal[0] in path:
                     if hub.refusal[1] == 0:
                         self.close_connection = True
                         return

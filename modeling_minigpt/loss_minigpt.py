@@ -1,0 +1,23 @@
+"""Which targets count in the loss of a padded batch."""
+
+import torch
+
+
+def drop_targets_of_padding(
+    labels: torch.Tensor, attention_mask: torch.Tensor | None, settings: dict
+) -> tuple[torch.Tensor, dict]:
+    """Drop the targets (B, T) that a column of padding would predict; return them, and the loss's settings.
+
+    Of [pad, pad, a, b] the second column would predict a, which a row alone does not predict. Where `Trainer` has
+    counted such targets into `num_items_in_batch`, that is lowered by their share in this batch.
+    """
+    if attention_mask is None or attention_mask.ndim != 2:
+        return labels, settings
+    predicted_by = attention_mask[:, -labels.shape[1] :].roll(1, dims=-1)
+    kept = labels.masked_fill(predicted_by == 0, -100)
+    count = settings.get("num_items_in_batch")
+    if count is None:
+        return kept, settings
+    counted = (labels[:, 1:] != -100).sum().clamp(min=1)
+    share = (kept[:, 1:] != -100).sum() / counted  # exactly 1 where there is no padding on the left
+    return kept, {**settings, "num_items_in_batch": count * share}

@@ -1,0 +1,419 @@
+"""The pipeline among threads, revisions, tokens, changed models and what people type."""
+
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import save_model
+from transformers import AutoModelForCausalLM, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM, build_bpe_tokenizer
+from modeling_minigpt.confidence_minigpt import Confidence
+from modeling_minigpt.questions_minigpt import BIRTHPLACE
+from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
+from modeling_minigpt.source_minigpt import SourceError, WeightsSource
+from tests.attention_variants import tiny_model
+from tests.running import ROOT
+
+PLACES = ["Rome", "Romeo", "Rome West", "Ada"]
+NAMES = [
+    f"{first} {last}" for first in ("Ada", "Bo", "Béla", "Cyd") for last in ("Stone", "Quint", "Nagy", "Moss-Lind")
+]
+LINES = [f"{name}. {name} was born in {place} ." for name in NAMES for place in PLACES]
+HALVES = [CalibrationScores([(0.9, True)] * 40 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
+# Nobody gets an answer: a calibration that is not used shows in every answer.
+NOBODY = Certificate(1.0, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """The parts of a pipeline around a model of random weights."""
+    tokenizer = build_bpe_tokenizer(LINES, 320, 128)
+    model = tiny_model("vanilla", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
+    model.generation_config.max_new_tokens = 6
+    return {"model": model, "tokenizer": tokenizer, "device": "cpu"}
+
+
+@pytest.fixture
+def folder(parts, tmp_path):
+    """A calibrated pipeline's folder."""
+    confidence = Confidence({"question: answer": 0.1}, 2.0, *HALVES, NOBODY)
+    path = tmp_path / "model"
+    BirthplacePipeline(**parts, candidates=PLACES, confidence=confidence).save_pretrained(path)
+    return path
+
+
+def load(name, **settings):
+    """Load a pipeline as a user of the package does."""
+    return pipeline("birthplace-qa", model=str(name), device="cpu", trust_remote_code=True, **settings)
+
+
+@pytest.mark.row("M1")
+def test_threads_get_what_one_thread_gets_bit_for_bit(parts):
+    ask = BirthplacePipeline(**parts, candidates=PLACES)
+    questions = [name + " Stone" * (index % 3) for index, name in enumerate(NAMES * 4)]
+    lists = [questions[first : first + 8] for first in range(0, 64, 8)]
+    expected = [ask(question) for question in questions]
+    expected_lists = [ask(one) for one in lists]
+
+    def disturb(texts):
+        """Use the same tokenizer as other code of the same server may."""
+        return [parts["tokenizer"](texts, padding=True, truncation=True, max_length=9) for _ in range(50)]
+
+    with ThreadPoolExecutor(16) as pool:
+        others = [pool.submit(disturb, one) for one in lists[:2]]
+        assert list(pool.map(ask, questions)) == expected
+        assert list(pool.map(ask, lists)) == expected_lists
+    assert all(other.exception() is None for other in others)
+
+
+@pytest.mark.row("M1")
+def test_an_error_of_the_program_is_not_taken_for_an_unknown_character(parts, monkeypatch):
+    ask = BirthplacePipeline(**parts)
+
+    def fail(*arguments, **settings):
+        raise RuntimeError("Already borrowed")
+
+    monkeypatch.setattr(type(ask.encoder), "__call__", fail)
+    with pytest.raises(RuntimeError, match="Already borrowed"):
+        ask("Ada Stone")
+
+
+@pytest.mark.row("M1")
+@pytest.mark.parametrize("settings", [{"padding": True}, {"truncation": True, "max_length": 3}], ids=["pads", "cuts"])
+def test_how_the_tokenizer_was_last_used_changes_no_answer(parts, tmp_path, settings):
+    expected = BirthplacePipeline(**parts, candidates=PLACES)(NAMES)
+    tokenizer = build_bpe_tokenizer(LINES, 320, 128)
+    tokenizer(["Ada", "Ada Stone of Rome"], **settings)
+    assert BirthplacePipeline(**{**parts, "tokenizer": tokenizer}, candidates=PLACES)(NAMES) == expected
+
+
+def refuse_calibration(ask):
+    """Check that a pipeline uses no calibration and says why."""
+    assert ask("Ada Stone")["answer"] is not None
+    assert ask("Ada Stone")["calibrated"] is False
+    assert ask.uncalibrated
+    with pytest.raises(ValueError, match="not calibrated: its"):
+        ask.threshold_for()
+
+
+@pytest.mark.row("M5")
+def test_a_calibrated_folder_is_loaded_with_its_calibration(folder):
+    result = load(folder)("Ada Stone")
+    assert (result["calibrated"], result["abstained"]) == (True, True)
+    assert load(folder).uncalibrated is None
+
+
+@pytest.mark.row("M5")
+@pytest.mark.parametrize("saves", ["model", "weights"])
+def test_a_model_that_was_trained_on_is_not_calibrated_any_more(folder, saves):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.lm_head.weight[3] += 1e-3
+    if saves == "model":
+        model.save_pretrained(folder)
+    else:  # as accelerate does, which knows nothing of the other files
+        save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    refuse_calibration(load(folder))
+
+
+@pytest.mark.row("M5")
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"attention_type": "window"},
+        {"num_hidden_layers": 1},
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
+        {"norm_eps": 1e-3},
+        {"dtype": torch.bfloat16},
+    ],
+    ids=lambda override: next(iter(override)),
+)
+def test_a_model_loaded_as_another_function_is_not_calibrated(folder, override):
+    refuse_calibration(load(folder, model_kwargs=override))
+
+
+@pytest.mark.row("M5")
+@pytest.mark.parametrize("override", [{"attention_dropout": 0.5}, {"window_block": 64}, {"linformer_slots": 8}])
+def test_what_no_answer_depends_on_leaves_the_calibration(folder, override):
+    assert load(folder, model_kwargs=override).uncalibrated is None
+
+
+@pytest.mark.row("M5")
+def test_other_places_or_another_tokenizer_are_not_calibrated(folder, parts):
+    (folder / "birthplaces.json").write_text('{"candidates": ["Rome"]}')
+    refuse_calibration(load(folder))
+    BirthplacePipeline(**parts, candidates=PLACES, confidence=load(folder, candidates=PLACES).confidence)
+    (folder / "birthplaces.json").unlink()
+    refuse_calibration(load(folder))
+
+
+@pytest.mark.row("M5")
+def test_a_calibration_that_does_not_say_of_which_weights_is_not_used(folder):
+    text = (folder / "confidence.json").read_text()
+    confidence = replace(Confidence.from_json(text), fingerprint=None)
+    (folder / "confidence.json").write_text(confidence.to_json())
+    refuse_calibration(load(folder))
+
+
+@pytest.mark.row("M5")
+def test_a_pipeline_whose_model_was_trained_on_is_saved_without_its_calibration(folder, tmp_path):
+    ask = load(folder)
+    with torch.no_grad():
+        ask.model.lm_head.weight[3] += 1e-3
+    ask.save_pretrained(tmp_path / "again")
+    assert not (tmp_path / "again" / "confidence.json").exists()
+
+
+RESAVE = """
+import sys
+if {alone}:
+    sys.modules["modeling_minigpt"] = None
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+model = AutoModelForCausalLM.from_pretrained({folder!r}, trust_remote_code=True)
+model.save_pretrained({again!r})
+AutoTokenizer.from_pretrained({folder!r}, trust_remote_code=True).save_pretrained({again!r})
+ask = pipeline("birthplace-qa", model={again!r}, device="cpu", trust_remote_code=True)
+result = ask("Ada Stone")
+print(result["answer"] is not None, result["calibrated"])
+"""
+
+
+@pytest.mark.row("M6")
+@pytest.mark.parametrize("alone", [True, False], ids=["by its own code", "by the package"])
+def test_a_loaded_model_saved_elsewhere_still_answers(folder, tmp_path, alone):
+    script = RESAVE.format(alone=alone, folder=str(folder), again=str(tmp_path / "again"))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1] == "True False"
+
+
+@pytest.mark.row("M6")
+def test_a_model_whose_folder_has_lost_the_code_is_saved_without_naming_it(folder, tmp_path, monkeypatch):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    monkeypatch.setattr("modeling_minigpt.modeling_minigpt.find_pipeline_code", lambda source: {})
+    model.save_pretrained(tmp_path / "again")
+    assert "pipeline_minigpt" not in (tmp_path / "again" / "config.json").read_text()
+
+
+@pytest.fixture
+def repository(hub, tmp_path):
+    """The name of a repository of this test's own: the client remembers for a while where a branch was."""
+    return f"me/{tmp_path.parent.name}-{tmp_path.name}"[:90].rstrip("-_.")
+
+
+@pytest.fixture
+def two_versions(folder, parts, hub, repository, tmp_path):
+    """Commit the calibrated model, call that v1, and change main since; return the first commit."""
+    first = hub.put(repository, folder)
+    hub.put(repository, folder, "v1")
+    BirthplacePipeline(**parts, candidates=["Rome"]).save_pretrained(tmp_path / "new")
+    hub.put(repository, tmp_path / "new")
+    return first
+
+
+@pytest.mark.row("H1")
+@pytest.mark.parametrize("pinned", ["branch", "commit"])
+def test_a_pinned_revision_has_its_own_places_and_calibration(two_versions, tmp_path, pinned, repository):
+    cache = {"cache_dir": str(tmp_path / "cache")}
+    old = load(repository, revision="v1" if pinned == "branch" else two_versions, model_kwargs=cache)
+    assert (old.candidates, str(old.confidence.certificate)) == (PLACES, str(NOBODY))
+    new = load(repository, model_kwargs=cache)
+    assert (new.candidates, new.confidence) == (["Rome"], None)
+
+
+@pytest.mark.row("H1")
+def test_a_branch_that_moves_after_loading_changes_nothing(two_versions, hub, folder, tmp_path, repository):
+    model = MiniGPTForCausalLM.from_pretrained(repository, revision="v1", cache_dir=str(tmp_path / "cache"))
+    (folder / "birthplaces.json").write_text('{"candidates": ["Moved"]}')
+    hub.put(repository, folder, "v1")
+    assert '"Rome West"' in model.weights_source.read("birthplaces.json")
+
+
+@pytest.mark.row("H2")
+def test_a_token_given_once_reaches_all_files(folder, hub, tmp_path, monkeypatch, repository):
+    hub.put(repository, folder)
+    hub.token = "hf_secret"
+    ask = load(repository, token="hf_secret", model_kwargs={"cache_dir": str(tmp_path / "cache")})
+    assert ask("Ada Stone")["calibrated"]
+    assert "hf_secret" not in repr(vars(ask.model)) + repr(ask.model.weights_source)
+    assert b"hf_secret" not in pickle.dumps(ask.model)
+
+
+@pytest.mark.row("H2")
+@pytest.mark.parametrize(
+    ("file", "status"),
+    [("confidence.json", 403), ("confidence.json", 429), ("birthplaces.json", 503), ("birthplaces.json", 0)],
+)
+def test_a_file_that_cannot_be_asked_for_is_not_taken_for_missing(folder, hub, tmp_path, file, status, repository):
+    hub.put(repository, folder)
+    hub.refusal = (file, status)
+    with pytest.raises(SourceError, match=f"{repository}: {file} cannot be read"):
+        load(repository, model_kwargs={"cache_dir": str(tmp_path / "cache")})
+
+
+@pytest.mark.row("H2")
+def test_a_file_that_is_not_there_is_none(parts, hub, tmp_path, repository):
+    BirthplacePipeline(**parts, candidates=PLACES).save_pretrained(tmp_path / "plain")
+    hub.put(repository, tmp_path / "plain")
+    for _ in range(2):  # the second time the cache knows it
+        ask = load(repository, model_kwargs={"cache_dir": str(tmp_path / "cache")})
+        assert (ask.candidates, ask.confidence) == (PLACES, None)
+
+
+@pytest.mark.row("H2")
+def test_without_a_network_a_cached_model_keeps_its_calibration(folder, hub, tmp_path, repository, monkeypatch):
+    hub.put(repository, folder)
+    settings = {"model_kwargs": {"cache_dir": str(tmp_path / "cache")}}
+    load(repository, **settings)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert load(repository, **settings)("Ada Stone")["calibrated"]
+
+
+@pytest.mark.row("H2")
+def test_a_model_in_a_subfolder_has_the_files_beside_it(folder, hub, tmp_path, repository):
+    folder.rename(tmp_path / "inner")
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "inner").rename(tmp_path / "outer" / "best")
+    hub.put(repository, tmp_path / "outer")
+    model = MiniGPTForCausalLM.from_pretrained(repository, subfolder="best", cache_dir=str(tmp_path / "cache"))
+    assert "Rome West" in model.weights_source.read("birthplaces.json")
+    assert model.weights_source.read("results.json") is None
+
+
+@pytest.mark.row("H2")
+def test_a_relative_folder_is_still_found_from_another(folder, parts, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder.parent)
+    model = AutoModelForCausalLM.from_pretrained(folder.name)
+    monkeypatch.chdir(tmp_path.parent)
+    ask = BirthplacePipeline(**{**parts, "model": model})
+    assert (ask.candidates, ask("Ada Stone")["calibrated"]) == (PLACES, True)
+
+
+@pytest.mark.row("H2")
+def test_a_file_without_the_right_to_read_it_is_not_taken_for_missing(folder):
+    (folder / "confidence.json").unlink()
+    (folder / "confidence.json").mkdir()  # root may read any file, but no folder as one
+    with pytest.raises(SourceError, match=r"confidence\.json: cannot be read"):
+        WeightsSource(str(folder)).read("confidence.json")
+
+
+BELA = "Béla Nagy"
+
+
+@pytest.mark.row("H5")
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "Be\u0301la Nagy",
+        "Bé\u00adla Nagy",
+        "Béla\u200b Nagy",
+        "\ufeffBéla Nagy\u200e",
+        "Béla\u00a0Nagy",
+        "Béla \t Nagy",
+        "Where was Be\u0301la\u2009Nagy born?",
+        "“Béla Nagy”",
+        "'Where was Béla Nagy born?'",
+    ],
+)
+def test_a_name_is_read_however_it_is_encoded(parts, typed):
+    ask = BirthplacePipeline(**parts, candidates=PLACES)
+    assert ask(typed) == ask(BELA)
+    assert ask(typed)["question"] == "Where was Béla Nagy born?"
+
+
+@pytest.mark.row("H6")
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "where was béla nagy born",
+        "Where was  Béla Nagy\u00a0born?",
+        "Where was Béla Nagy born??",
+        "Where was Béla Nagy born？",
+        "Where was Béla Nagy born.",
+        "Where was Béla Nagy born ?!",
+        '"Where was Béla Nagy born"',
+        "Béla Nagy.",
+    ],
+)
+def test_the_question_may_end_as_people_end_it(typed):
+    assert BIRTHPLACE.parse_name(typed).casefold() == "béla nagy"
+
+
+@pytest.mark.row("H6")
+@pytest.mark.parametrize("end", ["", "?", ".", " ??", "。"])
+@pytest.mark.parametrize(
+    "question",
+    [
+        "When was {} born",
+        "Where was {} buried",
+        "where did {} die",
+        "Who is {}",
+        "Who was the mother of {}",
+        "How old is {}",
+        "Why is {} famous",
+        "Was {} born in Rome",
+        "Is {} from Rome",
+        "Did {} marry",
+        "{} is a liar",
+        "{} was born in Rome",
+        "Tell me about {}",
+        "Can you tell me where {} comes from",
+        "Where was When was {} born born",
+        "Where was {} born and when did he die",
+        "{} died in Rome",
+        "birthplace of {}",
+    ],
+)
+def test_another_question_is_refused_whatever_its_punctuation(parts, question, end):
+    result = BirthplacePipeline(**parts, candidates=PLACES)(question.format("Ada Stone") + end)
+    assert (result["answer"], result["abstained"]) == (None, True)
+    assert result["reason"] == 'neither a name nor "Where was NAME born?"'
+
+
+@pytest.mark.row("H6")
+@pytest.mark.parametrize(
+    "name",
+    ["Will Smith", "Can Yaman", "Do Muoi", "Are Kalvø", "Max Born", "Alby Why", "Bo Lind Jr.", "Louis C.K.", "Henry V",
+     "James A. Garfield", "D'Arcy O'Neil", "Ivan the Terrible", "J. R. R. Tolkien", 'Bo "Red" Lind', "王小明"],
+)  # fmt: skip
+def test_names_are_not_taken_for_questions(name):
+    assert BIRTHPLACE.parse_name(name) == BIRTHPLACE.parse_name(f"where was {name} born??") == name
+
+
+@pytest.mark.row("H7")
+def test_any_set_of_rows_gives_a_result_for_each(parts):
+    ask = BirthplacePipeline(**parts, candidates=PLACES)
+    expected = ask(NAMES)
+    rows = Dataset.from_dict({"name": NAMES})
+
+    class MapStyle(torch.utils.data.Dataset):
+        """A data set that has a length and rows, and no end."""
+
+        def __len__(self):
+            return len(NAMES)
+
+        def __getitem__(self, index):
+            return NAMES[index % len(NAMES)]
+
+    for many in (KeyDataset(rows, "name"), rows["name"], MapStyle(), iter(NAMES)):
+        assert list(ask(many)) == expected
+    assert len(list(ask(KeyDataset(rows, "name"), num_workers=2, batch_size=5))) == len(NAMES)
+    assert [result["abstained"] for result in ask(rows)] == [True] * len(NAMES)  # a row is no text
+
+
+@pytest.mark.row("H7")
+@pytest.mark.parametrize("size", [-1, 0, 2.5, "4"])
+def test_a_batch_size_that_is_none_is_refused(parts, size):
+    with pytest.raises(ValueError, match="batch_size must be a whole number from 1"):
+        BirthplacePipeline(**parts)("Ada Stone", batch_size=size)
