@@ -44,10 +44,10 @@ def training_record(model: str | Path) -> dict:
         RunError: the file contains something else.
     """
     path = Path(model) / "training.json"
-    return read_record(path) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
-def read_record(path: Path) -> dict:
+def read_json(path: Path) -> dict:
     """Read the JSON object of a file; RunError where it contains anything else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -153,7 +153,7 @@ class RunFolder:
         """Raise RunError, with the key and both values, unless the folder's recipe trains exactly as this one does."""
         if not self.recipe.exists():  # --resume may be given from the start
             return
-        before = read_record(self.recipe)
+        before = read_json(self.recipe)
         now = json.loads(json.dumps(dataclasses.asdict(recipe)))  # tuples become lists, as in the file
         for section in TRAINING_SECTIONS:
             if before.get(section) == now[section]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from artifacts.run_folder import RunError, read_record
+from artifacts.run_folder import RunError, read_json
 from configuration.model_size import check_fits, count_parameters
 from modeling_minigpt import MiniGPTConfig
 
@@ -96,7 +96,7 @@ def check_contained(path: str | Path) -> None:
 
 def check_names(file: Path) -> None:
     """Check that a JSON file names neither code nor files outside its folder; RunError as `check_contained`."""
-    values = read_record(file)
+    values = read_json(file)
     with as_run_error(f"{file}: not JSON"):  # nested too deeply
         strings = list(iter_strings(values))
     for key, value in strings:

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from artifacts.run_folder import RunError, read_record, write_json
+from artifacts.run_folder import RunError, read_json, write_json
 from configuration.errors import run_main
 from evaluation.tables import markdown_table
 
@@ -123,7 +123,7 @@ class Record:
         self.notes = notes or {}
         self.results: Results = {}
         if path.exists():
-            earlier = read_record(path)
+            earlier = read_json(path)
             if any(earlier.get(key) != value for key, value in settings.items()):
                 raise RunError(f"{path}: has measurements with other settings or from another machine")
             self.results = {point: rounds for point, rounds in results_of(earlier).items() if not failed(rounds)}
@@ -292,7 +292,7 @@ def default_device() -> str:
 def rewrite_report(path: Path) -> str:
     """Return the report of a results file, by the `report` of the benchmark that the file is named after."""
     benchmark = path.name.split(".")[0]
-    return importlib.import_module(f"benchmarks.{benchmark}").report(read_record(path))
+    return importlib.import_module(f"benchmarks.{benchmark}").report(read_json(path))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,6 +25,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from configuration.schema import CorruptionOptions, StageArguments
+from data_scripts.bios_folder import extract_name
 from data_scripts.birthplace_qa import question_text
 from data_scripts.ragged import ranges
 from data_scripts.span_corruption import SpanCorruptor
@@ -99,7 +100,8 @@ class TrainingBatches(torch.utils.data.Dataset):
         self.questions = len(questions)
         self.steps = stage.total_steps(self.questions if questions_alone else self.documents)
         answers = frozenset(place for _, place in questions)
-        self.corruptor = SpanCorruptor([] if questions_alone else documents, corruption, answers)
+        names = frozenset(extract_name(question) for question, _ in questions)
+        self.corruptor = SpanCorruptor([] if questions_alone else documents, corruption, answers, names)
         starts = self.corruptor.starts
         text = TokenizedText(tokenizer, self.corruptor.text, starts, self.corruptor.phrase_starts())
         mixed_in = questions if stage.question_fraction else ()

@@ -11,11 +11,10 @@ not in the layout raises a `DataError` which names the file, the line, what was 
 
 import hashlib
 import os
-import re
 from pathlib import Path
 
 from configuration.errors import UserError
-from modeling_minigpt.questions_minigpt import BIRTHPLACE, QuestionTemplate
+from modeling_minigpt.questions_minigpt import BIRTHPLACE, QuestionTemplate, normalise
 
 FILES = {
     "documents": "wiki.txt",
@@ -23,9 +22,6 @@ FILES = {
     "validation": "birth_dev.tsv",
     "test": "birth_test_inputs.tsv",
 }
-# The title ends at the first full stop that is not an initial's or an abbreviation's. In
-# `James A. Smith. He was …` the first one follows an initial (a single letter), the second ends the title.
-TITLE_END = re.compile(r"(?<! )(?<!\b[^\W\d_])(?<!\b[DJMS]r)(?<!\bSt)(?<!\bMrs)\. ")
 
 
 class DataError(UserError, ValueError):
@@ -40,15 +36,6 @@ def question_for(name: str, template: QuestionTemplate = BIRTHPLACE) -> str:
 def extract_name(question: str, template: QuestionTemplate = BIRTHPLACE) -> str:
     """Return the name that a question is about; a question of another form is returned whole."""
     return template.extract_name(question) or question
-
-
-def split_title(document: str) -> tuple[str, str]:
-    """Split a biography into its title and its body; the title is empty where there is none."""
-    end = TITLE_END.search(document)
-    if end is None:  # only initials, as in "J. R. was a producer": then the first full stop is as good as any
-        title, separator, body = document.partition(". ")
-        return (title, body) if separator else ("", document)
-    return document[: end.start()], document[end.end() :]
 
 
 def check_folder(folder: Path) -> None:
@@ -74,7 +61,7 @@ def sha256_prefix(path: str | Path) -> str:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """Return the file's lines without their ends.
+    """Return the file's lines without their ends, normalised as what is asked will be.
 
     Raises:
         DataError: the file is missing or unreadable, has bytes that are not UTF-8, a blank line or no line at all.
@@ -84,7 +71,8 @@ def read_lines(path: str | Path) -> list[str]:
     lines = []
     for number, raw in enumerate(raw_lines, start=1):
         try:
-            line = raw.removesuffix(b"\r").decode("utf-8")
+            # Field by field: the tab between a question and its answer is no white space to be folded.
+            line = "\t".join(map(normalise, raw.removesuffix(b"\r").decode("utf-8").split("\t")))
         except UnicodeDecodeError as error:
             found = raw[error.start : error.end].hex(" ")
             raise DataError(f"{path}:{number}: byte {error.start + 1} is {found}, wanted UTF-8 text") from error

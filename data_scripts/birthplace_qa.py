@@ -20,7 +20,7 @@ def question_text(question: str, place: str, sentinel: str) -> str:
 class BirthplaceQA(FileBuilder):
     """Questions and places, one pair per line of a tab-separated file, in its order."""
 
-    VERSION = datasets.Version("1.0.0")
+    VERSION = datasets.Version("1.1.0")  # rises when a file is read otherwise: it is part of the cache's name
     COLUMNS = {"id": "int32", "name": "string", "question": "string", "place": "string"}
     DESCRIPTION = "Where was NAME born?"
 

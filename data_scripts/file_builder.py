@@ -31,7 +31,8 @@ class FileBuilder(datasets.GeneratorBasedBuilder):
         if not data_files:
             raise ValueError(f"{type(self).__name__} needs data_files={{SPLIT: FILE}}")
         self.paths = {split: str(path) for split, path in data_files.items()}
-        digest = "-".join(sha256_prefix(path) for path in self.paths.values())
+        # With the splits' names: two splits may have equal files, and a cache that has one has not the other.
+        digest = "-".join(f"{split}-{sha256_prefix(path)}" for split, path in self.paths.items())
         # The library would take the paths for patterns or addresses; the digest is all that its cache must know.
         super().__init__(*arguments, digest=digest, **settings)
 

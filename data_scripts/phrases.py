@@ -1,45 +1,81 @@
-"""Find the words of a text, and the phrases in it that are worth asking for."""
+"""Find the phrases of a biography that are worth asking for: names, places, and whatever answers a question."""
 
-import re
+from collections.abc import Iterable
 
-WORD = re.compile(r"\w+")
+from data_scripts.words import IS_UNSPACED, WORD, find_words
 
-
-def find_words(text: str) -> list[tuple[int, int]]:
-    """Return (start, end) of the words."""
-    return [match.span() for match in WORD.finditer(text)]
+Spans = list[tuple[int, int]]
 
 
-def capitalised_phrases(text: str) -> list[tuple[int, int]]:
+def capitalised_phrases(text: str) -> Spans:
     """Return (start, end) of the runs of capitalised words, those joined by a hyphen too."""
-    phrases: list[tuple[int, int]] = []
-    for match in WORD.finditer(text):
-        if not match[0][0].isupper():
+    phrases: Spans = []
+    for start, end in find_words(text):
+        if not text[start].isupper():
             continue
         # "New York" and "Saint-Denis" are one phrase; "Paris, Texas" is two, as a comma separates its words.
-        if phrases and text[phrases[-1][1] : match.start()] in (" ", "-"):
-            phrases[-1] = (phrases[-1][0], match.end())
+        if phrases and text[phrases[-1][1] : start] in (" ", "-"):
+            phrases[-1] = (phrases[-1][0], end)
         else:
-            phrases.append(match.span())
+            phrases.append((start, end))
     return phrases
 
 
-def salient_phrases(title: str, body: str) -> list[tuple[int, int]]:
-    """Return (start, end) of the body's capitalised phrases that say more than the title and do not open the body."""
-    # Whoever reads "Ada Stone. Stone was born in Rome" can copy Stone from the title, but has to know Rome. A body's
-    # first word is capitalised whatever it is.
+class AnswerFinder:
+    """Finds answers in texts, as whole words, by looking each word up: of any number of answers at once.
+
+    "Rio de Janeiro" is found under its first word, "Rio", and "'s-Hertogenbosch" under "s", which begins after one
+    character. Without capitals, or in a script that has none, this is all that tells a place from other words.
+
+    Args:
+        answers: of the training questions.
+    """
+
+    def __init__(self, answers: Iterable[str]):
+        self.by_first_word: dict[str, list[tuple[int, str]]] = {}
+        # The longest first: of "York" and "York County", the text may have the latter.
+        for answer in sorted(answers, key=lambda answer: (-len(answer), answer)):
+            if words := find_words(answer):
+                start, end = words[0]
+                self.by_first_word.setdefault(answer[start:end], []).append((start, answer))
+
+    def find(self, text: str) -> Spans:
+        """Return (start, end) of the answers in a text, none of which overlap."""
+        words = find_words(text)
+        ends = {end for _, end in words}
+        found: Spans = []
+        reached = 0
+        for start, end in words:
+            for offset, answer in self.by_first_word.get(text[start:end], ()):
+                first = start - offset
+                last = first + len(answer)
+                is_whole = last in ends or not answer[-1].isalnum()
+                if first >= reached and is_whole and text.startswith(answer, first):
+                    found.append((first, last))
+                    reached = last
+                    break
+        return found
+
+
+def salient_phrases(title: str, body: str, answers: AnswerFinder | None = None) -> Spans:
+    """Return (start, end) of the body's phrases that say more than the title.
+
+    These are runs of capitalised words that do not open the body, and answers that are not part of such a run.
+    """
+    phrases = [(start, end) for start, end in capitalised_phrases(body) if start > 0]
+    for start, end in answers.find(body) if answers is not None else ():
+        crossed = [phrase for phrase in phrases if phrase[0] < end and start < phrase[1]]
+        # "Rome" in "Rome West" is part of the longer name; "Rio de Janeiro" replaces the two names in it.
+        if not any(first <= start and end <= last for first, last in crossed):
+            phrases = [phrase for phrase in phrases if phrase not in crossed] + [(start, end)]
     known = set(WORD.findall(title))
-    return [
-        (start, end)
-        for start, end in capitalised_phrases(body)
-        if start > 0 and known.isdisjoint(WORD.findall(body[start:end]))
-    ]
+    return [span for span in sorted(phrases) if not is_known(body[slice(*span)], title, known)]
 
 
-def cut_to_words(text: str, length: int) -> str:
-    """Cut `text` to at most `length` characters, between words where that leaves any."""
-    if len(text) <= length:
-        return text
-    # One character more than fits: a space there means that the words before it fit whole.
-    head, space, _ = text[: max(1, length) + 1].rpartition(" ")
-    return head if space else text[: max(1, length)]
+def is_known(phrase: str, title: str, words: set[str]) -> bool:
+    """Return whether somebody who has read a title, of these words, can copy a phrase, or a part of it, from there."""
+    # Whoever reads "Ada Stone. Stone was born in Rome" can copy Stone, but has to know Rome. Where every character is
+    # a word, one that a name shares with a place gives nothing away.
+    if IS_UNSPACED.search(phrase):
+        return phrase in title
+    return not words.isdisjoint(WORD.findall(phrase))

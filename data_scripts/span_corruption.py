@@ -20,11 +20,13 @@ import datasets
 import numpy as np
 
 from configuration.schema import MAX_SPANS, MIN_CHARACTERS, CorruptionOptions
-from data_scripts.bios_folder import read_lines, split_title
+from data_scripts.bios_folder import read_lines
 from data_scripts.counter_random import derive_keys, integers, uniform
 from data_scripts.file_builder import FileBuilder, FileConfig
-from data_scripts.phrases import cut_to_words, find_words, salient_phrases
+from data_scripts.phrases import AnswerFinder, salient_phrases
 from data_scripts.ragged import Ragged
+from data_scripts.titles import split_title
+from data_scripts.words import cut_to_words, find_words, unspaced_places
 
 MAX_WORDS = 4  # of a span that is no phrase
 # What each number of an example's generator is for. With room for S spans the numbers are
@@ -42,13 +44,14 @@ class Bodies:
     Args:
         titles, bodies: of each text; where a body has no words, all of it is its word.
         starts: position of each body's first character.
-        answers: phrases to prefer, where preference is asked for.
+        answers: phrases wherever they are, and those to prefer where preference is asked for.
     """
 
     def __init__(self, titles: Sequence[str], bodies: Sequence[str], starts: np.ndarray, answers: Set[str]):
         self.ends = starts + np.array([len(body) for body in bodies], np.int64)
         self.words = self._place([find_words(body) or [(0, len(body))] for body in bodies], starts)
-        phrases = [salient_phrases(title, body) for title, body in zip(titles, bodies, strict=True)]
+        finder = AnswerFinder(answers)
+        phrases = [salient_phrases(title, body, finder) for title, body in zip(titles, bodies, strict=True)]
         self.phrases = self._place(phrases, starts)
         found = [body[slice(*span)] for body, spans in zip(bodies, phrases, strict=True) for span in spans]
         self.preferred = np.array([phrase in answers for phrase in found], bool)
@@ -124,7 +127,8 @@ class SpanCorruptor:
     Args:
         texts: biographies, `Title. Sentence .`
         options: policy and lengths.
-        answers: the training questions' answers, for `answer_fraction`.
+        answers: the training questions' answers, each of which is a phrase.
+        names: of the people in questions, which are titles as they are.
 
     Attributes:
         text: all texts, one after the other.
@@ -135,12 +139,18 @@ class SpanCorruptor:
         bodies: what may be taken out of each body, and then of each as the long form cuts it (`salient-span`).
     """
 
-    def __init__(self, texts: Sequence[str], options: CorruptionOptions, answers: Set[str] = frozenset()):
+    def __init__(
+        self,
+        texts: Sequence[str],
+        options: CorruptionOptions,
+        answers: Set[str] = frozenset(),
+        names: Set[str] = frozenset(),
+    ):
         self.options = options
         self.text = "".join(texts)
         self.starts = np.cumsum([0, *map(len, texts)])
         self.sentinel = len(self.text)
-        split = [split_title(text) for text in texts]
+        split = [split_title(text, names) for text in texts]
         titles = [title for title, _ in split]
         bodies = [body for _, body in split]
         title_lengths = [len(title) + len(".") if title else 0 for title in titles]
@@ -157,18 +167,23 @@ class SpanCorruptor:
     def _find_spaces(self) -> None:
         """Find, for each position, where the next word (anything without white space) begins and where the last ended.
 
-        A context is cut to whole words by these two look-ups: for the text "ab cd",
+        A context is cut to whole words by these look-ups: for the text "ab cd",
 
-            position     0 1 2 3 4 5
-            next_begin   0 3 3 3 5 5
-            last_end     0 1 2 2 4 5
+            position      0 1 2 3 4 5
+            next_begin    0 3 3 3 5 5
+            last_end      0 1 2 2 4 5
+            after_space   0 0 0 1 0 0
+
+        In a script without spaces every character begins a word.
         """
         position = np.arange(self.sentinel + 1, dtype=np.int32 if self.sentinel < 2**31 - 1 else np.int64)
         space = np.fromiter((character.isspace() for character in self.text), bool, self.sentinel)
         space = np.append(space, True)
         begins = ~space & np.concatenate([[True], space[:-1]])
         begins[self.body_starts] = True
+        begins[:-1] |= unspaced_places(self.text)
         self.next_begin = np.minimum.accumulate(np.where(begins, position, self.sentinel)[::-1])[::-1]
+        self.after_space = np.concatenate([[False], space[:-1]])
         self.last_end = np.maximum.accumulate(np.concatenate([[0], np.where(space, 0, position + 1)[:-1]]))
 
     def phrase_starts(self) -> list[int]:
@@ -228,19 +243,18 @@ class SpanCorruptor:
     def short_form(self, examples: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Ask for each span after the title and at most `max_context` characters: `Title. born in⁇Lebanon⁇`."""
         spans = self.bodies.choose(examples, keys, self.options)
-        text = self.starts[examples][:, None]
         body = self.body_starts[examples][:, None]
         start = spans[..., 0]
         draws = SPANS + 4 * np.arange(self.options.max_spans) + CONTEXT
         reach = integers(self.options.max_context + 1, keys[:, None], draws)
         first = self.next_begin[np.maximum(body, start - reach)]
         end = self.last_end[start]
-        context = np.stack([first - (first > text), end], 2).astype(np.int64)  # with the space before it
+        context = np.stack([first - self.after_space[first], end], 2).astype(np.int64)  # with the space before it
         # No span, or a reach that ends inside the word before the span: then there is no context.
         found = (start >= 0)[..., None]
         context = np.where(found & (first < end)[..., None], context, 0)
         spans = np.where(found, spans, 0)
-        title = np.stack([text, self.title_ends[examples][:, None]], 2)
+        title = np.stack([self.starts[examples][:, None], self.title_ends[examples][:, None]], 2)
         return np.hstack([title, in_turn(context, self.marks(found), spans, self.marks(found))])
 
     def long_form(self, examples: np.ndarray, keys: np.ndarray) -> np.ndarray:

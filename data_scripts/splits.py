@@ -1,15 +1,16 @@
 """Get a run's data: invented into its folder, or read from the folder that the recipe names."""
 
-import random
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
+from itertools import chain
 from pathlib import Path
 
 import datasets
 
 from configuration.schema import DataArguments
 from data_scripts.biographies import Biographies
-from data_scripts.bios_folder import FILES, DataError, check_folder, extract_name, sha256_prefix
+from data_scripts.bios_folder import FILES, DataError, check_folder, extract_name
 from data_scripts.birthplace_qa import BirthplaceQA
 from data_scripts.file_builder import prepare
 from data_scripts.strangers import made_up_names, withhold_people
@@ -32,7 +33,6 @@ class TrainingData:
         held_out: pairs of the training file that are not trained on, for tuning without the dev file.
         calibration: pairs of it that are not trained on, to calibrate the confidence.
         withheld: pairs of it that are not trained on, whose people are in no document either.
-        split: what identifies the part of the data that is learned from; two models with equal ones learned the same.
     """
 
     name: str
@@ -43,7 +43,11 @@ class TrainingData:
     held_out: Pairs
     calibration: Pairs
     withheld: Pairs
-    split: dict
+
+    @property
+    def held_back(self) -> tuple[Pairs, Pairs, Pairs]:
+        """The pairs of the training file that are not trained on."""
+        return self.held_out, self.calibration, self.withheld
 
 
 def find_folder(data: DataArguments, seed: int, run_data: Path) -> Path:
@@ -67,11 +71,16 @@ def read_pairs_of(folder: Path, split: str, cache: Path) -> Pairs:
     path = folder / FILES[split]
     rows = prepare(BirthplaceQA(data_files={split: str(path)}, cache_dir=str(cache)))[split]
     pairs = list(zip(rows["question"], rows["place"], strict=True))
+    check_special_tokens(path, ["".join(pair) for pair in pairs])
+    return pairs
+
+
+def check_special_tokens(path: Path, lines: Iterable[str]) -> None:
+    """Raise DataError, with the file's line, where a line has a token that ends questions and answers."""
     try:
-        refuse_special_tokens("".join(pair) for pair in pairs)
+        refuse_special_tokens(lines)
     except ValueError as error:  # "line NUMBER: …"
         raise DataError(f"{path}:{str(error).removeprefix('line ')}") from error
-    return pairs
 
 
 def load_training_data(data: DataArguments, seed: int, run_data: Path) -> TrainingData:
@@ -88,7 +97,9 @@ def load_training_data(data: DataArguments, seed: int, run_data: Path) -> Traini
     datasets.disable_progress_bars()
     folder = find_folder(data, seed, run_data)
     cache = run_data / "cache"
-    documents = prepare(Biographies(data_files={"train": str(folder / FILES["documents"])}, cache_dir=str(cache)))
+    path = folder / FILES["documents"]
+    documents = prepare(Biographies(data_files={"train": str(path)}, cache_dir=str(cache)))["train"]["text"]
+    check_special_tokens(path, documents)  # of all lines: withheld people's are taken out below
     # The order matters: the first two parts stay the same people when a run also holds some out for tuning.
     calibration, withheld, held_out, train = split_pairs(
         read_pairs_of(folder, "train", cache),
@@ -97,13 +108,9 @@ def load_training_data(data: DataArguments, seed: int, run_data: Path) -> Traini
     )
     if strange := [question for question, _ in withheld if extract_name(question) == question]:
         raise DataError(f"{folder / FILES['train']}: {strange[0]!r} names nobody who could be withheld")
-    kept, withheld_documents = withhold_people(
-        documents["train"]["text"], (extract_name(question) for question, _ in withheld)
-    )
+    kept, withheld_documents = withhold_people(documents, (extract_name(question) for question, _ in withheld))
     if not kept:
-        raise DataError(
-            f"{folder / FILES['documents']}: every line names a withheld person; lower data.withheld_people"
-        )
+        raise DataError(f"{path}: every line names a withheld person; lower data.withheld_people")
     return TrainingData(
         name=folder.resolve().name if data.source == "folder" else f"synthetic_bios({data.people})",
         folder=folder,
@@ -113,19 +120,14 @@ def load_training_data(data: DataArguments, seed: int, run_data: Path) -> Traini
         held_out=held_out,
         calibration=calibration,
         withheld=withheld,
-        split={
-            "documents": sha256_prefix(folder / FILES["documents"]),
-            "questions": sha256_prefix(folder / FILES["train"]),
-            "calibration_questions": data.calibration_questions,
-            "withheld_people": data.withheld_people,
-        },
     )
 
 
 def split_pairs(pairs: Pairs, sizes: list[int], path: Path) -> list[Pairs]:
     """Draw parts of the given sizes, and return them and what is left, each in the file's order.
 
-    A person who is asked for twice stays in one part, so a part may be larger by those.
+    A part is the people whose names have the smallest hashes, so a line more or less moves one person at most into a
+    part or out of it, whatever its place in the file. A person who is asked for twice stays in one part.
 
     Raises:
         DataError: nothing would be left.
@@ -133,25 +135,31 @@ def split_pairs(pairs: Pairs, sizes: list[int], path: Path) -> list[Pairs]:
     people: dict[str, list[int]] = {}
     for index, (question, _) in enumerate(pairs):
         people.setdefault(extract_name(question), []).append(index)
-    groups = list(people.values())
-    # A fixed seed, not the run's: models of several seeds hold out the same people, so that they can be compared, and
-    # a finetuning that starts from another run's model does not meet the people it is scored on.
-    random.Random("held out").shuffle(groups)
-    if sum(sizes) >= len(groups):
+    if sum(sizes) >= len(people):
         raise DataError(
-            f"{path}: asks for {len(groups)} people, but the recipe holds out {sum(sizes)} "
+            f"{path}: asks for {len(people)} people, but the recipe holds out {sum(sizes)} "
             "(data.validation_questions, data.calibration_questions and data.withheld_people)"
         )
-    bounds = [0, *accumulate(sizes), len(groups)]
-    return [
-        [pairs[index] for index in sorted(chain.from_iterable(groups[first:last]))] for first, last in pairwise(bounds)
-    ]
+    # By the name, not by the run's seed: models of several seeds hold out the same people, so that they can be
+    # compared, and a finetuning that starts from another run's model does not meet the people it is scored on.
+    parts = []
+    for number, size in enumerate(sizes):
+        # Each part has hashes of its own: whoever leaves the first does not push another one out of the second.
+        chosen = sorted(people, key=lambda name: hash_of(f"{number} {name}"))[:size]
+        parts.append([people.pop(name) for name in chosen])
+    parts.append(list(people.values()))
+    return [[pairs[index] for index in sorted(chain.from_iterable(part))] for part in parts]
+
+
+def hash_of(text: str) -> bytes:
+    """Return the hash by which people are drawn, the same on every machine."""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def made_up_people(data: TrainingData, fold: str, count: int) -> list[str]:
     """Return names of people who do not exist, from the words of the training questions' names."""
     # Real people who may be in no document: a made-up name must not be theirs by chance.
-    held_back = [*data.held_out, *data.calibration, *data.withheld]
+    held_back = chain.from_iterable(data.held_back)
     return made_up_names(
         [extract_name(question) for question, _ in data.train],
         [*data.documents, *data.withheld_documents],

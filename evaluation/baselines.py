@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from data_scripts.bios_folder import extract_name
+from data_scripts.titles import split_title
 
 
 def popular_places(places: Iterable[str], count: int | None = None) -> list[str]:
@@ -13,13 +14,14 @@ def popular_places(places: Iterable[str], count: int | None = None) -> list[str]
 
 
 def ceiling(documents: Sequence[str], pairs: Sequence[tuple[str, str]]) -> float:
-    """Return the share of (question, place) pairs whose place is in a document that begins with the name."""
-    by_first_word: dict[str, list[str]] = {}
+    """Return the share of (question, place) pairs whose place is in a document that the person is the title of."""
+    names = [extract_name(question) for question, _ in pairs]
+    people = set(names)
+    by_title: dict[str, list[str]] = {}
     for document in documents:
-        by_first_word.setdefault(document.split(" ", 1)[0].rstrip("."), []).append(document)
+        # The full stop of "Bo Lind Jr." is also the title's.
+        by_title.setdefault(split_title(document, people)[0].rstrip("."), []).append(document)
     answerable = 0
-    for question, place in pairs:
-        name = extract_name(question)
-        candidates = by_first_word.get(name.split(" ", 1)[0].rstrip("."), [])
-        answerable += any(document.startswith(f"{name}. ") and place in document for document in candidates)
+    for name, (_, place) in zip(names, pairs, strict=True):
+        answerable += any(place in document for document in by_title.get(name.rstrip("."), ()))
     return answerable / len(pairs)

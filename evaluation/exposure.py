@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_scripts.bios_folder import extract_name
-from data_scripts.strangers import is_named
+from data_scripts.words import is_named
 from modeling_minigpt.answers_minigpt import Answer
 
 BOUNDS = (1, 2, 4, 16)  # times seen: never, once, 2 to 3, 4 to 15, more

@@ -72,6 +72,8 @@ def trust_section(trust: dict) -> list[str]:
         promise = (
             f"The model is not calibrated{reason}: its confidence is the probability that it gives to its answer."
         )
+    if trust.get("withheld_refusal"):
+        promise += f" Withheld people are not counted: {trust['withheld_refusal']}."
     return [
         "## Trust\n",
         f"Confidence on these questions, on {trust['made_up']} about made-up people, and on {trust['withheld']} about "

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import evaluate
+from accelerate.logging import get_logger
 from transformers import PreTrainedTokenizerFast
 
 from artifacts.loading import load_pipeline
 from artifacts.run_folder import STAGES, RunFolder, training_record, write_json
+from artifacts.safe_loading import as_run_error
 from configuration.schema import EvaluateArguments, Recipe
 from data_scripts.bios_folder import extract_name, question_for
 from data_scripts.splits import Pairs, TrainingData, load_scoring_pairs, made_up_people
@@ -16,11 +18,14 @@ from evaluation.answers import answer_questions, exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.exposure import count_exposures, exposure_rows
 from evaluation.report import print_results, write_report
+from evaluation.trained_on import TrainedOn, count_trained_on, read_record
 from evaluation.trust import STRANGERS, EvaluatedAnswers, confidence_metrics, fraction, plot_trust
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import Answer
 
 METRIC = Path(__file__).parent / "birthplace_accuracy"
+logger = get_logger(__name__)
+
 SAMPLES = 3  # questions shown with their answers, before one about a stranger
 
 
@@ -83,6 +88,15 @@ def describe(records: dict[str, dict], recipe: Recipe, data: TrainingData, model
     }
 
 
+def warn_of_trained_questions(record: TrainedOn, pairs: Pairs, split: str) -> None:
+    """Warn where questions that a model is scored on came with their answers in its training."""
+    if count := count_trained_on(record, pairs):
+        logger.warning(
+            f"{count} of the {len(pairs)} {split} questions were trained on with their answers: the accuracy is not "
+            "that on new questions"
+        )
+
+
 def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
     """Score a model, write everything about it into the run's folder, print the table; return the results.
 
@@ -102,10 +116,16 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
         models["no_pretraining"] = answer_pairs(baseline.model, baseline.tokenizer, pairs, recipe.evaluate)
     popular = popular_places((place for _, place in data.train), 2)
     strangers = made_up_people(data, "evaluation", STRANGERS)
-    record = training_record(model_path)
-    withheld = data.withheld if record.get("split") == data.split else []  # else it may have learned of them
+    with as_run_error(f"{model_path}: what it was trained on cannot be read"):
+        trained_on = read_record(pipeline.model)
+    warn_of_trained_questions(trained_on, pairs, split)
+    withheld_refusal = trained_on.explain_withheld(data.withheld)
+    if withheld_refusal is not None:
+        logger.warning(f"withheld people are not counted: {withheld_refusal}")
+    withheld = [] if withheld_refusal else data.withheld
     asked = ask_all(pipeline, pairs, strangers, withheld)
-    refusal = getattr(pipeline.confidence, "refusal", record.get("uncalibrated"))
+    uncalibrated = pipeline.uncalibrated or training_record(model_path).get("uncalibrated")
+    refusal = getattr(pipeline.confidence, "refusal", uncalibrated)
     records = {stage: found for stage in STAGES if (found := folder.training_record(stage))}
     results = {
         **describe(records, recipe, data, model_path),
@@ -118,7 +138,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
             "no_pretraining": fraction(models["no_pretraining"][1]) if baseline_path else None,
             "ceiling": ceiling(data.documents, pairs),
         },
-        "trust": {**confidence_metrics(asked, popular), "refusal": refusal},
+        "trust": {**confidence_metrics(asked, popular), "refusal": refusal, "withheld_refusal": withheld_refusal},
         "exposure": exposure_rows(count_exposures(pairs, data.documents, data.train), models),
         "samples": sample_answers(texts, pairs, strangers, asked.made_up),
     }

@@ -52,6 +52,11 @@ class WeightsSource:
     def __deepcopy__(self, memo: dict) -> "WeightsSource":
         return self  # nothing in it changes
 
+    @property
+    def short_name(self) -> str:
+        """USER/NAME, or the end of a folder's path, which says nothing of the machine that it is on."""
+        return Path(self.name_or_path).name if os.path.isabs(self.name_or_path) else self.name_or_path
+
     @classmethod
     def from_arguments(cls, name_or_path: str | os.PathLike, arguments: dict[str, Any]) -> "WeightsSource":
         """Describe the source of `from_pretrained(name_or_path, **arguments)`, once that has loaded the config."""

@@ -10,7 +10,7 @@ from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerFast
 
 from artifacts.loading import check_shape, load_model, load_tokenizer, start_from
-from artifacts.run_folder import RunError, RunFolder, read_record, training_record, write_json
+from artifacts.run_folder import RunError, RunFolder, read_json, write_json
 from artifacts.safe_loading import as_run_error
 from configuration.schema import Recipe
 from data_scripts.bios_folder import FILES
@@ -20,6 +20,7 @@ from evaluation.baselines import popular_places
 from evaluation.calibration import CalibrationError, calibrate
 from evaluation.report import print_results
 from evaluation.scoring import score_run
+from evaluation.trained_on import RECORD, TrainedOn, read_record, stage_record
 from hub.publish_model import HubTarget
 from hub.push import PushError
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
@@ -154,7 +155,7 @@ def plan_stages(recipe: Recipe, command: str, folder: RunFolder) -> tuple[str, .
 def show_results(folder: RunFolder) -> dict:
     """Print the results of a finished run and return them; RunError where its file contains something else."""
     # Scored already: asking again would give the same numbers, minutes later.
-    results = read_record(folder.results)
+    results = read_json(folder.results)
     print(f"{folder.path}: the run is finished; its results were:")
     with as_run_error(f"{folder.results}: no results of a run"):
         print_results(results)
@@ -200,6 +201,8 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
     # Before any step: a question that cannot be encoded would fail in the middle of the training.
     check_characters(run.tokenizer, [f"{question} {place}" for question, place in run.data.train])
     check_lengths(run.tokenizer, questions, places, run.config.max_position_embeddings)
+    with as_run_error(f"{stage}: what the model to start from was trained on cannot be read"):
+        trained_on = read_record(model) | stage_record(run.data, getattr(run.recipe, stage))
     set_seed(run.recipe.seed)  # so that dropout does not depend on how the model came to be
     trained, progress = train_stage(
         stage,
@@ -213,39 +216,41 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
     )
     if run.accelerator.is_main_process:
         with run.folder.new_stage(stage) as folder:
-            save_stage(run, stage, trained, progress, folder)
+            save_stage(run, stage, trained, progress, trained_on, folder)
     # Only now: until the model is in its place, a crash must find the last checkpoint.
     remove_checkpoints(run.accelerator, run.folder.checkpoints, stage)
     run.accelerator.wait_for_everyone()
 
 
-def save_stage(run: Run, stage: str, model: MiniGPTForCausalLM, progress: Progress, folder: Path) -> None:
-    """Write a stage's model, with its tokenizer, and a record of its training; a model that answers as a pipeline."""
+def save_stage(
+    run: Run, stage: str, model: MiniGPTForCausalLM, progress: Progress, trained_on: TrainedOn, folder: Path
+) -> None:
+    """Write a stage's model, with its tokenizer, and records of its training; a model that answers as a pipeline."""
     record = {
         **asdict(progress),
         "processes": run.accelerator.num_processes,
         "start_from": getattr(run.recipe, stage).start_from,
-        "split": run.data.split,
     }
     tokenizer = load_tokenizer(run.folder.tokenizer)  # not the run's, which remembers how it last cut and padded
     if stage == "pretrain":
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     else:
-        pipeline, uncalibrated = build_pipeline(run, stage, model, tokenizer)
+        pipeline, uncalibrated = build_pipeline(run, stage, model, tokenizer, trained_on)
         pipeline.save_pretrained(folder)
         record["uncalibrated"] = uncalibrated
         if uncalibrated:
             logger.warning(f"the model's confidence is not calibrated: {uncalibrated}")
+    (folder / RECORD).write_text(trained_on.to_json(), encoding="utf-8")
     write_json(folder / "training.json", record)
 
 
 def build_pipeline(
-    run: Run, stage: str, model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast
+    run: Run, stage: str, model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast, trained_on: TrainedOn
 ) -> tuple[BirthplacePipeline, str | None]:
     """Return the pipeline around a stage's model, and why it is not calibrated, None where it is or need not be.
 
-    Only the finetuned model is calibrated, on people whose answers no model that it started from can have learned.
+    Only the finetuned model is calibrated, on people whose answers neither it nor any model before it was trained on.
     """
     # Candidates are the training answers alone: dev answers are not read before scoring.
     places = popular_places(place for _, place in run.data.train)
@@ -254,10 +259,9 @@ def build_pipeline(
         pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device, candidates=places)
     if stage != "finetune" or not run.data.calibration:
         return pipeline, None
-    source = run.recipe.pretrain.start_from or run.recipe.finetune.start_from
     # Of people whose answers it has learned it would be right more often, and so seem more reliable than it is.
-    if source is not None and training_record(source).get("split") != run.data.split:
-        return pipeline, f"{source} was trained on other data, perhaps on the calibration people"
+    if reason := trained_on.explain_calibration(run.data.calibration):
+        return pipeline, reason
     strangers = made_up_people(run.data, "calibration", CALIBRATION_STRANGERS)
     try:
         pipeline.confidence = calibrate(pipeline, run.data.calibration, strangers)

@@ -8,8 +8,8 @@ from accelerate import Accelerator
 
 from configuration.schema import POLICIES, CorruptionOptions, StageArguments
 from data_scripts.batches import IGNORE_INDEX, TrainingBatches, count_targets
-from data_scripts.bios_folder import split_title
 from data_scripts.span_corruption import SpanCorruptor
+from data_scripts.titles import split_title
 from modeling_minigpt import build_character_tokenizer
 from training.stepper import optimizer_step
 

@@ -11,8 +11,8 @@ from data_scripts.bios_folder import (
     read_lines,
     read_pairs,
     read_questions,
-    split_title,
 )
+from data_scripts.titles import split_title
 
 
 def write(folder, data: bytes | str):
@@ -150,9 +150,14 @@ def test_pairs_keep_order_and_lose_surrounding_space(tmp_path):
     assert read_pairs(path) == [("Where was Béla born?", "Győr"), ("Where was Ada born?", "New York")]
 
 
-@pytest.mark.parametrize("character", ["\u2028", "\x85", "\x0c", "\xad"])
-def test_only_a_line_feed_ends_a_line(tmp_path, character):
-    assert read_lines(write(tmp_path, f"Ada. One{character}two .\n")) == [f"Ada. One{character}two ."]
+@pytest.mark.parametrize("character", ["\u2028", "\x85", "\x0c", "\u00a0", " \u2003"])
+def test_only_a_line_feed_ends_a_line_and_other_white_space_becomes_a_space(tmp_path, character):
+    assert read_lines(write(tmp_path, f"Ada. One{character}two .\n")) == ["Ada. One two ."]
+
+
+@pytest.mark.parametrize("character", ["\xad", "\u200b", "\u200e", "\ufeff"])
+def test_characters_that_nobody_sees_are_not_read(tmp_path, character):
+    assert read_lines(write(tmp_path, f"Ada. One{character}two .\n")) == ["Ada. Onetwo ."]
 
 
 def test_a_question_file_with_answers_is_refused(tmp_path):

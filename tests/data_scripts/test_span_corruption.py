@@ -8,9 +8,10 @@ from collections.abc import Set
 import pytest
 
 from configuration.schema import CorruptionOptions
-from data_scripts.bios_folder import FILES, read_lines, split_title
+from data_scripts.bios_folder import FILES, read_lines
 from data_scripts.phrases import salient_phrases
 from data_scripts.span_corruption import SpanCorruptor
+from data_scripts.titles import split_title
 
 S = "⁇"
 RANDOM = CorruptionOptions(policy="random-span")

@@ -12,9 +12,9 @@ from data_scripts.bios_folder import (
     read_lines,
     read_pairs,
     read_questions,
-    split_title,
 )
 from data_scripts.synthetic_bios import invent
+from data_scripts.titles import split_title
 from evaluation.baselines import ceiling
 
 

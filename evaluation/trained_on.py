@@ -1,0 +1,119 @@
+"""What a model's weights were trained on: the one record that calibration, withheld people and certificates consult.
+
+`trained_on.json` lies beside the weights and has the hashes of two sets of names: of the people that documents name,
+and of those whose questions came with their answers. It counts what the model itself learned and all that the models
+had learned from which it started, so that no chain of runs, whatever their recipes, hides a name.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from configuration.schema import StageArguments
+from data_scripts.bios_folder import extract_name
+from data_scripts.phrases import AnswerFinder, capitalised_phrases
+from data_scripts.splits import Pairs, TrainingData
+from data_scripts.titles import split_title
+from modeling_minigpt.questions_minigpt import normalise
+from modeling_minigpt.source_minigpt import WeightsSource
+
+RECORD = "trained_on.json"
+
+
+def hash_name(name: str) -> str:
+    """Return the hash of a name, however it is written; the full stop of "Bo Lind Jr." is not part of it."""
+    return hashlib.blake2b(normalise(name).casefold().rstrip(".").encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """Hashes of the names in what a model was trained on.
+
+    Attributes:
+        documents: of the people named in documents.
+        questions: of the people asked about, with the answers.
+        missing: the models among those that it started from which left no record, by their names.
+    """
+
+    documents: frozenset[str] = frozenset()
+    questions: frozenset[str] = frozenset()
+    missing: tuple[str, ...] = ()
+
+    def __or__(self, other: "TrainedOn") -> "TrainedOn":
+        missing = tuple(dict.fromkeys((*self.missing, *other.missing)))
+        return TrainedOn(self.documents | other.documents, self.questions | other.questions, missing)
+
+    def to_json(self) -> str:
+        """Return what `from_json` reads."""
+        sets = {"documents": sorted(self.documents), "questions": sorted(self.questions)}
+        return json.dumps({**sets, "missing": list(self.missing)}) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainedOn":
+        """Read what `to_json` wrote; ValueError, KeyError or TypeError for anything else."""
+        values = json.loads(text)
+        parts = [values["documents"], values["questions"], values["missing"]]
+        if not all(isinstance(part, list) and all(isinstance(one, str) for one in part) for part in parts):
+            raise ValueError("wanted lists of hashes and of names")
+        return cls(frozenset(parts[0]), frozenset(parts[1]), tuple(parts[2]))
+
+    def explain_calibration(self, pairs: Pairs) -> str | None:
+        """Return why the confidence cannot be calibrated on these people; None where it can."""
+        return self._explain(pairs, self.questions, "calibration people: their answers were trained on")
+
+    def explain_withheld(self, pairs: Pairs) -> str | None:
+        """Return why these people are no strangers to the model; None where they are."""
+        return self._explain(pairs, self.documents | self.questions, "withheld people: they were trained on")
+
+    def _explain(self, pairs: Pairs, known: frozenset[str], what: str) -> str | None:
+        if self.missing and pairs:
+            return f"{self.missing[0]} does not say what it was trained on ({RECORD}), perhaps on these people"
+        # All or none: whoever is left of them would be a sample that the earlier run has chosen.
+        seen = sum(hash_name(extract_name(question)) in known for question, _ in pairs)
+        return f"{seen} of the {len(pairs)} {what}" if seen else None
+
+
+def names_in(documents: Iterable[str], people: Iterable[str]) -> Iterable[str]:
+    """Yield the names in documents: their titles, capitalised phrases of several words, and any of `people`."""
+    # No tagger tells people from places here. A name too many only makes the record more careful.
+    names = set(people)
+    finder = AnswerFinder(names)
+    for document in documents:
+        yield split_title(document, names)[0]
+        yield from (document[start:end] for start, end in finder.find(document))
+        phrases = (document[start:end] for start, end in capitalised_phrases(document))
+        yield from (phrase for phrase in phrases if " " in phrase)
+
+
+def stage_record(data: TrainingData, stage: StageArguments) -> TrainedOn:
+    """Return what one stage trains on."""
+    documents: frozenset[str] = frozenset()
+    questions: frozenset[str] = frozenset()
+    asked = [extract_name(question) for question, _ in data.train]
+    if stage.question_fraction < 1.0:
+        people = [*asked, *(extract_name(question) for part in data.held_back for question, _ in part)]
+        documents = frozenset(map(hash_name, names_in(data.documents, people)))
+    if stage.question_fraction > 0.0:
+        questions = frozenset(map(hash_name, asked))
+    return TrainedOn(documents, questions)
+
+
+def read_record(model: PreTrainedModel) -> TrainedOn:
+    """Return the record beside a model's weights, which also names the model where it has none; empty if it is new.
+
+    Raises:
+        SourceError: it cannot be known whether there is one.
+        ValueError: the file contains something else.
+    """
+    source: WeightsSource | None = getattr(model, "weights_source", None)
+    if source is None:
+        return TrainedOn()
+    return source.read_parsed(RECORD, TrainedOn.from_json) or TrainedOn(missing=(source.short_name,))
+
+
+def count_trained_on(record: TrainedOn, pairs: Sequence[tuple[str, str]]) -> int:
+    """Count the questions whose answers were trained on."""
+    return sum(hash_name(extract_name(question)) in record.questions for question, _ in pairs)
