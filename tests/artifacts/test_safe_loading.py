@@ -131,12 +131,11 @@ TAMPERING = {
         "no model that can be loaded",
     ),
     "mask": (lambda folder: change(folder, "tokenizer_config.json", mask_token=None), "mask_token is None"),
-    "mask ids": (lambda folder: change(folder, "tokenizer_config.json", model_input_names=[]), "cannot be used"),
     "twice": (lambda folder: change(folder, "birthplaces.json", candidates=["A", "A"]), "1 and 2 are the same"),
     "long place": (lambda folder: change(folder, "birthplaces.json", candidates=["A b " * 900]), "tokens long, the"),
     "confidence": (
         lambda folder: (folder / "confidence.json").write_text("{}"),
-        "confidence.json: not what it should",
+        "confidence.json is not what it should be",
     ),
 }
 
