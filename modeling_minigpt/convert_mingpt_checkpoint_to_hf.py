@@ -51,7 +51,7 @@ PRACTICAL_NAMES = {
 }
 FUSED = re.compile(
     r"transformer\.h\.([0-9]+)\.attn\.c_attn\.(weight|bias)"
-)  # queries, keys and values below each other
+)  # queries, keys, values below each other
 MASKS = re.compile(r"(transformer\.h|blocks)\.[0-9]+\.attn\.(mask|bias|masked_bias)")  # constants, not weights
 NORMS = ("input_layernorm", "post_attention_layernorm", "model.norm")
 # What torch.compile, DDP and DataParallel, FSDP and activation checkpointing put into the names of a module's weights.
