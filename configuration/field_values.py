@@ -23,7 +23,7 @@ class Plain(str):
 
 
 def resolve(text: str) -> object:
-    """Return what a scalar without quotes means where no type is known: None, a flag, a number in base ten, or text."""
+    """Return what a scalar without quotes means where no type is known: None, a flag, a number, or text."""
     if text in NULLS:
         return None
     if text.lower() in ("true", "false"):
