@@ -49,9 +49,7 @@ PRACTICAL_NAMES = {
     r"ln_f\.(weight|bias)": r"model.norm.\1",
     r"head\.weight": "lm_head.weight",
 }
-FUSED = re.compile(
-    r"transformer\.h\.([0-9]+)\.attn\.c_attn\.(weight|bias)"
-)  # queries, keys, values below each other
+FUSED = re.compile(r"transformer\.h\.([0-9]+)\.attn\.c_attn\.(weight|bias)")  # queries, keys, values below each other
 MASKS = re.compile(r"(transformer\.h|blocks)\.[0-9]+\.attn\.(mask|bias|masked_bias)")  # constants, not weights
 NORMS = ("input_layernorm", "post_attention_layernorm", "model.norm")
 # What torch.compile, DDP and DataParallel, FSDP and activation checkpointing put into the names of a module's weights.
