@@ -43,7 +43,7 @@ def test_tuning_questions_are_never_those_that_calibrate_or_are_withheld(data, t
 
 def test_a_question_of_another_form_cannot_be_withheld(tiny_folder, tmp_path):
     (tiny_folder / FILES["train"]).write_text("Who was Ada?\tRome\nWho was Eva?\tOslo\n")
-    with pytest.raises(DataError, match="names nobody who could be withheld"):
+    with pytest.raises(DataError, match=r"train\.tsv:1: found 'Who was Ada\?', wanted"):
         load(tiny_folder, tmp_path, withheld_people=1)
 
 
