@@ -68,7 +68,7 @@ def test_swapped_columns_are_refused(tmp_path, line):
         "Where was Ada Stone buried?",
         "Ada Stone",
         "Where was Ada Stone born? Where was Bo Li born?",
-        "Where was \u2009 born?",
+        "Where was   born?",
         "What is the birthplace of Ada Stone?",
     ],
 )
