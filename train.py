@@ -12,6 +12,7 @@ the data or the folder cannot be used, and 75 after a SIGTERM or SIGINT whose ru
 """
 
 import argparse
+import os
 import sys
 
 HELP = {
@@ -60,6 +61,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit status."""
     arguments = parse_arguments(argv)
+    if sys.flags.safe_path:  # PYTHONSAFEPATH keeps the script's folder, where our packages are, out of the path
+        sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     # Imported here, so that --help and a mistyped option answer at once.
     from configuration.errors import UserError, run_main
 

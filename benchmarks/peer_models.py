@@ -19,7 +19,7 @@ from benchmarks.plain_mingpt import CorruptedLines, PlainGPT, PlainLoop, Shape, 
 from configuration.recipe import build_config, load_recipe
 from configuration.schema import CorruptionOptions, Recipe, StageArguments
 from data_scripts.batches import TrainingBatches, count_targets
-from data_scripts.bios_folder import FILES, DataError, read_lines
+from data_scripts.bios_folder import FILES, DataError, read_lines, unquote
 from modeling_minigpt import MiniGPTForCausalLM
 from training.precision import compile_parts, has_fast_bfloat16
 from training.stepper import Stepper
@@ -64,7 +64,7 @@ class Texts:
 
 def read_questions_only(path: Path) -> list[str]:
     """Return the text before the tab of each line; the text after it is dropped unread."""
-    return [line.partition("\t")[0].strip() for line in read_lines(path)]
+    return [unquote(line.partition("\t")[0].strip()) for line in read_lines(path)]
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,35 @@ and line (or the override), the key, what was found and the nearest valid name.
 import dataclasses
 import json
 import math
+import os
 import typing
 from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 
+from configuration.field_values import Plain, read_as, takes_text
 from configuration.model_size import check_fits
-from configuration.recipe_file import RecipeError, check_text, parse_value, parse_yaml
+from configuration.recipe_file import RecipeError, check_text, check_value, parse_value, parse_yaml
 from configuration.recipe_names import nearest
 from configuration.schema import DERIVED_MODEL_FIELDS, SECTIONS, Recipe
 from modeling_minigpt import MiniGPTConfig
 from modeling_minigpt.attention_base_minigpt import MiniGPTRotaryEmbedding
 
 MODELS_FOLDER = Path(__file__).parent / "models"
+FIELD_TYPES: dict[tuple[str, ...], object] = {
+    ("output",): str,
+    ("seed",): int,
+    **{(name, key): kind for name, cls in SECTIONS.items() for key, kind in typing.get_type_hints(cls).items()},
+    **{("model", key): kind for key, kind in MiniGPTConfig.__annotations__.items()},
+}
+PATHS = (
+    ("output",),
+    ("data", "path"),
+    ("pretrain", "start_from"),
+    ("finetune", "start_from"),
+    ("no_pretraining", "start_from"),
+    ("evaluate", "model"),
+)
 
 
 def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, dict[tuple, str]]:
@@ -27,7 +43,7 @@ def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, d
     values, places = parse_yaml(path)
     if "base" not in values:
         return values, places
-    name = values.pop("base")
+    name = read_as(values.pop("base"), str)
     where = place_of(places, "base")
     names = sorted(recipe.stem for recipe in path.parent.glob("*.yaml") if recipe != path)
     base = path.parent / f"{name}.yaml"
@@ -49,7 +65,7 @@ def place_of(places: dict[tuple, str], *keys: str) -> str:
 
 
 def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]) -> None:
-    """Put `section.key=value` overrides over the file's values; a value is read as YAML."""
+    """Put `section.key=value` overrides over the file's values; the last one of a key wins."""
     for override in overrides:
         name, equals, text = override.partition("=")
         keys = tuple(name.strip().split("."))
@@ -57,7 +73,7 @@ def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]
             raise RecipeError(f"--set {override}: wanted section.key=value, or output=FOLDER, or seed=NUMBER")
         try:
             check_text(name, "the key")
-            value, _ = parse_value(text)
+            value = parse_override(keys, text.strip())
         except RecipeError as error:
             raise RecipeError(f"--set {override}: {error}") from error
         section = values
@@ -71,15 +87,47 @@ def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]
         places[keys] = f"--set {override}"
 
 
-def coerce(value, wanted):
-    """Let a float field take an integer, or the `3e-3` that YAML 1.1 reads as text; leave the rest as it is."""
-    if wanted in (float, float | int) and not isinstance(value, bool) and isinstance(value, (int, str)):
+def parse_override(keys: tuple[str, ...], text: str) -> object:
+    """Return an override's value: of a text field the text, `#` and all, without quotes around it; else as YAML.
+
+    Raises:
+        RecipeError: not YAML.
+    """
+    kind = FIELD_TYPES.get(keys, typing.Any)
+    if not takes_text(kind) or (text.startswith("[") and kind == str | list[str]):
+        return parse_value(text)[0]
+    # What comes from a script may have the quotes that a shell would have removed.
+    if len(text) > 1 and text[0] in "'\"" and text[-1] == text[0] and text.count(text[0]) == 2:
+        return text[1:-1]
+    # A tilde alone is YAML's null, but in a shell the home folder.
+    return text if text == "~" and keys in PATHS else Plain(text)
+
+
+def read_values(values: dict, places: dict[tuple, str]) -> dict:
+    """Return the recipe's values, each read by its field's type; RecipeError, with the key, for what no recipe has."""
+
+    def read(value: object, *keys: str) -> object:
+        found = read_as(value, FIELD_TYPES.get(keys, typing.Any))
         try:
-            number = float(value)
-        except ValueError:
-            return value
-        return number if math.isfinite(number) else value  # the text `inf` stays one, and so is refused
-    return value
+            check_value(found, ".".join(keys))
+        except RecipeError as error:
+            raise RecipeError(f"{place_of(places, *keys)}: {error}") from error
+        return expand_home(found, place_of(places, *keys)) if keys in PATHS and isinstance(found, str) else found
+
+    return {
+        str(name): {str(key): read(value, name, key) for key, value in section.items()}
+        if isinstance(section, dict) and name in SECTIONS
+        else read(section, name)
+        for name, section in values.items()
+    }
+
+
+def expand_home(path: str, place: str) -> str:
+    """Return a path with the home folder in place of its `~`; RecipeError where nobody has that name."""
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise RecipeError(f"{place}: no home folder for {path}; write ./{path} for a folder of that name")
+    return expanded
 
 
 def build_section(name: str, cls: type, values: dict, places: dict[tuple, str]):
@@ -92,7 +140,7 @@ def build_section(name: str, cls: type, values: dict, places: dict[tuple, str]):
         if key not in wanted:
             raise RecipeError(f"{place_of(places, name, key)}: unknown key {name}.{key}; {nearest(key, wanted)}")
     try:
-        return cls(**{key: coerce(value, wanted[key]) for key, value in values.items()})
+        return cls(**values)
     except (StrictDataclassError, ValueError, TypeError) as error:
         message = str(error.__cause__ or error)
         culprit = next(
@@ -115,7 +163,7 @@ def split_model_section(values: dict, places: dict[tuple, str]) -> dict:
             raise RecipeError(
                 f"{place_of(places, 'model', key)}: unknown key model.{key}; {nearest(key, ['preset', *known])}"
             )
-    changed = {key: coerce(value, MiniGPTConfig.__annotations__.get(key)) for key, value in values.items()}
+    changed = dict(values)
     preset = changed.pop("preset", "minigpt")
     return {"preset": preset, "fields": changed}
 
@@ -143,7 +191,7 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
 
     Args:
         path: the YAML file.
-        overrides: `section.key=value` strings, whose values are YAML; the last one of a key wins.
+        overrides: `section.key=value` strings; the last one of a key wins.
 
     Raises:
         RecipeError: unreadable, not YAML, an unknown key, a value of the wrong type, or values that contradict.
@@ -151,6 +199,7 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
     path = Path(path)
     values, places = read_with_base(path)
     apply_overrides(values, places, list(overrides))
+    values = read_values(values, places)
     for key in values:
         if key not in ("output", "seed", *SECTIONS):
             known = ["base", "output", "seed", *SECTIONS]

@@ -4,21 +4,43 @@ A hostile file is small and grows when read: aliases of aliases, nesting, number
 depth and the values, aliases unfolded, are limited before any of them is made.
 """
 
+import math
+import re
 from pathlib import Path
 
 import yaml
 
 from configuration.errors import UserError
+from configuration.field_values import Plain, resolve
 
 # Of a recipe, checked before anything is made of it; the shipped ones have 2 kB, 60 values and 3 levels.
 MAX_BYTES = 100_000
 MAX_VALUES = 10_000
 MAX_DEPTH = 16
-LARGEST = 2**63 - 1  # no number of a recipe is larger
+LARGEST = 2**63 - 1  # no whole number of a recipe is larger
 
 
 class RecipeError(UserError, ValueError):
     """A recipe that cannot be run; the message is one line for the user."""
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """Read mappings, lists and texts; scalars without quotes stay `Plain`. Any other tag is refused."""
+
+    yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile("<<"))]}
+    yaml_constructors = {}
+
+
+def construct_text(loader: RecipeLoader, node: yaml.ScalarNode) -> str:
+    """Return a scalar's text, marked where it has no quotes."""
+    text = loader.construct_scalar(node)
+    return Plain(text) if node.style is None else text
+
+
+RecipeLoader.add_constructor("tag:yaml.org,2002:str", construct_text)
+RecipeLoader.add_constructor("tag:yaml.org,2002:map", RecipeLoader.construct_yaml_map)
+RecipeLoader.add_constructor("tag:yaml.org,2002:seq", RecipeLoader.construct_yaml_seq)
+RecipeLoader.add_constructor(None, RecipeLoader.construct_undefined)
 
 
 def key_lines(node: yaml.Node, prefix: tuple = ()) -> dict[tuple, int]:
@@ -29,6 +51,11 @@ def key_lines(node: yaml.Node, prefix: tuple = ()) -> dict[tuple, int]:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise RecipeError(f"line {line}: a key must be a name, found a list or a section")
+            if key.style is None and not isinstance(found := resolve(key.value), str):
+                raise RecipeError(
+                    f"line {line}: {'.'.join(prefix) or 'the recipe'}: a key must be a name, found {found}"
+                )
+            check_text(key.value, ".".join(prefix) or "the recipe")
             path = (*prefix, key.value)
             if path in lines and key.value != "<<":  # a merge, of which there may be several
                 raise RecipeError(f"line {line}: {'.'.join(path)} is given twice")
@@ -65,41 +92,32 @@ def check_text(text: str, name: str) -> None:
         raise RecipeError(f"{name}: {text!r} is not text")
 
 
-def check_plain(value: object, path: tuple = ()) -> None:
-    """Raise RecipeError, with the key, unless a value is made of names, finite numbers, flags, lists and sections."""
-    name = ".".join(path) or "the recipe"
-    if isinstance(value, dict):
-        for key, part in value.items():
-            if not isinstance(key, str):
-                raise RecipeError(f"{name}: a key must be a name, found {key!r}")
-            check_text(key, name)
-            check_plain(part, (*path, key))
-    elif isinstance(value, list):
-        for part in value:
-            check_plain(part, path)
+def check_value(value: object, name: str) -> None:
+    """Raise RecipeError, with the key's name, where a value has what is not text, or a number that is not finite."""
+    if isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            check_value(part, name)
     elif isinstance(value, str):
         check_text(value, name)
-    elif isinstance(value, (int, float)):  # a flag too
-        if not abs(value) <= LARGEST:  # nor is it no number at all
-            raise RecipeError(f"{name}: wanted a finite number of at most {LARGEST}")
-    elif value is not None:
-        raise RecipeError(f"{name}: found a {type(value).__name__}, wanted text, a number, a list or a section")
+    elif value is not None and not (abs(value) <= LARGEST if isinstance(value, int) else math.isfinite(value)):
+        raise RecipeError(f"{name}: wanted a finite number of at most {LARGEST}")
 
 
 def parse_value(text: str) -> tuple[object, dict[tuple, int]]:
-    """Return a YAML text's plain value, and the line of each key.
+    """Return a YAML text's value, in which scalars without quotes are `Plain`, and the line of each key.
 
     Raises:
         RecipeError: not YAML, or what no recipe has; the message may begin with the line.
     """
+    loader = None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = RecipeLoader(text)
+        node = loader.get_single_node()
         if node is None:
             return None, {}
         check_growth(node)
         lines = key_lines(node)
-        value = yaml.safe_load(text)
-        check_plain(value)
+        value = loader.construct_document(node)
     except RecipeError:
         raise
     except yaml.YAMLError as error:
@@ -108,8 +126,11 @@ def parse_value(text: str) -> tuple[object, dict[tuple, int]]:
         raise RecipeError(f"{where}not YAML: {getattr(error, 'problem', None) or error}") from error
     except RecursionError as error:
         raise RecipeError(f"nested deeper than {MAX_DEPTH} levels") from error
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise RecipeError(f"not YAML: {error}") from error  # PyYAML's, of a date or a number that is none
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # PyYAML's own, of an odd tag
+        raise RecipeError(f"not YAML: {error}") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
     return value, lines
 
 

@@ -25,7 +25,7 @@ def find_recipe(name: str | Path) -> Path:
     Raises:
         RecipeError: neither is there; with the nearest shipped name.
     """
-    path = Path(name)
+    path = Path(os.path.expanduser(name))  # which a shell leaves alone in --config=~/recipe.yaml
     if os.path.isfile(path):  # unlike pathlib, False for a name that is too long
         return path
     shipped = RECIPES / f"{name}.yaml"

@@ -25,6 +25,9 @@ Written from the schema by `python -m configuration.reference`. A recipe is a YA
 section.key=value` overrides a key. Beside the sections there are `output`, the folder for everything that the run
 writes (by default `runs/` and the recipe's name), `seed` (by default 0), and `base`, another recipe that this one
 changes.
+
+A text is taken as it is, in `--set` with `#` and `:` too; numbers are in base ten; a flag is `true`, `yes`, `on` or
+`false`, `no`, `off`; `null` unsets what may be None. In a path, `~` is the home folder.
 """
 
 

@@ -3,7 +3,9 @@
 Lengths of text are in characters, lengths of rows in tokens, durations in steps or minutes as named.
 """
 
+import math
 from dataclasses import dataclass, field, fields
+from fractions import Fraction
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -12,6 +14,7 @@ MIN_PEOPLE = 20  # fewer invented people would leave a file of questions empty
 POLICIES = ("random-span", "salient-span")
 MIN_CHARACTERS = 4  # the shortest text the practical cuts to
 MAX_SPANS = 1_000  # more than any text has
+ROUNDING = Fraction(1, 100)  # how far off a share of questions, or of documents, may be in a pool of batches
 
 
 def require(condition: bool, message: str) -> None:
@@ -153,7 +156,8 @@ class StageArguments:
     steps: int | None = None
     """Number of optimizer steps, at least 1."""
     epochs: int | None = None
-    """Passes over the documents, or over the questions where `question_fraction` is 1; at least 1."""
+    """Passes over the documents, questions among the rows not counted, or over the questions where
+    `question_fraction` is 1; at least 1."""
     batch_size: int = 96
     """Rows of a step, over all processes and accumulation steps, 1 … 100,000."""
     gradient_accumulation_steps: int = 1
@@ -161,7 +165,7 @@ class StageArguments:
     start_from: str | None = None
     """Folder or Hub id of a finished model whose weights and tokenizer the stage starts from."""
     question_fraction: float = 0.0
-    """Share of training questions among the rows, in [0, 1]."""
+    """Share of training questions among the rows, in [0, 1]; where it is less than a row, some batches have none."""
     title_loss: bool = True
     """Count a document's title in the loss. Nobody can predict a name, so without it the loss is of facts alone."""
     context_loss: bool = True
@@ -214,10 +218,45 @@ class StageArguments:
         )
         require(0.0 <= self.beta2 < 1.0, f"beta2 must be in [0, 1), found {self.beta2}")
         require_at_most(self, STAGE_LIMITS)
+        if self.steps is not None:
+            self.check_mix(self.steps)
+
+    def questions_per_pool(self) -> Fraction:
+        """Return how many rows of a pool, `bucket_batches` batches, are questions; in a small pool not a whole number.
+
+        128 rows in each of 16 batches and a share of 0.1 are 204.8 questions: 205 in every pool. 4 rows in one batch
+        are 0.4: a question in two of five pools.
+        """
+        rows = self.bucket_batches * self.batch_size
+        # As it is written in the recipe: the float 0.1 is a little more than a tenth.
+        questions = rows * Fraction(str(self.question_fraction))
+        whole = Fraction(round(questions))
+        is_near = abs(whole - questions) <= ROUNDING * min(questions, rows - questions)
+        return whole if is_near else questions
+
+    def question_rows(self, pools: int) -> int:
+        """Return how many rows of the first `pools` pools are questions."""
+        # Rounded over all pools, not in each: a fraction of a row is carried over to the next pool.
+        return round(pools * self.questions_per_pool())
 
     def total_steps(self, rows: int) -> int:
-        """Return the stage's number of steps, where an epoch is `rows` rows."""
-        return self.steps if self.steps is not None else -(-self.epochs * rows // self.batch_size)
+        """Return the stage's number of steps, where an epoch is `rows` documents, or `rows` questions."""
+        if self.steps is not None:
+            return self.steps
+        pool = self.bucket_batches * self.batch_size
+        counted = pool if self.question_fraction == 1.0 else pool - self.questions_per_pool()
+        return math.ceil(Fraction(self.epochs * rows * self.bucket_batches) / counted)
+
+    def check_mix(self, steps: int) -> None:
+        """Raise ValueError where a share of questions, or of documents, is not one row of as many steps."""
+        pools = -(-steps // self.bucket_batches)
+        rows = pools * self.bucket_batches * self.batch_size
+        is_mixed = 0.0 < self.question_fraction < 1.0
+        require(
+            not is_mixed or 0 < self.question_rows(pools) < rows,
+            f"question_fraction is {self.question_fraction}, but of {rows} rows that is "
+            f"{self.question_rows(pools)} questions",
+        )
 
 
 @strict

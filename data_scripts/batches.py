@@ -25,7 +25,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from configuration.schema import CorruptionOptions, StageArguments
-from data_scripts.bios_folder import extract_name
+from data_scripts.bios_folder import DataError, extract_name
 from data_scripts.birthplace_qa import question_text
 from data_scripts.ragged import ranges
 from data_scripts.span_corruption import SpanCorruptor
@@ -79,6 +79,9 @@ class TrainingBatches(torch.utils.data.Dataset):
         stage: batch size, share of questions, bucketing.
         seed: of all random draws.
         max_length: the model's context in tokens; longer rows are cut.
+
+    Raises:
+        DataError: as `StageArguments.check_mix`.
     """
 
     def __init__(
@@ -99,6 +102,10 @@ class TrainingBatches(torch.utils.data.Dataset):
         self.documents = len(documents)
         self.questions = len(questions)
         self.steps = stage.total_steps(self.questions if questions_alone else self.documents)
+        try:
+            stage.check_mix(self.steps)
+        except ValueError as error:
+            raise DataError(error) from error
         answers = frozenset(place for _, place in questions)
         names = frozenset(extract_name(question) for question, _ in questions)
         self.corruptor = SpanCorruptor([] if questions_alone else documents, corruption, answers, names)
@@ -170,11 +177,10 @@ class TrainingBatches(torch.utils.data.Dataset):
 
     def places(self, number: int) -> tuple[range, range]:
         """Return pool `number`'s places in the stream of documents and in that of questions."""
-        # Every pool has as many of each, so a place needs no count of those before: it is a product.
+        # How many there were before is a product, rounded, and so needs no other pool.
         rows = self.stage.bucket_batches * self.stage.batch_size
-        questions = round(rows * self.stage.question_fraction)
-        documents = rows - questions
-        return range(documents * number, documents * (number + 1)), range(questions * number, questions * (number + 1))
+        first, end = (self.stage.question_rows(pools) for pools in (number, number + 1))
+        return range(rows * number - first, rows * (number + 1) - end), range(first, end)
 
     def draw(self, places: range, size: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
         """Return epochs and indices of the examples at these places of an endless stream of shuffled epochs."""

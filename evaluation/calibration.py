@@ -5,6 +5,7 @@ and picks the threshold. The second certifies it, and fits the last step, which 
 probability (Platt 1999): the order of the answers, and so what was picked, stays as it was.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +24,8 @@ from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificati
 
 STRANGER_WEIGHT = 2.0  # of all strangers together in the fit, beside 1 of all known people
 BATCH = 64  # people measured together
+MIN_OF_EACH = 2  # right answers, and strangers, without which nothing can be fitted
+MIN_FOR_SLOPE = 5  # right answers, and wrong ones; fewer are where they are by chance
 
 
 class CalibrationError(UserError, ValueError):
@@ -48,7 +51,7 @@ def measure(pipeline: BirthplacePipeline, names: Sequence[str]) -> tuple[list[st
 
 
 def fit_ranker(known: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return weights of the signals and a bias that separate right answers from wrong ones and from strangers'.
+    """Return weights of the signals and a bias that separate right answers from wrong ones, if any, and strangers'.
 
     Args:
         known, strangers: signals, (N, S) and (M, S).
@@ -74,17 +77,33 @@ def fit_platt(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     """Return slope and shift under which the logistic function of a score is the chance to be right.
 
     The targets are Platt's (1999, section 2.2), a little inside 0 and 1, so that a few sure answers do not become
-    certainties.
+    certainties. Where nearly all answers are right, or wrong, nothing shows how the chance rises with the score: the
+    slope stays 1, and the shift makes the mean chance that of the targets.
     """
     from sklearn.linear_model import LogisticRegression
 
     hits = right.sum()
     misses = (~right).sum()
     target = np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2))
+    if min(hits, misses) < MIN_FOR_SLOPE:
+        return 1.0, find_shift(scores, float(target.mean()))
     model = LogisticRegression(C=1e4)
     labels = np.repeat([True, False], len(scores))
     model.fit(np.tile(scores, 2)[:, None], labels, sample_weight=np.concatenate([target, 1 - target]))
     return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def find_shift(scores: np.ndarray, mean: float) -> float:
+    """Return what must be added to scores for the mean of their logistic function to be `mean`, by bisection."""
+    logit = math.log(mean / (1.0 - mean))
+    # Were all scores the highest or the lowest one, this would be it; the truth lies between.
+    low = logit - float(scores.max())
+    high = logit - float(scores.min())
+    for _ in range(60):
+        middle = (low + high) / 2
+        is_low = torch.from_numpy(scores + middle).sigmoid().mean().item() < mean
+        low, high = (middle, high) if is_low else (low, middle)
+    return (low + high) / 2
 
 
 def calibrate(pipeline: BirthplacePipeline, pairs: Pairs, strangers: Sequence[str], seed: int = 0) -> Confidence:
@@ -97,8 +116,8 @@ def calibrate(pipeline: BirthplacePipeline, pairs: Pairs, strangers: Sequence[st
         seed: which halves; the same seed gives the same ones.
 
     Raises:
-        CalibrationError: the first half has no two right answers, wrong answers or strangers, or the surer answers
-            were wrong more often in the second.
+        CalibrationError: the first half has no two right answers or strangers, or the surer answers were wrong more
+            often in the second.
     """
     places = {extract_name(question): place for question, place in pairs}
     names = readable(pipeline, list(places))
@@ -108,14 +127,14 @@ def calibrate(pipeline: BirthplacePipeline, pairs: Pairs, strangers: Sequence[st
     _, strange = measure(pipeline, strangers)
     fitting, rest = split_halves(len(names), seed)
     fitting_strangers, rest_strangers = split_halves(len(strangers), seed)
-    counts = {
-        "right answers": right[fitting].sum(),
-        "wrong answers": (~right[fitting]).sum(),
-        "strangers": len(fitting_strangers),
-    }
-    if lacking := [what for what, count in counts.items() if count < 2]:
+    # No wrong answers are needed: what a model that knows everybody must learn is who is a stranger.
+    counts = {"right answers": right[fitting].sum(), "strangers": len(fitting_strangers)}
+    if lacking := [what for what, count in counts.items() if count < MIN_OF_EACH]:
         found = ", ".join(f"{count} {what}" for what, count in counts.items())
-        raise CalibrationError(f"too few {lacking[0]} to calibrate on: {found} in one half, wanted 2 of each")
+        raise CalibrationError(
+            f"too few {lacking[0]} to calibrate on: {found} among {len(fitting)} people, one half, wanted "
+            f"{MIN_OF_EACH} of each"
+        )
     weights, bias = fit_ranker(known[fitting], right[fitting], strange[fitting_strangers])
     slope, shift = fit_platt(known[rest] @ weights + bias, right[rest])
     if slope <= 0.0:

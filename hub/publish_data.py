@@ -30,6 +30,7 @@ from data_scripts.bios_folder import (
     read_lines,
     read_pairs,
     sha256_prefix,
+    unquote,
 )
 from data_scripts.birthplace_qa import BirthplaceQA
 from data_scripts.file_builder import FileBuilder, prepare
@@ -66,7 +67,7 @@ class Source:
 def made_up_people(source: Source, count: int, seed: int) -> datasets.DatasetDict:
     """Return up to `count` strangers for each of `FOLDS`; their names come from training questions."""
     asked = {key: read_lines(source.folder / FILES[key]) for key in ("validation", "test")}
-    others = [extract_name(line.partition("\t")[0]) for lines in asked.values() for line in lines]
+    others = [extract_name(unquote(line.partition("\t")[0].strip())) for lines in asked.values() for line in lines]
     names = [extract_name(question) for question, _ in read_pairs(source.folder / FILES["train"])]
     documents = read_lines(source.folder / FILES["documents"])
     found = {}

@@ -124,6 +124,38 @@ def check_number(value: object, low: float, high: float) -> float:
     return float(value)
 
 
+def read_scores(values: dict) -> CalibrationScores:
+    """Return one half of the calibration people as a file has them; ValueError, KeyError or TypeError for others."""
+    known = []
+    for score, right in values["known"]:
+        if not isinstance(right, bool):  # the text "false" is true to Python
+            raise ValueError(f"whether an answer was right must be true or false, found {right!r:.80}")
+        known.append((check_number(score, 0.0, 1.0), right))
+    return CalibrationScores(known, [check_number(score, 0.0, 1.0) for score in values["strangers"]])
+
+
+def read_certificate(values: dict) -> Certificate:
+    """Return a certificate as a file has it; ValueError or TypeError where a field is out of its bounds."""
+    certificate = Certificate(**values)
+    fields = vars(certificate).copy()
+    for name in ("threshold", "risk", "confidence", "stranger_rate"):
+        if name == "stranger_rate" and fields[name] is None:
+            continue
+        fields[name] = check_number(fields[name], 0.0, 1.0)
+        # A threshold may be either end; nothing is promised at a risk or with a confidence of 0 or 1.
+        if name != "threshold" and fields[name] in (0.0, 1.0):
+            raise ValueError(f"{name} must be between 0 and 1, found {fields[name]:g}")
+    for name in ("people", "answered", "wrong", "strangers", "strangers_answered"):
+        # 50.0 is a count, too: to some writers of JSON every number is a float.
+        if not check_number(fields[name], 0.0, 1e9).is_integer():
+            raise ValueError(f"{name} must be a count, found {fields[name]}")
+        fields[name] = int(fields[name])
+    for part, whole in (("wrong", "answered"), ("answered", "people"), ("strangers_answered", "strangers")):
+        if fields[part] > fields[whole]:
+            raise ValueError(f"{part} ({fields[part]}) must be at most {whole} ({fields[whole]})")
+    return Certificate(**fields)
+
+
 @dataclass(frozen=True)
 class Confidence:
     """A fitted confidence, and the threshold below which the model abstains.
@@ -174,21 +206,18 @@ class Confidence:
         """Read what `to_json` wrote, or wrote before 0.2; ValueError, KeyError or TypeError for anything else."""
         # Every value is checked: the file comes with a model from anywhere, and is used in arithmetic.
         values = json.loads(text)
+        if not isinstance(values, dict):
+            raise TypeError(f"wanted a confidence's fields, found {values!r:.80}")
         for former, name in FORMER_FIELDS.items():
             if former in values:
                 values[name] = values.pop(former)
+        if not isinstance(values["weights"], dict):
+            raise TypeError(f"weights must be numbers by their names, found {values['weights']!r:.80}")
         values["weights"] = {current_name(name): weight for name, weight in values["weights"].items()}
         for half in ("selection", "certification"):
-            known = [(check_number(score, 0.0, 1.0), bool(right)) for score, right in values[half]["known"]]
-            values[half] = CalibrationScores(
-                known, [check_number(score, 0.0, 1.0) for score in values[half]["strangers"]]
-            )
+            values[half] = read_scores(values[half])
         if values["certificate"] is not None:
-            certificate = values["certificate"] = Certificate(**values["certificate"])
-            for name, value in vars(certificate).items():
-                if name != "stranger_rate" or value is not None:
-                    check_number(value, 0.0, 1.0 if type(value) is float else 1e9)
-            check_number(certificate.threshold, 0.0, 1.0)
+            values["certificate"] = read_certificate(values["certificate"])
         values["weights"] = {name: check_number(weight, -1e30, 1e30) for name, weight in values["weights"].items()}
         values["bias"] = check_number(values["bias"], -1e30, 1e30)
         if not isinstance(values.get("refusal"), str | None):

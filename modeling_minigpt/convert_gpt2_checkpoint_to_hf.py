@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from .convert_mingpt_checkpoint_to_hf import ConversionError, build, config_of, rename
+from .convert_mingpt_checkpoint_to_hf import ConversionError, build, config_of, rename, save
 from .modeling_minigpt import MiniGPTForCausalLM
 
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")  # of class Conv1D
@@ -26,9 +26,12 @@ def convert(name_or_path: str | Path) -> MiniGPTForCausalLM:
         ConversionError: no GPT-2 there, or one with settings that a MiniGPT does not have.
     """
     try:
-        source = GPT2LMHeadModel.from_pretrained(name_or_path)
+        source, report = GPT2LMHeadModel.from_pretrained(name_or_path, output_loading_info=True)
     except Exception as error:  # a broken folder makes the library raise many kinds
         raise ConversionError(f"{name_or_path}: no GPT-2 there: {' '.join(str(error).split())[:200]}") from error
+    # The library fills what is missing with random weights and only logs it.
+    if missing := sorted(report["missing_keys"]):
+        raise ConversionError(f"{name_or_path}: {len(missing)} weights are missing, such as {missing[0]}")
     config = source.config
     if config.model_type != "gpt2":
         raise ConversionError(f"{name_or_path}: a {config.model_type} model, wanted gpt2")
@@ -68,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Convert a GPT-2 as the command line says, with its tokenizer if it has one; ConversionError as `convert`."""
     model = convert(arguments.model)
-    model.save_pretrained(arguments.folder)
+    save(model, arguments.folder)
     try:
         AutoTokenizer.from_pretrained(arguments.model).save_pretrained(arguments.folder)
         tokenizer = "with its tokenizer"

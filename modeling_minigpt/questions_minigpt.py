@@ -112,15 +112,25 @@ class QuestionTemplate:
         if "\n" in text.strip() or len(text) > 10 * NAME_CHARACTERS:  # several lines, or no name however it is folded
             raise ValueError(self.refusal)
         line = strip_quotes(normalise(text))
-        asked = self.pattern.fullmatch(line)
-        name = strip_quotes(asked["name"].strip() if asked else strip_end_marks(line))
-        # Whatever ends with a question mark is a question, in languages too whose words are not listed here.
-        is_other = set(line if not asked else name) & set(QUESTION_MARKS) or is_other_question(name)
+        name = self.match(line)
+        if name is None:
+            name = strip_quotes(strip_end_marks(line))
+            # Whatever ends with a question mark is a question, in languages too whose words are not listed here.
+            if set(line) & set(QUESTION_MARKS) or is_other_question(name):
+                raise ValueError(self.refusal)
         if not any(character.isalpha() for character in name):
             raise ValueError("no name in it")
-        if len(name) > NAME_CHARACTERS or len(name.split()) > NAME_WORDS or is_other:
+        if len(name) > NAME_CHARACTERS or len(name.split()) > NAME_WORDS:
             raise ValueError(self.refusal)
         return name
+
+    def match(self, question: str) -> str | None:
+        """Return the name in a normalised question, whatever its case and its end; None for any other text."""
+        asked = self.pattern.fullmatch(question)
+        name = strip_quotes(asked["name"].strip()) if asked else ""
+        # "Where was When was Ada Stone born born?" asks for nobody; "Where was Why born?" asks for Why.
+        is_other = set(name) & set(QUESTION_MARKS) or (" " in name and is_other_question(name))
+        return None if not name or is_other else name
 
     @property
     def refusal(self) -> str:

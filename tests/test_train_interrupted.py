@@ -134,7 +134,7 @@ def test_after_a_worker_has_died_torchrun_restarts_all_from_the_newest_checkpoin
     restarts = ("--max-restarts", "1")
     result = finish(start_torchrun(words, *restarts, program=program, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"))
     assert result.returncode == 0, result.stderr
-    assert re.search(r"resuming from \S*pretrain-00000002", result.stderr)
+    assert re.search(r"resuming from \S*pretrain-00000003", result.stderr)  # within a logging interval
     one, other = (RunFolder(folder).training_record("pretrain") for folder in (unharmed, harmed))
     assert one["history"] == other["history"]
     one, other = (load_file(folder / "pretrain" / "model.safetensors") for folder in (unharmed, harmed))

@@ -1,7 +1,8 @@
 """The training loop of one stage, on as many processes as Accelerate runs."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -69,6 +70,15 @@ class Meter:
         """Store the partial logging interval, so that a resumed run continues it; every process must call this."""
         self.progress.pending = self.accelerator.gather(self.losses[None]).tolist()
         self.progress.minutes += (time.monotonic() - self.start) / 60
+
+    @contextmanager
+    def interval_stored(self) -> Iterator[None]:
+        """Store the partial logging interval for what is saved in the block, and continue it afterwards."""
+        gradient_norm = self.gradient_norm
+        self.save_interval()
+        yield
+        self.start_interval()
+        self.gradient_norm = gradient_norm
 
     def add(self, loss: torch.Tensor, gradient_norm: torch.Tensor, tokens: int) -> None:
         """Count one step.
@@ -138,16 +148,18 @@ class CheckpointSaver:
         """Save a checkpoint now; every process must call this. CheckpointError as `save_checkpoint`."""
         return save_checkpoint(self.state, self.folder, self.name, progress, self.run.keep_checkpoints)
 
-    def save_if_due(self, progress: Progress, is_last_step: bool) -> Path | None:
-        """Save a checkpoint after the stage's last step and every `checkpoint_minutes`; return its folder, or None.
+    def is_due(self, is_last_step: bool) -> bool:
+        """Return whether a checkpoint is due: after the stage's last step and every `checkpoint_minutes`.
 
         Every process must call this.
         """
-        accelerator = self.state.accelerator
-        due = time.monotonic() - self.last_save > 60 * self.run.checkpoint_minutes
         # After the last step in any case: calibrating and saving the model may fail, and must not cost the training.
-        if not is_last_step and not broadcast_flag(accelerator, due):
-            return None
+        due = time.monotonic() - self.last_save > 60 * self.run.checkpoint_minutes
+        return is_last_step or broadcast_flag(self.state.accelerator, due)
+
+    def save_and_report(self, progress: Progress) -> Path:
+        """Save a checkpoint and hand its model to the callback; return its folder. Every process must call this."""
+        accelerator = self.state.accelerator
         checkpoint = self.save(progress)
         if self.on_checkpoint is not None:
             # On all processes, though one uses it: collecting a sharded model's weights takes them all.
@@ -225,12 +237,15 @@ def train_steps(
         is_last = progress.step == stepper.total_steps
         logs = progress.step % saver.run.log_steps == 0 or is_last
         stops = request.requested_on_any_rank(accelerator) and not is_last
+        saves = saver.is_due(is_last)  # not only with a log line, which may be hours away
         # On a GPU each check would wait for the device, so there it comes only before something is written.
-        if logs or stops or accelerator.device.type == "cpu":
+        if logs or stops or saves or accelerator.device.type == "cpu":
             watchdog.check(progress.step, meter.losses, meter.gradient_norm, accelerator)
         if logs:
             meter.log(learning_rate_factor(step, stepper.total_steps, stepper.stage))
-            watchdog.checkpoint = saver.save_if_due(progress, is_last) or watchdog.checkpoint
+        if saves:
+            with nullcontext() if logs else meter.interval_stored():
+                watchdog.checkpoint = saver.save_and_report(progress)
         if stops:
             if not logs:  # else the interval has just been closed, and the next one is empty
                 meter.save_interval()
@@ -270,6 +285,8 @@ def unwrap(
 
 def broadcast_flag(accelerator: Accelerator, flag: bool) -> bool:
     """Return the main process's flag on every process, since their clocks differ."""
+    if accelerator.num_processes == 1:  # the reduction would wait for a GPU at every step
+        return flag
     # A sum, in which the other processes' flags are 0: it works alike with every backend.
     value = torch.tensor(float(flag and accelerator.is_main_process), device=accelerator.device)
     return bool(accelerator.reduce(value, "sum").item() > 0)

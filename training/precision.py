@@ -27,9 +27,16 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 def choose_precision(wanted: str) -> str:
     """Return Accelerate's name of the precision; "auto" is bf16 where that is faster, else full precision."""
-    if wanted != "auto":
-        return wanted
-    return "bf16" if has_fast_bfloat16(PartialState().device) else "no"
+    chosen = wanted if wanted != "auto" else "bf16" if has_fast_bfloat16(PartialState().device) else "no"
+    # `accelerate launch` passes its own on. It is "no" for whoever has not asked, so that is no contradiction.
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if asked not in ("no", chosen):
+        PartialState()  # which the logger needs
+        logger.warning(
+            f"accelerate's mixed_precision {asked} is ignored{'' if asked == 'bf16' else ': it is not supported'}; "
+            f"run.mixed_precision decides, here {chosen}"
+        )
+    return chosen
 
 
 def can_compile(device: torch.device) -> bool:

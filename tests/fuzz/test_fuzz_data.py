@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from configuration.schema import POLICIES, CorruptionOptions, DataArguments, StageArguments
 from data_scripts.batches import TrainingBatches
-from data_scripts.bios_folder import FILES, DataError, read_lines, read_pairs, read_questions
+from data_scripts.bios_folder import FILES, DataError, question_for, read_lines, read_pairs, read_questions
 from data_scripts.splits import load_scoring_pairs, load_training_data, made_up_people
 from evaluation.answers import VocabularyError, check_characters, check_lengths, exact_matches
 from evaluation.baselines import ceiling, popular_places
@@ -33,7 +33,12 @@ PIECES = [
     b"Where was  born?", b"?", b"St. Bo. Bo .", "e\u0301\u200d\u202e".encode(), b"Where was Bo Li born?\tOslo\n",
 ]  # fmt: skip
 contents = st.lists(st.sampled_from(PIECES) | st.binary(max_size=6), max_size=8).map(b"".join)
-WHOLE = ["Where was Bo Li born?\tOslo", "Where was ⁇ born?\tRome", "Where was Al Ho born?\tRo□me", "Who?\t?"]
+WHOLE = [
+    "Where was Bo Li born?\tOslo",
+    "Where was ⁇ born?\tRome",
+    "Where was Al Ho born?\tRo□me",
+    "Where was ! born?\t?",
+]
 pairs_of_lines = st.lists(st.sampled_from(WHOLE), min_size=3, max_size=6).map(lambda own: "\n".join(own).encode())
 lines = st.text(
     st.sampled_from("Ada Stone.Bo?  \t⁇□\u2028\u0085\x00éЖ\U0001f600\u202e") | st.characters(codec="utf-8"),
@@ -148,7 +153,8 @@ def test_accepted_data_give_a_finite_loss_and_answers_that_can_be_scored(
     accelerator, tmp_path, documents, pairs, characters, policy, fraction, title_loss, learned
 ):
     documents = kept(tmp_path / "wiki.txt", documents, read_lines) or ["Bo. A ."]
-    pairs = kept(tmp_path / "train.tsv", ["\t".join(pair) for pair in pairs], read_pairs) or [("Bo?", "A")]
+    pairs = kept(tmp_path / "train.tsv", [f"{question_for(name)}\t{place}" for name, place in pairs], read_pairs)
+    pairs = pairs or [(question_for("Bo"), "A")]
     questions, places = (list(column) for column in zip(*pairs, strict=True))
     try:
         tokenizer = build_character_tokenizer(documents, 48) if characters else build_bpe_tokenizer(documents, 270, 48)
@@ -194,7 +200,7 @@ def score(answers: list[Answer], pairs: list[tuple[str, str]], documents: list[s
     [
         (
             FILES["validation"],
-            "Where was \u2028 born?\tR\u0085\nWhere was [b] born?\t[/b]\n\ufeffWho\x00?\t\x1b[2J|x|\n",
+            "Where was \u2028x born?\tR\u0085\nWhere was [b] born?\t[/b]\nWhere was \ufeffWho\x00 born?\t\x1b[2J|x|\n",
         ),
         (FILES["validation"], "Where was " + "Ada " * 3000 + "born?\tRome\n"),
         (FILES["test"], "\u2028x\u2028\n"),

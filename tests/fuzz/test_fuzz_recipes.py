@@ -154,10 +154,10 @@ def test_the_command_refuses_a_bad_recipe_in_one_line_and_writes_nothing(tmp_pat
 @given(output=texts)
 def test_the_command_writes_in_its_output_folder_alone(tmp_path, capfd, output):
     """The data's folder is missing, so the command ends after it has made the output folder, if that can be."""
-    assume("\n" not in output and ".." not in output and not output.startswith("/"))
+    assume(not re.search(r"^[/~'\"]|\n|\.\.", output) and output == output.strip())  # elsewhere, or changed
     (tmp_path / "recipe.yaml").write_bytes(dump(VALID))
     with chdir(tmp_path):
-        run_command(tmp_path, capfd, ["output=" + json.dumps(output)])
+        run_command(tmp_path, capfd, [f"output={output}"])
         made = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "recipe.yaml"]
         assert all(path.is_relative_to(tmp_path / output) for path in made)
         shutil.rmtree(tmp_path / Path(output).parts[0]) if made else None
