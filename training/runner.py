@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from artifacts.loading import check_shape, load_model, load_tokenizer, start_from
 from artifacts.run_folder import RunError, RunFolder, read_record, training_record, write_json
 from artifacts.safe_loading import as_run_error
+from configuration.errors import one_line
 from configuration.schema import Recipe
 from data_scripts.bios_folder import FILES
 from data_scripts.splits import made_up_people
@@ -165,11 +166,11 @@ def push_checkpoint(
     hub: HubTarget, folder: RunFolder, stage: str, model: MiniGPTForCausalLM, progress: Progress
 ) -> None:
     """Push a checkpoint to the Hub; a failed push only warns."""
-    # A network that fails for a minute must not end a training of days.
+    # A network that fails for a minute must not end a training of days, and neither must anything else here.
     try:
-        hub.push_checkpoint(model, load_tokenizer(folder.tokenizer), stage, progress.step)
-    except PushError as error:
-        logger.warning(f"the checkpoint of {stage}, step {progress.step}, was not pushed: {error}")
+        hub.push_checkpoint(model, load_tokenizer(folder.tokenizer), stage, progress.step, folder.path)
+    except Exception as error:
+        logger.warning(f"the checkpoint of {stage}, step {progress.step}, was not pushed: {one_line(error)}")
 
 
 def initial_model(run: Run, stage: str) -> MiniGPTForCausalLM:

@@ -102,13 +102,15 @@ def test_the_snippets_of_the_card_run_for_a_stranger(run, hub, tmp_path):
     assert "Do you wish to run the custom code?" not in asked.stdout
 
 
-def test_a_second_push_replaces_what_the_first_left(run, hub):
-    assert publish_model.main([str(run), NAME]) == 0
-    head = hub.repositories[NAME].branches["main"][-1]
-    head |= {"old_minigpt.py": b"", "LICENSE": b"theirs"}
+def test_a_second_push_replaces_what_the_first_left(run, hub, tmp_path):
+    first = shutil.copytree(run, tmp_path / "first")
+    (first / "finetune" / "special_tokens_map.json").write_text("{}")
+    assert publish_model.main([str(first), NAME]) == 0
+    assert "special_tokens_map.json" in hub.files(NAME)
+    hub.repositories[NAME].branches["main"][-1]["LICENSE"] = b"theirs"
     assert publish_model.main([str(run), NAME]) == 0
     assert hub.commits(NAME) == 2
-    assert "old_minigpt.py" not in hub.files(NAME)
+    assert "special_tokens_map.json" not in hub.files(NAME)
     assert hub.files(NAME)["LICENSE"] == b"theirs"
 
 
