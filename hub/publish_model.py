@@ -9,7 +9,6 @@ results and plots, and a model card. A push that was interrupted can be repeated
 """
 
 import argparse
-import logging
 import os
 import shutil
 import sys
@@ -26,7 +25,7 @@ from artifacts.safe_loading import OWN_CODE, iter_strings, real_path
 from configuration.errors import run_main
 from hub.local_paths import remove_paths
 from hub.model_card import model_card
-from hub.push import PushError, as_push_error, check_repo_id, open_repository, push_folder, write_file_list
+from hub.push import PushError, as_push_error, check_repo_id, open_repository, push_folder, warn, write_file_list
 
 PICTURES = ("losses.png", "trust.png")
 MODEL_FILES = (
@@ -36,8 +35,6 @@ MODEL_FILES = (
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz")
 MARKER = "modeling_minigpt.py"  # which every push of a model leaves
 CHECKPOINTS = "checkpoints"  # the branch for models under way
-
-logger = logging.getLogger(__name__)
 
 
 def write_release(run: Path, repo_id: str, target: Path) -> None:
@@ -96,7 +93,7 @@ def copy_model(model: Path, target: Path) -> None:
             # The content alone: the copy gets the mode of any new file, not that of the original.
             shutil.copyfile(model / name, target / name)
     if others := sorted(set(os.listdir(model)) - {*names, "__pycache__"}):
-        logger.warning(f"{model}: not published, since it is no part of the model: {', '.join(others)}")
+        warn(f"{model}: not published, since it is no part of the model: {', '.join(others)}")
 
 
 def code_files(model: Path) -> set[str]:

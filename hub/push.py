@@ -6,8 +6,8 @@ push leaves the list of its files in the repository, `FILE_LIST`; the next one r
 
 import hashlib
 import json
-import logging
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 
 from artifacts.run_folder import write_json
-from configuration.errors import UserError
+from configuration.errors import UserError, one_line
 
 REFUSALS = {
     401: "the token is missing, wrong or expired",
@@ -31,8 +31,6 @@ REFUSALS = {
 CARD = "README.md"
 FROM_THE_START = {".gitattributes", CARD}  # what a repository may have before the first push
 FILE_LIST = "pushed_files.json"  # {name: SHA-256} of what a push wrote, itself excepted
-
-logger = logging.getLogger(__name__)
 
 
 class PushError(UserError, RuntimeError):
@@ -73,11 +71,17 @@ def describe(error: BaseException) -> str:
     return text if isinstance(cause, (OSError, ValueError)) else f"{type(cause).__name__}: {text}"
 
 
+def warn(message: str) -> None:
+    """Print what was not published, or not as asked for, as one line on stderr."""
+    print(f"warning: {one_line(message)}", file=sys.stderr)
+
+
 def check_repo_id(repo_id: str) -> None:
     """Raise PushError unless `repo_id` is a name USER/NAME that the Hub takes."""
+    refusal = f"{repo_id[:100]!r} is no repository's name"
     if repo_id.count("/") != 1 or not repo_id.isprintable():
-        raise PushError(f"{repo_id!r} is no repository's name; wanted USER/NAME")
-    with as_push_error(f"{repo_id!r} is no repository's name"):
+        raise PushError(f"{refusal}; wanted USER/NAME")
+    with as_push_error(refusal):
         validate_repo_id(repo_id)
 
 
@@ -202,7 +206,7 @@ def push_folder(folder: Path, repo_id: str, message: str, repo_type: str = "mode
         written = head.file_list()
         if CARD in names and CARD in head.files and head.digest(CARD) != written.get(CARD):
             names.remove(CARD)
-            logger.warning(f"{repo_id}: {CARD} is not the last push's and stays; to replace it, delete it there first")
+            warn(f"{repo_id}: {CARD} is not the last push's and stays; to replace it, delete it there first")
         left = [name for name in sorted(written.keys() - {*names, CARD}) if head.digest(name) == written[name]]
         # Not `upload_folder`, which makes several commits of a large folder. It fails if the head moves meanwhile.
         return api.create_commit(

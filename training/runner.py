@@ -5,10 +5,12 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from accelerate import PartialState
 from accelerate.logging import get_logger
 from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerFast
 
+from artifacts.file_modes import reset_modes
 from artifacts.loading import check_shape, load_model, load_tokenizer, start_from
 from artifacts.run_folder import RunError, RunFolder, read_record, training_record, write_json
 from artifacts.safe_loading import as_run_error
@@ -27,7 +29,7 @@ from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
 from training.checkpoints import Progress, remove_checkpoints
 from training.loop import train_stage
 from training.run_context import Run, build_run, init_model, training_batches
-from training.torchrun_env import check_restarts, is_main_process, was_restarted
+from training.torchrun_env import check_joined, check_restarts, is_main_process, was_restarted
 
 CALIBRATION_STRANGERS = 2000  # made-up people to calibrate on
 
@@ -123,6 +125,7 @@ def _run_stages(recipe: Recipe, command: str, folder: RunFolder, resume: bool, h
     remaining = [stage for stage in stages if not folder.finished(stage)]
     on_checkpoint = partial(push_checkpoint, hub, folder) if hub is not None and hub.checkpoints else None
     run = build_run(recipe, bool(remaining), resume, on_checkpoint)
+    check_joined(PartialState().num_processes)
     for stage in remaining:
         STAGE_FUNCTIONS[stage](run)
     if run.accelerator is not None:
@@ -238,6 +241,7 @@ def save_stage(run: Run, stage: str, model: MiniGPTForCausalLM, progress: Progre
         record["uncalibrated"] = uncalibrated
         if uncalibrated:
             logger.warning(f"the model's confidence is not calibrated: {uncalibrated}")
+    reset_modes(folder)
     write_json(folder / "training.json", record)
 
 

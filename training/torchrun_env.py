@@ -1,4 +1,4 @@
-"""What torchrun says in the environment.
+"""What torchrun, or another launcher, says in the environment.
 
 Read before Accelerate is up: creating its state already connects the processes and chooses the devices.
 """
@@ -7,10 +7,31 @@ import os
 
 from artifacts.run_folder import RunError
 
+RANK_VARIABLES = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # as Accelerate reads them
+
+
+def launched_rank() -> tuple[str, int]:
+    """Return the variable with this process's number among its launcher's, and the number; 0 without a launcher."""
+    for name in RANK_VARIABLES:
+        if os.environ.get(name, "").isdecimal():
+            return name, int(os.environ[name])
+    return RANK_VARIABLES[0], 0
+
 
 def is_main_process() -> bool:
     """Return whether this process is the first of all; also true without a launcher."""
-    return os.environ.get("RANK", "0") == "0"
+    return launched_rank()[1] == 0
+
+
+def check_joined(num_processes: int) -> None:
+    """Raise RunError where this is not its launcher's first process, but Accelerate knows no other."""
+    name, rank = launched_rank()
+    # It would train beside the first one in its folder, whose lock only the first one takes, and score nothing.
+    if rank > 0 and num_processes == 1:
+        raise RunError(
+            f"{name} is {rank}, but this process knows no other; start several by torchrun or accelerate launch, or "
+            f"unset {name}"
+        )
 
 
 def was_restarted() -> bool:
