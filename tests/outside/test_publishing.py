@@ -10,51 +10,16 @@ from huggingface_hub import ModelCard
 
 import train
 from hub import publish_data, publish_model
-from hub.push import FILE_LIST, PushError
-from tests.loopback_hub import Repository
+from hub.push import PushError
+from tests.publishing import HTML, NAME, THEIRS, answer_with, change_json, dry_run, error_line, head, start_from
 from tests.running import call, command_line
 from training import runner
-
-NAME = "somebody/minigpt-test"
-HTML = b"<html><title>Sign in to the guest network</title></html>"
 
 
 @pytest.fixture
 def own(run, tmp_path):
     """A copy of the finished run, to be changed."""
     return shutil.copytree(run, tmp_path / "run")
-
-
-@pytest.fixture
-def released(own, tmp_path):
-    """Return a function that writes what would be published of the copy, and returns the folder."""
-
-    def release():
-        assert publish_model.main([str(own), NAME, "--dry-run", str(tmp_path / "out")]) == 0
-        return tmp_path / "out"
-
-    return release
-
-
-def answer_with(hub, part, answer):
-    """Let the hub answer requests whose address has a part with (status, headers, body)."""
-    usual = hub.answer
-    hub.answer = lambda method, path, body: answer if part in path else usual(method, path, body)
-
-
-def error_line(capsys):
-    """Return the only line of stderr that is an error, and check that there is no traceback."""
-    lines = capsys.readouterr().err.splitlines()
-    assert not any("Traceback" in line for line in lines)
-    [found] = [line for line in lines if line.startswith("error: ")]
-    return found
-
-
-def change_json(path, change):
-    """Change the values in a JSON file."""
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
 
 
 # H3: what the Hub's client raises
@@ -100,14 +65,6 @@ def test_a_token_that_no_header_can_carry_is_one_line_that_does_not_show_it(run,
 
 
 @pytest.mark.row("H3")
-def test_a_token_file_that_is_no_text_is_one_line(run, hub, tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("HF_TOKEN")
-    (tmp_path / "no-token").write_bytes(b"\xff\xfe")
-    assert publish_model.main([str(run), NAME]) == 2
-    assert "the token cannot be read" in error_line(capsys)
-
-
-@pytest.mark.row("H3")
 @pytest.mark.parametrize(
     "endpoint", ["nonsense", "http://[::1", "http://127.0.0.1:99999", "ftp://127.0.0.1", "http://a b"]
 )
@@ -115,21 +72,6 @@ def test_an_endpoint_that_is_no_address_is_one_line(run, hub, endpoint, monkeypa
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
     assert publish_model.main([str(run), NAME]) == 2
     error_line(capsys)
-
-
-@pytest.mark.row("H3")
-@pytest.mark.parametrize("name", ["me/x\n", "me/\x00", "me/" + "x" * 10_000, "/", "me/", "me/é"])
-def test_any_name_of_a_repository_is_one_line(run, hub, name, capsys):
-    assert publish_model.main([str(run), name]) == 2
-    assert "is no repository's name" in error_line(capsys)
-    assert hub.requests == []
-
-
-@pytest.mark.row("H3")
-def test_data_that_the_hub_refuses_are_one_line(data, hub, capsys):
-    answer_with(hub, "/api/validate-yaml", (502, {}, HTML))
-    assert publish_data.main([NAME, "--path", str(data), "--license", "mit", "--strangers", "20"]) == 2
-    assert NAME in error_line(capsys)
 
 
 @pytest.mark.row("H3")
@@ -181,61 +123,19 @@ def test_a_licence_that_the_hub_does_not_know_is_refused_before_anything_is_made
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.row("H3")
-def test_the_nearest_licence_is_named(capsys):
-    assert publish_data.main([NAME, "--people", "30", "--license", "CC-BY-SA-4"]) == 2
-    assert "did you mean cc-by-sa-4.0?" in error_line(capsys)
-
-
-@pytest.mark.row("H3")
-@pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"split": "dev"}', "[" * 100_000])
-@pytest.mark.parametrize("file", ["results.json", "recipe.json", "finetune/config.json", "finetune/training.json"])
-def test_a_file_of_the_run_that_cannot_be_read_is_one_line(own, tmp_path, file, content, capsys):
-    (own / file).write_text(content)
-    status = publish_model.main([str(own), NAME, "--dry-run", str(tmp_path / "out")])
-    if status == 0:  # what a model's own files say is not read for the release
-        assert file.startswith("finetune")
-    else:
-        error_line(capsys)
-
-
-@pytest.mark.row("H3")
-def test_a_dry_run_that_cannot_be_written_is_one_line(run, tmp_path, capsys):
-    (tmp_path / "file").touch()
-    for target in (tmp_path / "file" / "below", tmp_path / ("x" * 300), "\0"):
-        assert publish_model.main([str(run), NAME, "--dry-run", str(target)]) == 2
-        error_line(capsys)
-        assert publish_data.main([NAME, "--people", "30", "--strangers", "20", "--dry-run", str(target)]) == 2
-        error_line(capsys)
-
-
 # H4: paths of this machine
 
 LOCAL = [
-    "/home/alice/models/base", "/home/alice/models/base/", "/home/Alice Smith/models/base", "~/models/base",
-    "~alice/models/base", "../alice/base", r"C:\Users\alice\models\base", r"C:\Users\Alice Smith\base", "C:/Users/alice/base",
-    r"\\server\alice\base", r"alice\models\base", "file:///home/alice/base", "models/alice/base", "//nfs/alice/base",
+    "/home/alice/models/base", "/home/alice/models/base/", "/home/Alice Smith/models/base", "//nfs/alice/base",
+    "~/alice/models/base", "~alice/models/base", "../alice/base", "models/alice/base", "file:///home/alice/base",
+    r"C:\Users\alice\models\base", r"C:\Users\Alice Smith\base", "C:/Users/alice/base", r"\\server\alice\base",
+    r"alice\models\base",
 ]  # fmt: skip
-
-
-def start_from(run, source):
-    """Let a run's records say that it started from a model, as training writes them."""
-    refusal = f"{source} was trained on other data, perhaps on the calibration people"
-
-    def change_results(values):
-        values["start_from"] = source
-        values["trust"]["refusal"] = refusal
-
-    change_json(run / "results.json", change_results)
-    change_json(run / "recipe.json", lambda values: values["finetune"].update(start_from=source))
-    change_json(
-        run / "finetune" / "training.json", lambda values: values.update(start_from=source, uncalibrated=refusal)
-    )
 
 
 @pytest.mark.row("H4")
 @pytest.mark.parametrize("source", LOCAL)
-def test_a_path_becomes_its_last_name_wherever_it_is(own, released, source):
+def test_a_path_becomes_its_last_name_wherever_it_is(own, source):
     start_from(own, source)
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         change_json(
@@ -244,7 +144,7 @@ def test_a_path_becomes_its_last_name_wherever_it_is(own, released, source):
                 _name_or_path=source, notes={source: [{"from": [source, f"see '{source}'"]}]}
             ),
         )
-    folder = released()
+    folder = dry_run(own)
     for path in folder.rglob("*"):
         assert b"alice" not in path.read_bytes().lower(), path
     assert json.loads((folder / "results.json").read_text())["start_from"] == "base"
@@ -257,62 +157,13 @@ def test_a_path_becomes_its_last_name_wherever_it_is(own, released, source):
 
 
 @pytest.mark.row("H4")
-def test_an_id_on_the_hub_stays_and_is_the_cards_base_model(own, released):
+def test_an_id_on_the_hub_stays_and_is_the_cards_base_model(own):
     start_from(own, "alice/minigpt-base")
-    folder = released()
+    folder = dry_run(own)
     assert json.loads((folder / "results.json").read_text())["start_from"] == "alice/minigpt-base"
     assert json.loads((folder / "recipe.json").read_text())["finetune"]["start_from"] == "alice/minigpt-base"
     assert json.loads((folder / "training.json").read_text())["start_from"] == "alice/minigpt-base"
     assert ModelCard.load(folder / "README.md").data.base_model == "alice/minigpt-base"
-
-
-@pytest.mark.row("H4")
-def test_a_folder_that_looks_like_an_id_is_a_folder(own, released, monkeypatch, tmp_path):
-    (tmp_path / "alice" / "base").mkdir(parents=True)
-    start_from(own, "alice/base")
-    folder = released()  # not from where the run was started, but that is above the run
-    assert json.loads((folder / "results.json").read_text())["start_from"] == "base"
-    assert ModelCard.load(folder / "README.md").data.base_model is None
-
-
-@pytest.mark.row("H4")
-def test_what_is_no_path_stays(own, released):
-    texts = [
-        "https://huggingface.co/docs/hub",
-        "1/2",
-        "Győr/Raab",
-        "and/or",
-        "km/h",
-        "/",
-        "a.b",
-        "bert",
-        "~5 %",
-        ": /s",
-    ]
-    change_json(own / "results.json", lambda values: values.update(notes=texts))
-    before = {name: (own / "finetune" / name).read_bytes() for name in ("config.json", "tokenizer.json")}
-    folder = released()
-    assert json.loads((folder / "results.json").read_text())["notes"] == texts
-    assert {name: (folder / name).read_bytes() for name in before} == before
-
-
-@pytest.mark.row("H4")
-def test_answers_and_tokens_are_data(own, released):
-    change_json(own / "finetune" / "birthplaces.json", lambda values: values["candidates"].append("/usr/bin/Rome"))
-    assert "/usr/bin/Rome" in json.loads((released() / "birthplaces.json").read_text())["candidates"]
-
-
-@pytest.mark.row("H4")
-def test_a_checkpoint_says_nothing_of_the_machine(run, hub, tiny_model, tmp_path):
-    model = tiny_model()
-    model.config.notes = {"from": "/home/alice/base"}
-    model.generation_config.notes = ["/home/alice/base"]
-    target = publish_model.HubTarget(NAME, checkpoints=True)
-    target.open()
-    target.push_checkpoint(model, runner.load_tokenizer(run / "finetune"), "pretrain", 3, run)
-    files = hub.files(NAME, "checkpoints")
-    assert json.loads(files["config.json"])["notes"] == {"from": "base"}
-    assert not [name for name, content in files.items() if b"alice" in content]
 
 
 # H8: who may see it
@@ -340,16 +191,6 @@ def test_nothing_is_said_of_visibility_unless_asked(run, data, hub, created, opt
 
 # H9: what a second push removes
 
-THEIRS = {
-    "handler.py": b"h", "onnx/model.json": b"{}", "samples/a.png": b"p", "onnx/model.safetensors": b"s", "notes.json": b"{}",
-    "extra.safetensors": b"s", "LICENSE": b"l", "birthplace/mine.parquet": b"m", "theirs_minigpt.py": b"t",
-}  # fmt: skip
-
-
-def head(hub, name=NAME):
-    """Return the files at the head of a repository, to be changed as by its owner."""
-    return hub.repositories[name].branches["main"][-1]
-
 
 @pytest.mark.row("H9")
 def test_a_second_push_leaves_what_the_user_has_put_there(run, hub):
@@ -358,15 +199,6 @@ def test_a_second_push_leaves_what_the_user_has_put_there(run, hub):
     assert publish_model.main([str(run), NAME]) == 0
     assert hub.commits(NAME) == 2
     assert hub.files(NAME).items() >= THEIRS.items()
-
-
-@pytest.mark.row("H9")
-def test_a_second_push_of_data_leaves_what_the_user_has_put_there(data, hub):
-    words = ["--path", str(data), "--license", "mit", "--strangers", "20"]
-    assert publish_data.main([NAME, *words]) == 0
-    head(hub, f"datasets/{NAME}").update(THEIRS)
-    assert publish_data.main([NAME, *words]) == 0
-    assert hub.files(f"datasets/{NAME}").items() >= THEIRS.items()
 
 
 @pytest.mark.row("H9")
@@ -388,17 +220,6 @@ def test_what_a_push_wrote_is_removed_or_replaced(own, run, hub):
 
 
 @pytest.mark.row("H9")
-def test_a_large_file_that_a_push_wrote_is_removed_without_downloading_it(own, hub):
-    (own / "trust.png").write_bytes(os.urandom(50_000))
-    assert publish_model.main([str(own), NAME]) == 0
-    (own / "trust.png").unlink()
-    hub.requests.clear()
-    assert publish_model.main([str(own), NAME]) == 0
-    assert "trust.png" not in hub.files(NAME)
-    assert not [request for request in hub.requests if "resolve" in request and "trust.png" in request]
-
-
-@pytest.mark.row("H9")
 def test_an_edited_card_stays_and_is_warned_of(own, hub, capsys):
     assert publish_model.main([str(own), NAME]) == 0
     edited = head(hub)["README.md"] + b"\nTheirs.\n"
@@ -415,61 +236,24 @@ def test_an_edited_card_stays_and_is_warned_of(own, hub, capsys):
     assert b"Theirs." not in hub.files(NAME)["README.md"]
 
 
-@pytest.mark.row("H9")
-def test_a_card_that_was_there_before_the_first_push_stays(run, data, hub):
-    for name in (NAME, f"datasets/{NAME}"):
-        hub.repositories[name] = Repository(name)
-        head(hub, name)["README.md"] = b"# Mine"
-    assert publish_model.main([str(run), NAME]) == 0
-    assert publish_data.main([NAME, "--path", str(data), "--license", "mit", "--strangers", "20"]) == 0
-    assert hub.files(NAME)["README.md"] == hub.files(f"datasets/{NAME}")["README.md"] == b"# Mine"
-
-
-@pytest.mark.row("H9")
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"handler.py": 3}', b'{"handler.py": "0"}', b"\xff"])
-def test_a_broken_list_of_files_removes_nothing(run, hub, content):
-    assert publish_model.main([str(run), NAME]) == 0
-    head(hub).update({**THEIRS, FILE_LIST: content})
-    assert publish_model.main([str(run), NAME]) == 0
-    assert hub.files(NAME).items() >= THEIRS.items()
-
-
-@pytest.mark.row("H9")
-def test_checkpoints_leave_what_the_user_has_put_there(run, hub, tiny_model):
-    target = publish_model.HubTarget(NAME, checkpoints=True)
-    target.push_run(run)
-    card = head(hub)["README.md"]
-    for step in (3, 6):
-        target.push_checkpoint(tiny_model(), runner.load_tokenizer(run / "finetune"), "pretrain", step, run)
-        assert "birthplaces.json" not in hub.files(NAME, "checkpoints")
-        hub.repositories[NAME].branches["checkpoints"][-1].update(THEIRS)
-    assert hub.files(NAME, "checkpoints").items() >= {**THEIRS, "README.md": card}.items()
-
-
 # H10: what is no part of the model
 
 STRAY = (
-    ".env",
-    ".ipynb_checkpoints/config-checkpoint.json",
-    "notes.txt",
-    "id_rsa",
-    "train.csv",
+    ".env", ".ipynb_checkpoints/config-checkpoint.json", "a.parquet", "events.out", "id_rsa", "notes.txt",
     "scratch.py",
-    "events.out",
-    "a.parquet",
-)
+)  # fmt: skip
 
 
 @pytest.mark.row("H10")
-def test_only_the_models_own_files_are_published(own, released, capsys):
-    before = released()
+def test_only_the_models_own_files_are_published(own, capsys):
+    before = dry_run(own)
     wanted = {path.name for path in before.iterdir()}
     shutil.rmtree(before)
     for name in STRAY:
         path = own / "finetune" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("SECRET=1")
-    assert {path.relative_to(before).as_posix() for path in released().rglob("*")} == wanted
+    assert {path.relative_to(before).as_posix() for path in dry_run(own).rglob("*")} == wanted
     [warning] = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: ")
     assert ".env, .ipynb_checkpoints, a.parquet" in warning
@@ -504,27 +288,16 @@ def test_links_out_of_the_run_are_refused(own, tmp_path, name, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.row("H10")
-def test_links_inside_the_folder_are_published_as_files(own, released):
-    blob = own / "finetune" / "blob"
-    (own / "finetune" / "config.json").rename(blob)
-    (own / "finetune" / "config.json").symlink_to("blob")
-    folder = released()
-    assert not (folder / "config.json").is_symlink()
-    assert (folder / "config.json").read_bytes() == blob.read_bytes()
-    assert not (folder / "blob").exists()
-
-
 # H11: who may read the weights
 
 
 @pytest.mark.row("H11")
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
-def test_published_weights_have_the_mode_of_a_new_file(own, released, umask):
+def test_published_weights_have_the_mode_of_a_new_file(own, umask):
     (own / "finetune" / "model.safetensors").chmod(0o600)
     before = os.umask(umask)
     try:
-        folder = released()
+        folder = dry_run(own)
     finally:
         os.umask(before)
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o666 & ~umask}
