@@ -27,7 +27,7 @@ NAME = r"[^\s/\\\"'`<>|:;,()\[\]{}]+"
 # A path in a sentence ends at a space, and only an absolute one is told from a/b, 1/2 and https://a/b.
 INSIDE = re.compile(
     rf"file:/+{NAME}(?:/{NAME})*/?"
-    rf"|(?<![\w:/\\.~<])/{NAME}(?:/{NAME})+/?"
+    rf"|(?<![\w/\\.])/{NAME}(?:/{NAME})+/?"
     rf"|(?<![\w/\\])~[\w.-]*(?:[\\/]{NAME})+[\\/]?"
     rf"|(?<!\w)[A-Za-z]:[\\/]+{NAME}(?:[\\/]+{NAME})*[\\/]?"
     rf"|(?<![\w:\\])\\\\{NAME}(?:\\+{NAME})+\\?"

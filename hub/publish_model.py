@@ -133,7 +133,7 @@ class HubTarget:
             return push_folder(folder, self.repo_id, "Publish a MiniGPT with its calibration and results")
 
     def push_checkpoint(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, stage: str, step: int, run: Path
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, stage: str, step: int
     ) -> str:
         """Push a model under way to its branch, from where `revision=` loads it; return the commit's address.
 
@@ -143,7 +143,7 @@ class HubTarget:
         with as_push_error(self.repo_id), tempfile.TemporaryDirectory() as temporary:
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
-            remove_paths(Path(temporary), run)
+            remove_paths(Path(temporary), Path.cwd())
             return push_folder(Path(temporary), self.repo_id, f"{stage}, step {step}", branch=CHECKPOINTS)
 
 

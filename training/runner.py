@@ -171,7 +171,7 @@ def push_checkpoint(
     """Push a checkpoint to the Hub; a failed push only warns."""
     # A network that fails for a minute must not end a training of days, and neither must anything else here.
     try:
-        hub.push_checkpoint(model, load_tokenizer(folder.tokenizer), stage, progress.step, folder.path)
+        hub.push_checkpoint(model, load_tokenizer(folder.tokenizer), stage, progress.step)
     except Exception as error:
         logger.warning(f"the checkpoint of {stage}, step {progress.step}, was not pushed: {one_line(error)}")
 

@@ -86,7 +86,7 @@ def test_a_checkpoints_push_warns_whatever_is_raised(run, hub, error, monkeypatc
     target = publish_model.HubTarget(NAME, checkpoints=True)
     target.open()
     with pytest.raises(PushError):
-        target.push_checkpoint(tiny_model(), runner.load_tokenizer(run / "finetune"), "pretrain", 3, run)
+        target.push_checkpoint(tiny_model(), runner.load_tokenizer(run / "finetune"), "pretrain", 3)
     monkeypatch.setattr(publish_model.HubTarget, "push_checkpoint", fail)
     runner.push_checkpoint(target, runner.RunFolder(run), "pretrain", tiny_model(), runner.Progress(step=3))
     assert "the checkpoint of pretrain, step 3, was not pushed" in caplog.text
