@@ -32,7 +32,7 @@ MODEL_FILES = (
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "birthplaces.json", "confidence.json", "training.json",
 )  # fmt: skip
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")  # refused, since they may be meant as the model's weights
 MARKER = "modeling_minigpt.py"  # which every push of a model leaves
 CHECKPOINTS = "checkpoints"  # the branch for models under way
 

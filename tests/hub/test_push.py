@@ -5,7 +5,7 @@ import os
 import pytest
 
 from hub import publish_data, publish_model
-from hub.push import FILE_LIST
+from hub.push import FILE_LIST, PushError, as_push_error
 from tests.loopback_hub import Repository
 from tests.publishing import HTML, NAME, THEIRS, answer_with, error_line, head
 from training import runner
@@ -75,3 +75,17 @@ def test_a_second_push_of_data_leaves_what_the_user_has_put_there(data, hub):
     head(hub, f"datasets/{NAME}").update(THEIRS)
     assert publish_data.main([NAME, *words]) == 0
     assert hub.files(f"datasets/{NAME}").items() >= THEIRS.items()
+
+
+class PanicException(BaseException):
+    """What the libraries' Rust parts raise."""
+
+
+def test_a_panic_is_one_line_and_ctrl_c_is_not_caught():
+    with (
+        pytest.raises(PushError, match="somebody/x: PanicException: index out of bounds"),
+        as_push_error("somebody/x"),
+    ):
+        raise PanicException("index out of bounds")
+    with pytest.raises(KeyboardInterrupt), as_push_error("somebody/x"):
+        raise KeyboardInterrupt
