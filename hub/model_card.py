@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from evaluation.report import accuracy_rows, trust_section
 from evaluation.tables import markdown_table, percent
+from hub.local_paths import is_hub_id
 
 METRICS = {  # key in results["trust"]: the metric's type, and its name
     "auroc_correct": ("roc_auc", "AUROC, right over wrong answers"),
@@ -27,12 +28,14 @@ def card_data(results: dict, repo_id: str) -> ModelCardData:
     task = {"task_type": "question-answering", "task_name": "Where was NAME born?"}
     scores = [("exact_match", "Exact match", results[results["split"]]["accuracy"])]
     scores += [(kind, name, results["trust"][key]) for key, (kind, name) in METRICS.items() if key in results["trust"]]
+    start_from = results.get("start_from")
     return ModelCardData(
         language="en",
         license="apache-2.0",
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["minigpt", "custom_code", "closed-book-question-answering"],
+        base_model=start_from if start_from and is_hub_id(start_from) else None,
         model_name=repo_id.split("/")[-1],
         eval_results=[
             EvalResult(**task, **dataset, metric_type=kind, metric_name=name, metric_value=round(value, 4))

@@ -37,7 +37,8 @@ from data_scripts.file_builder import FileBuilder, prepare
 from data_scripts.span_corruption import SpanCorruption
 from data_scripts.strangers import FOLDS, made_up_names
 from data_scripts.synthetic_bios import invent
-from hub.push import PushError, check_repo_id, open_repository, push_folder
+from hub.licenses import check_license
+from hub.push import PushError, as_push_error, check_repo_id, open_repository, push_folder, write_file_list
 from modeling_minigpt.tokenization_minigpt import SENTINEL_TOKEN
 
 MARKER = "birthplace/train.parquet"  # which every push of data sets leaves
@@ -135,12 +136,11 @@ def write_release(
     """Write what is published into a folder that is not there yet, or empty.
 
     Raises:
-        DataError: a data file that cannot be used.
-        PushError: something is in the folder.
+        PushError: a data file that cannot be used, or something in the folder.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise PushError(f"{target}: is not empty; choose another folder")
-    with tempfile.TemporaryDirectory() as cache:
+    with as_push_error("the data cannot be published"), tempfile.TemporaryDirectory() as cache:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise PushError(f"{target}: is not empty; choose another folder")
         configurations = build(source, options, epochs, strangers, seed, Path(cache))
         for name, parts in configurations.items():
             for split, rows in parts.items():
@@ -149,6 +149,7 @@ def write_release(
         settings = ", ".join(f"{one.name} {getattr(options, one.name)}" for one in fields(options))
         how = f"Corrupted {epochs} times with seed {seed}: {settings}."
         DatasetCard(data_card(configurations, source, repo_id, how)).save(target / "README.md")
+        write_file_list(target)
 
 
 def invented(people: int, seed: int, license: str, folder: Path) -> Source:
@@ -182,7 +183,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1, help="corrupted copies of each biography (%(default)s)")
     parser.add_argument("--strangers", type=int, default=500, help="made-up names a split, at most (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="names all random draws (%(default)s)")
-    parser.add_argument("--private", action="store_true", help="make it a private one")
+    parser.add_argument("--private", action="store_true", help="make it private; else as its owner's settings say")
     parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="push nothing; write what would be pushed here")
     arguments = parser.parse_args(argv)
     if arguments.path is not None and arguments.license is None:
@@ -196,11 +197,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def publish(arguments: argparse.Namespace) -> str:
     """Write or push what the command line asks for; return what was done. DataError and PushError as above."""
     check_repo_id(arguments.repo_id)
+    license = "apache-2.0" if arguments.license is None else arguments.license
+    check_license(license)
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.path is not None:
-            source = given(arguments.path, arguments.license)
+            source = given(arguments.path, license)
         else:
-            license = arguments.license or "apache-2.0"
             folder = Path(temporary) / "bios"
             source = invented(arguments.people, arguments.seed, license, folder)
         how = (CorruptionOptions(policy=arguments.policy), arguments.epochs, arguments.strangers, arguments.seed)

@@ -9,7 +9,7 @@ results and plots, and a model card. A push that was interrupted can be repeated
 """
 
 import argparse
-import json
+import os
 import shutil
 import sys
 import tempfile
@@ -18,14 +18,22 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.dynamic_module_utils import get_relative_import_files
 
-from artifacts.run_folder import RunFolder, write_json
+from artifacts.run_folder import RunFolder, read_json
+from artifacts.safe_loading import OWN_CODE, iter_strings, real_path
 from configuration.errors import run_main
+from hub.local_paths import remove_paths
 from hub.model_card import model_card
-from hub.push import PushError, check_repo_id, open_repository, push_folder
+from hub.push import PushError, as_push_error, check_repo_id, open_repository, push_folder, warn, write_file_list
 
 PICTURES = ("losses.png", "trust.png")
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+MODEL_FILES = (
+    "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "birthplaces.json", "confidence.json", "training.json",
+    "trained_on.json",
+)  # fmt: skip
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")  # refused, since they may be meant as the model's weights
 MARKER = "modeling_minigpt.py"  # which every push of a model leaves
 CHECKPOINTS = "checkpoints"  # the branch for models under way
 
@@ -34,9 +42,30 @@ def write_release(run: Path, repo_id: str, target: Path) -> None:
     """Write what is published into a folder that is not there yet, or empty.
 
     Raises:
-        PushError: no finished and scored run there, a pickle among its files, or something in the folder.
+        PushError: no finished and scored run there, a pickle or a link out of the run among its files, or something in
+            the folder.
     """
-    folder = RunFolder(run)
+    with as_push_error(f"{run}: cannot be published"):
+        folder = RunFolder(run)
+        check_complete(folder)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise PushError(f"{target}: is not empty; choose another folder")
+        pictures = [name for name in PICTURES if (run / name).is_file()]
+        target.mkdir(parents=True, exist_ok=True)
+        copy_model(folder.stage("finetune"), target)
+        for name in (*pictures, folder.results.name, folder.recipe.name):
+            shutil.copyfile(run / name, target / name)
+        recipe = read_json(folder.recipe)
+        # These are folders even where they have the form of an id on the Hub, as `runs/mine`.
+        remove_paths(target, run, filter(None, (recipe["output"], recipe["data"]["path"])))
+        card = model_card(read_json(target / folder.results.name), recipe, repo_id, pictures)
+        # Read as the Hub reads it: metadata that are no YAML mapping are refused here. The Hub checks them, too.
+        ModelCard(card).save(target / "README.md")
+        write_file_list(target)
+
+
+def check_complete(folder: RunFolder) -> None:
+    """Raise PushError unless a run is finished and scored, and its files are its own; see `write_release`."""
     model = folder.stage("finetune")
     for path, lacking in (
         (model / "config.json", "no finetuned model"),
@@ -45,26 +74,37 @@ def write_release(run: Path, repo_id: str, target: Path) -> None:
         (folder.recipe, "no recipe"),
     ):
         if not path.is_file():
-            raise PushError(f"{run}: {lacking} ({path.name} not found)")
-    if pickles := [path.name for path in model.rglob("*") if path.suffix in PICKLES]:
+            raise PushError(f"{folder.path}: {lacking} ({path.name} not found)")
+    if pickles := [path.name for path in model.rglob("*") if path.suffix.lower() in PICKLES]:
         raise PushError(f"{model}: {pickles[0]} may hold code; only safetensors are published")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise PushError(f"{target}: is not empty; choose another folder")
-    shutil.copytree(model, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    pictures = [name for name in PICTURES if (run / name).is_file()]
-    for name in (*pictures, folder.results.name):
-        shutil.copy(run / name, target / name)
-    results = json.loads(folder.results.read_text())
-    recipe = json.loads(folder.recipe.read_text())
-    write_json(target / folder.recipe.name, without_paths(recipe))
-    # Read as the Hub reads it: metadata that are no YAML mapping are refused here. `push_folder` asks the Hub, too.
-    ModelCard(model_card(results, recipe, repo_id, pictures)).save(target / "README.md")
+    root = real_path(folder.path)
+    for path in (model, *(folder.path / name for name in PICTURES), folder.results, folder.recipe):
+        if not real_path(path).is_relative_to(root):
+            raise PushError(f"{path}: links to {real_path(path)}, which is outside the run")
+    for path in sorted(model.rglob("*")):
+        if path.is_symlink() and not real_path(path).is_relative_to(real_path(model)):
+            raise PushError(f"{path}: links to {real_path(path)}, which is outside the folder")
 
 
-def without_paths(recipe: dict) -> dict:
-    """Return a recipe without traces of the machine it ran on: folders are cut to their names."""
-    data = {**recipe["data"], "path": recipe["data"]["path"] and Path(recipe["data"]["path"]).name}
-    return {**recipe, "output": Path(recipe["output"]).name, "data": data}
+def copy_model(model: Path, target: Path) -> None:
+    """Copy a finished model's own files; warn of everything else in its folder, which may be anything."""
+    names = {*MODEL_FILES, *code_files(model)}
+    for name in sorted(names):
+        if (model / name).is_file():
+            # The content alone: the copy gets the mode of any new file, not that of the original.
+            shutil.copyfile(model / name, target / name)
+    if others := sorted(set(os.listdir(model)) - {*names, "__pycache__"}):
+        warn(f"{model}: not published, since it is no part of the model: {', '.join(others)}")
+
+
+def code_files(model: Path) -> set[str]:
+    """Return the names of the modules that a model's config names, and of those that they import."""
+    found = set()
+    for key, value in iter_strings(read_json(model / "config.json")):
+        module = model / f"{value.partition('.')[0]}.py"
+        if key in ("auto_map", "impl") and OWN_CODE.fullmatch(value) and module.is_file():
+            found |= {module.name, *(Path(path).name for path in get_relative_import_files(module))}
+    return found
 
 
 @dataclass(frozen=True)
@@ -73,12 +113,12 @@ class HubTarget:
 
     Attributes:
         repo_id: USER/NAME.
-        private: whether a repository that is made for it is private.
+        private: whether its repository has to be private; if not, a new one is what its owner's settings say.
         checkpoints: whether models under way are pushed too, to the branch `CHECKPOINTS`.
     """
 
     repo_id: str
-    private: bool = False
+    private: bool | None = None
     checkpoints: bool = False
 
     def open(self) -> None:
@@ -87,7 +127,7 @@ class HubTarget:
 
     def push_run(self, run: Path) -> str:
         """Push a finished run to the default branch; return the commit's address. PushError as `write_release` too."""
-        with tempfile.TemporaryDirectory() as temporary:
+        with as_push_error(self.repo_id), tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "release"
             write_release(run, self.repo_id, folder)
             self.open()
@@ -96,10 +136,15 @@ class HubTarget:
     def push_checkpoint(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, stage: str, step: int
     ) -> str:
-        """Push a model under way to its branch, from where `revision=` loads it; return the commit's address."""
-        with tempfile.TemporaryDirectory() as temporary:
+        """Push a model under way to its branch, from where `revision=` loads it; return the commit's address.
+
+        Raises:
+            PushError: whatever went wrong.
+        """
+        with as_push_error(self.repo_id), tempfile.TemporaryDirectory() as temporary:
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
+            remove_paths(Path(temporary), Path.cwd())
             return push_folder(Path(temporary), self.repo_id, f"{stage}, step {step}", branch=CHECKPOINTS)
 
 
@@ -108,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the output folder of a finished run")
     parser.add_argument("repo_id", metavar="USER/NAME", help="the repository; it is made where it is missing")
-    parser.add_argument("--private", action="store_true", help="make it a private one")
+    parser.add_argument("--private", action="store_true", help="make it private; else as its owner's settings say")
     parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="push nothing; write what would be pushed here")
     arguments = parser.parse_args(argv)
 

@@ -6,7 +6,9 @@ In a Space the variable MINIGPT_MODEL names the model. Needs gradio, matplotlib,
 """
 
 import argparse
+import html
 import os
+import re
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -18,6 +20,20 @@ from transformers import AutoModelForCausalLM, pipeline
 
 TRUST = {"trust_remote_code": True}
 MAX_NEW_TOKENS = 64
+MAX_QUESTION = 1000  # characters; a name has fewer than a tenth, and the pipeline says why
+MAX_WAITING = 32  # people whose questions wait for the model, which answers one at a time
+ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "model"}
+
+
+def plain(text: object) -> str:
+    """Write a text so that Markdown shows it as it is, on one line: no HTML, link, formula or heading in it is one."""
+
+    def escape(mark: re.Match) -> str:
+        named = html.escape(mark[0])
+        return named if named != mark[0] else f"&#{ord(mark[0])};"
+
+    # As references to characters: what is written so is text to Markdown, even at the start of a line.
+    return re.sub(r"[!-/:-@\[-`{-~]", escape, " ".join(str(text).split()))
 
 
 class Demo:
@@ -32,15 +48,20 @@ class Demo:
         self.ask_model = pipeline("birthplace-qa", model=model, **TRUST)
         self.tokenizer = self.ask_model.tokenizer
         self.model = AutoModelForCausalLM.from_pretrained(model, attn_implementation="eager", **TRUST)  # has weights
+        self.context = self.model.config.max_position_embeddings
+        # No text above it can fit: the tokenizer would take seconds and gigabytes to count the tokens of megabytes.
+        self.max_text = self.context * max(map(len, self.tokenizer.get_vocab()))
 
     def ask(self, name: str) -> tuple[str, dict[str, float], Figure | None]:
         """Answer about a name: in Markdown, the candidates with their chances, and the attention to the name."""
+        if len(name or "") > MAX_QUESTION:
+            return f"## I don't know\n\nneither a name nor a question: longer than {MAX_QUESTION} characters", {}, None
         result = self.ask_model(name or "", top_k=5)
         if result["abstained"]:
-            answer = f"## I don't know\n\n{result['reason']}"
+            answer = f"## I don't know\n\n{plain(result['reason'])}"
         else:
             chance = "chance to be right" if result["calibrated"] else "probability, not calibrated"
-            answer = f"## {result['answer']}\n\n{result['score']:.1%} {chance}"
+            answer = f"## {plain(result['answer'])}\n\n{result['score']:.1%} {chance}"
         candidates = {one["answer"] or "(nothing)": one["score"] for one in result["candidates"]}
         return answer, candidates, self.attention(result["question"]) if candidates else None
 
@@ -54,7 +75,7 @@ class Demo:
         figure = Figure(figsize=(0.45 * len(tokens) + 2, 0.16 * len(weights) + 1.4), layout="constrained")
         axes = figure.subplots()
         image = axes.imshow(weights.float().numpy(), aspect="auto", cmap="cividis", vmin=0.0)
-        axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right")
+        axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right", parse_math=False)
         heads = layers[0].shape[1]
         axes.set_yticks([heads * index + heads / 2 - 0.5 for index in range(len(layers))], range(1, len(layers) + 1))
         axes.set(ylabel="layer, with its heads", title="Attention from the answer to the question")
@@ -65,35 +86,46 @@ class Demo:
         """Go on writing a text; temperature 0 takes the most probable token each time."""
         if not (text or "").strip():
             return ""
+        refusal = f"The text is longer than the {self.context} tokens that the model reads."
+        if len(text) > self.max_text:
+            raise gradio.Error(refusal)
         encoded = self.tokenizer(text, return_tensors="pt")
-        room = self.model.config.max_position_embeddings - encoded.input_ids.shape[1]
+        room = self.context - encoded.input_ids.shape[1]
         if room < 1:
-            raise gradio.Error(f"The text is longer than the {self.model.config.max_position_embeddings} tokens read.")
+            raise gradio.Error(refusal)
         how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
-        written = self.ask_model.model.generate(**encoded, max_new_tokens=min(int(new_tokens), room), **how)
+        limit = min(int(new_tokens), MAX_NEW_TOKENS, room)
+        written = self.ask_model.model.generate(**encoded, max_new_tokens=limit, **how)
         return self.tokenizer.decode(written[0], skip_special_tokens=False)
 
     def page(self) -> gradio.Blocks:
         """Lay out the page."""
         with gradio.Blocks(title="MiniGPT") as page:
-            gradio.Markdown(f"# Where was NAME born?\n\n`{self.name}` answers from its weights alone, or says so.")
+            title = f"# Where was NAME born?\n\n{plain(self.name)} answers from its weights alone, or says so."
+            gradio.Markdown(title, latex_delimiters=[])
             with gradio.Tab("Ask"):
-                name = gradio.Textbox(label="Name or question", placeholder="Ada Stone", autofocus=True)
+                name = gradio.Textbox(
+                    label="Name or question", placeholder="Ada Stone", autofocus=True, max_length=MAX_QUESTION
+                )
                 ask = gradio.Button("Ask", variant="primary")
                 with gradio.Row():
-                    answer = gradio.Markdown(elem_id="answer", min_height=90)
+                    answer = gradio.Markdown(elem_id="answer", min_height=90, latex_delimiters=[])
                     candidates = gradio.Label(label="Candidates", num_top_classes=5, elem_id="candidates")
                 attention = gradio.Plot(label="Attention", elem_id="attention")
                 parts = [answer, candidates, attention]
-                gradio.on([ask.click, name.submit], self.ask, name, parts, show_progress_on=attention)
+                gradio.on([ask.click, name.submit], self.ask, name, parts, show_progress_on=attention, **ONE_AT_A_TIME)
             with gradio.Tab("Complete"):
-                text = gradio.Textbox(label="Text", placeholder="Ada Stone. Ada Stone was born in")
+                text = gradio.Textbox(
+                    label="Text", placeholder="Ada Stone. Ada Stone was born in", max_length=self.max_text
+                )
                 new_tokens = gradio.Slider(1, MAX_NEW_TOKENS, value=24, step=1, label="New tokens")
                 temperature = gradio.Slider(0.0, 2.0, value=0.0, step=0.1, label="Temperature")
                 complete = gradio.Button("Complete", variant="primary")
                 written = gradio.Textbox(label="Written", elem_id="written", lines=4)
-                gradio.on([complete.click, text.submit], self.complete, [text, new_tokens, temperature], written)
-        return page
+                settings = [text, new_tokens, temperature]
+                gradio.on([complete.click, text.submit], self.complete, settings, written, **ONE_AT_A_TIME)
+        # No request skips the queue.
+        return page.queue(max_size=MAX_WAITING, api_open=False)
 
 
 def main() -> None:
@@ -109,7 +141,7 @@ def main() -> None:
         demo = Demo(arguments.model)
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"{arguments.model}: no MiniGPT that can be loaded: {' '.join(str(error).split())[:200]}")
-    demo.page().launch(server_name=arguments.host, server_port=arguments.port)
+    demo.page().launch(server_name=arguments.host, server_port=arguments.port, max_file_size="1kb")
 
 
 if __name__ == "__main__":

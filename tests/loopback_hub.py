@@ -228,7 +228,7 @@ class LoopbackHub:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()  # a quick shutdown
         try:
             self.address = f"http://127.0.0.1:{server.server_address[1]}"
             yield self.address

@@ -5,13 +5,16 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from accelerate import PartialState
 from accelerate.logging import get_logger
 from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerFast
 
+from artifacts.file_modes import reset_modes
 from artifacts.loading import check_shape, load_model, load_tokenizer, start_from
 from artifacts.run_folder import RunError, RunFolder, read_json, write_json
 from artifacts.safe_loading import as_run_error
+from configuration.errors import one_line
 from configuration.schema import Recipe
 from data_scripts.bios_folder import FILES
 from data_scripts.splits import made_up_people
@@ -27,7 +30,7 @@ from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
 from training.checkpoints import Progress, remove_checkpoints
 from training.loop import train_stage
 from training.run_context import Run, build_run, init_model, training_batches
-from training.torchrun_env import check_restarts, is_main_process, was_restarted
+from training.torchrun_env import check_joined, check_restarts, is_main_process, was_restarted
 
 CALIBRATION_STRANGERS = 2000  # made-up people to calibrate on
 
@@ -123,6 +126,7 @@ def _run_stages(recipe: Recipe, command: str, folder: RunFolder, resume: bool, h
     remaining = [stage for stage in stages if not folder.finished(stage)]
     on_checkpoint = partial(push_checkpoint, hub, folder) if hub is not None and hub.checkpoints else None
     run = build_run(recipe, bool(remaining), resume, on_checkpoint)
+    check_joined(PartialState().num_processes)
     for stage in remaining:
         STAGE_FUNCTIONS[stage](run)
     if run.accelerator is not None:
@@ -166,11 +170,11 @@ def push_checkpoint(
     hub: HubTarget, folder: RunFolder, stage: str, model: MiniGPTForCausalLM, progress: Progress
 ) -> None:
     """Push a checkpoint to the Hub; a failed push only warns."""
-    # A network that fails for a minute must not end a training of days.
+    # A network that fails for a minute must not end a training of days, and neither must anything else here.
     try:
         hub.push_checkpoint(model, load_tokenizer(folder.tokenizer), stage, progress.step)
-    except PushError as error:
-        logger.warning(f"the checkpoint of {stage}, step {progress.step}, was not pushed: {error}")
+    except Exception as error:
+        logger.warning(f"the checkpoint of {stage}, step {progress.step}, was not pushed: {one_line(error)}")
 
 
 def initial_model(run: Run, stage: str) -> MiniGPTForCausalLM:
@@ -242,6 +246,7 @@ def save_stage(
         if uncalibrated:
             logger.warning(f"the model's confidence is not calibrated: {uncalibrated}")
     (folder / RECORD).write_text(trained_on.to_json(), encoding="utf-8")
+    reset_modes(folder)
     write_json(folder / "training.json", record)
 
 

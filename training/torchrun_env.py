@@ -1,4 +1,4 @@
-"""What torchrun says in the environment.
+"""What torchrun, or another launcher, says in the environment.
 
 Read before Accelerate is up: creating its state already connects the processes and chooses the devices.
 """
@@ -7,15 +7,38 @@ import os
 
 from artifacts.run_folder import RunError
 
+# A process's number among those that its launcher started, and how many there are, as Accelerate reads them.
+LAUNCHERS = (
+    ("RANK", "WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+)
 
-def has_peers() -> bool:
-    """Return whether a launcher has started several processes, of which this is one."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+def launched_rank() -> tuple[str, int]:
+    """Return the variable with this process's number among its launcher's, and the number; 0 without others."""
+    for rank, size in LAUNCHERS:
+        # A number without a count says nothing: a shell may have exported it hours ago.
+        if os.environ.get(rank, "").isdecimal() and os.environ.get(size, "").isdecimal():
+            return rank, int(os.environ[rank]) if int(os.environ[size]) > 1 else 0
+    return LAUNCHERS[0][0], 0
 
 
 def is_main_process() -> bool:
     """Return whether this process is the first of all; also true without a launcher."""
-    return not has_peers() or os.environ.get("RANK", "0") == "0"
+    return launched_rank()[1] == 0
+
+
+def check_joined(num_processes: int) -> None:
+    """Raise RunError where this is not its launcher's first process, but Accelerate knows no other."""
+    name, rank = launched_rank()
+    # It would train beside the first one in its folder, whose lock only the first one takes, and score nothing.
+    if rank > 0 and num_processes == 1:
+        raise RunError(
+            f"{name} is {rank}, but this process knows no other; start several by torchrun or accelerate launch, or "
+            f"unset {name}"
+        )
 
 
 def was_restarted() -> bool:

@@ -9,11 +9,10 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
 import train
-from hub import publish_model
+from hub import publish_data, publish_model
 from tests.loopback_hub import LARGE, Repository
+from tests.publishing import NAME, dry_run, error_line
 from tests.running import NO_CHECKOUT, RECIPE, ROOT, contents, run_stranger
-
-NAME = "somebody/minigpt-test"
 
 
 def train_and_push(command, recipe, data, output, *options):
@@ -102,13 +101,15 @@ def test_the_snippets_of_the_card_run_for_a_stranger(run, hub, tmp_path):
     assert "Do you wish to run the custom code?" not in asked.stdout
 
 
-def test_a_second_push_replaces_what_the_first_left(run, hub):
-    assert publish_model.main([str(run), NAME]) == 0
-    head = hub.repositories[NAME].branches["main"][-1]
-    head |= {"old_minigpt.py": b"", "LICENSE": b"theirs"}
+def test_a_second_push_replaces_what_the_first_left(run, hub, tmp_path):
+    first = shutil.copytree(run, tmp_path / "first")
+    (first / "finetune" / "special_tokens_map.json").write_text("{}")
+    assert publish_model.main([str(first), NAME]) == 0
+    assert "special_tokens_map.json" in hub.files(NAME)
+    hub.repositories[NAME].branches["main"][-1]["LICENSE"] = b"theirs"
     assert publish_model.main([str(run), NAME]) == 0
     assert hub.commits(NAME) == 2
-    assert "old_minigpt.py" not in hub.files(NAME)
+    assert "special_tokens_map.json" not in hub.files(NAME)
     assert hub.files(NAME)["LICENSE"] == b"theirs"
 
 
@@ -240,3 +241,33 @@ def test_options_of_pushing_need_a_repository(option, recipe, capsys):
     with pytest.raises(SystemExit):
         train.main(["all", "--config", str(recipe), option])
     assert "go with --push_to_hub" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"split": "dev"}', "[" * 100_000])
+@pytest.mark.parametrize("file", ["results.json", "recipe.json", "finetune/config.json", "finetune/training.json"])
+def test_a_file_of_the_run_that_cannot_be_read_is_one_line(own, tmp_path, file, content, capsys):
+    (own / file).write_text(content)
+    status = publish_model.main([str(own), NAME, "--dry-run", str(tmp_path / "out")])
+    if status == 0:  # what a model's own files say is not read for the release
+        assert file.startswith("finetune")
+    else:
+        error_line(capsys)
+
+
+def test_links_inside_the_folder_are_published_as_files(own):
+    blob = own / "finetune" / "blob"
+    (own / "finetune" / "config.json").rename(blob)
+    (own / "finetune" / "config.json").symlink_to("blob")
+    folder = dry_run(own)
+    assert not (folder / "config.json").is_symlink()
+    assert (folder / "config.json").read_bytes() == blob.read_bytes()
+    assert not (folder / "blob").exists()
+
+
+def test_a_dry_run_that_cannot_be_written_is_one_line(run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file" / "below", tmp_path / ("x" * 300), "\0"):
+        assert publish_model.main([str(run), NAME, "--dry-run", str(target)]) == 2
+        error_line(capsys)
+        assert publish_data.main([NAME, "--people", "30", "--strangers", "20", "--dry-run", str(target)]) == 2
+        error_line(capsys)
