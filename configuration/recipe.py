@@ -19,7 +19,7 @@ from configuration.recipe_file import RecipeError, check_text, check_value, pars
 from configuration.recipe_names import nearest
 from configuration.schema import DERIVED_MODEL_FIELDS, SECTIONS, Recipe
 from modeling_minigpt import MiniGPTConfig
-from modeling_minigpt.attention_base_minigpt import MiniGPTRotaryEmbedding
+from modeling_minigpt.rotary_minigpt import MiniGPTRotaryEmbedding
 
 MODELS_FOLDER = Path(__file__).parent / "models"
 FIELD_TYPES: dict[tuple[str, ...], object] = {

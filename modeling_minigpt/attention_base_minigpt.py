@@ -1,4 +1,4 @@
-"""What every attention variant of MiniGPT shares: rotary positions, projections, and where a batch's real tokens are.
+"""What every attention variant of MiniGPT shares: projections, and where a batch's real tokens are.
 
 The linear-time variants have patterns (segments, blocks) that count from a row's first real token. So they first move
 each row's real tokens to its front. Padding is then on the right, where causality keeps it from every real token: no
@@ -12,38 +12,22 @@ import torch
 from torch import nn
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from .cache_layers_minigpt import layer_signature
 from .configuration_minigpt import MiniGPTConfig
-
-
-class MiniGPTRotaryEmbedding(LlamaRotaryEmbedding):
-    """Cosines and sines of the rotary position embedding (Su et al. 2021, section 3.2.2), the Hub library's own.
-
-    Called with any tensor, for its dtype and device, and `position_ids` (B or 1, T), it returns cos and sin, each
-    (B or 1, T, D). `config.rope_parameters` may name any scaling that the library knows ("linear", "yarn", …).
-    """
-
-
-def apply_rotary(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate `states` (B, H, T, D), whose halves are the pairs' first and second coordinates, by (B or 1, T, D)."""
-    # Pair i is (x_i, x_{i + D/2}), as in the Hub's Llama, not the neighbours (x_2i, x_2i+1) of the paper: the two are
-    # one function up to a permutation of the projections' rows.
-    first, second = states.chunk(2, dim=-1)
-    rotated = torch.cat((-second, first), dim=-1)
-    return states * cos[:, None] + rotated * sin[:, None]
+from .rotary_minigpt import apply_rotary
 
 
 def call_in_fp32_on_cpu(
     kernel: Callable, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *mask, **settings
 ):
-    """Call an attention kernel, `kernel(query, key, value, …)`; under CPU autocast in float32.
+    """Call an attention kernel, `kernel(query, key, value, …)`, in the values' dtype; under CPU autocast in float32.
 
-    The gradient of torch's own CPU kernel takes about twenty times as long in bfloat16.
+    The gradient of torch's own CPU kernel takes about twenty times as long in bfloat16. FlexAttention takes one dtype
+    only, also where autocast has left rotated queries and keys in float32.
     """
     if not (query.is_cpu and torch.is_autocast_enabled("cpu")):
-        return kernel(query, key, value, *mask, **settings)
+        return kernel(query.to(value.dtype), key.to(value.dtype), value, *mask, **settings)
     with torch.autocast("cpu", enabled=False):
         return kernel(query.float(), key.float(), value.float(), *mask, **settings)
 
@@ -136,6 +120,10 @@ class SelfAttention(nn.Module):
         if position_embeddings is not None:
             query = apply_rotary(query, *position_embeddings)
             key = apply_rotary(key, *position_embeddings)
+        # Norms that were left in float32 lengthen queries and keys; autocast itself chooses each product's dtype.
+        if query.dtype != value.dtype and not torch.is_autocast_enabled(value.device.type):
+            query = query.to(value.dtype)  # norms that were left in float32 lengthen queries and keys
+            key = key.to(value.dtype)
         return query, key, value
 
     @property
@@ -147,7 +135,8 @@ class SelfAttention(nn.Module):
 def chunk(states: torch.Tensor, size: int) -> torch.Tensor:
     """Cut (B, H, T, X) into chunks of `size` tokens, (B, H, n, size, X), the last one filled up with zeros."""
     missing = -states.shape[2] % size
-    if missing:  # the library's pad would copy even for none
+    # The library's pad would copy even for none, which a compiler fuses: it gets one graph for all lengths.
+    if torch.compiler.is_compiling() or missing:
         states = nn.functional.pad(states, (0, 0, 0, missing))
     return states.unflatten(2, (-1, size))
 
@@ -155,7 +144,8 @@ def chunk(states: torch.Tensor, size: int) -> torch.Tensor:
 def unchunk(chunks: torch.Tensor, length: int) -> torch.Tensor:
     """Undo `chunk`: return the first `length` tokens of (B, H, n, size, X) as (B, H, T, X)."""
     states = chunks.flatten(2, 3)
-    return states if states.shape[2] == length else states[:, :, :length]  # even a full slice's gradient is a copy
+    whole = not torch.compiler.is_compiling() and states.shape[2] == length
+    return states if whole else states[:, :, :length]  # even a full slice's gradient is a copy
 
 
 def scatter_tokens(states: torch.Tensor, new: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
@@ -168,6 +158,14 @@ def gather_tokens(states: torch.Tensor, length: int, start: torch.Tensor) -> tor
     """Read `length` tokens (B, H, T, X) of `states` (B, H, S, X), in row b from position `start[b]` on."""
     index = start[:, None] + torch.arange(length, device=states.device)  # (B, T)
     return states.gather(2, index[:, None, :, None].expand(*states.shape[:2], -1, states.shape[3]))
+
+
+def is_traced() -> bool:
+    """Return whether a graph is recorded, by a compiler, an exporter or `torch.jit.trace`.
+
+    It then must not branch on a tensor's values: it would break there, or serve other values wrongly.
+    """
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 @dataclass(frozen=True)
@@ -189,8 +187,15 @@ class PaddingInfo:
         """Read a boolean mask (B, T), True for real tokens; gaps between them are allowed."""
         # A stable sort by "is padding" keeps the tokens' order on either side; booleans cannot be sorted.
         order = real.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)  # (B, T)
-        in_place = torch.equal(order, torch.arange(real.shape[1], device=real.device).expand_as(order))
+        in_place = not is_traced() and torch.equal(
+            order, torch.arange(real.shape[1], device=real.device).expand_as(order)
+        )
         return cls(lengths=real.sum(-1), order=None if in_place else order)
+
+    def to(self, *args, **kwargs) -> "PaddingInfo":
+        """Return it on another device, as `torch.Tensor.to` takes it: the call of hooks that move a layer's inputs."""
+        order = None if self.order is None else self.order.to(*args, **kwargs)
+        return PaddingInfo(lengths=self.lengths.to(*args, **kwargs), order=order)
 
     def unpad(self, states: torch.Tensor) -> torch.Tensor:
         """Reorder (B, H, T, X) so that every row starts with its real tokens."""

@@ -4,6 +4,7 @@ BigBird is Zaheer et al. 2020 (arXiv 2007.14062, section 2), made causal; the wi
 pattern (Xiao et al. 2024, arXiv 2309.17453, section 3.2).
 """
 
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -147,7 +148,14 @@ class BlockAttention(LinearTimeAttention):
 
     def __init__(self, config: MiniGPTConfig, layer_idx: int):
         super().__init__(config, layer_idx)
-        self.pattern = BlockPattern.from_config(config, layer_idx)
+        self._pattern = BlockPattern.from_config(config, layer_idx)
+
+    @property
+    def pattern(self) -> BlockPattern:
+        """Which keys a query sees; with a new `layer_idx` the random blocks are that layer's, as once it is loaded."""
+        if self._pattern.random_blocks and self._pattern.layer != self.layer_idx:
+            self._pattern = replace(self._pattern, layer=self.layer_idx)
+        return self._pattern
 
     @classmethod
     def make_cache_layer(cls, config, layer_idx):

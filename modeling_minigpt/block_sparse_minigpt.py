@@ -121,9 +121,10 @@ def sample_blocks_per_row(pattern: BlockPattern, candidates: torch.Tensor) -> to
     that was possible (3, then 4), which no earlier draw can have been.
     """
     wanted = pattern.random_blocks
-    heads = torch.arange(pattern.heads)[:, None]
-    rows = torch.arange(len(candidates))
-    sampled = torch.full((pattern.heads, len(candidates), wanted), -1)
+    device = candidates.device
+    heads = torch.arange(pattern.heads, device=device)[:, None]
+    rows = torch.arange(len(candidates), device=device)
+    sampled = torch.full((pattern.heads, len(candidates), wanted), -1, device=device)
     for index in range(wanted):
         top = (candidates - wanted + index).clamp(min=0)
         draw = counter_hash(pattern.seed, pattern.layer, heads, rows, index) % (top + 1)  # (H, nb)
@@ -140,36 +141,35 @@ def sample_blocks_reservoir(pattern: BlockPattern, candidates: torch.Tensor) -> 
     With r = 2, items 0 and 1 fill places 0 and 1. Item 2 draws a place below 3: place 0 or 1 is overwritten, place 2
     means that the item is dropped. What is in a place is the largest item so far that drew it, hence the `cummax`.
     """
-    items = torch.arange(len(candidates))
-    heads = torch.arange(pattern.heads)[:, None]
+    device = candidates.device
+    items = torch.arange(len(candidates), device=device)
+    heads = torch.arange(pattern.heads, device=device)[:, None]
     place = counter_hash(pattern.seed, pattern.layer, heads, items) % (items + 1)
     place = torch.where(items < pattern.random_blocks, items, place)  # (H, items): the first r fill the reservoir
-    is_here = place[..., None] == torch.arange(pattern.random_blocks)
+    is_here = place[..., None] == torch.arange(pattern.random_blocks, device=device)
     reservoir = torch.where(is_here, items[:, None], -1).cummax(dim=1).values  # (H, items, r), after each item
     return torch.where(candidates[:, None] > 0, reservoir[:, (candidates - 1).clamp(min=0)], -1)  # (H, nb, r)
 
 
+def make_table(pattern: BlockPattern, blocks: int, device: torch.device) -> torch.Tensor:
+    """Make what `block_table` returns."""
+    rows = torch.arange(blocks, device=device)
+    first = rows - pattern.window_blocks + 1  # of the window
+    window = (first[:, None] + torch.arange(pattern.window_blocks, device=device)).clamp(min=-1)  # (nb, w)
+    fixed = torch.arange(pattern.global_blocks, device=device).expand(blocks, -1)
+    fixed = torch.where(fixed < first[:, None], fixed, -1)  # (nb, g): no block of the window is listed twice
+    sample = sample_blocks_reservoir if pattern.random_type == "reservoir" else sample_blocks_per_row
+    sampled = sample(pattern, (first - pattern.global_blocks).clamp(min=0))  # (H, nb, r)
+    sampled = torch.where(sampled >= 0, sampled + pattern.global_blocks, -1)
+    heads = (pattern.heads, -1, -1)
+    return torch.cat((fixed.expand(heads), sampled, window.expand(heads)), dim=-1)
+
+
 @lru_cache(maxsize=128)
 def _build_table(pattern: BlockPattern, blocks: int, device: torch.device) -> torch.Tensor:
-    # The table is cached, so one made in inference mode must serve a later training step too.
+    # One made in inference mode must serve a later training step too.
     with torch.inference_mode(False), torch.device("cpu"):
-        rows = torch.arange(blocks)
-        first = rows - pattern.window_blocks + 1  # of the window
-        window = (first[:, None] + torch.arange(pattern.window_blocks)).clamp(min=-1)  # (nb, w)
-        fixed = torch.arange(pattern.global_blocks).expand(blocks, -1)
-        fixed = torch.where(fixed < first[:, None], fixed, -1)  # (nb, g): no block of the window is listed twice
-        sample = sample_blocks_reservoir if pattern.random_type == "reservoir" else sample_blocks_per_row
-        sampled = sample(pattern, (first - pattern.global_blocks).clamp(min=0))  # (H, nb, r)
-        sampled = torch.where(sampled >= 0, sampled + pattern.global_blocks, -1)
-        heads = (pattern.heads, -1, -1)
-        return torch.cat((fixed.expand(heads), sampled, window.expand(heads)), dim=-1).to(device)
-
-
-@torch.compiler.assume_constant_result  # a compiler takes the table as it is and does not trace how it is made
-def _cached_table(pattern: BlockPattern, blocks: int, device: torch.device) -> torch.Tensor:
-    # While a model is exported, tensors are placeholders, which must not stay in the cache.
-    build = _build_table.__wrapped__ if torch.compiler.is_exporting() else _build_table
-    return build(pattern, blocks, device)
+        return make_table(pattern, blocks, torch.device("cpu")).to(device)
 
 
 def block_table(pattern: BlockPattern, blocks: int, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -177,8 +177,13 @@ def block_table(pattern: BlockPattern, blocks: int, device: torch.device | str =
 
     A row depends on its number only: the table of a longer text starts with a shorter one's.
     """
-    size = max(16, 1 << (blocks - 1).bit_length())  # powers of two, so that a growing text finds its table cached
-    return _cached_table(pattern, size, torch.device(device))[:, :blocks]
+    device = torch.device(device)
+    if torch.compiler.is_compiling():  # a graph makes its own, for every length: a stored one would have one length
+        return make_table(pattern, blocks, device)
+    size = 16
+    while size < blocks:  # powers of two, so that a growing text finds its table cached
+        size *= 2
+    return _build_table(pattern, size, device)[:, :blocks]
 
 
 def block_map(pattern: BlockPattern, blocks: int, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -63,6 +63,11 @@ class PreallocatedLayer(DynamicLayer):
         buffer[:, :, seen:end] = new
         return buffer[:, :, :end]
 
+    def offload(self) -> None:
+        """Move the keys and values to the CPU, and give up the room for more."""
+        super().offload()
+        self.buffers = {}  # they would keep the memory that was to be freed
+
 
 class StateCacheLayer(CacheLayerMixin):
     """A layer's decoding state: named tensors with the batch first, and what the Hub library asks of a cache layer.
@@ -82,6 +87,7 @@ class StateCacheLayer(CacheLayerMixin):
         super().__init__()
         self.signature = layer_signature(config, layer_idx)
         self.state: dict[str, torch.Tensor] = {}
+        self.device: torch.device | None = None  # where `prefetch` brings the state back to
         self.cumulative_length = 0
         self.padded = False
 
@@ -96,6 +102,7 @@ class StateCacheLayer(CacheLayerMixin):
             # A count a row, not one for all: the rows of a left-padded batch have seen different numbers of tokens.
             counts = torch.zeros(key_states.shape[0], dtype=torch.int64, device=key_states.device)
             self.state = {"counts": counts, **self.init_state(key_states)}
+            self.device = key_states.device
             self.is_initialized = True
 
     def init_state(self, like: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -137,6 +144,10 @@ class StateCacheLayer(CacheLayerMixin):
         """Move the state to the CPU."""
         self.apply(lambda tensor: tensor.to("cpu", non_blocking=True))
 
+    def prefetch(self) -> None:
+        """Move the state back to where it was before `offload`."""
+        self.apply(lambda tensor: tensor.to(self.device, non_blocking=True))
+
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Take the rows `beam_idx`, as beam search does."""
         self.apply(lambda tensor: tensor.index_select(0, beam_idx.to(tensor.device)))
@@ -151,6 +162,17 @@ class StateCacheLayer(CacheLayerMixin):
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last `-tokens_to_remove` tokens of every row, where the state still can.
+
+        Raises:
+            ValueError: as `check_crop`.
+        """
+        self.check_crop(tokens_to_remove)
+        if self.state:
+            self.state["counts"] = self.state["counts"] + tokens_to_remove
+            self.cumulative_length += tokens_to_remove
+
+    def check_crop(self, tokens_to_remove: int) -> None:
+        """Raise what `crop` would, and change nothing.
 
         Raises:
             ValueError: a positive number, more tokens than were seen, or tokens that the state can no longer separate.
@@ -169,8 +191,6 @@ class StateCacheLayer(CacheLayerMixin):
             raise ValueError(
                 f"a {kind} cache cannot remove the last {removed} tokens: it has merged or evicted others"
             )
-        self.state["counts"] = self.state["counts"] - removed
-        self.cumulative_length -= removed
 
     def can_remove(self, removed: int) -> bool:
         """Return whether a smaller count is all it takes to forget the last `removed` tokens."""

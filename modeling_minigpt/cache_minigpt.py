@@ -1,11 +1,35 @@
 """The caches of MiniGPT models: made here, of the layers that each attention variant names, and checked before use."""
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from transformers import Cache, DynamicCache
 
-from .attention_base_minigpt import PaddingInfo
+from .attention_base_minigpt import LinearTimeAttention, PaddingInfo, SelfAttention, is_traced
 from .attention_minigpt import ATTENTION_CLASSES
 from .configuration_minigpt import MiniGPTConfig
+
+# Keyword arguments by which the library's collators mark packed examples, each with what several of them look like.
+PACKING_MARKS = {
+    "cu_seq_lens_q": lambda starts: starts.numel() > 2,
+    "cu_seq_lens_k": lambda starts: starts.numel() > 2,
+    "seq_idx": lambda numbers: not is_traced() and bool((numbers != numbers[..., :1]).any()),
+}
+
+
+class LayerwiseCache(Cache):
+    """A cache of different layers, which crop together or not at all."""
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last `-tokens_to_remove` tokens.
+
+        Raises:
+            ValueError: a layer cannot; no layer has changed then.
+        """
+        for layer in self.layers:
+            if hasattr(layer, "check_crop"):
+                layer.check_crop(tokens_to_remove)
+        super().crop(tokens_to_remove)
 
 
 def make_cache(config: MiniGPTConfig) -> Cache:
@@ -17,8 +41,25 @@ def make_cache(config: MiniGPTConfig) -> Cache:
     if config.is_vanilla:  # the library's own, which all of its features know
         return DynamicCache(config=config)
     # A hybrid's full-attention layers have the library's layer in this cache, the others their own state.
-    variants = enumerate(config.layer_attention_types)
-    return Cache(layers=[ATTENTION_CLASSES[variant].make_cache_layer(config, index) for index, variant in variants])
+    # As many as the model runs: for a draft by its first layers the library lowers `num_hidden_layers` for a while.
+    variants = enumerate(config.layer_attention_types[: config.num_hidden_layers])
+    layers = [ATTENTION_CLASSES[variant].make_cache_layer(config, index) for index, variant in variants]
+    return LayerwiseCache(layers=layers)
+
+
+def check_layers(attentions: Iterable[SelfAttention], config: MiniGPTConfig) -> None:
+    """Refuse layers that a cache of this config would not fit: some were taken out of the model.
+
+    Raises:
+        ValueError: a layer with the number or the variant of another place, and what to set.
+    """
+    for index, (attention, variant) in enumerate(zip(attentions, config.layer_attention_types, strict=False)):
+        if attention.layer_idx != index or type(attention) is not ATTENTION_CLASSES[variant]:
+            raise ValueError(
+                f"layer {index} is a {type(attention).__name__} of layer_idx {attention.layer_idx}, the config wants "
+                f"{variant!r}: after taking layers out, set each self_attn.layer_idx, and num_hidden_layers and "
+                "attention_type of the config, or call with use_cache=False"
+            )
 
 
 def check_cache(cache: Cache, config: MiniGPTConfig, batch: int) -> None:
@@ -48,6 +89,33 @@ def check_cache(cache: Cache, config: MiniGPTConfig, batch: int) -> None:
             raise ValueError(f"the cache has {rows} rows, found a batch of {batch}")
 
 
+def check_mask(mask: torch.Tensor, cache: Cache | None, config: MiniGPTConfig, batch: int, length: int) -> None:
+    """Refuse a mask whose shape full attention cannot use: the library would read a part of it, or break on it.
+
+    Raises:
+        ValueError: neither (B, seen + T) nor (B or 1, H or 1, T or 1, seen + T).
+    """
+    if not isinstance(mask, torch.Tensor) or config._attn_implementation.startswith("paged"):
+        return  # masks of a kernel's own
+    seen = 0 if cache is None else cache.get_seq_length()
+    # A static cache has room for more tokens, which a mask may cover already.
+    widest = length if cache is None else cache.get_mask_sizes(length, 0)[0]
+    if isinstance(seen, torch.Tensor):
+        seen = 0 if is_traced() else int(seen)
+    shape = tuple(mask.shape)
+    heads = config.num_attention_heads
+    if len(shape) == 2:
+        fits = shape[0] == batch and seen + length <= shape[1] <= widest
+    else:
+        fits = len(shape) == 4 and shape[0] in (1, batch) and shape[1] in (1, heads) and shape[2] in (1, length)
+        fits = fits and shape[3] == widest
+    if not fits:
+        raise ValueError(
+            f"attention_mask must be ({batch}, {seen} + {length}) (rows, cached and new tokens) or ({batch}, {heads}, "
+            f"{length}, {widest}) (rows, heads, new tokens, keys), found {shape}"
+        )
+
+
 def padding_info(
     attention_mask: torch.Tensor | None, cache: Cache | None, batch: int, length: int
 ) -> PaddingInfo | None:
@@ -70,7 +138,7 @@ def padding_info(
             f"variant, found {tuple(attention_mask.shape)}"
         )
     real = attention_mask != 0
-    if layers:  # all layers have counted the same, so one is enough
+    if layers and not is_traced():  # all layers have counted the same, so one is enough
         in_mask = real[:, :seen].sum(-1)
         in_cache = layers[0].counts
         if not torch.equal(in_mask, in_cache):
@@ -79,17 +147,51 @@ def padding_info(
                 f"{in_cache.tolist()}"
             )
     # The fast path: nothing is moved where there is no padding.
-    return None if real[:, seen:].all() else PaddingInfo.from_mask(real[:, seen:])
+    if not is_traced() and real[:, seen:].all():
+        return None
+    return PaddingInfo.from_mask(real[:, seen:])
 
 
 def check_not_packed(
-    position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, cache: Cache | None
+    attentions: Iterable[SelfAttention],
+    position_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    cache: Cache | None,
+    settings: Mapping[str, object],
 ) -> None:
-    """Raise ValueError for positions that start again inside a row, the library's sign of packed examples.
+    """Refuse packed examples where they would see each other.
 
-    The state of a linear-time variant would carry one example into the next.
+    The library keeps them apart in full attention alone, by positions (B or 1, T) that start again, with no mask and
+    no cache. The state of a linear-time variant would carry one example into the next.
+
+    Raises:
+        ValueError: positions that start again, or a mark among the forward pass's other `settings`.
     """
-    if position_ids is None or attention_mask is not None or (cache is not None and cache.get_seq_length()):
+    only_full = not any(isinstance(attention, LinearTimeAttention) for attention in attentions)
+    for name, marks_several in PACKING_MARKS.items():
+        value = settings.get(name)
+        if isinstance(value, torch.Tensor) and marks_several(value) and not (only_full and position_ids is not None):
+            wanted = "position_ids that start again" if only_full else "attention_type 'vanilla' in every layer"
+            raise ValueError(f"packed examples need {wanted}, found {name}")
+    if position_ids is None or position_ids.shape[-1] == 1 or is_traced():
         return
-    if (position_ids.diff(dim=-1) != 1).any():
-        raise ValueError("packed examples need attention_type 'vanilla' in every layer: positions must rise by one")
+    begins = cache is None or not cache.get_seq_length()
+    if attention_mask is None and begins:
+        if not only_full and (position_ids.diff(dim=-1) != 1).any():
+            raise ValueError(
+                "packed examples need attention_type 'vanilla' in every layer: positions must rise by one"
+            )
+    elif starts_again(position_ids, attention_mask):
+        wanted = "no attention_mask and no cache" if only_full else "attention_type 'vanilla' in every layer"
+        raise ValueError(f"packed examples need {wanted}: positions must rise")
+
+
+def starts_again(position_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> bool:
+    """Return whether any real token's position (B or 1, T) is not above those of the real tokens before it."""
+    if attention_mask is None:
+        return bool((position_ids.diff(dim=-1) <= 0).any())
+    if attention_mask.ndim != 2:  # it can keep examples apart itself
+        return False
+    real = attention_mask[:, -position_ids.shape[-1] :] != 0  # (B, T)
+    highest = position_ids.expand(real.shape).masked_fill(~real, -1).cummax(dim=-1).values
+    return bool((real[:, 1:] & (position_ids[:, 1:] <= highest[:, :-1])).any())

@@ -9,7 +9,7 @@ from typing import cast
 
 import torch
 from torch import nn
-from transformers import Cache, GenerationMixin, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_causal_mask
@@ -21,17 +21,13 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention_base_minigpt import (
-    LinearTimeAttention,
-    MiniGPTRotaryEmbedding,
-    PaddingInfo,
-    SelfAttention,
-    mark_zero_init,
-)
+from .attention_base_minigpt import LinearTimeAttention, PaddingInfo, SelfAttention, mark_zero_init
 from .attention_minigpt import ATTENTION_CLASSES
-from .cache_minigpt import check_cache, check_not_packed, make_cache, padding_info
+from .cache_minigpt import check_cache, check_layers, check_mask, check_not_packed, make_cache, padding_info
 from .configuration_minigpt import MiniGPTConfig
+from .generation_minigpt import MiniGPTGenerationMixin
 from .loss_minigpt import drop_targets_of_padding
+from .rotary_minigpt import MiniGPTRotaryEmbedding
 from .source_minigpt import WeightsSource, find_pipeline_code
 
 # By this table of the library `Trainer` finds that labels are to be shifted before they are smoothed, and the
@@ -155,6 +151,11 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
+    @property
+    def attentions(self) -> list[SelfAttention]:
+        """The attention of each layer that runs: the library lowers `num_hidden_layers` for a draft."""
+        return [cast(SelfAttention, layer.self_attn) for layer in self.layers[: self.config.num_hidden_layers]]
+
     def positions(
         self, length: int, seen: int, attention_mask: torch.Tensor | None, device: torch.device
     ) -> torch.Tensor:
@@ -179,19 +180,24 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         attention_mask: torch.Tensor | None,
         position_ids: torch.Tensor | None,
         past_key_values: Cache | None,
+        settings: dict,
     ) -> list[torch.Tensor | PaddingInfo | None]:
         """Make each layer's mask: the library's for full attention, a `PaddingInfo` for the linear-time variants.
 
         Raises:
             ValueError: inputs or a cache that do not go together, with what was found.
         """
+        attentions = self.attentions
         if past_key_values is not None:
+            check_layers(attentions, self.config)
             check_cache(past_key_values, self.config, inputs_embeds.shape[0])
-        takes_padding = [isinstance(layer.self_attn, LinearTimeAttention) for layer in self.layers]
+        takes_padding = [isinstance(attention, LinearTimeAttention) for attention in attentions]
         padding = causal_mask = None
         if any(takes_padding):
-            check_not_packed(position_ids, attention_mask, past_key_values)
             padding = padding_info(attention_mask, past_key_values, *inputs_embeds.shape[:2])
+        elif attention_mask is not None:
+            check_mask(attention_mask, past_key_values, self.config, *inputs_embeds.shape[:2])
+        check_not_packed(attentions, position_ids, attention_mask, past_key_values, settings)
         if not all(takes_padding):  # linear-time layers would not read its T² entries
             causal_mask = create_causal_mask(
                 config=self.config,
@@ -225,16 +231,19 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
             past_key_values: the cache of earlier calls; a fresh one is made when `use_cache`.
 
         Raises:
-            ValueError: not exactly one input; a position past the learned ones; a cache of another model or batch; for
-                linear-time variants also packed examples and masks that are not (B, past + T) or not the cache's.
+            ValueError: not exactly one input; a position past the learned ones; a cache of another model or batch, or
+                one that is to continue a text past the length that its rotary scaling depends on; a mask that does
+                not fit; packed examples beside a mask or a cache; for linear-time variants also any packed examples
+                and masks that are not (B, past + T) or not the cache's.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        masks = self.layer_masks(inputs_embeds, attention_mask, position_ids, past_key_values)
+        masks = self.layer_masks(inputs_embeds, attention_mask, position_ids, past_key_values, kwargs)
         # After the masks: with a cache, though empty, packed examples would not be noticed.
         if use_cache and past_key_values is None:
+            check_layers(self.attentions, self.config)
             past_key_values = make_cache(self.config)
         if position_ids is None:
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
@@ -245,11 +254,14 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
 
         hidden_states = self.dropout(inputs_embeds)  # (B, T, C)
         # Once for all layers: every layer rotates by the same angles.
-        rotation = self.rotary_emb(hidden_states, position_ids) if self.rotary_emb is not None else None
+        rotation = None
+        if self.rotary_emb is not None:
+            self.rotary_emb.check_cache(position_ids, past_key_values)
+            rotation = self.rotary_emb(hidden_states, position_ids)
         real = None
         if attention_mask is not None and attention_mask.ndim == 2:
             real = attention_mask[:, -inputs_embeds.shape[1] :] != 0  # (B, T)
-        for layer, mask in zip(self.layers, masks, strict=True):
+        for layer, mask in zip(self.layers, masks, strict=False):  # no mask for a layer that does not run
             hidden_states = layer(
                 hidden_states,
                 real=real,
@@ -261,8 +273,8 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
 
-class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
-    """MiniGPT with a linear head over the vocabulary; `generate()` comes with `GenerationMixin`."""
+class MiniGPTForCausalLM(MiniGPTPreTrainedModel, MiniGPTGenerationMixin):
+    """MiniGPT with a linear head over the vocabulary; `generate()` comes with `MiniGPTGenerationMixin`."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
 
@@ -277,24 +289,6 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         """Whether a decoding state merges or evicts tokens, so that assisted generation, which crops, is refused."""
         # Asked of an empty cache of this config: whether it can be cropped is known to the variants' classes alone.
         return not make_cache(self.config).is_croppable
-
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
-        """Give `generate` the cache its linear-time layers need; the library would use a `DynamicCache`.
-
-        No cache where attention weights are wanted: a state has merged the tokens that the weights are of.
-        """
-        # The library calls this before its own checks; a cache passed by the caller is left as it is.
-        made_here = model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False
-        if made_here and not self.config.is_vanilla:
-            kind = generation_config.cache_implementation
-            if kind not in (None, "dynamic"):
-                raise ValueError(f"attention_type {self.config.attention_type!r} has its own cache, found {kind!r}")
-            if generation_config.output_attentions:
-                generation_config.use_cache = model_kwargs["use_cache"] = False
-            else:
-                model_kwargs["past_key_values"] = make_cache(self.config)
-            return
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
 
     @can_return_tuple
     def forward(

@@ -68,6 +68,27 @@ def relative_features(
     return relative_query, relative_key, maxima
 
 
+def scan_by_doubling(
+    writes: torch.Tensor, ends: torch.Tensor, sums: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum what the chunks write, as `chunk_initial_states` does, in log n steps instead of n (Hillis and Steele 1986).
+
+    A compiler unrolls a loop, so this one has a graph for each doubling of the text, and not for each length. After
+    the steps of 1, 2, 4, … a chunk has the sum of its own 2, 4, 8, … last writes.
+    """
+    totals = torch.cat((sums[:, :, None], writes), dim=2)  # (B, H, n + 1, m, E), each relative to its own maximum
+    ends = ends[..., None, None]  # (B, H, n + 1, 1, 1)
+    count = totals.shape[2]
+    step = 1
+    while step < count:
+        # Shifted by padding, as a compiler specialises on slices that happen to have one chunk.
+        shift = (0, 0, 0, 0, step, 0)
+        decays = (nn.functional.pad(ends, shift)[:, :, :count] - ends).clamp(max=0).exp()  # the padding's are unused
+        totals = totals + nn.functional.pad(totals, shift)[:, :, :count] * decays
+        step *= 2
+    return totals[:, :, :-1], totals[:, :, -1]
+
+
 def chunk_initial_states(
     key: torch.Tensor, value: torch.Tensor, now: torch.Tensor, ends: torch.Tensor, sums: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,6 +102,8 @@ def chunk_initial_states(
     """
     writes = (key * (now - ends[:, :, 1:, None]).exp()[..., None]).mT @ value  # (B, H, n, m, E)
     decays = (ends[:, :, :-1] - ends[:, :, 1:]).exp()[..., None, None]  # (B, H, n, 1, 1)
+    if torch.compiler.is_compiling():
+        return scan_by_doubling(writes, ends, sums)
     starts = []
     for write, decay in zip(writes.unbind(2), decays.unbind(2), strict=True):  # over chunks, not over tokens
         starts.append(sums)
