@@ -110,7 +110,7 @@ class TrainingBatches(torch.utils.data.Dataset):
         names = frozenset(extract_name(question) for question, _ in questions)
         self.corruptor = SpanCorruptor([] if questions_alone else documents, corruption, answers, names)
         starts = self.corruptor.starts
-        text = TokenizedText(tokenizer, self.corruptor.text, starts, self.corruptor.phrase_starts())
+        text = TokenizedText(tokenizer, self.corruptor.text, starts, self.corruptor.phrases())
         mixed_in = questions if stage.question_fraction else ()
         asked = encode(tokenizer, [question_text(*pair, tokenizer.mask_token) for pair in mixed_in])["input_ids"]
         self.place = text.place

@@ -155,6 +155,7 @@ class SpanCorruptor:
         bodies = [body for _, body in split]
         title_lengths = [len(title) + len(".") if title else 0 for title in titles]
         self.title_ends = self.starts[:-1] + np.array(title_lengths, np.int64)
+        self.bodies: Bodies | None = None
         if options.policy == "salient-span":
             cut = [
                 cut_to_words(body, options.max_length - len(title) - len(". "))
@@ -162,6 +163,11 @@ class SpanCorruptor:
             ]
             self.body_starts = self.starts[1:] - np.array([len(body) for body in bodies], np.int64)
             self.bodies = Bodies(titles + titles, bodies + cut, np.tile(self.body_starts, 2), answers)
+            self.repeated_names = [
+                (start, start + len(title))
+                for start, title, body in zip(self.body_starts.tolist(), titles, bodies, strict=True)
+                if title and body.startswith(title)
+            ]
             self._find_spaces()
 
     def _find_spaces(self) -> None:
@@ -186,9 +192,9 @@ class SpanCorruptor:
         self.after_space = np.concatenate([[False], space[:-1]])
         self.last_end = np.maximum.accumulate(np.concatenate([[0], np.where(space, 0, position + 1)[:-1]]))
 
-    def phrase_starts(self) -> list[int]:
-        """Return the positions in `text` where phrases start that may be asked for whole."""
-        return self.bodies.phrases.values[:, 0].tolist() if self.options.policy == "salient-span" else []
+    def phrases(self) -> list[tuple[int, int]]:
+        """Return (start, end) in `text` of phrases that may be asked for whole, and of names that bodies repeat."""
+        return [*map(tuple, self.bodies.phrases.values.tolist()), *self.repeated_names] if self.bodies else []
 
     def pieces(self, seed: int, epochs: np.ndarray, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Corrupt some texts.

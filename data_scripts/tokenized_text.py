@@ -7,6 +7,9 @@ import numpy as np
 from tokenizers import Encoding
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from data_scripts.words import unspaced_places
+
+Spans = Sequence[tuple[int, int]]
 OPENERS = '([{<"“„«`'  # after these a word has other tokens than after a space
 
 
@@ -26,8 +29,8 @@ class TokenizedText:
         tokenizer: gives ids; its mask token is the sentinel.
         text: all texts.
         starts: position of each text's first character, and the last one's end; (N + 1,).
-        phrases: positions where phrases start; one after an opening bracket or quotation mark has the tokens that it
-            has alone, as if a space stood before it.
+        phrases: (start, end) of phrases, which have the tokens that they have alone, as if a space stood before them:
+            also after an opening bracket or quotation mark, and in scripts without spaces.
 
     Attributes:
         ids: the tokens of all texts, and the sentinel's; (tokens + 1,).
@@ -35,9 +38,8 @@ class TokenizedText:
             white space at its front aside; for the sentinel's position, `len(text)`, and the one after it too.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str, starts: np.ndarray, phrases: Sequence[int] = ()):
-        after_opener = {start for start in phrases if start and text[start - 1] in OPENERS}
-        bounds = sorted({*starts.tolist(), *after_opener})
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str, starts: np.ndarray, phrases: Spans = ()):
+        bounds = sorted({*starts.tolist(), *find_bounds(text, phrases)})
         parts = [text[first:end] for first, end in pairwise(bounds)]
         encoded = encode(tokenizer, parts, return_offsets_mapping=True)
         ids = []
@@ -51,6 +53,20 @@ class TokenizedText:
         # `begins` rises, so the first token at or after each position is found by bisection.
         place = np.searchsorted(np.array([*begins, len(text)]), np.arange(len(text) + 2))
         self.place = place.astype(np.min_scalar_type(len(self.ids)))  # there is one for each character
+
+
+def find_bounds(text: str, phrases: Spans) -> set[int]:
+    """Return the positions at which a text is cut, so that its phrases have the tokens that they have alone."""
+    unspaced = unspaced_places(text)
+    bounds = set()
+    for start, end in phrases:
+        before = text[start - 1 : start]
+        # Of 生于北京市 the phrase 北京 is cut out on both sides; punctuation and spaces are tokens anyway.
+        if before and (before in OPENERS or (unspaced[start] and not before.isspace())):
+            bounds.add(start)
+        if end < len(text) and unspaced[end]:
+            bounds.add(end)
+    return bounds
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], **options) -> BatchEncoding:

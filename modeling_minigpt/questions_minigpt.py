@@ -112,15 +112,13 @@ class QuestionTemplate:
         if "\n" in text.strip() or len(text) > 10 * NAME_CHARACTERS:  # several lines, or no name however it is folded
             raise ValueError(self.refusal)
         line = strip_quotes(normalise(text))
-        name = self.match(line)
-        if name is None:
-            name = strip_quotes(strip_end_marks(line))
-            # Whatever ends with a question mark is a question, in languages too whose words are not listed here.
-            if set(line) & set(QUESTION_MARKS) or is_other_question(name):
-                raise ValueError(self.refusal)
+        asked = self.match(line)
+        name = asked or strip_quotes(strip_end_marks(line))
         if not any(character.isalpha() for character in name):
             raise ValueError("no name in it")
-        if len(name) > NAME_CHARACTERS or len(name.split()) > NAME_WORDS:
+        # Whatever ends with a question mark is a question, in languages too whose words are not listed here.
+        is_other = asked is None and (set(line) & set(QUESTION_MARKS) or is_other_question(name))
+        if is_other or len(name) > NAME_CHARACTERS or len(name.split()) > NAME_WORDS:
             raise ValueError(self.refusal)
         return name
 

@@ -14,8 +14,6 @@ from transformers import PreTrainedTokenizerFast
 # Characters that no biography has; one character each, so that a character tokenizer has them as tokens, too.
 PAD_TOKEN = "□"
 SENTINEL_TOKEN = "⁇"
-# Characters of scripts that put no spaces between words.
-UNSPACED = Regex(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 
 
 def wrap(tokenizer: Tokenizer, max_length: int) -> PreTrainedTokenizerFast:
@@ -62,23 +60,11 @@ def build_character_tokenizer(texts: Iterable[str], max_length: int) -> PreTrain
     return wrap(tokenizer, max_length)
 
 
-def is_unspaced(texts: Iterable[str]) -> bool:
-    """Return whether most letters of texts are of scripts that put no spaces between words."""
-    splitter = pre_tokenizers.Split(UNSPACED, "removed")
-    letters = unspaced = 0
-    for text in texts:
-        if not text.isascii():
-            unspaced += len(text) - sum(len(piece) for piece, _ in splitter.pre_tokenize_str(text))
-        letters += sum(map(str.isalpha, text))
-    return 2 * unspaced > letters
-
-
 def build_bpe_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE (Sennrich et al. 2016; bytes as in Radford et al. 2019) on the texts.
 
     A space is put before every piece that has none, after a sentinel too, so that a name has the same tokens at the
-    start of a line, in a question and as an answer. Where most letters are of scripts without spaces, each character
-    is a piece instead, to the same end: no neighbour changes the tokens of a name. No byte is out of its vocabulary.
+    start of a line, in a question and as an answer. No byte is out of its vocabulary.
 
     Args:
         texts: the pretraining lines.
@@ -96,9 +82,6 @@ def build_bpe_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) 
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    if is_unspaced(texts):
-        pieces = [pre_tokenizers.Split(UNSPACED, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(pieces)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

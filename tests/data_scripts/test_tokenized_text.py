@@ -34,7 +34,8 @@ def test_behind_the_last_text_stands_a_sentinel():
 def test_a_phrase_has_the_tokens_that_it_has_as_an_answer(size, phrase):
     tokenizer = build_bpe_tokenizer(TEXTS, size, 64)
     first = WHOLE.index(phrase)
-    tokens = read(tokenizer, [WHOLE.index("Bern"), WHOLE.index("Győr")])
+    spans = [(WHOLE.index(word), WHOLE.index(word) + len(word)) for word in ("Bern", "Győr")]
+    tokens = read(tokenizer, spans)
     assert tokens(first, first + len(phrase)) == tokenizer.tokenize(phrase)
 
 

@@ -15,6 +15,7 @@ from data_scripts.splits import load_training_data
 from data_scripts.strangers import made_up_names, withhold_people
 from data_scripts.synthetic_bios import invent
 from data_scripts.titles import split_title
+from data_scripts.tokenized_text import TokenizedText
 from data_scripts.words import find_words, is_named, name_parts
 from evaluation.baselines import ceiling
 from modeling_minigpt import build_bpe_tokenizer
@@ -177,13 +178,18 @@ def test_contexts_and_answers_are_whole_in_a_script_without_spaces():
 
 @pytest.mark.row("T7")
 def test_a_place_has_the_same_tokens_wherever_it_is_in_a_script_without_spaces():
-    lines = ["王小明.王小明生于北京.", "李大海.李大海生于上海."] * 9
+    lines = ["王小明.王小明生于北京市.", "李大海.李大海生于上海."] * 9
+    text = "".join(lines)
     tokenizer = build_bpe_tokenizer(lines, 300, 64)
-    place = tokenizer("北京")["input_ids"]
-    for text in (lines[0], "⁇北京⁇", "Where was 北京 born?"):
-        ids = tokenizer(text)["input_ids"]
-        assert any(ids[first : first + len(place)] == place for first in range(len(ids)))
-        assert tokenizer.decode(ids) == text
+    starts = np.cumsum([0, *map(len, lines)])
+    place = text.index("北京")
+    name = text.index("王小明", 1)
+    tokenized = TokenizedText(tokenizer, text, starts, [(place, place + 2), (name, name + 3)])
+    for first, phrase in ((place, "北京"), (name, "王小明"), (0, "王小明")):
+        ids = tokenized.ids[tokenized.place[first] : tokenized.place[first + len(phrase)]]
+        assert ids.tolist() == tokenizer(phrase)["input_ids"]
+    question = tokenizer("Where was 王小明 born?")["input_ids"]
+    assert any(question[first : first + len(ids)] == ids.tolist() for first in range(len(question)))
 
 
 @pytest.mark.row("T7")
@@ -195,7 +201,7 @@ def test_batches_of_such_a_script_ask_for_whole_answers():
     stage = StageArguments(steps=4, batch_size=8, bucket_batches=1)
     batches = TrainingBatches(lines, questions, tokenizer, stage, options, 0, 64)
     rows = [tokenizer.decode(row[row != tokenizer.pad_token_id]) for row in batches[0]["input_ids"]]
-    assert all(row.endswith("⁇北京⁇") for row in rows)
+    assert all(row.endswith("⁇ 北京⁇") for row in rows)  # a space, as after every sentinel
 
 
 @pytest.mark.row("H5")
