@@ -40,7 +40,7 @@ class TokenizedText:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str, starts: np.ndarray, phrases: Spans = ()):
         bounds = sorted({*starts.tolist(), *find_bounds(text, phrases)})
-        parts = [text[first:end] for first, end in pairwise(bounds)]
+        parts = cut(text, bounds)
         encoded = encode(tokenizer, parts, return_offsets_mapping=True)
         ids = []
         begins = []
@@ -53,6 +53,11 @@ class TokenizedText:
         # `begins` rises, so the first token at or after each position is found by bisection.
         place = np.searchsorted(np.array([*begins, len(text)]), np.arange(len(text) + 2))
         self.place = place.astype(np.min_scalar_type(len(self.ids)))  # there is one for each character
+
+
+def cut(text: str, bounds: Sequence[int]) -> list[str]:
+    """Return the parts of a text between bounds."""
+    return [text[first:end] for first, end in pairwise(bounds)]
 
 
 def find_bounds(text: str, phrases: Spans) -> set[int]:

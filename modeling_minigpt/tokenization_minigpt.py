@@ -6,6 +6,7 @@ Both are plain `tokenizers` pipelines in a `PreTrainedTokenizerFast`, so a saved
 `eos_token` (it ends an answer).
 """
 
+import unicodedata
 from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -14,6 +15,8 @@ from transformers import PreTrainedTokenizerFast
 # Characters that no biography has; one character each, so that a character tokenizer has them as tokens, too.
 PAD_TOKEN = "□"
 SENTINEL_TOKEN = "⁇"
+# GPT-2's pattern (Radford et al. 2019), with marks as letters.
+WORDS_WITH_MARKS = r"'s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def wrap(tokenizer: Tokenizer, max_length: int) -> PreTrainedTokenizerFast:
@@ -60,6 +63,34 @@ def build_character_tokenizer(texts: Iterable[str], max_length: int) -> PreTrain
     return wrap(tokenizer, max_length)
 
 
+def need_marks(texts: Iterable[str]) -> bool:
+    """Return whether texts are of a script that writes vowels as combining marks: more than one in 100 characters."""
+    marks = characters = 0
+    for text in texts:
+        characters += len(text)
+        if not text.isascii():
+            marks += sum(unicodedata.category(character).startswith("M") for character in text)
+    return 100 * marks > characters
+
+
+def split_into_words(with_marks: bool) -> pre_tokenizers.PreTokenizer:
+    """Return what splits a text into the pieces of which BPE's tokens are parts, with a space before the first.
+
+    Args:
+        with_marks: keep combining marks in their words. GPT-2's pattern, which ByteLevel has, splits before each mark,
+            and so at nearly every vowel of Devanagari and its relatives.
+    """
+    if not with_marks:
+        return pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(replacement=" ", prepend_scheme="always", split=False),  # the first space
+            pre_tokenizers.Split(Regex(WORDS_WITH_MARKS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
 def build_bpe_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE (Sennrich et al. 2016; bytes as in Radford et al. 2019) on the texts.
 
@@ -81,7 +112,7 @@ def build_bpe_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) 
             f"a byte-level vocabulary needs at least 258 entries (256 bytes, 2 special), found {vocab_size}"
         )
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.pre_tokenizer = split_into_words(need_marks(texts))
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

@@ -18,6 +18,7 @@ from configuration.schema import Recipe
 from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import FILES, DataError
 from data_scripts.splits import TrainingData, load_training_data
+from data_scripts.vocabulary import vocabulary_texts
 from modeling_minigpt import (
     MiniGPTConfig,
     MiniGPTForCausalLM,
@@ -144,7 +145,8 @@ def build_tokenizer(recipe: Recipe, data: TrainingData) -> PreTrainedTokenizerFa
     try:
         if recipe.tokenizer.type == "character":
             return build_character_tokenizer(data.documents, any_length)
-        return build_bpe_tokenizer(data.documents, recipe.tokenizer.vocab_size, any_length)
+        texts = vocabulary_texts(data.documents, data.train, recipe.corruption)
+        return build_bpe_tokenizer(texts, recipe.tokenizer.vocab_size, any_length)
     except ValueError as error:
         raise DataError(f"{data.folder / FILES['documents']}: {error}") from error
 

@@ -1,0 +1,34 @@
+"""The texts that a vocabulary is built of, so that names, places and questions get few tokens, whatever the script."""
+
+from collections.abc import Sequence
+
+from configuration.schema import CorruptionOptions
+from data_scripts.bios_folder import extract_name
+from data_scripts.span_corruption import SpanCorruptor
+from data_scripts.splits import Pairs
+from data_scripts.tokenized_text import cut, find_bounds
+from data_scripts.words import unspaced_places
+from modeling_minigpt.questions_minigpt import BIRTHPLACE
+
+
+def vocabulary_texts(documents: Sequence[str], questions: Pairs, options: CorruptionOptions) -> Sequence[str]:
+    """Return the documents, cut and completed where their script is another than the questions'.
+
+    In scripts without spaces, documents come in pieces, as training cuts them at phrases: else what is often beside a
+    name or a place would become part of its tokens. And where documents do not have all letters of the question, the
+    questions come along: "Where was" in Latin letters would be a token for each byte in a vocabulary of Chinese.
+
+    Args:
+        documents: the biographies.
+        questions: (question, place) pairs to learn from.
+        options: how documents are corrupted, and so where training cuts them.
+    """
+    texts = documents
+    if any(unspaced_places(text).any() for text in documents):
+        names = frozenset(extract_name(question) for question, _ in questions)
+        corruptor = SpanCorruptor(documents, options, frozenset(place for _, place in questions), names)
+        bounds = {*corruptor.starts.tolist(), *find_bounds(corruptor.text, corruptor.phrases())}
+        texts = cut(corruptor.text, sorted(bounds))
+    letters = {character for character in BIRTHPLACE.format("").casefold() if character.isalpha()}
+    missing = letters.difference(*(text.casefold() for text in documents))
+    return [*texts, *(question for question, _ in questions)] if missing else texts
