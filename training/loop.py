@@ -224,17 +224,19 @@ def train_steps(
         meter.add(loss, gradient_norm, count_targets(batch["labels"]))
         is_last = progress.step == stepper.total_steps
         logs = progress.step % saver.run.log_steps == 0 or is_last
-        stops = request.requested_on_any_rank(accelerator) and not is_last
+        stops = request.requested_on_any_rank(accelerator)
         # On a GPU each check would wait for the device, so there it comes only before something is written.
         if logs or stops or accelerator.device.type == "cpu":
             watchdog.check(progress.step, meter.losses, meter.gradient_norm, accelerator)
+        saved = None
         if logs:
             meter.log(learning_rate_factor(step, stepper.total_steps, stepper.stage))
-            watchdog.checkpoint = saver.save_if_due(progress, is_last) or watchdog.checkpoint
+            saved = saver.save_if_due(progress, is_last)
+            watchdog.checkpoint = saved or watchdog.checkpoint
         if stops:
             if not logs:  # else the interval has just been closed, and the next one is empty
                 meter.save_interval()
-            saved = saver.save(progress)
+            saved = saved or saver.save(progress)
             raise Interrupted(
                 f"stopped at step {progress.step} of {meter.name}, saved in {saved}; continue with --resume"
             )

@@ -24,9 +24,10 @@ from hub.publish_model import HubTarget
 from hub.push import PushError
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
 from training.checkpoints import Progress, remove_checkpoints
+from training.interruption import Interrupted, StopRequest, handle_signals
 from training.loop import train_stage
 from training.run_context import Run, build_run, init_model, training_batches
-from training.torchrun_env import check_restarts, is_main_process, was_restarted
+from training.torchrun_env import check_restarts, has_peers, is_main_process, was_restarted
 
 CALIBRATION_STRANGERS = 2000  # made-up people to calibrate on
 
@@ -83,10 +84,12 @@ def run_command(recipe: Recipe, command: str, resume: bool = False, hub: HubTarg
     if hub is not None:
         check_publishing(recipe, command, hub)
         if is_main_process():
-            hub.open()  # before hours of training, not after
-    # One lock for all processes: those of one run share the folder.
-    with folder.lock() if is_main_process() else nullcontext():
-        results = _run_stages(recipe, command, folder, resume or was_restarted(), hub)
+            with handle_signals() as request, request.interruptible("before training"):
+                hub.open()  # before hours of training, not after
+    # One lock for all processes: those of one run share the folder. And signals are handled all along: between two
+    # stages there is no moment at which one would kill the run.
+    with folder.lock() if is_main_process() else nullcontext(), handle_signals() as request:
+        results = _run_stages(recipe, command, folder, resume or was_restarted(), hub, request)
     if hub is not None and results is not None:
         publish(folder, hub)
     return results
@@ -102,14 +105,18 @@ def check_publishing(recipe: Recipe, command: str, hub: HubTarget) -> None:
 
 def publish(folder: RunFolder, hub: HubTarget) -> None:
     """Publish a scored run and print its address; PushError, with the command that repeats it, if that fails."""
+    again = f"python -m hub.publish_model {folder.path} {hub.repo_id}"
     try:
-        print(f"published: {hub.push_run(folder.path)}")
+        with handle_signals() as request, request.interruptible(f"while publishing by `{again}`"):
+            address = hub.push_run(folder.path)
+        print(f"published: {address}")
     except PushError as error:
-        again = f"python -m hub.publish_model {folder.path} {hub.repo_id}"
         raise PushError(f"{error}; the run is complete, publish it by `{again}`") from error
 
 
-def _run_stages(recipe: Recipe, command: str, folder: RunFolder, resume: bool, hub: HubTarget | None) -> dict | None:
+def _run_stages(
+    recipe: Recipe, command: str, folder: RunFolder, resume: bool, hub: HubTarget | None, request: StopRequest
+) -> dict | None:
     """Run a command, except for the publishing; see `run_command`."""
     scores = command in SCORING_COMMANDS
     stages = plan_stages(recipe, command, folder)
@@ -121,13 +128,20 @@ def _run_stages(recipe: Recipe, command: str, folder: RunFolder, resume: bool, h
         return show_results(folder) if is_main_process() else None
     remaining = [stage for stage in stages if not folder.finished(stage)]
     on_checkpoint = partial(push_checkpoint, hub, folder) if hub is not None and hub.checkpoints else None
-    run = build_run(recipe, bool(remaining), resume, on_checkpoint)
+    # Not among several processes: one that is gone would leave the others waiting for it.
+    with nullcontext() if has_peers() else request.interruptible("while reading the data"):
+        run = build_run(recipe, bool(remaining), resume, on_checkpoint)
     for stage in remaining:
         STAGE_FUNCTIONS[stage](run)
+        if request.requested_on_any_rank(run.accelerator):
+            raise Interrupted(f"stopped after {stage}, saved in {folder.stage(stage)}; continue with --resume")
     if run.accelerator is not None:
         # Closes the processes' group: one of them scores, while the others end.
         run.accelerator.end_training()
-    return evaluate(run) if scores and is_main_process() else None
+    if not scores or not is_main_process():
+        return None
+    with request.interruptible(f"while scoring; the models are in {folder.path}"):
+        return evaluate(run)
 
 
 def plan_stages(recipe: Recipe, command: str, folder: RunFolder) -> tuple[str, ...]:

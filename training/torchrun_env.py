@@ -8,9 +8,14 @@ import os
 from artifacts.run_folder import RunError
 
 
+def has_peers() -> bool:
+    """Return whether a launcher has started several processes, of which this is one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def is_main_process() -> bool:
     """Return whether this process is the first of all; also true without a launcher."""
-    return os.environ.get("RANK", "0") == "0"
+    return not has_peers() or os.environ.get("RANK", "0") == "0"
 
 
 def was_restarted() -> bool:
