@@ -6,18 +6,18 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from configuration.schema import RunArguments, StageArguments
 from data_scripts.batches import TrainingBatches, count_targets
 from training.checkpoints import Progress, load_latest, save_checkpoint
-from training.console import log_above_bars
+from training.console import ProgressBar, log_above_bars
 from training.interruption import Interrupted, StopRequest, handle_signals
 from training.optimizers import learning_rate_factor
 from training.precision import compiled_parts
 from training.state import TrainingState
 from training.stepper import Stepper
+from training.tracking import track, tracked
 from training.watchdog import Watchdog
 
 MIN_STEPS_TO_COMPILE = 200  # steps of a stage; in a shorter one compiling takes longer than it saves
@@ -37,7 +37,7 @@ class Meter:
         self.name = name
         self.progress = progress
         self.accelerator = accelerator
-        self.bar = tqdm(
+        self.bar = ProgressBar(
             total=total,
             initial=progress.step,
             desc=name,
@@ -101,7 +101,7 @@ class Meter:
             "tokens_per_second": speed,
             "learning_rate_factor": learning_rate_factor,
         }
-        self.accelerator.log({f"{self.name}/{key}": value for key, value in values.items()}, step=progress.step)
+        track(self.accelerator, {f"{self.name}/{key}": value for key, value in values.items()}, progress.step)
         self.start_interval()
 
 
@@ -197,7 +197,13 @@ def train_stage(
     saver = CheckpointSaver(name, state, model_class, run, checkpoints, on_checkpoint)
     meter = Meter(name, progress, len(batches), accelerator)
     rows = rows_to_compile(stage, run, accelerator, len(batches))
-    with meter.bar, log_above_bars(), handle_signals() as request, compiled_parts(model, accelerator.device, rows):
+    with (
+        handle_signals() as request,
+        meter.bar,
+        log_above_bars(),
+        tracked(accelerator, name, progress.step),
+        compiled_parts(model, accelerator.device, rows),
+    ):
         train_steps(stepper, batches, meter, watchdog, saver, request)
     trained = unwrap(stepper.model, model_class, accelerator)
     accelerator.free_memory()  # Accelerate remembers all it prepared: the next stage needs the optimizers' memory

@@ -9,9 +9,11 @@ from accelerate.logging import get_logger
 from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerFast
 
+from artifacts.files import as_disk_error, write_json
 from artifacts.loading import check_shape, load_model, load_tokenizer, start_from
-from artifacts.run_folder import RunError, RunFolder, read_record, training_record, write_json
+from artifacts.run_folder import STAGES, RunError, RunFolder, read_record, training_record
 from artifacts.safe_loading import as_run_error
+from configuration.errors import show
 from configuration.schema import Recipe
 from data_scripts.bios_folder import FILES
 from data_scripts.splits import made_up_people
@@ -23,11 +25,11 @@ from evaluation.scoring import score_run
 from hub.publish_model import HubTarget
 from hub.push import PushError
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
-from training.checkpoints import Progress, remove_checkpoints
+from training.checkpoints import Progress, failing_together, remove_checkpoints
 from training.interruption import Interrupted, StopRequest, handle_signals
 from training.loop import train_stage
-from training.run_context import Run, build_run, init_model, training_batches
-from training.torchrun_env import check_restarts, has_peers, is_main_process, was_restarted
+from training.run_context import Run, build_run, describe_inputs, init_model, training_batches
+from training.torchrun_env import check_devices, check_restarts, has_peers, is_main_process, was_restarted
 
 CALIBRATION_STRANGERS = 2000  # made-up people to calibrate on
 
@@ -80,6 +82,7 @@ def run_command(recipe: Recipe, command: str, resume: bool = False, hub: HubTarg
         UserError: what the user must change; or, after all is saved, what a signal or the Hub has prevented.
     """
     check_restarts()
+    check_devices()
     folder = RunFolder(recipe.output)
     if hub is not None:
         check_publishing(recipe, command, hub)
@@ -88,7 +91,11 @@ def run_command(recipe: Recipe, command: str, resume: bool = False, hub: HubTarg
                 hub.open()  # before hours of training, not after
     # One lock for all processes: those of one run share the folder. And signals are handled all along: between two
     # stages there is no moment at which one would kill the run.
-    with folder.lock() if is_main_process() else nullcontext(), handle_signals() as request:
+    with (
+        folder.lock() if is_main_process() else nullcontext(),
+        handle_signals() as request,
+        as_disk_error(folder.path),
+    ):
         results = _run_stages(recipe, command, folder, resume or was_restarted(), hub, request)
     if hub is not None and results is not None:
         publish(folder, hub)
@@ -109,7 +116,7 @@ def publish(folder: RunFolder, hub: HubTarget) -> None:
     try:
         with handle_signals() as request, request.interruptible(f"while publishing by `{again}`"):
             address = hub.push_run(folder.path)
-        print(f"published: {address}")
+        show(f"published: {address}")
     except PushError as error:
         raise PushError(f"{error}; the run is complete, publish it by `{again}`") from error
 
@@ -130,7 +137,9 @@ def _run_stages(
     on_checkpoint = partial(push_checkpoint, hub, folder) if hub is not None and hub.checkpoints else None
     # Not among several processes: one that is gone would leave the others waiting for it.
     with nullcontext() if has_peers() else request.interruptible("while reading the data"):
-        run = build_run(recipe, bool(remaining), resume, on_checkpoint)
+        run = build_run(recipe, bool(remaining), on_checkpoint)
+        if resume:
+            folder.check_same_inputs(describe_inputs(run, remaining))
     for stage in remaining:
         STAGE_FUNCTIONS[stage](run)
         if request.requested_on_any_rank(run.accelerator):
@@ -169,7 +178,7 @@ def show_results(folder: RunFolder) -> dict:
     """Print the results of a finished run and return them; RunError where its file contains something else."""
     # Scored already: asking again would give the same numbers, minutes later.
     results = read_record(folder.results)
-    print(f"{folder.path}: the run is finished; its results were:")
+    show(f"{folder.path}: the run is finished; its results were:")
     with as_run_error(f"{folder.results}: no results of a run"):
         print_results(results)
     return results
@@ -214,6 +223,9 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
     # Before any step: a question that cannot be encoded would fail in the middle of the training.
     check_characters(run.tokenizer, [f"{question} {place}" for question, place in run.data.train])
     check_lengths(run.tokenizer, questions, places, run.config.max_position_embeddings)
+    if run.accelerator.is_main_process:
+        # Only now that nothing can be refused any more: a command that is corrected must not meet its own recipe.
+        run.folder.begin(run.recipe, describe_inputs(run, STAGES))
     set_seed(run.recipe.seed)  # so that dropout does not depend on how the model came to be
     trained, progress = train_stage(
         stage,
@@ -225,9 +237,10 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
         run.folder.checkpoints,
         None if run.on_checkpoint is None else partial(run.on_checkpoint, stage),
     )
-    if run.accelerator.is_main_process:
-        with run.folder.new_stage(stage) as folder:
-            save_stage(run, stage, trained, progress, folder)
+    with failing_together(run.accelerator), as_disk_error(run.folder.path):
+        if run.accelerator.is_main_process:
+            with run.folder.new_stage(stage) as folder:
+                save_stage(run, stage, trained, progress, folder)
     # Only now: until the model is in its place, a crash must find the last checkpoint.
     remove_checkpoints(run.accelerator, run.folder.checkpoints, stage)
     run.accelerator.wait_for_everyone()
