@@ -8,7 +8,8 @@
     python train.py evaluate --config RECIPE --set evaluate.model=runs/mine/finetune --set output=runs/scored
 
 Everything a run writes is in its output folder. The exit status is 2, after one line that says why, when the recipe,
-the data or the folder cannot be used, and 75 after a SIGTERM or SIGINT whose run was saved and can be resumed.
+the data or the folder cannot be used, and 75 after a signal (SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU) whose
+run was saved and can be resumed.
 """
 
 import argparse
@@ -74,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             from configuration.recipe import load_recipe
             from hub.publish_model import HubTarget
             from training.console import configure_logging
+            from training.interruption import handle_signals
             from training.preview import show
             from training.runner import run_command
         except ModuleNotFoundError as error:
@@ -89,7 +91,8 @@ def main(argv: list[str] | None = None) -> int:
             return
         target = (arguments.push_to_hub, arguments.private, arguments.push_checkpoints)
         hub = HubTarget(*target) if arguments.push_to_hub else None
-        run_command(recipe, arguments.command, arguments.resume, hub)
+        with handle_signals(ends_process=argv is None):
+            run_command(recipe, arguments.command, arguments.resume, hub)
 
     return run_main(command, "stopped; continue from the latest checkpoint with --resume")
 

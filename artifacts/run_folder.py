@@ -1,6 +1,7 @@
 """The folder of a run: what it contains, and when a command may write to it.
 
-OUTPUT/recipe.json                      the recipe in full, as run
+OUTPUT/recipe.json                      the recipe in full, as run; written when training begins
+OUTPUT/inputs.json                      digests of what it learns from: data files, weights to start from
 OUTPUT/data/                            the invented data, or the `datasets` cache of the given folder
 OUTPUT/{pretrain,finetune,no_pretraining}/   finished models; each loads with `from_pretrained`
 OUTPUT/checkpoints/                     the newest checkpoints of the current stage, and the tokenizer
@@ -10,31 +11,34 @@ OUTPUT/predictions.dev.txt, results.json, report.md
 """
 
 import dataclasses
+import errno
 import json
+import logging
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from artifacts.files import remove, write_json, written_aside
 from configuration.errors import UserError
 from configuration.schema import SECTIONS, Recipe
 
 STAGES = ("pretrain", "finetune", "no_pretraining")
+FOLDERS = (*STAGES, "checkpoints", "checkpoints/tokenizer", "data")
+FILES = ("recipe.json", "inputs.json", "results.json", "report.md", "trust.png", "losses.png", "predictions.dev.txt")
+PATHS = ("path", "start_from")  # keys whose contents count, not their names
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+ELSEWHERE = "choose another --set output=FOLDER"
 TRAINING_SECTIONS = ("seed", "data", "tokenizer", "model", "corruption", *STAGES)  # what a resumed run may not change
+
+
+logger = logging.getLogger(__name__)  # not Accelerate's, which is not up when a folder is locked
 
 
 class RunError(UserError, RuntimeError):
     """A command that cannot run on this folder or model; the message is one line for the user."""
-
-
-def write_json(path: Path, values: dict) -> None:
-    """Write JSON completely or not at all: to a partial file beside it, then renamed."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # several processes may write it at once
-    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def training_record(model: str | Path) -> dict:
@@ -69,6 +73,7 @@ class RunFolder:
         self.tokenizer = self.checkpoints / "tokenizer"
         self.data = self.path / "data"
         self.recipe = self.path / "recipe.json"
+        self.inputs = self.path / "inputs.json"
         self.results = self.path / "results.json"
 
     def stage(self, name: str) -> Path:
@@ -82,11 +87,9 @@ class RunFolder:
     @contextmanager
     def new_stage(self, name: str) -> Iterator[Path]:
         """Yield an empty folder for a stage's finished model; rename it to the stage's name if the block succeeds."""
-        partial = self.path / f".{name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed run left of it
-        partial.mkdir()
-        yield partial
-        os.replace(partial, self.stage(name))
+        with written_aside(self.stage(name)) as partial:
+            partial.mkdir()
+            yield partial
 
     def training_record(self, name: str) -> dict:
         """Read a finished stage's record: minutes, steps, tokens, losses; empty if there is none."""
@@ -96,24 +99,44 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Lock the folder until the block ends; the system unlocks it when the process dies.
 
+        Where the file system has no locks, a warning says so. A folder that is made here and in which nothing is
+        trained or scored is removed again.
+
         Raises:
             RunError: another process has locked it, or the folder cannot be written.
         """
+        path = self.path / ".lock"
+        is_new = not os.path.exists(self.path)  # unlike pathlib, False where the name is too long to be one
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", blocking=False)
+            lock = FileLock(path, blocking=False)
             lock.acquire()
         except Timeout as error:
-            raise RunError(f"output {self.path}: another run is using this folder; choose another output") from error
-        except OSError as error:
-            raise RunError(f"output {self.path}: cannot be written: {error.strerror}") from error
+            raise RunError(f"output {self.path}: {describe_holder(path)}") from error
+        except (OSError, NotImplementedError) as error:  # the latter from older versions of the library
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise RunError(f"output {self.path}: cannot be written: {error.strerror}") from error
+            logger.warning(f"{self.path}: its file system has no locks; start no second run in this folder")
+            lock = None
         try:
             yield
         finally:
-            lock.release()
+            if lock is not None:
+                lock.release()
+            if is_new:
+                self.remove_if_unused()
+
+    def remove_if_unused(self) -> None:
+        """Remove the folder unless something was trained or scored there, or somebody else's file is in it."""
+        with suppress(OSError):
+            names = {path.name for path in self.path.iterdir()}
+            if names <= {".lock", "data", "checkpoints"} and not self.has_checkpoints(STAGES):
+                for name in names:
+                    remove(self.path / name)
+                self.path.rmdir()
 
     def claim(self, recipe: Recipe, stages: tuple[str, ...], scores: bool, resume: bool) -> None:
-        """Check that a command may write to the folder, and write the recipe there.
+        """Check that a command may write to the folder; nothing is left there.
 
         Args:
             recipe: what the command runs.
@@ -123,7 +146,7 @@ class RunFolder:
 
         Raises:
             RunError: the folder cannot be written, already has the command's outcome or another run's checkpoints, or
-                its recipe is not the one to be resumed. Nothing was written then.
+                its recipe is not the one to be resumed.
         """
         path = self.path
         try:
@@ -139,18 +162,41 @@ class RunFolder:
             done = [self.stage(name) for name in stages if self.finished(name)]
             done += [self.results] if scores and self.results.exists() else []
             if done:
-                raise RunError(f"output {path}: {done[0]} is there already; choose another --set output=FOLDER")
+                raise RunError(f"output {path}: {done[0]} is there already; {ELSEWHERE}")
             if self.has_checkpoints(stages):
                 raise RunError(f"output {path}: has an unfinished run; add --resume or choose another output")
-        if stages:
-            write_json(self.recipe, dataclasses.asdict(recipe))
+        self.check_nothing_in_the_way(stages)
+
+    def check_nothing_in_the_way(self, stages: tuple[str, ...]) -> None:
+        """Raise RunError, with its name, where something lies at a place that the run must write to."""
+        # Found now, not at the rename after hours of training.
+        for name in FOLDERS:
+            place = self.path / name
+            if os.path.lexists(place) and not place.is_dir():
+                raise RunError(f"{place}: is in the way of a folder of that name; move it away or {ELSEWHERE}")
+        for name in FILES:
+            if (self.path / name).is_dir():
+                raise RunError(
+                    f"{self.path / name}: is in the way of a file of that name; move it away or {ELSEWHERE}"
+                )
+        for place in (self.stage(name) for name in stages if not self.finished(name)):
+            if place.is_symlink() or (place.is_dir() and any(place.iterdir())):
+                raise RunError(f"{place}: is in the way, it is not empty and no model; move it away or {ELSEWHERE}")
+
+    def begin(self, recipe: Recipe, inputs: dict) -> None:
+        """Write down what is run and what it learns from, as training begins."""
+        write_json(self.recipe, dataclasses.asdict(recipe))
+        write_json(self.inputs, inputs)
 
     def has_checkpoints(self, stages: tuple[str, ...]) -> bool:
         """Return whether an earlier command left checkpoints of any of the stages."""
         return any(path for name in stages for path in self.checkpoints.glob(f"{name}-*"))
 
     def check_same_recipe(self, recipe: Recipe) -> None:
-        """Raise RunError, with the key and both values, unless the folder's recipe trains exactly as this one does."""
+        """Raise RunError, with the key and both values, unless the folder's recipe trains exactly as this one does.
+
+        Of a path counts only whether there is one: `check_same_inputs` compares what it leads to.
+        """
         if not self.recipe.exists():  # --resume may be given from the start
             return
         before = read_json(self.recipe)
@@ -159,13 +205,41 @@ class RunFolder:
             if before.get(section) == now[section]:
                 continue
             if not isinstance(now[section], dict):
-                raise RunError(
-                    f"{self.recipe}: {section} was {before.get(section)}, now {now[section]}; cannot resume"
-                )
+                raise self.changed(section, before.get(section), now[section])
             if not isinstance(before.get(section), dict):
-                raise RunError(f"{self.recipe}: {section} was {before.get(section)!r}; cannot resume")
+                raise RunError(f"{self.recipe}: {section} was {before.get(section)!r}; cannot resume; {ELSEWHERE}")
             defaults = {f.name: f.default for f in dataclasses.fields(SECTIONS[section])}
             for key, value in now[section].items():
                 found = before[section].get(key, defaults[key])  # a key newer than the run had its default
-                if found != value:
-                    raise RunError(f"{self.recipe}: {section}.{key} was {found!r}, now {value!r}; cannot resume")
+                is_path = key in PATHS and isinstance(found, str) and isinstance(value, str)
+                if found != value and not is_path:
+                    raise self.changed(f"{section}.{key}", found, value)
+
+    def changed(self, key: str, before: object, now: object) -> RunError:
+        """Return the error of a recipe's value that is not what it was, with what to do."""
+        text = f"{self.recipe}: {key} was {before!r}, now {now!r}; cannot resume"
+        return RunError(f"{text}: set {key} as it was, or {ELSEWHERE}")
+
+    def check_same_inputs(self, inputs: dict) -> None:
+        """Raise RunError, with its name, where an input is not what it was when the run began.
+
+        Args:
+            inputs: by name, the digest of what is there now. A run from before inputs were recorded is not compared.
+        """
+        before = read_json(self.inputs) if self.inputs.exists() else {}
+        for name, digest in inputs.items():
+            if before.get(name, digest) != digest:
+                raise RunError(
+                    f"{name} is not what it was when the run in {self.path} began: its contents have changed; cannot "
+                    f"resume: restore it, or {ELSEWHERE}"
+                )
+
+
+def describe_holder(lock: Path) -> str:
+    """Return who has locked a folder, and what to do."""
+    # Where flock does not exist the library makes a file with process and host, which outlives a killed process.
+    try:
+        process, host = lock.read_text(encoding="utf-8").split()[:2]
+    except (OSError, ValueError):  # a true lock, whose file is empty
+        return "another run is using this folder; choose another output"
+    return f"process {process} on {host} is using this folder; if it is not running any more, remove {lock}"

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import psutil
 
-from artifacts.run_folder import STAGES, RunError, RunFolder, write_json
+from artifacts.files import write_json
+from artifacts.run_folder import STAGES, RunError, RunFolder
 from benchmarks.harness import new_parser
 from configuration.errors import run_main
 from data_scripts.synthetic_bios import invent

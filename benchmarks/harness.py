@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from artifacts.run_folder import RunError, read_json, write_json
+from artifacts.files import write_json
+from artifacts.run_folder import RunError, read_json
 from configuration.errors import run_main
 from evaluation.tables import markdown_table
 

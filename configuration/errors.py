@@ -1,7 +1,10 @@
 """The errors that a user sees: one line each, whatever was in the input, and one way out of every command."""
 
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TextIO
 
 MAX_LENGTH = 600  # characters of a message: a file's name, a key and some of what was found
 
@@ -15,6 +18,29 @@ def one_line(text: object) -> str:
     if len(line) > MAX_LENGTH:
         line = f"{line[: MAX_LENGTH - 200]} … {line[-190:]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+
+
+def show(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
+    """Print a text, on stdout by default, as far as the stream can take it; a stream that is closed ends no command.
+
+    Characters that its encoding does not have are escaped.
+    """
+    stream = stream or sys.stdout
+    if stream is None:  # a program without a console
+        return
+    try:
+        try:
+            stream.write(text + end)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            stream.write((text + end).encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except (OSError, ValueError):  # whoever read it is gone, as in `| head`, or the terminal
+        # Else what is still in its buffer would make the interpreter fail when it flushes it at the end.
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
 
 
 class UserError(Exception):
@@ -40,8 +66,8 @@ def run_main(command: Callable[[], int | None], when_interrupted: str = "interru
     try:
         return command() or 0
     except UserError as error:
-        print(f"{error.prefix}{error}", file=sys.stderr)
+        show(f"{error.prefix}{error}", sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print(when_interrupted, file=sys.stderr)
+        show(when_interrupted, sys.stderr)
         return 130

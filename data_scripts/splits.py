@@ -1,6 +1,8 @@
 """Get a run's data: invented into its folder, or read from the folder that the recipe names."""
 
 import hashlib
+import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -57,7 +59,10 @@ def find_folder(data: DataArguments, seed: int, run_data: Path) -> Path:
     else:
         folder = run_data / f"synthetic-{data.people}-{seed}"
         if not all((folder / name).is_file() for name in FILES.values()):
-            invent(data.people, seed).write(folder)
+            partial = folder.with_name(f".{folder.name}.partial")
+            invent(data.people, seed).write(partial)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)  # a kill leaves no file that is cut short
     check_folder(folder)
     return folder
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from artifacts.files import written_aside
+
 
 def new_figure(rows: int, columns: int, width: float, height: float):
     """Return a figure of a size in inches and its axes, an array of them where there are several."""
@@ -21,5 +23,9 @@ def save_figure(figure, path: Path) -> None:
     """Write a figure in the format that the path's suffix names, and free it."""
     import matplotlib.pyplot as plt
 
-    figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
-    plt.close(figure)
+    kind = path.suffix[1:]
+    try:
+        with written_aside(path) as partial:
+            figure.savefig(partial, dpi=120, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    finally:
+        plt.close(figure)

@@ -1,11 +1,14 @@
 """Turn results into what people read: a table in the terminal, `report.md` with its plot, the README's table."""
 
+import io
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from artifacts.files import write_text
+from configuration.errors import show
 from evaluation.plots import new_figure, save_figure
 from evaluation.tables import markdown_table, percent
 from evaluation.trust import trust_table
@@ -23,9 +26,27 @@ def accuracy_rows(results: dict) -> list[tuple[str, float | None]]:
     ]
 
 
+class EncodedText(io.StringIO):
+    """Text in memory for a stream of some encoding, by which a console chooses what it draws lines with."""
+
+    encoding = "utf-8"
+
+
 def print_results(results: dict, console: Console | None = None) -> None:
     """Print the table of accuracies and the sample questions with their answers."""
     console = console or Console()
+    text = EncodedText()
+    text.encoding = console.encoding
+    terminal = console.is_terminal
+    _render(
+        results, Console(file=text, width=console.width, force_terminal=terminal, color_system=console.color_system)
+    )
+    # Not by the console itself, which raises where a name cannot be encoded or nobody reads any more.
+    show(text.getvalue(), console.file, end="")
+
+
+def _render(results: dict, console: Console) -> None:
+    """Print as `print_results`."""
     scored = results[results["split"]]
     title = f"{results['dataset']}: {scored['total']} {results['split']} questions, exact match"
     table = Table(title=escape(title))
@@ -133,5 +154,5 @@ def write_report(results: dict, histories: dict[str, list], folder: Path) -> Pat
         ),
     ]
     path = folder / "report.md"
-    path.write_text("\n".join(lines), encoding="utf-8")
+    write_text(path, "\n".join(lines))
     return path

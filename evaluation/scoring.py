@@ -1,21 +1,23 @@
 """`train.py evaluate`: answers, baselines, predictions, results.json and the report."""
 
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import evaluate
 from accelerate.logging import get_logger
 from transformers import PreTrainedTokenizerFast
 
+from artifacts.files import write_json, write_text
 from artifacts.loading import load_pipeline
-from artifacts.run_folder import STAGES, RunFolder, training_record, write_json
+from artifacts.run_folder import STAGES, RunFolder, training_record
 from artifacts.safe_loading import as_run_error
 from configuration.schema import EvaluateArguments, Recipe
 from data_scripts.bios_folder import extract_name, question_for
 from data_scripts.splits import Pairs, TrainingData, load_scoring_pairs, made_up_people
 from evaluation.answers import answer_questions, exact_matches
 from evaluation.baselines import ceiling, popular_places
+from evaluation.birthplace_accuracy.birthplace_accuracy import BirthplaceAccuracy
 from evaluation.exposure import count_exposures, exposure_rows
 from evaluation.report import print_results, write_report
 from evaluation.trained_on import TrainedOn, count_trained_on, read_record
@@ -23,7 +25,6 @@ from evaluation.trust import STRANGERS, EvaluatedAnswers, confidence_metrics, fr
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import Answer
 
-METRIC = Path(__file__).parent / "birthplace_accuracy"
 logger = get_logger(__name__)
 
 SAMPLES = 3  # questions shown with their answers, before one about a stranger
@@ -31,7 +32,9 @@ SAMPLES = 3  # questions shown with their answers, before one about a stranger
 
 def accuracy(texts: list[str], pairs: Pairs) -> dict:
     """Score answers by the `birthplace_accuracy` metric."""
-    metric = evaluate.load(str(METRIC))
+    # Not by `evaluate.load`, which copies the code to the home folder's cache: that may be read-only, or full.
+    with tempfile.TemporaryDirectory() as cache:
+        metric = BirthplaceAccuracy(keep_in_memory=True, cache_dir=cache)
     return metric.compute(predictions=texts, references=[place for _, place in pairs])
 
 
@@ -142,7 +145,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
         "exposure": exposure_rows(count_exposures(pairs, data.documents, data.train), models),
         "samples": sample_answers(texts, pairs, strangers, asked.made_up),
     }
-    (folder.path / f"predictions.{split}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    write_text(folder.path / f"predictions.{split}.txt", "\n".join(texts) + "\n")
     plot_trust(asked, folder.path / "trust.png")
     write_report(results, {stage: record["history"] for stage, record in records.items()}, folder.path)
     write_json(folder.results, results)

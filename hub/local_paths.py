@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from artifacts.run_folder import write_json
+from artifacts.files import write_json
 
 # Their strings are tokens and answers, which may look like anything.
 DATA_FILES = ("tokenizer.json", "birthplaces.json")

@@ -19,7 +19,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 
-from artifacts.run_folder import write_json
+from artifacts.files import write_json
 from configuration.errors import UserError, one_line
 
 REFUSALS = {

@@ -117,6 +117,10 @@ class MiniGPTPreTrainedModel(PreTrainedModel):
         if settings.get("is_main_process", True):
             for name, text in code.items():
                 Path(save_directory, name).write_text(text, encoding="utf-8")
+            # safetensors writes a file that only its owner may read; the config beside it has a new file's mode.
+            mode = Path(save_directory, "config.json").stat().st_mode
+            for weights in Path(save_directory).glob("*.safetensors"):
+                weights.chmod(mode)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

@@ -4,20 +4,22 @@ A checkpoint is written to a folder of another name, synced to the disk and rena
 the SHA-256 of every file; a checkpoint that does not agree with its manifest is never resumed from.
 """
 
-import hashlib
 import json
-import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 
+from artifacts.files import folder_size, free_space, put_in_place, remove, reset_modes, sha256
 from artifacts.run_folder import RunError
+from configuration.errors import UserError
 from training.state import TrainingState
 
 PROGRESS = "progress.json"
@@ -59,29 +61,12 @@ def list_checkpoints(folder: Path, stage: str) -> list[Path]:
     return sorted(found, key=lambda path: path.name)  # steps have eight digits, so names sort as numbers
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Make sure that a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_manifest(folder: Path) -> None:
-    """Write the manifest of a folder's files and sync all of it to the disk."""
+    """Write the manifest of a folder's files."""
+    reset_modes(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {str(path.relative_to(folder)): sha256(path) for path in files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    # Without this the rename may reach the disk before the contents do, and a power cut leaves empty files.
-    for path in (*folder.rglob("*"), folder):
-        sync(path)
 
 
 def verify(checkpoint: Path) -> str | None:
@@ -125,41 +110,82 @@ def save_checkpoint(state: TrainingState, folder: Path, stage: str, progress: Pr
     final = folder / f"{stage}-{progress.step:08d}"
     # Starts with a dot and has no valid name: whatever a kill leaves of it is never taken for a checkpoint.
     partial = folder / f".{final.name}.partial"
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-    accelerator.wait_for_everyone()
     try:
-        state.save(partial)
-        accelerator.wait_for_everyone()  # the manifest lists the files of all processes
+        with writing(state, partial):
+            if accelerator.is_main_process:
+                remove(partial)
+                partial.mkdir(parents=True)
+        with writing(state, partial):
+            state.save(partial)
+        with writing(state, partial):
+            if accelerator.is_main_process:
+                (partial / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+                write_manifest(partial)  # of the files of all processes
+                remove(final)  # the same step, saved before: the new one has the same contents
+                put_in_place(partial, final)
+                # Only now that the new one is on the disk: at every moment there is one to resume from.
+                for old in list_checkpoints(folder, stage)[:-keep]:
+                    shutil.rmtree(old, ignore_errors=True)
+    except CheckpointError:
         if accelerator.is_main_process:
-            (partial / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
-            write_manifest(partial)
-    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk makes each library raise its own
-        raise CheckpointError(clean_up_failed_write(partial, error)) from error
-    if accelerator.is_main_process:
-        if final.exists():  # the same step, saved before: the new one has the same contents
-            shutil.rmtree(final)
-        os.replace(partial, final)
-        sync(folder)
-        # Only now that the new one is on the disk: at every moment there is one to resume from.
-        for old in list_checkpoints(folder, stage)[:-keep]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
     return final
 
 
-def clean_up_failed_write(partial: Path, error: Exception) -> str:
-    """Remove what was written of a checkpoint; return why it failed, the space needed and the space left, in MB."""
-    others = [path for path in partial.parent.glob("*-*") if (path / MANIFEST).is_file()]
-    # Estimated from earlier checkpoints, since this one is cut off at an unknown place.
-    sizes = [sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in (partial, *others)]
-    shutil.rmtree(partial, ignore_errors=True)
-    free = shutil.disk_usage(partial.parent).free
-    previous = f"{max(others, key=lambda path: path.stat().st_mtime)} stays" if others else "there is none before it"
-    return (
-        f"{partial.parent}: a checkpoint cannot be written: {' '.join(str(error).split())[:200]}; at least "
-        f"{max(sizes) / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free; {previous}"
-    )
+@contextmanager
+def failing_together(accelerator: Accelerator) -> Iterator[None]:
+    """Wait for all processes after the block; where it has raised a UserError on one, raise one on every process."""
+    failure = None
+    try:
+        yield
+    except UserError as error:
+        failure = error
+    # Else the others would wait for a process that is gone, and report its absence instead of the reason.
+    messages = [message for message in gather_object([failure and str(failure)]) if message]
+    if failure is not None:
+        raise failure
+    if messages:
+        raise CheckpointError(messages[0])
+
+
+@contextmanager
+def writing(state: TrainingState, partial: Path) -> Iterator[None]:
+    """Write a part of a checkpoint; raise CheckpointError on every process where it fails on one."""
+    with failing_together(state.accelerator), as_checkpoint_error(partial, state.size()):
+        yield
+
+
+@contextmanager
+def as_checkpoint_error(partial: Path, size: int) -> Iterator[None]:
+    """Raise what prevents the writing of a checkpoint as a CheckpointError: why, the space needed and left, in MB.
+
+    Args:
+        partial: the folder that it is written to.
+        size: bytes that it has at least.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk makes each library raise its own
+        folder = partial.parent
+        others = [path for path in folder.glob("[!.]*-*") if (path / MANIFEST).is_file()]
+        written = folder_size(partial)
+        # Estimated from earlier checkpoints too, since this one is cut off at an unknown place.
+        needed = max([size, written, *map(folder_size, others)])
+        free = free_space(folder) + written  # which is removed
+        previous = f"{max(others, key=modification_time)} stays" if others else "there is none before it"
+        raise CheckpointError(
+            f"{folder}: a checkpoint cannot be written: {' '.join(str(error).split())[:200]}; at least "
+            f"{needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free; {previous}"
+        ) from error
+
+
+def modification_time(path: Path) -> float:
+    """Return when a file or folder was last changed, 0 if it has vanished."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def load_latest(state: TrainingState, folder: Path, stage: str) -> tuple[Progress, Path | None]:
@@ -210,4 +236,4 @@ def remove_checkpoints(accelerator: Accelerator, folder: Path, stage: str) -> No
     """Remove the checkpoints of a stage whose finished model is in its own folder."""
     if accelerator.is_main_process:
         for path in list_checkpoints(folder, stage):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)

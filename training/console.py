@@ -6,6 +6,7 @@ Modules log through `accelerate.logging.get_logger(__name__)`, which drops the l
 import logging
 from contextlib import AbstractContextManager
 
+from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 PACKAGES = ("artifacts", "data_scripts", "evaluation", "hub", "training")  # whose log lines are shown
@@ -31,6 +32,28 @@ def configure_logging(level: int = logging.INFO) -> None:
         logger = logging.getLogger(name)
         logger.handlers = [handler]  # not added to: a second call in one process would repeat every line
         logger.setLevel(level)
+
+
+class ProgressBar(tqdm):
+    """A progress bar that stops where nobody reads it any more, as after `2>&1 | head`; training goes on."""
+
+    def __init__(self, *arguments, **settings):
+        try:
+            super().__init__(*arguments, **settings)
+        except (OSError, ValueError):
+            super().__init__(*arguments, **{**settings, "disable": True})
+
+    def display(self, *arguments, **settings):
+        try:
+            return super().display(*arguments, **settings)
+        except (OSError, ValueError):
+            self.disable = True
+
+    def close(self):
+        try:
+            super().close()
+        except (OSError, ValueError):
+            self.disable = True
 
 
 def log_above_bars() -> AbstractContextManager[None]:

@@ -1,6 +1,7 @@
 """Stop at the next step when a scheduler or a person asks for it, with everything saved."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,11 @@ from accelerate import Accelerator
 from configuration.errors import UserError
 
 EXIT_TEMPFAIL = 75  # of sysexits.h: a temporary failure, try again (here with --resume)
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Schedulers announce the end of a job's time by any of these (Slurm's --signal, Grid Engine's -notify, CPU limits);
+# SIGHUP says that the terminal is gone. Windows has the first two.
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+STOP_SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
+REPEAT_SECONDS = 3.0  # a SIGINT that comes later than this after the first request is a second Ctrl-C
 
 
 class Interrupted(UserError):
@@ -24,18 +29,49 @@ class StopRequest:
     """Whether this process was asked to stop.
 
     Attributes:
-        signal: the signal that asked, None before one came.
+        signal: the signal that asked first, None before one came.
     """
 
     def __init__(self):
         self.signal: signal.Signals | None = None
+        self.time = 0.0
+        self.raises = False
 
     def receive(self, number: int, frame) -> None:
-        """Remember a signal, as its handler; a second one ends the process at once."""
-        self.signal = signal.Signals(number)
-        # Saving may hang on a dead disk: whoever presses Ctrl-C again wants the process gone.
-        for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        """Remember the first signal, as its handler; repeats change nothing, except for a second Ctrl-C."""
+        if self.signal is None:
+            self.signal = signal.Signals(number)
+            self.time = time.monotonic()
+            if self.raises:
+                raise KeyboardInterrupt
+        # One request arrives as several signals within milliseconds: a scheduler signals every process of a job, and
+        # torchrun and make pass on what they get. Saving may hang on a dead disk: then Ctrl-C again ends the process.
+        elif number == signal.SIGINT and time.monotonic() - self.time > REPEAT_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    @contextmanager
+    def interruptible(self, doing: str) -> Iterator[None]:
+        """Stop the block at once when a signal comes: there is nothing to be saved.
+
+        Args:
+            doing: when it was stopped and what is there, for the message, as in "before training".
+
+        Raises:
+            Interrupted: a signal came, perhaps before the block.
+        """
+        try:
+            self.raises = True
+            if self.signal is not None:
+                raise KeyboardInterrupt
+            # KeyboardInterrupt, which libraries know not to catch, unlike any other exception of ours.
+            yield
+        except KeyboardInterrupt:
+            if self.signal is None:  # raised by something else
+                raise
+            raise Interrupted(f"stopped by {self.signal.name} {doing}; continue with --resume") from None
+        finally:
+            self.raises = False
 
     def requested_on_any_rank(self, accelerator: Accelerator) -> bool:
         """Return, on all processes alike, whether any of them was asked to stop; every process must call this."""
@@ -47,17 +83,45 @@ class StopRequest:
         return bool(count.item() > 0)
 
 
+_active: StopRequest | None = None  # the request of the outermost `handle_signals`, which owns the handlers
+
+
 @contextmanager
-def handle_signals() -> Iterator[StopRequest]:
-    """Take SIGTERM and SIGINT as requests to stop until the block ends."""
+def handle_signals(ends_process: bool = False) -> Iterator[StopRequest]:
+    """Take `STOP_SIGNALS` as requests to stop until the block ends.
+
+    A block within another one yields the outer one's request, so that no signal is lost between two stages. A request
+    that nobody has answered by raising an exception is passed on, at the end, to the handler that was there before.
+    In a thread other than the main one, as in a notebook's worker, nothing is handled.
+
+    Args:
+        ends_process: whether the process ends after the block; then signals that repeat a request do not kill it.
+    """
+    global _active
+    if _active is not None:
+        yield _active
+        return
     request = StopRequest()
     try:
-        previous = {each: signal.signal(each, request.receive) for each in STOP_SIGNALS}
-    except ValueError:  # Python sets handlers in the main thread only, as a notebook's worker thread is not
+        previous = {each: signal.signal(each, request.receive) for each in STOP_SIGNALS if is_wanted(each)}
+    except ValueError:  # not the main thread
         yield request
         return
+    _active = request
     try:
         yield request
     finally:
+        _active = None
+        ignored = ends_process and request.signal is not None
         for each, handler in previous.items():
-            signal.signal(each, handler)
+            if not ignored:
+                signal.signal(each, handler)
+            elif each != signal.SIGINT:  # which must end a process that hangs on its way out
+                signal.signal(each, signal.SIG_IGN)
+    if request.signal is not None and not ends_process:
+        signal.raise_signal(request.signal)
+
+
+def is_wanted(number: signal.Signals) -> bool:
+    """Return whether a signal is a request: SIGHUP is none to a process that nohup has started."""
+    return number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from configuration.schema import RunArguments, StageArguments
 from data_scripts.batches import TrainingBatches, count_targets
 from training.checkpoints import Progress, load_latest, save_checkpoint
-from training.console import log_above_bars
+from training.console import ProgressBar, log_above_bars
 from training.interruption import Interrupted, StopRequest, handle_signals
 from training.optimizers import learning_rate_factor
 from training.precision import compiled_parts
 from training.state import TrainingState
 from training.stepper import Stepper
+from training.tracking import track, tracked
 from training.watchdog import Watchdog
 
 MIN_STEPS_TO_COMPILE = 200  # steps of a stage; in a shorter one compiling takes longer than it saves
@@ -38,7 +38,7 @@ class Meter:
         self.name = name
         self.progress = progress
         self.accelerator = accelerator
-        self.bar = tqdm(
+        self.bar = ProgressBar(
             total=total,
             initial=progress.step,
             desc=name,
@@ -111,7 +111,7 @@ class Meter:
             "tokens_per_second": speed,
             "learning_rate_factor": learning_rate_factor,
         }
-        self.accelerator.log({f"{self.name}/{key}": value for key, value in values.items()}, step=progress.step)
+        track(self.accelerator, {f"{self.name}/{key}": value for key, value in values.items()}, progress.step)
         self.start_interval()
 
 
@@ -209,7 +209,13 @@ def train_stage(
     saver = CheckpointSaver(name, state, model_class, run, checkpoints, on_checkpoint)
     meter = Meter(name, progress, len(batches), accelerator)
     rows = rows_to_compile(stage, run, accelerator, len(batches))
-    with meter.bar, log_above_bars(), handle_signals() as request, compiled_parts(model, accelerator.device, rows):
+    with (
+        handle_signals() as request,
+        meter.bar,
+        log_above_bars(),
+        tracked(accelerator, name, progress.step),
+        compiled_parts(model, accelerator.device, rows),
+    ):
         train_steps(stepper, batches, meter, watchdog, saver, request)
     trained = unwrap(stepper.model, model_class, accelerator)
     accelerator.free_memory()  # Accelerate remembers all it prepared: the next stage needs the optimizers' memory
@@ -236,20 +242,22 @@ def train_steps(
         meter.add(loss, gradient_norm, count_targets(batch["labels"]))
         is_last = progress.step == stepper.total_steps
         logs = progress.step % saver.run.log_steps == 0 or is_last
-        stops = request.requested_on_any_rank(accelerator) and not is_last
+        stops = request.requested_on_any_rank(accelerator)
         saves = saver.is_due(is_last)  # not only with a log line, which may be hours away
         # On a GPU each check would wait for the device, so there it comes only before something is written.
         if logs or stops or saves or accelerator.device.type == "cpu":
             watchdog.check(progress.step, meter.losses, meter.gradient_norm, accelerator)
+        saved = None
         if logs:
             meter.log(learning_rate_factor(step, stepper.total_steps, stepper.stage))
         if saves:
             with nullcontext() if logs else meter.interval_stored():
-                watchdog.checkpoint = saver.save_and_report(progress)
+                saved = watchdog.checkpoint = saver.save_and_report(progress)
         if stops:
-            if not logs:  # else the interval has just been closed, and the next one is empty
-                meter.save_interval()
-            saved = saver.save(progress)
+            if saved is None:
+                if not logs:  # else the interval has just been closed, and the next one is empty
+                    meter.save_interval()
+                saved = saver.save(progress)
             raise Interrupted(
                 f"stopped at step {progress.step} of {meter.name}, saved in {saved}; continue with --resume"
             )

@@ -11,6 +11,7 @@ import torch
 from accelerate import PartialState
 from accelerate.logging import get_logger
 
+from configuration.errors import one_line
 from modeling_minigpt import MiniGPTForCausalLM
 from modeling_minigpt.attention_base_minigpt import LinearTimeAttention
 
@@ -110,8 +111,27 @@ def compiled_parts(model: MiniGPTForCausalLM, device: torch.device, rows: int | 
     parts = [] if rows is None else compile_parts(model, device)
     try:
         if parts:
-            warm_up(model, rows)
+            parts = warm_up_or_give_up(model, parts, rows)
         yield
     finally:
-        for module, name in parts:
-            delattr(module, name)  # the class's own is visible again: generating and saving need it
+        remove_parts(parts)
+
+
+def remove_parts(parts: list[tuple[torch.nn.Module, str]]) -> None:
+    """Undo `compile_parts`: the classes' own are visible again, which generating and saving need."""
+    for module, name in parts:
+        delattr(module, name)
+
+
+def warm_up_or_give_up(
+    model: MiniGPTForCausalLM, parts: list[tuple[torch.nn.Module, str]], rows: int
+) -> list[tuple[torch.nn.Module, str]]:
+    """Warm up and return the compiled parts; remove them, after a warning, and return none where that fails."""
+    try:
+        warm_up(model, rows)
+    except Exception as error:  # of torch's many parts, the compiler, the linker, a folder from which nothing may run
+        remove_parts(parts)
+        torch.compiler.reset()
+        logger.warning(f"run.compile: the compiler fails, so training goes on uncompiled: {one_line(error)[:300]}")
+        return []
+    return parts

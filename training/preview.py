@@ -128,7 +128,7 @@ def show(recipe: Recipe, console: Console | None = None) -> None:
     console.print(settings_table(recipe))
     # Built as for training, in a folder that is removed: what is shown went through the checks that training makes.
     with tempfile.TemporaryDirectory() as folder:
-        run = build_run(dataclasses.replace(recipe, output=folder), trains=True, resume=False)
+        run = build_run(dataclasses.replace(recipe, output=folder), trains=True)
         try:
             console.print(model_table(recipe, run.config))
             console.print(f"\nparameters: {init_model(run).num_parameters():,}", highlight=False)

@@ -1,15 +1,18 @@
 """What every stage of a run needs, built once: data, tokenizer, config, Accelerator."""
 
-import shutil
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import ProjectConfiguration, set_seed
 from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils import logging as transformers_logging
 
+from artifacts.files import remove, sha256, written_aside
 from artifacts.loading import load_tokenizer
 from artifacts.memory import tune_glibc_malloc
 from artifacts.run_folder import STAGES, RunFolder
@@ -55,15 +58,12 @@ class Run:
     on_checkpoint: OnCheckpoint | None = None
 
 
-def build_run(
-    recipe: Recipe, trains: bool = True, resume: bool = False, on_checkpoint: OnCheckpoint | None = None
-) -> Run:
+def build_run(recipe: Recipe, trains: bool = True, on_checkpoint: OnCheckpoint | None = None) -> Run:
     """Load or build all that the stages share; every process must call this.
 
     Args:
         recipe: what to run.
         trains: whether a stage will be trained; scoring needs the data alone.
-        resume: whether the run continues an earlier one, and so with its tokenizer.
         on_checkpoint: see `Run`.
 
     Raises:
@@ -81,29 +81,31 @@ def build_run(
         data = load_training_data(recipe.data, recipe.seed, folder.data)
     if not trains:
         return Run(recipe, folder, data)
-    if not resume:
-        discard_stale_tokenizer(folder, accelerator)
+    discard_stale_tokenizer(folder, accelerator)
     tokenizer, config = prepare_tokenizer(recipe, folder, data, accelerator)
     return Run(recipe, folder, data, accelerator, tokenizer, config, on_checkpoint)
 
 
 def start_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
-    """Start the Accelerator and its TensorBoard log, and tune this process's memory for training."""
+    """Start the Accelerator, and tune this process's memory for training."""
     tune_glibc_malloc()  # before the first large tensor: what is allocated earlier stays mapped
-    accelerator = Accelerator(
-        mixed_precision=choose_precision(recipe.run.mixed_precision),
+    precision = choose_precision(recipe.run.mixed_precision)
+    # An earlier run of this process, as in a notebook, may have had another one: Accelerate remembers the first.
+    if is_initialized() and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision=precision,
         log_with="tensorboard",
-        project_config=ProjectConfiguration(str(folder.path), logging_dir=str(folder.path)),
+        project_config=ProjectConfiguration(str(folder.path), logging_dir=str(folder.path / "logs")),
     )
-    accelerator.init_trackers("logs")  # its folder below the run's
-    return accelerator
 
 
 def discard_stale_tokenizer(folder: RunFolder, accelerator: Accelerator) -> None:
-    """Remove the tokenizer of an earlier run that left no model, so that this one builds its own."""
+    """Remove the tokenizer of an earlier run that left no model and no checkpoint, so that this one builds its own."""
     # Any model there was trained with it, and what is finetuned from that model must be, too.
-    if accelerator.is_main_process and not any(folder.finished(stage) for stage in STAGES):
-        shutil.rmtree(folder.tokenizer, ignore_errors=True)
+    is_needed = folder.has_checkpoints(STAGES) or any(folder.finished(stage) for stage in STAGES)
+    if accelerator.is_main_process and not is_needed:
+        remove(folder.tokenizer)
     accelerator.wait_for_everyone()
 
 
@@ -134,7 +136,10 @@ def prepare_tokenizer(
         )
         if is_new:
             tokenizer.model_max_length = config.max_position_embeddings
-            tokenizer.save_pretrained(folder.tokenizer)
+            folder.checkpoints.mkdir(exist_ok=True)
+            remove(folder.tokenizer)
+            with written_aside(folder.tokenizer) as partial:
+                tokenizer.save_pretrained(partial)
     # Loaded again, so that a first run and a resumed one encode with the same object, saved and read.
     return load_tokenizer(folder.tokenizer), config
 
@@ -172,3 +177,16 @@ def training_batches(run: Run, stage: str) -> TrainingBatches:
         run.recipe.seed,
         run.config.max_position_embeddings,
     )
+
+
+def describe_inputs(run: Run, stages: Sequence[str]) -> dict[str, object]:
+    """Return, by name, digests of what the stages learn from: the data's files, and the weights they start from."""
+    documents, questions = (run.data.folder / FILES[name] for name in ("documents", "train"))
+    inputs: dict[str, object] = {documents.name: sha256(documents), questions.name: sha256(questions)}
+    for stage in stages:
+        source = getattr(run.recipe, stage).start_from
+        if source is not None:
+            weights = sorted(Path(source).glob("*.safetensors")) if os.path.isdir(source) else []
+            # An id on the Hub is its own description.
+            inputs[f"{stage}.start_from"] = {path.name: sha256(path) for path in weights} or source
+    return inputs

@@ -10,11 +10,11 @@ from accelerate.logging import get_logger
 from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerFast
 
-from artifacts.file_modes import reset_modes
+from artifacts.files import as_disk_error, write_json
 from artifacts.loading import check_shape, load_model, load_tokenizer, start_from
-from artifacts.run_folder import RunError, RunFolder, read_json, write_json
+from artifacts.run_folder import STAGES, RunError, RunFolder, read_json
 from artifacts.safe_loading import as_run_error
-from configuration.errors import one_line
+from configuration.errors import one_line, show
 from configuration.schema import Recipe
 from data_scripts.bios_folder import FILES
 from data_scripts.splits import made_up_people
@@ -27,10 +27,18 @@ from evaluation.trained_on import RECORD, TrainedOn, read_record, stage_record
 from hub.publish_model import HubTarget
 from hub.push import PushError
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
-from training.checkpoints import Progress, remove_checkpoints
+from training.checkpoints import Progress, failing_together, remove_checkpoints
+from training.interruption import Interrupted, StopRequest, handle_signals
 from training.loop import train_stage
-from training.run_context import Run, build_run, init_model, training_batches
-from training.torchrun_env import check_joined, check_restarts, is_main_process, was_restarted
+from training.run_context import Run, build_run, describe_inputs, init_model, training_batches
+from training.torchrun_env import (
+    check_devices,
+    check_joined,
+    check_restarts,
+    has_peers,
+    is_main_process,
+    was_restarted,
+)
 
 CALIBRATION_STRANGERS = 2000  # made-up people to calibrate on
 
@@ -83,14 +91,21 @@ def run_command(recipe: Recipe, command: str, resume: bool = False, hub: HubTarg
         UserError: what the user must change; or, after all is saved, what a signal or the Hub has prevented.
     """
     check_restarts()
+    check_devices()
     folder = RunFolder(recipe.output)
     if hub is not None:
         check_publishing(recipe, command, hub)
         if is_main_process():
-            hub.open()  # before hours of training, not after
-    # One lock for all processes: those of one run share the folder.
-    with folder.lock() if is_main_process() else nullcontext():
-        results = _run_stages(recipe, command, folder, resume or was_restarted(), hub)
+            with handle_signals() as request, request.interruptible("before training"):
+                hub.open()  # before hours of training, not after
+    # One lock for all processes: those of one run share the folder. And signals are handled all along: between two
+    # stages there is no moment at which one would kill the run.
+    with (
+        folder.lock() if is_main_process() else nullcontext(),
+        handle_signals() as request,
+        as_disk_error(folder.path),
+    ):
+        results = _run_stages(recipe, command, folder, resume or was_restarted(), hub, request)
     if hub is not None and results is not None:
         publish(folder, hub)
     return results
@@ -106,14 +121,18 @@ def check_publishing(recipe: Recipe, command: str, hub: HubTarget) -> None:
 
 def publish(folder: RunFolder, hub: HubTarget) -> None:
     """Publish a scored run and print its address; PushError, with the command that repeats it, if that fails."""
+    again = f"python -m hub.publish_model {folder.path} {hub.repo_id}"
     try:
-        print(f"published: {hub.push_run(folder.path)}")
+        with handle_signals() as request, request.interruptible(f"while publishing by `{again}`"):
+            address = hub.push_run(folder.path)
+        show(f"published: {address}")
     except PushError as error:
-        again = f"python -m hub.publish_model {folder.path} {hub.repo_id}"
         raise PushError(f"{error}; the run is complete, publish it by `{again}`") from error
 
 
-def _run_stages(recipe: Recipe, command: str, folder: RunFolder, resume: bool, hub: HubTarget | None) -> dict | None:
+def _run_stages(
+    recipe: Recipe, command: str, folder: RunFolder, resume: bool, hub: HubTarget | None, request: StopRequest
+) -> dict | None:
     """Run a command, except for the publishing; see `run_command`."""
     scores = command in SCORING_COMMANDS
     stages = plan_stages(recipe, command, folder)
@@ -125,14 +144,23 @@ def _run_stages(recipe: Recipe, command: str, folder: RunFolder, resume: bool, h
         return show_results(folder) if is_main_process() else None
     remaining = [stage for stage in stages if not folder.finished(stage)]
     on_checkpoint = partial(push_checkpoint, hub, folder) if hub is not None and hub.checkpoints else None
-    run = build_run(recipe, bool(remaining), resume, on_checkpoint)
-    check_joined(PartialState().num_processes)
+    # Not among several processes: one that is gone would leave the others waiting for it.
+    with nullcontext() if has_peers() else request.interruptible("while reading the data"):
+        run = build_run(recipe, bool(remaining), on_checkpoint)
+        check_joined(PartialState().num_processes)
+        if resume:
+            folder.check_same_inputs(describe_inputs(run, remaining))
     for stage in remaining:
         STAGE_FUNCTIONS[stage](run)
+        if request.requested_on_any_rank(run.accelerator):
+            raise Interrupted(f"stopped after {stage}, saved in {folder.stage(stage)}; continue with --resume")
     if run.accelerator is not None:
         # Closes the processes' group: one of them scores, while the others end.
         run.accelerator.end_training()
-    return evaluate(run) if scores and is_main_process() else None
+    if not scores or not is_main_process():
+        return None
+    with request.interruptible(f"while scoring; the models are in {folder.path}"):
+        return evaluate(run)
 
 
 def plan_stages(recipe: Recipe, command: str, folder: RunFolder) -> tuple[str, ...]:
@@ -160,7 +188,7 @@ def show_results(folder: RunFolder) -> dict:
     """Print the results of a finished run and return them; RunError where its file contains something else."""
     # Scored already: asking again would give the same numbers, minutes later.
     results = read_json(folder.results)
-    print(f"{folder.path}: the run is finished; its results were:")
+    show(f"{folder.path}: the run is finished; its results were:")
     with as_run_error(f"{folder.results}: no results of a run"):
         print_results(results)
     return results
@@ -207,6 +235,9 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
     check_lengths(run.tokenizer, questions, places, run.config.max_position_embeddings)
     with as_run_error(f"{stage}: what the model to start from was trained on cannot be read"):
         trained_on = read_record(model) | stage_record(run.data, getattr(run.recipe, stage))
+    if run.accelerator.is_main_process:
+        # Only now that nothing can be refused any more: a command that is corrected must not meet its own recipe.
+        run.folder.begin(run.recipe, describe_inputs(run, STAGES))
     set_seed(run.recipe.seed)  # so that dropout does not depend on how the model came to be
     trained, progress = train_stage(
         stage,
@@ -218,9 +249,10 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
         run.folder.checkpoints,
         None if run.on_checkpoint is None else partial(run.on_checkpoint, stage),
     )
-    if run.accelerator.is_main_process:
-        with run.folder.new_stage(stage) as folder:
-            save_stage(run, stage, trained, progress, trained_on, folder)
+    with failing_together(run.accelerator), as_disk_error(run.folder.path):
+        if run.accelerator.is_main_process:
+            with run.folder.new_stage(stage) as folder:
+                save_stage(run, stage, trained, progress, trained_on, folder)
     # Only now: until the model is in its place, a crash must find the last checkpoint.
     remove_checkpoints(run.accelerator, run.folder.checkpoints, stage)
     run.accelerator.wait_for_everyone()
@@ -246,7 +278,6 @@ def save_stage(
         if uncalibrated:
             logger.warning(f"the model's confidence is not calibrated: {uncalibrated}")
     (folder / RECORD).write_text(trained_on.to_json(), encoding="utf-8")
-    reset_modes(folder)
     write_json(folder / "training.json", record)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -22,6 +23,8 @@ from torch.distributed.checkpoint.state_dict import (
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 RANDOM = "random_{}.safetensors"  # by the process's rank
+
+logger = get_logger(__name__)
 
 
 @dataclass
@@ -37,15 +40,13 @@ class TrainingState:
         return [optimizer.optimizer for optimizer in self.optimizers]
 
     def save(self, folder: Path) -> None:
-        """Write the state into a folder; every process must call this, the main one writes what is common."""
+        """Write the state into a folder that is there; every process must call this, the main one the common files."""
         # Collected unsharded, on the main process alone: so the number of processes may change before the resume.
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights, optimizer_state = get_state_dict(self.model, self.inner_optimizers(), options=options)
         if self.accelerator.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
             save_file(clone_tensors(weights), folder / WEIGHTS)
             save_file(clone_tensors(flatten(optimizer_state["state"])), folder / OPTIMIZER)
-        self.accelerator.wait_for_everyone()  # for the folder
         save_file(self.random_states(), folder / RANDOM.format(self.accelerator.process_index))
 
     def load(self, folder: Path) -> None:
@@ -75,12 +76,29 @@ class TrainingState:
         # differ in any case.
         random = folder / RANDOM.format(self.accelerator.process_index)
         if self.accelerator.is_main_process or random.is_file():
-            for device, numbers in load_file(random).items():
+            self.restore_random_states(load_file(random))
+
+    def size(self) -> int:
+        """Return the bytes of this process's weights and optimizer states, as a checkpoint has them at least."""
+        states = [state.values() for optimizer in self.inner_optimizers() for state in optimizer.state.values()]
+        tensors = [*self.model.parameters(), *(value for values in states for value in values)]
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor))
+
+    def restore_random_states(self, states: dict[str, torch.Tensor]) -> None:
+        """Set the generators of `random_states`; warn of a device's that this process does not compute on."""
+        for device, numbers in states.items():
+            if device in self.random_devices():
                 random_module(device).set_rng_state(numbers)
+            else:  # as after a move from a Mac or a GPU: dropout draws other numbers, all else is the same
+                logger.warning(f"the random numbers of {device!r} are not restored: this device is another one")
+
+    def random_devices(self) -> set[str]:
+        """Return the types of the devices from whose generators training draws."""
+        return {"cpu", self.accelerator.device.type}
 
     def random_states(self) -> dict[str, torch.Tensor]:
         """Return the state of the CPU's generator and of the device's, each (bytes,) of uint8."""
-        return {device: random_module(device).get_rng_state() for device in {"cpu", self.accelerator.device.type}}
+        return {device: random_module(device).get_rng_state() for device in self.random_devices()}
 
 
 # Not StateDictOptions(flatten_optimizer_state_dict=True): together with full_state_dict torch writes such a state, but

@@ -3,7 +3,11 @@
 Read before Accelerate is up: creating its state already connects the processes and chooses the devices.
 """
 
+import logging
 import os
+
+import torch
+from accelerate.utils import parse_flag_from_env
 
 from artifacts.run_folder import RunError
 
@@ -23,6 +27,16 @@ def launched_rank() -> tuple[str, int]:
         if os.environ.get(rank, "").isdecimal() and os.environ.get(size, "").isdecimal():
             return rank, int(os.environ[rank]) if int(os.environ[size]) > 1 else 0
     return LAUNCHERS[0][0], 0
+
+
+CPU_SETTINGS = "configuration/accelerate/cpu.yaml"
+
+logger = logging.getLogger(__name__)  # not Accelerate's, which is not up
+
+
+def has_peers() -> bool:
+    """Return whether a launcher has started several processes, of which this is one."""
+    return any(os.environ.get(size, "").isdecimal() and int(os.environ[size]) > 1 for _, size in LAUNCHERS)
 
 
 def is_main_process() -> bool:
@@ -63,3 +77,23 @@ def check_restarts() -> None:
             "torchrun --max-restarts would fail on the addresses of dead workers; set "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, and use --standalone or --rdzv_backend c10d"
         )
+
+
+def check_devices() -> None:
+    """Refuse several processes without a GPU for each; warn where one is launched for a GPU that is not there.
+
+    Raises:
+        RunError: with what to launch instead.
+    """
+    # Accelerate would let each process train alone, all of them in one folder.
+    devices = torch.accelerator.device_count()
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE", "1"))
+    if has_peers() and not on_cpu and processes > devices:
+        raise RunError(
+            f"{processes} processes are launched on this machine, but it shows {devices} GPUs; launch one per GPU "
+            f"(--num_processes; CUDA_VISIBLE_DEVICES may hide some), or train on the CPU with {CPU_SETTINGS}"
+        )
+    # Only a launcher sets it to false: without one, a machine without a GPU is as good as any.
+    if "ACCELERATE_USE_CPU" in os.environ and not on_cpu and not devices and not has_peers():
+        logger.warning(f"no GPU is visible: training on the CPU, as {CPU_SETTINGS} would")
