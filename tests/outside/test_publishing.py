@@ -324,6 +324,7 @@ def test_a_finished_run_is_printed_and_published_by_the_first_process(
     words = [*command_line("all", recipe, data, run, resume=True), "--push_to_hub", NAME]
     printed = []
     monkeypatch.setenv(size, "3")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     for number in range(3):
         monkeypatch.setenv(rank, str(number))
         assert train.main(words) == 0
@@ -336,6 +337,7 @@ def test_a_finished_run_is_printed_and_published_by_the_first_process(
 def test_a_process_that_was_not_joined_to_the_others_is_refused(data, recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr("training.runner.PartialState", lambda: SimpleNamespace(num_processes=1))
     assert call("all", recipe, data, tmp_path / "new") == 2
     assert "OMPI_COMM_WORLD_RANK is 1" in error_line(capsys)

@@ -361,8 +361,9 @@ def test_a_run_resumes_wherever_it_and_its_data_are(run, recipe, stopped, tmp_pa
 @pytest.mark.row("T8")
 @pytest.mark.parametrize("name", ["wiki.txt", "birth_places_train.tsv"])
 def test_a_run_does_not_resume_on_data_that_have_changed(recipe, stopped, capfd, name):
+    line = "Ada Stone. She was born in Rome ." if name == "wiki.txt" else "Where was Ada Stone born?\tRome"
     with (stopped / "bios" / name).open("a", encoding="utf-8") as file:
-        file.write("Where was Ada Stone born?\tRome\n")
+        file.write(f"{line}\n")
     before = contents(stopped / "r" / "checkpoints")
     assert call("pretrain", recipe, stopped / "bios", stopped / "r", resume=True) == 2
     message = the_error(capfd)
