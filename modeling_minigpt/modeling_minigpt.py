@@ -212,6 +212,26 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
             )
         return [padding if takes else causal_mask for takes in takes_padding]
 
+    def place(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        past_key_values: Cache | None,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+        """Return the embeddings (B, T, C), with learned positions added, and the angles of rotary ones, if any."""
+        if position_ids is None:
+            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = self.positions(inputs_embeds.shape[1], seen, attention_mask, inputs_embeds.device)
+        if self.embed_positions is not None:
+            self.check_positions(position_ids)
+            inputs_embeds = inputs_embeds + self.embed_positions(position_ids)
+        if self.rotary_emb is None:
+            return inputs_embeds, None
+        self.rotary_emb.check_cache(position_ids, past_key_values)
+        # Once for all layers: every layer rotates by the same angles.
+        return inputs_embeds, self.rotary_emb(inputs_embeds, position_ids)
+
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -249,19 +269,8 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         if use_cache and past_key_values is None:
             check_layers(self.attentions, self.config)
             past_key_values = make_cache(self.config)
-        if position_ids is None:
-            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
-            position_ids = self.positions(inputs_embeds.shape[1], seen, attention_mask, inputs_embeds.device)
-        if self.embed_positions is not None:
-            self.check_positions(position_ids)
-            inputs_embeds = inputs_embeds + self.embed_positions(position_ids)
-
-        hidden_states = self.dropout(inputs_embeds)  # (B, T, C)
-        # Once for all layers: every layer rotates by the same angles.
-        rotation = None
-        if self.rotary_emb is not None:
-            self.rotary_emb.check_cache(position_ids, past_key_values)
-            rotation = self.rotary_emb(hidden_states, position_ids)
+        states, rotation = self.place(inputs_embeds, attention_mask, position_ids, past_key_values)
+        hidden_states = self.dropout(states)  # (B, T, C)
         real = None
         if attention_mask is not None and attention_mask.ndim == 2:
             real = attention_mask[:, -inputs_embeds.shape[1] :] != 0  # (B, T)

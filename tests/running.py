@@ -43,7 +43,19 @@ evaluate:
 run:
   mixed_precision: "no"
 """
-
+# The shortest recipe that is whole.
+MINIMAL_RECIPE = """\
+tokenizer:
+  vocab_size: 300
+pretrain:
+  steps: 3
+finetune:
+  epochs: 1
+  question_fraction: 1.0
+no_pretraining:
+  epochs: 1
+  question_fraction: 1.0
+"""
 
 TORCHRUN = ("--standalone", "--nproc_per_node", "2")  # the options of `start_torchrun`
 

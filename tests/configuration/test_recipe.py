@@ -7,21 +7,10 @@ import pytest
 
 from configuration.recipe import RecipeError, build_config, load_recipe
 from modeling_minigpt import MiniGPTForCausalLM
+from tests.running import MINIMAL_RECIPE
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configuration" / "recipes").glob("*.yaml"))
-MINIMAL = """\
-tokenizer:
-  vocab_size: 300
-pretrain:
-  steps: 3
-finetune:
-  epochs: 1
-  question_fraction: 1.0
-no_pretraining:
-  epochs: 1
-  question_fraction: 1.0
-"""
 
 
 LAUGHS = "a0: &a0 {k: 1}\n" + "".join(
@@ -29,7 +18,7 @@ LAUGHS = "a0: &a0 {k: 1}\n" + "".join(
 )
 
 
-def recipe_file(folder: Path, text: str = MINIMAL) -> Path:
+def recipe_file(folder: Path, text: str = MINIMAL_RECIPE) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(text, encoding="utf-8")
     return path
@@ -71,7 +60,7 @@ def test_siblings_differ_from_their_base_in_attention_and_length_only(base, vari
 
 
 def test_a_recipe_changes_its_base_key_by_key(tmp_path):
-    recipe_file(tmp_path, MINIMAL + "output: there\nseed: 5\n").rename(tmp_path / "first.yaml")
+    recipe_file(tmp_path, MINIMAL_RECIPE + "output: there\nseed: 5\n").rename(tmp_path / "first.yaml")
     (tmp_path / "second.yaml").write_text("base: first\npretrain:\n  batch_size: 7\n")
     (tmp_path / "third.yaml").write_text("base: second\nseed: 6\n")
     recipe = load_recipe(tmp_path / "third.yaml", ["pretrain.learning_rate=1"])
@@ -98,7 +87,7 @@ def test_a_recipe_changes_its_base_key_by_key(tmp_path):
 )
 def test_a_bad_base_is_refused_with_its_file_and_line(tmp_path, text, wanted):
     recipe_file(tmp_path)
-    (tmp_path / "broken.yaml").write_text(MINIMAL.replace("steps", "stepz"))
+    (tmp_path / "broken.yaml").write_text(MINIMAL_RECIPE.replace("steps", "stepz"))
     (tmp_path / "child.yaml").write_text(text)
     with pytest.raises(RecipeError) as caught:
         load_recipe(tmp_path / "child.yaml")
@@ -113,13 +102,13 @@ def test_overrides_take_yaml_values_and_the_last_one_wins(tmp_path):
 
 
 def test_an_exponent_without_a_point_and_a_whole_number_are_numbers(tmp_path):
-    text = MINIMAL.replace("steps: 3", "steps: 3\n  learning_rate: 6e-3\n  gradient_clipping: 1")
+    text = MINIMAL_RECIPE.replace("steps: 3", "steps: 3\n  learning_rate: 6e-3\n  gradient_clipping: 1")
     assert load_recipe(recipe_file(tmp_path, text)).pretrain.learning_rate == 0.006
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path):
     path = tmp_path / "recipe.yaml"
-    path.write_bytes(b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
+    path.write_bytes(b"\xef\xbb\xbf" + MINIMAL_RECIPE.replace("\n", "\r\n").encode())
     assert load_recipe(path).pretrain.steps == 3
 
 
@@ -180,7 +169,7 @@ def test_model_fields_change_the_preset(tmp_path):
     ],
 )
 def test_a_bad_recipe_is_refused_in_one_line(tmp_path, change, wanted):
-    path = recipe_file(tmp_path, MINIMAL.replace(*change))
+    path = recipe_file(tmp_path, MINIMAL_RECIPE.replace(*change))
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
     message = str(caught.value)
@@ -244,7 +233,7 @@ def test_two_stages_cannot_both_start_from_a_model(tmp_path):
 
 
 def test_characters_that_do_not_fit_the_context_are_refused(tmp_path):
-    text = MINIMAL.replace("vocab_size: 300", "type: character") + "corruption:\n  max_length: 127\n"
+    text = MINIMAL_RECIPE.replace("vocab_size: 300", "type: character") + "corruption:\n  max_length: 127\n"
     with pytest.raises(RecipeError, match=r"max_length \(127\).*max_position_embeddings \(128\)"):
         load_recipe(recipe_file(tmp_path, text))
 

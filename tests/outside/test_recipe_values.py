@@ -7,22 +7,10 @@ import pytest
 
 from configuration.recipe import RecipeError, load_recipe
 from configuration.recipe_names import find_recipe
-
-MINIMAL = """\
-tokenizer:
-  vocab_size: 300
-pretrain:
-  steps: 3
-finetune:
-  epochs: 1
-  question_fraction: 1.0
-no_pretraining:
-  epochs: 1
-  question_fraction: 1.0
-"""
+from tests.running import MINIMAL_RECIPE
 
 
-def write_recipe(folder: Path, text: str = MINIMAL) -> Path:
+def write_recipe(folder: Path, text: str = MINIMAL_RECIPE) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(text, encoding="utf-8")
     return path
@@ -108,7 +96,7 @@ def test_an_override_is_read_as_it_is_meant(tmp_path, key, text, wanted):
     ],
 )
 def test_a_file_s_values_are_read_by_their_fields_types(tmp_path, text, key, wanted):
-    found = read_key(load_recipe(write_recipe(tmp_path, f"{MINIMAL}{text}\n")), key)
+    found = read_key(load_recipe(write_recipe(tmp_path, f"{MINIMAL_RECIPE}{text}\n")), key)
     assert type(found) is type(wanted)
     assert found == wanted
 
@@ -136,7 +124,7 @@ NO_NUMBERS = [
 def test_what_is_no_whole_number_in_base_ten_is_refused(tmp_path, key, text):
     section, _, name = key.partition(".")
     line = f"{section}:\n  {name}: {text}" if name else f"{key}: {text}"
-    steps = MINIMAL.replace("pretrain:\n  steps: 3\n", "") if section == "pretrain" else MINIMAL
+    steps = MINIMAL_RECIPE.replace("pretrain:\n  steps: 3\n", "") if section == "pretrain" else MINIMAL_RECIPE
     for path, overrides in (
         (write_recipe(tmp_path), [f"{key}={text}"]),
         (write_recipe(tmp_path, f"{steps}{line}\n"), []),
@@ -159,7 +147,7 @@ def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch, key):
         assert Path(read_key(load_recipe(write_recipe(tmp_path), [f"{key}={text}"]), key)) == wanted
     line = f"{section}: {{{name}: ~/b}}" if name else "output: ~/b"
     file = write_recipe(tmp_path, f"base: plain\n{line}\n")
-    (tmp_path / "plain.yaml").write_text(MINIMAL)
+    (tmp_path / "plain.yaml").write_text(MINIMAL_RECIPE)
     assert read_key(load_recipe(file), key) == os.path.join(tmp_path, "home", "b")
     with pytest.raises(RecipeError, match=r"no home folder for ~nobody-here/b; write \./~nobody-here/b"):
         load_recipe(write_recipe(tmp_path), [f"{key}=~nobody-here/b"])
