@@ -28,7 +28,7 @@ from .configuration_minigpt import MiniGPTConfig
 from .generation_minigpt import MiniGPTGenerationMixin
 from .loss_minigpt import drop_targets_of_padding
 from .rotary_minigpt import MiniGPTRotaryEmbedding
-from .source_minigpt import WeightsSource, find_pipeline_code
+from .source_minigpt import WeightsSource, find_pipeline_code, reset_modes
 
 # By this table of the library `Trainer` finds that labels are to be shifted before they are smoothed, and the
 # text-generation pipeline that it supports the model.
@@ -117,10 +117,7 @@ class MiniGPTPreTrainedModel(PreTrainedModel):
         if settings.get("is_main_process", True):
             for name, text in code.items():
                 Path(save_directory, name).write_text(text, encoding="utf-8")
-            # safetensors writes a file that only its owner may read; the config beside it has a new file's mode.
-            mode = Path(save_directory, "config.json").stat().st_mode
-            for weights in Path(save_directory).glob("*.safetensors"):
-                weights.chmod(mode)
+            reset_modes(save_directory)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

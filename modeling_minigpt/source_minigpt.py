@@ -8,6 +8,7 @@ first call was given, or lie in another cache; a relative folder changes with th
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,14 @@ def find_pipeline_code(source: WeightsSource | None) -> dict[str, str]:
         found[name] = text
         wanted += [f"{module}.py" for module in RELATIVE_IMPORT.findall(text) if f"{module}.py" not in found]
     return found
+
+
+def reset_modes(folder: str | os.PathLike) -> None:
+    """Give the weights in a model's folder the mode of its config, which is that of any new file.
+
+    safetensors writes into a temporary file, which only its owner may read, and renames it.
+    """
+    mode = Path(folder, "config.json").stat().st_mode
+    for weights in Path(folder).glob("*.safetensors"):
+        with suppress(OSError):  # a file system without modes
+            weights.chmod(mode)
