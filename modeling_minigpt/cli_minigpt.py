@@ -145,6 +145,8 @@ def info(arguments: argparse.Namespace) -> None:
         "calibration": "none: scores are probabilities that the model gives to its answers",
         "threshold": "none: every question gets an answer",
     }
+    if pipeline.uncalibrated is not None:
+        rows["calibration"] = f"none: {pipeline.uncalibrated}"
     if confidence is not None:
         people = [half.known for half in (confidence.selection, confidence.certification)]
         rows["calibration"] = f"on {sum(map(len, people)):,} people who were held out of training"

@@ -14,7 +14,7 @@ from safetensors.torch import save_model
 from transformers import AutoModelForCausalLM, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM, build_bpe_tokenizer
+from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM, build_bpe_tokenizer, cli_minigpt
 from modeling_minigpt.confidence_minigpt import Confidence
 from modeling_minigpt.questions_minigpt import BIRTHPLACE
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
@@ -417,3 +417,10 @@ def test_any_set_of_rows_gives_a_result_for_each(parts):
 def test_a_batch_size_that_is_none_is_refused(parts, size):
     with pytest.raises(ValueError, match="batch_size must be a whole number from 1"):
         BirthplacePipeline(**parts)("Ada Stone", batch_size=size)
+
+
+@pytest.mark.row("M5")
+def test_the_command_says_why_a_model_is_not_calibrated(folder, capsys):
+    (folder / "birthplaces.json").write_text('{"candidates": ["Rome"]}')
+    assert cli_minigpt.main(["info", str(folder)]) == 0
+    assert "none: its candidate places are not those that it was calibrated with" in capsys.readouterr().out
