@@ -12,6 +12,8 @@ import transformers
 
 from artifacts import files
 from artifacts.run_folder import RunError, RunFolder
+from data_scripts import file_builder
+from data_scripts.splits import read_pairs_of
 from tests.outside.helpers import SAVED, WRITTEN, checkpoint_names, the_error
 from tests.running import call
 from training import checkpoints
@@ -95,6 +97,24 @@ def test_a_file_system_without_locks_is_used_with_a_warning(recipe, data, tmp_pa
     assert "warning: " in (err := capfd.readouterr().err)
     assert "its file system has no locks; start no second run in this folder" in err
     assert (tmp_path / "r" / SAVED).is_file()
+
+
+@pytest.mark.row("T9")
+def test_a_lock_that_a_dead_run_has_left_in_the_cache_stops_nobody(data, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    def pairs():
+        return read_pairs_of(data, "train", tmp_path)
+
+    expected = pairs()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(file_builder, "LOCK_SECONDS", 0.1)
+    locks = list(tmp_path.rglob("*.lock"))
+    for lock in locks:
+        lock.write_text("4711\nnode17\n")
+    assert pairs() == expected
+    assert locks
 
 
 @pytest.mark.row("T9")
