@@ -1,12 +1,17 @@
 """What our `datasets` builders share: one text file per split, and a cache that knows its contents."""
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 
 from data_scripts.bios_folder import sha256_prefix
+
+LOCK_SECONDS = 20  # longer than another process of the run takes to read what is built
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 @dataclass
@@ -34,7 +39,8 @@ class FileBuilder(datasets.GeneratorBasedBuilder):
         # With the splits' names: two splits may have equal files, and a cache that has one has not the other.
         digest = "-".join(f"{split}-{sha256_prefix(path)}" for split, path in self.paths.items())
         # The library would take the paths for patterns or addresses; the digest is all that its cache must know.
-        super().__init__(*arguments, digest=digest, **settings)
+        with locks_where_there_are_any():
+            super().__init__(*arguments, digest=digest, **settings)
 
     def _info(self) -> datasets.DatasetInfo:
         # Declared, not inferred: an empty split then has columns, too.
@@ -51,8 +57,38 @@ class FileBuilder(datasets.GeneratorBasedBuilder):
 def prepare(builder: FileBuilder) -> datasets.DatasetDict:
     """Build and load all splits, with what a generator raised in place of the library's wrapper around it."""
     # The library wraps whatever a generator raises; the user is to see the file, the line and what is wrong there.
+    with locks_where_there_are_any():
+        try:
+            builder.download_and_prepare()
+        except datasets.exceptions.DatasetGenerationError as error:
+            raise error.__cause__ or error from None
+        return builder.as_dataset()
+
+
+@contextmanager
+def locks_where_there_are_any() -> Iterator[None]:
+    """Let the library build its cache on a file system without locks too, as NFS without its lock daemon.
+
+    The cache is in a run's folder, and one run alone uses that.
+    """
+    locking = datasets.builder.FileLock
+
+    @contextmanager
+    def lock(path: str) -> Iterator[None]:
+        held = locking(path)
+        try:
+            held.acquire(timeout=LOCK_SECONDS)
+        except OSError as error:
+            # A timeout: where locks are files, a killed run on another machine has left this one.
+            if error.errno not in NO_LOCKS and not isinstance(error, TimeoutError):
+                raise
+        try:
+            yield
+        finally:
+            held.release()  # of one that was not acquired changes nothing
+
+    datasets.builder.FileLock = lock
     try:
-        builder.download_and_prepare()
-    except datasets.exceptions.DatasetGenerationError as error:
-        raise error.__cause__ or error from None
-    return builder.as_dataset()
+        yield
+    finally:
+        datasets.builder.FileLock = locking

@@ -4,9 +4,45 @@ Rows of the model and its attention are M1 â€¦, of the pipeline and the Hub H1 â
 tests have its number in brackets, so `pytest tests/outside -k "M1]"` runs those of one row.
 """
 
+import signal
+
+import pytest
+
+from training.interruption import STOP_SIGNALS
+
 
 def pytest_generate_tests(metafunc):
     """Put the row into the test's id."""
     for marker in metafunc.definition.iter_markers("row"):
         metafunc.fixturenames.append("row")
         metafunc.parametrize("row", marker.args)
+
+
+@pytest.fixture
+def plain_signals():
+    """Let every signal have its default handler: the suite itself may run under nohup."""
+    before = {each: signal.getsignal(each) for each in STOP_SIGNALS}
+    for each in STOP_SIGNALS:
+        signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.fixture
+def before_call(monkeypatch):
+    """Return a function that does something before the n-th call of an attribute."""
+
+    def install(owner, name, action, number=1):
+        original = getattr(owner, name)
+        calls = []
+
+        def act_and_call(*arguments, **settings):
+            calls.append(1)
+            if len(calls) == number:
+                action()
+            return original(*arguments, **settings)
+
+        monkeypatch.setattr(owner, name, act_and_call)
+
+    return install
