@@ -108,13 +108,14 @@ def read_lines(path: str | Path) -> list[str]:
         except UnicodeDecodeError as error:
             found = raw[error.start : error.end].hex(" ")
             raise DataError(f"{path}:{number}: byte {error.start + 1} is {found}, wanted UTF-8 text") from error
-        if not line.strip():
-            wanted = "at least one line" if len(raw_lines) == 1 else "text"
-            raise DataError(f"{path}:{number}: found an empty line, wanted {wanted}")
         if "\r" in line:
             raise DataError(f"{path}:{number}: found a carriage return within the line, wanted line ends of one kind")
         # Field by field: the tab between a question and its answer is no white space to be folded.
-        lines.append("\t".join(map(normalise, line.split("\t"))))
+        line = "\t".join(map(normalise, line.split("\t")))
+        if not line.strip():
+            wanted = "at least one line" if len(raw_lines) == 1 else "text"
+            raise DataError(f"{path}:{number}: found an empty line, wanted {wanted}")
+        lines.append(line)
     return lines
 
 

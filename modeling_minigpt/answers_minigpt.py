@@ -32,6 +32,9 @@ def encode_prompts(
 
 def find_unknown_character(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
     """Return the first character that a tokenizer cannot write, as one of characters cannot; None if it writes all."""
+    # Half of a character, as broken programs send: no tokenizer takes it as text.
+    if surrogate := next((character for character in text if "\ud800" <= character <= "\udfff"), None):
+        return surrogate
     try:
         tokenizer(text, verbose=False)
     except Exception as error:

@@ -41,7 +41,7 @@ def test_every_signal_is_judged_and_stands_in_the_table(bios, pipelines, tmp_pat
     answers, _ = measure(pipelines[0], [extract_name(question) for question in questions])
     places = [answer if index % 2 else "Nowhere" for index, answer in enumerate(answers)]  # half of them are right
     pairs = list(zip(questions, places, strict=True))
-    data = TrainingData("bios", tmp_path, bios.documents, [], bios.train[40:], [], pairs, [], {})
+    data = TrainingData("bios", tmp_path, bios.documents, [], bios.train[40:], [], pairs, [])
     results = compare(pipelines[0], pipelines[1:], data)
     signals = results["signals"]
     assert results["people"] == 40
@@ -55,7 +55,7 @@ def test_every_signal_is_judged_and_stands_in_the_table(bios, pipelines, tmp_pat
 
 
 def test_too_few_people_are_refused(bios, pipelines, tmp_path):
-    data = TrainingData("bios", tmp_path, bios.documents, [], bios.train, [], bios.train[:3], [], {})
+    data = TrainingData("bios", tmp_path, bios.documents, [], bios.train, [], bios.train[:3], [])
     with pytest.raises(CalibrationError, match="3 calibration people"):
         compare(pipelines[0], [], data)
 

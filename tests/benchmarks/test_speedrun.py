@@ -25,7 +25,7 @@ def test_a_speedrun_times_all_from_the_files_to_the_score_and_gives_what_train_p
     assert first["seconds"] == pytest.approx(sum(first["phases"].values()), abs=0.01)
     assert all(seconds > 0 for seconds in first["phases"].values())
     moments = [moment for moment, _ in first["curve"]]
-    assert len(moments) == 3 + 1 + 1  # copies of six steps by two, of the finetuning, and the end
+    assert len(moments) == 6 + 2 + 1  # copies of six steps, of two of the finetuning, and the end
     assert moments == sorted(moments)
     assert first["curve"][-1] == [first["seconds"], first["accuracy"]]
     assert str(data) not in (tmp_path / "results.json").read_text()
