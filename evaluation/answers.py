@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from configuration.errors import UserError
 from data_scripts.bios_folder import DataError
 from evaluation.birthplace_accuracy.birthplace_accuracy import is_exact_match
-from modeling_minigpt.answers_minigpt import Answer, greedy_answers
+from modeling_minigpt.answers_minigpt import Answer, find_unknown_character, greedy_answers
 
 
 class VocabularyError(UserError, ValueError):
@@ -20,16 +20,17 @@ def check_characters(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str
         return
     try:
         tokenizer(list(questions))
-    except Exception as error:  # the Rust tokenizer raises bare Exception
-        vocabulary = tokenizer.get_vocab()
+    except Exception as error:
+        if type(error) is not Exception:  # the Rust library raises the base class itself; all else is no text's fault
+            raise
         for number, question in enumerate(questions, start=1):
-            unknown = next((character for character in question if character not in vocabulary), None)
-            if unknown is not None:
+            if unknown := find_unknown_character(tokenizer, question):
+                vocabulary = len(tokenizer.get_vocab())
                 raise VocabularyError(
                     f"question {number}, {question!r}: character {unknown!r} (U+{ord(unknown):04X}) is not in the "
-                    f"model's vocabulary of {len(vocabulary)} characters"
+                    f"model's vocabulary of {vocabulary} characters"
                 ) from error
-        raise VocabularyError(f"the questions cannot be written by the tokenizer: {error}") from error
+        raise
 
 
 def check_lengths(
