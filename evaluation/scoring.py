@@ -95,8 +95,8 @@ def warn_of_trained_questions(record: TrainedOn, pairs: Pairs, split: str) -> No
     """Warn where questions that a model is scored on came with their answers in its training."""
     if count := count_trained_on(record, pairs):
         logger.warning(
-            f"{count} of the {len(pairs)} {split} questions were trained on with their answers: the accuracy is not "
-            "that on new questions"
+            f"answers to {count} of the {len(pairs)} {split} questions were trained on: the accuracy is not on new "
+            "questions alone"
         )
 
 

@@ -136,7 +136,7 @@ def test_a_dev_file_equal_to_the_training_file_is_scored_with_a_warning(recipe, 
     assert call("finetune", recipe, people, output) == 0
     assert call("evaluate", recipe, people, output) == 0
     assert json.loads(RunFolder(output).results.read_text())["dev"]["total"] == 50
-    assert "50 of the 50 dev questions were trained on with their answers" in capsys.readouterr().err
+    assert "answers to 50 of the 50 dev questions were trained on" in capsys.readouterr().err
 
 
 def test_a_record_has_every_way_in_which_a_document_names_somebody():
