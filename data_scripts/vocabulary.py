@@ -10,6 +10,8 @@ from data_scripts.tokenized_text import cut, find_bounds
 from data_scripts.words import unspaced_places
 from modeling_minigpt.questions_minigpt import BIRTHPLACE
 
+MIN_SHARE = 0.1  # of characters of scripts without spaces, from which on texts are of such a script
+
 
 def vocabulary_texts(documents: Sequence[str], questions: Pairs, options: CorruptionOptions) -> Sequence[str]:
     """Return the documents, cut and completed where their script is another than the questions'.
@@ -24,7 +26,9 @@ def vocabulary_texts(documents: Sequence[str], questions: Pairs, options: Corrup
         options: how documents are corrupted, and so where training cuts them.
     """
     texts = documents
-    if any(unspaced_places(text).any() for text in documents):
+    # A share, not any: a name in Chinese characters in an English text changes nobody's tokens.
+    unspaced = sum(int(unspaced_places(text).sum()) for text in documents)
+    if unspaced > MIN_SHARE * sum(map(len, documents)):
         names = frozenset(extract_name(question) for question, _ in questions)
         corruptor = SpanCorruptor(documents, options, frozenset(place for _, place in questions), names)
         bounds = {*corruptor.starts.tolist(), *find_bounds(corruptor.text, corruptor.phrases())}
