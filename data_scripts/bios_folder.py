@@ -65,7 +65,7 @@ def check_titles(path: Path, names: Iterable[str]) -> None:
     titled = set(titles)
     untitled = {name for name in people if name.rstrip(".") not in titled}
     for number, (line, title) in enumerate(zip(documents, titles, strict=True), start=1):
-        # In running text a sentence's full stop stands after a space, " . ", and a title's does not.
+        # In running text a sentence's full stop is after a space, " . ", and a title's does not.
         if not title.strip() or title.endswith(" ") or unquote(line) != line:
             raise DataError(f"{path}:{number}: found {line[:60]!r}, wanted `Title. Sentence .`")
         words = title.split(" ")

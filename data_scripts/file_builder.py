@@ -75,9 +75,9 @@ def locks_where_there_are_any() -> Iterator[None]:
 
     @contextmanager
     def lock(path: str) -> Iterator[None]:
-        held = locking(path)
+        library_lock = locking(path)
         try:
-            held.acquire(timeout=LOCK_SECONDS)
+            library_lock.acquire(timeout=LOCK_SECONDS)
         except OSError as error:
             # A timeout: where locks are files, a killed run on another machine has left this one.
             if error.errno not in NO_LOCKS and not isinstance(error, TimeoutError):
@@ -85,7 +85,7 @@ def locks_where_there_are_any() -> Iterator[None]:
         try:
             yield
         finally:
-            held.release()  # of one that was not acquired changes nothing
+            library_lock.release()  # of one that was not acquired changes nothing
 
     datasets.builder.FileLock = lock
     try:

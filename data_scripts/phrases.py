@@ -25,7 +25,7 @@ class AnswerFinder:
     """Finds answers in texts, as whole words, by looking each word up: of any number of answers at once.
 
     "Rio de Janeiro" is found under its first word, "Rio", and "'s-Hertogenbosch" under "s", which begins after one
-    character. Without capitals, or in a script that has none, this is all that tells a place from other words.
+    character. Without capitals, or in a script that has none, this is all that separates a place from other words.
 
     Args:
         answers: of the training questions.

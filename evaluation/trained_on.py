@@ -78,7 +78,7 @@ class TrainedOn:
 
 def names_in(documents: Iterable[str], people: Iterable[str]) -> Iterable[str]:
     """Yield the names in documents: their titles, capitalised phrases of several words, and any of `people`."""
-    # No tagger tells people from places here. A name too many only makes the record more careful.
+    # There is no tagger here that separates people from places. A name too many only makes the record more careful.
     names = set(people)
     finder = AnswerFinder(names)
     for document in documents:

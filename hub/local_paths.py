@@ -24,7 +24,7 @@ WHOLE = re.compile(
     r"|[\w.@+-]+(?:/[\w.@+-]+){2,}/?"
 )
 NAME = r"[^\s/\\\"'`<>|:;,()\[\]{}]+"
-# A path in a sentence ends at a space, and only an absolute one is told from a/b, 1/2 and https://a/b.
+# A path in a sentence ends at a space, and only an absolute one differs from a/b, 1/2 and https://a/b.
 INSIDE = re.compile(
     rf"file:/+{NAME}(?:/{NAME})*/?"
     rf"|(?<![\w/\\.])/{NAME}(?:/{NAME})+/?"

@@ -136,7 +136,7 @@ class HubTarget:
     def push_checkpoint(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, stage: str, step: int
     ) -> str:
-        """Push a model under way to its branch, from where `revision=` loads it; return the commit's address.
+        """Push an intermediate model to its branch, from where `revision=` loads it; return the commit's address.
 
         Raises:
             PushError: whatever went wrong.
