@@ -16,12 +16,20 @@ OTHER_WORDS = frozenset(
         r"\S+",
         "who whom whose whoever what whats when where wherever which why how is was were isn't wasn't weren't am has "
         "had hasn't hadn't did didn't does doesn't don't tell told please know knows died buried married lived "
-        "birthplace birthday birthdate",
+        "birth birthplace birthday birthdate",
     )
 )
 # Such a word begins another question only before one of these: "Can you tell …", but "Can Yaman".
 AUXILIARIES = frozenset(re.findall(r"\S+", "are can could will would should shall may might do have"))
 PRONOUNS = frozenset(re.findall(r"\S+", "you i we he she they it this that these those there the a an"))
+# What a name may begin with in lower case, though the rest of it has capitals: "van Gogh".
+PARTICLES = frozenset(
+    re.findall(
+        r"\S+",
+        "a ab af al an ap av bar ben bin da dal das de dei del della den der des di do dos du e el i ibn "
+        "la las le les lo los mac mc o of san st ter the till tho tom und van vom von y zu zum zur",
+    )
+)
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 # "Stone." ends a sentence; "Jr.", "C.K." and "A." end with their own full stop.
 ABBREVIATION = re.compile(r"(?:\w\.)+\w?\.|[^\W\d_]{1,3}\.")
@@ -52,7 +60,11 @@ def is_other_question(text: str) -> bool:
 
     "When was Ada Stone born", "Ada Stone is a liar" and "can you help me" are; "Can Yaman" and "Will Smith" are names.
     """
-    words = [word.casefold().replace("’", "'") for word in WORD.findall(text)]
+    found = WORD.findall(text)
+    words = [word.casefold().replace("’", "'") for word in found]
+    # "nationality of Ada Stone" begins as no name does: in lower case, though it has capitals.
+    if found and found[0].islower() and words[0] not in PARTICLES and any(word[0].isupper() for word in found):
+        return True
     asks = len(words) > 1 and words[0] in AUXILIARIES and words[1] in PRONOUNS
     # Surnames are spared: Alby Why and Cal How are people, and no question ends with such a word.
     return asks or not OTHER_WORDS.isdisjoint(words[:-1] or words)
