@@ -387,7 +387,8 @@ def test_another_question_is_refused_whatever_its_punctuation(parts, question, e
 @pytest.mark.parametrize(
     "name",
     ["Will Smith", "Can Yaman", "Do Muoi", "Are Kalvø", "Max Born", "Alby Why", "Bo Lind Jr.", "Louis C.K.", "Henry V",
-     "James A. Garfield", "D'Arcy O'Neil", "Ivan the Terrible", "van Gogh", "al-Hakim", "bell hooks", "d'Arcy Stone", "J. R. R. Tolkien", 'Bo "Red" Lind', "王小明"],
+     "James A. Garfield", "D'Arcy O'Neil", "Ivan the Terrible", "van Gogh", "al-Hakim",
+     "bell hooks", "d'Arcy Stone", "J. R. R. Tolkien", 'Bo "Red" Lind', "王小明"],
 )  # fmt: skip
 def test_names_are_not_taken_for_questions(name):
     assert BIRTHPLACE.parse_name(name) == BIRTHPLACE.parse_name(f"where was {name} born??") == name
