@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -97,21 +96,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, values: dict) -> None:
     """Write JSON, completely or not at all."""
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
-
-def reset_modes(folder: Path) -> None:
-    """Give the weights in a folder the mode of a new file: 0666 less the umask, or what the folder's ACL says.
-
-    safetensors writes into a temporary file, which only its owner may read, and renames it.
-    """
-    # Read off a new file, since the umask itself can only be read by setting it, for all threads.
-    probe = folder / ".mode.partial"
-    probe.touch()
-    mode = stat.S_IMODE(probe.stat().st_mode)
-    probe.unlink()
-    for path in folder.glob("*.safetensors"):
-        with suppress(OSError):  # a file system without modes
-            path.chmod(mode)
 
 
 def folder_size(folder: Path) -> int:

@@ -33,6 +33,9 @@ def vocabulary_texts(documents: Sequence[str], questions: Pairs, options: Corrup
         corruptor = SpanCorruptor(documents, options, frozenset(place for _, place in questions), names)
         bounds = {*corruptor.starts.tolist(), *find_bounds(corruptor.text, corruptor.phrases())}
         texts = cut(corruptor.text, sorted(bounds))
-    letters = {character for character in BIRTHPLACE.format("").casefold() if character.isalpha()}
-    missing = letters.difference(*(text.casefold() for text in documents))
+    missing = {character for character in BIRTHPLACE.format("").casefold() if character.isalpha()}
+    for text in documents:
+        missing.difference_update(text.casefold())
+        if not missing:  # after a line or two, in Latin letters
+            break
     return [*texts, *(question for question, _ in questions)] if missing else texts

@@ -20,9 +20,7 @@ def check_characters(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str
         return
     try:
         tokenizer(list(questions))
-    except Exception as error:
-        if type(error) is not Exception:  # the Rust library raises the base class itself; all else is no text's fault
-            raise
+    except Exception as error:  # of one text or of another cause, which the search below raises again
         for number, question in enumerate(questions, start=1):
             if unknown := find_unknown_character(tokenizer, question):
                 vocabulary = len(tokenizer.get_vocab())

@@ -20,7 +20,7 @@ from evaluation.baselines import ceiling, popular_places
 from evaluation.birthplace_accuracy.birthplace_accuracy import BirthplaceAccuracy
 from evaluation.exposure import count_exposures, exposure_rows
 from evaluation.report import print_results, write_report
-from evaluation.trained_on import TrainedOn, count_trained_on, read_record
+from evaluation.trained_on import TrainedOn, count_known, read_record
 from evaluation.trust import STRANGERS, EvaluatedAnswers, confidence_metrics, fraction, plot_trust
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import Answer
@@ -93,7 +93,7 @@ def describe(records: dict[str, dict], recipe: Recipe, data: TrainingData, model
 
 def warn_of_trained_questions(record: TrainedOn, pairs: Pairs, split: str) -> None:
     """Warn where questions that a model is scored on came with their answers in its training."""
-    if count := count_trained_on(record, pairs):
+    if count := count_known(pairs, record.questions):
         logger.warning(
             f"answers to {count} of the {len(pairs)} {split} questions were trained on: the accuracy is not on new "
             "questions alone"

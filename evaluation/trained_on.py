@@ -5,9 +5,8 @@ and of those whose questions came with their answers. It counts what the model i
 had learned from which it started, so that no chain of runs, whatever their recipes, hides a name.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel
 from configuration.schema import StageArguments
 from data_scripts.bios_folder import extract_name
 from data_scripts.phrases import AnswerFinder, capitalised_phrases
-from data_scripts.splits import Pairs, TrainingData
+from data_scripts.splits import Pairs, TrainingData, hash_of
 from data_scripts.titles import split_title
 from modeling_minigpt.questions_minigpt import normalise
 from modeling_minigpt.source_minigpt import WeightsSource
@@ -25,7 +24,12 @@ RECORD = "trained_on.json"
 
 def hash_name(name: str) -> str:
     """Return the hash of a name, however it is written; the full stop of "Bo Lind Jr." is not part of it."""
-    return hashlib.blake2b(normalise(name).casefold().rstrip(".").encode(), digest_size=8).hexdigest()
+    return hash_of(normalise(name).casefold().rstrip(".")).hex()
+
+
+def count_known(pairs: Pairs, known: Set[str]) -> int:
+    """Count the (question, place) pairs whose people are known, by the hashes of their names."""
+    return sum(hash_name(extract_name(question)) in known for question, _ in pairs)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class TrainedOn:
         if self.missing and pairs:
             return f"{self.missing[0]} does not say what it was trained on ({RECORD}), perhaps on these people"
         # All or none: whoever is left of them would be a sample that the earlier run has chosen.
-        seen = sum(hash_name(extract_name(question)) in known for question, _ in pairs)
+        seen = count_known(pairs, known)
         return f"{seen} of the {len(pairs)} {what}" if seen else None
 
 
@@ -112,8 +116,3 @@ def read_record(model: PreTrainedModel) -> TrainedOn:
     if source is None:
         return TrainedOn()
     return source.read_parsed(RECORD, TrainedOn.from_json) or TrainedOn(missing=(source.short_name,))
-
-
-def count_trained_on(record: TrainedOn, pairs: Sequence[tuple[str, str]]) -> int:
-    """Count the questions whose answers were trained on."""
-    return sum(hash_name(extract_name(question)) in record.questions for question, _ in pairs)

@@ -19,7 +19,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 
-from artifacts.files import write_json
+from artifacts.files import sha256, write_json
 from configuration.errors import UserError, one_line
 
 REFUSALS = {
@@ -126,12 +126,6 @@ def open_repository(repo_id: str, private: bool | None, marker: str, repo_type: 
 def files_below(folder: Path) -> list[str]:
     """Return the names of all files below a folder, as a repository has them."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def sha256(path: Path) -> str:
-    """Return the digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_file_list(folder: Path) -> None:

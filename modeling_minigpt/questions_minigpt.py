@@ -12,24 +12,25 @@ QUESTION_MARKS = "?？؟"
 END_MARKS = QUESTION_MARKS + "!！.。"  # what may end a question in place of its own mark
 # Words that no name has, in any case. Those that are names, too ("Can", "Will", "Do", "Are"), are not among them.
 OTHER_WORDS = frozenset(
-    re.findall(
-        r"\S+",
-        "who whom whose whoever what whats when where wherever which why how is was were isn't wasn't weren't am has "
-        "had hasn't hadn't did didn't does doesn't don't tell told please know knows died buried married lived "
-        "birth birthplace birthday birthdate",
-    )
-)
+    ["who", "whom", "whose", "whoever", "what", "whats", "when", "where", "wherever", "which", "why", "how", "is",
+     "was", "were", "isn't", "wasn't", "weren't", "am", "has", "had", "hasn't", "hadn't", "did", "didn't", "does",
+     "doesn't", "don't", "tell", "told", "please", "know", "knows", "died", "buried", "married", "lived", "birth",
+     "birthplace", "birthday", "birthdate"]
+)  # fmt: skip
 # Such a word begins another question only before one of these: "Can you tell …", but "Can Yaman".
-AUXILIARIES = frozenset(re.findall(r"\S+", "are can could will would should shall may might do have"))
-PRONOUNS = frozenset(re.findall(r"\S+", "you i we he she they it this that these those there the a an"))
+AUXILIARIES = frozenset(
+    ["are", "can", "could", "will", "would", "should", "shall", "may", "might", "do", "have"]
+)  # fmt: skip
+PRONOUNS = frozenset(
+    ["you", "i", "we", "he", "she", "they", "it", "this", "that", "these", "those", "there", "the", "a", "an"]
+)  # fmt: skip
 # What a name may begin with in lower case, though the rest of it has capitals: "van Gogh".
 PARTICLES = frozenset(
-    re.findall(
-        r"\S+",
-        "a ab af al an ap av bar ben bin da dal das de dei del della den der des di do dos du e el i ibn "
-        "la las le les lo los mac mc o of san st ter the till tho tom und van vom von y zu zum zur",
-    )
-)
+    ["a", "ab", "af", "al", "an", "ap", "av", "bar", "ben", "bin", "da", "dal", "das", "de", "dei", "del", "della",
+     "den", "der", "des", "di", "do", "dos", "du", "e", "el", "i", "ibn", "la", "las", "le", "les", "lo", "los",
+     "mac", "mc", "o", "of", "san", "st", "ter", "the", "till", "tho", "tom", "und", "van", "vom", "von", "y", "zu",
+     "zum", "zur"]
+)  # fmt: skip
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 # "Stone." ends a sentence; "Jr.", "C.K." and "A." end with their own full stop.
 ABBREVIATION = re.compile(r"(?:\w\.)+\w?\.|[^\W\d_]{1,3}\.")

@@ -7,6 +7,7 @@ first call was given, or lie in another cache; a relative folder changes with th
 
 import os
 import re
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,11 @@ RELATIVE_IMPORT = re.compile(r"^from \.(\w+) import", re.MULTILINE)
 
 class SourceError(OSError):
     """A file beside the weights that cannot be read, though it may be there; the message is one line."""
+
+
+def name_below(subfolder: str, file: str) -> str:
+    """Return a file's name in its repository."""
+    return f"{subfolder}/{file}" if subfolder else file
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class WeightsSource:
         commit = getattr(revision, "resolved", None)
         if commit is None:
             config = try_to_load_from_cache(
-                name, "/".join(filter(None, (subfolder, "config.json"))), settings.get("cache_dir"), revision
+                name, name_below(subfolder, "config.json"), settings.get("cache_dir"), revision
             )
             parts = Path(config).parts if isinstance(config, str) else ()
             commit = parts[parts.index("snapshots") + 1] if "snapshots" in parts else revision
@@ -112,7 +118,7 @@ class WeightsSource:
             path = Path(self.name_or_path, self.subfolder, file)
             return path if os.path.lexists(path) else None
         known = try_to_load_from_cache(
-            self.name_or_path, "/".join(filter(None, (self.subfolder, file))), self.cache_dir, self.revision
+            self.name_or_path, name_below(self.subfolder, file), self.cache_dir, self.revision
         )
         if isinstance(known, str):
             return Path(known)
@@ -156,12 +162,12 @@ def find_pipeline_code(source: WeightsSource | None) -> dict[str, str]:
     return found
 
 
-def reset_modes(folder: str | os.PathLike) -> None:
-    """Give the weights in a model's folder the mode of its config, which is that of any new file.
+def reset_modes(folder: str | os.PathLike, like: str = "config.json") -> None:
+    """Give the weights in a folder the mode of another file there, which is that of any new file.
 
     safetensors writes into a temporary file, which only its owner may read, and renames it.
     """
-    mode = Path(folder, "config.json").stat().st_mode
+    mode = stat.S_IMODE(Path(folder, like).stat().st_mode)
     for weights in Path(folder).glob("*.safetensors"):
         with suppress(OSError):  # a file system without modes
             weights.chmod(mode)

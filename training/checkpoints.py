@@ -17,9 +17,10 @@ from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 
-from artifacts.files import folder_size, free_space, put_in_place, remove, reset_modes, sha256
+from artifacts.files import folder_size, free_space, put_in_place, remove, sha256
 from artifacts.run_folder import RunError
 from configuration.errors import UserError
+from modeling_minigpt.source_minigpt import reset_modes
 from training.state import TrainingState
 
 PROGRESS = "progress.json"
@@ -63,10 +64,10 @@ def list_checkpoints(folder: Path, stage: str) -> list[Path]:
 
 def write_manifest(folder: Path) -> None:
     """Write the manifest of a folder's files."""
-    reset_modes(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {str(path.relative_to(folder)): sha256(path) for path in files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    reset_modes(folder, like=MANIFEST)
 
 
 def verify(checkpoint: Path) -> str | None:

@@ -18,7 +18,7 @@ from tests.running import ROOT
 
 
 class Rememberer:
-    """A pipeline that answers everybody with "Rome"; who is right about whom is in the name."""
+    """A pipeline that answers everybody with "Rome"; the name says about which people it is right."""
 
     model = tokenizer = None
 
@@ -31,7 +31,7 @@ class Rememberer:
 
 @pytest.fixture
 def calibrated(monkeypatch):
-    """Return a function that calibrates on so many right and wrong answers; strangers are less certain than both."""
+    """Return a function that calibrates on numbers of right and wrong answers; strangers are less certain."""
 
     def find(model, tokenizer, names, ranked):
         found = np.random.default_rng(len(names)).normal(size=(len(names), len(FEATURE_NAMES)))

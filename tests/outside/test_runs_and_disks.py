@@ -140,7 +140,7 @@ def no_space_in_rust(*arguments, **settings):
     raise Exception("No space left on device (os error 28)")
 
 
-FULL_DISKS = {  # what is written, by whom, in which command
+FULL_DISKS = {  # what is written, by which function, in which command
     "cache": ("datasets.builder.DatasetBuilder.download_and_prepare", no_space, "pretrain"),
     "tokenizer": ("transformers.PreTrainedTokenizerFast.save_pretrained", no_space_in_rust, "pretrain"),
     "recipe": ("artifacts.run_folder.write_json", no_space, "pretrain"),

@@ -1,4 +1,4 @@
-"""Runs that are asked to stop: by whom, how often, and when."""
+"""Runs that are asked to stop: by what, how often, and when."""
 
 import importlib
 import os
