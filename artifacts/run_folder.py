@@ -18,10 +18,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from artifacts.files import remove, write_json, written_aside
+from configuration.data_schema import default_relations
 from configuration.errors import UserError
 from configuration.schema import SECTIONS, Recipe
 
@@ -31,7 +33,15 @@ FILES = ("recipe.json", "inputs.json", "results.json", "report.md", "trust.png",
 PATHS = ("path", "start_from")  # keys whose contents count, not their names
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 ELSEWHERE = "choose another --set output=FOLDER"
-TRAINING_SECTIONS = ("seed", "data", "tokenizer", "model", "corruption", *STAGES)  # what a resumed run may not change
+TRAINING_SECTIONS = (
+    "seed",
+    "relations",
+    "data",
+    "tokenizer",
+    "model",
+    "corruption",
+    *STAGES,
+)  # what a resumed run may not change
 
 
 logger = logging.getLogger(__name__)  # not Accelerate's, which is not up when a folder is locked
@@ -39,6 +49,19 @@ logger = logging.getLogger(__name__)  # not Accelerate's, which is not up when a
 
 class RunError(UserError, RuntimeError):
     """A command that cannot run on this folder or model; the message is one line for the user."""
+
+
+def to_json(values: object) -> Any:
+    """Return dataclasses, by themselves or in a dict, as a JSON file has them: tuples as lists."""
+    return json.loads(json.dumps(values, default=dataclasses.asdict))
+
+
+def default_of(section: type, key: str) -> Any:
+    """Return a field's default value as a JSON file has it; None where it has none."""
+    field = next(field for field in dataclasses.fields(section) if field.name == key)
+    if field.default_factory is not dataclasses.MISSING:
+        return to_json(field.default_factory())
+    return None if field.default is dataclasses.MISSING else field.default
 
 
 def training_record(model: str | Path) -> dict:
@@ -200,17 +223,17 @@ class RunFolder:
         if not self.recipe.exists():  # --resume may be given from the start
             return
         before = read_json(self.recipe)
-        now = json.loads(json.dumps(dataclasses.asdict(recipe)))  # tuples become lists, as in the file
+        before.setdefault("relations", to_json(default_relations()))  # of a run before there were others
+        now = to_json(recipe)
         for section in TRAINING_SECTIONS:
             if before.get(section) == now[section]:
                 continue
-            if not isinstance(now[section], dict):
+            if section not in SECTIONS:
                 raise self.changed(section, before.get(section), now[section])
             if not isinstance(before.get(section), dict):
                 raise RunError(f"{self.recipe}: {section} was {before.get(section)!r}; cannot resume; {ELSEWHERE}")
-            defaults = {f.name: f.default for f in dataclasses.fields(SECTIONS[section])}
             for key, value in now[section].items():
-                found = before[section].get(key, defaults[key])  # a key newer than the run had its default
+                found = before[section].get(key, default_of(SECTIONS[section], key))  # of a key newer than the run
                 is_path = key in PATHS and isinstance(found, str) and isinstance(value, str)
                 if found != value and not is_path:
                     raise self.changed(f"{section}.{key}", found, value)

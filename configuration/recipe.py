@@ -13,11 +13,12 @@ from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 
+from configuration.data_schema import RelationArguments, default_relations
 from configuration.field_values import Plain, read_as, takes_text
 from configuration.model_size import check_fits
 from configuration.recipe_file import RecipeError, check_text, check_value, parse_value, parse_yaml
 from configuration.recipe_names import nearest
-from configuration.schema import DERIVED_MODEL_FIELDS, SECTIONS, Recipe
+from configuration.schema import DERIVED_MODEL_FIELDS, NOT_SECTIONS, SECTIONS, Recipe
 from modeling_minigpt import MiniGPTConfig
 from modeling_minigpt.rotary_minigpt import MiniGPTRotaryEmbedding
 
@@ -28,14 +29,23 @@ FIELD_TYPES: dict[tuple[str, ...], object] = {
     **{(name, key): kind for name, cls in SECTIONS.items() for key, kind in typing.get_type_hints(cls).items()},
     **{("model", key): kind for key, kind in MiniGPTConfig.__annotations__.items()},
 }
+RELATION_TYPES = typing.get_type_hints(RelationArguments)
 PATHS = (
     ("output",),
     ("data", "path"),
+    ("prepare", "folder"),
     ("pretrain", "start_from"),
     ("finetune", "start_from"),
     ("no_pretraining", "start_from"),
     ("evaluate", "model"),
 )
+
+
+def field_type(keys: tuple[str, ...]) -> object:
+    """Return the type of a recipe's field, by its path of names; `Any` where it has none."""
+    if keys[:1] == ("relations",) and len(keys) == 3:
+        return RELATION_TYPES.get(keys[2], typing.Any)
+    return FIELD_TYPES.get(keys, typing.Any)
 
 
 def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, dict[tuple, str]]:
@@ -69,8 +79,10 @@ def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]
     for override in overrides:
         name, equals, text = override.partition("=")
         keys = tuple(name.strip().split("."))
-        if not equals or not all(keys) or len(keys) > 2 or keys[0] == "base":
-            raise RecipeError(f"--set {override}: wanted section.key=value, or output=FOLDER, or seed=NUMBER")
+        if not equals or not all(keys) or len(keys) > 2 + (keys[0] == "relations") or keys[0] == "base":
+            raise RecipeError(
+                f"--set {override}: wanted section.key=value, relations.NAME.key=value, output=FOLDER or seed=NUMBER"
+            )
         try:
             check_text(name, "the key")
             value = parse_override(keys, text.strip())
@@ -81,7 +93,7 @@ def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]
             section = section.setdefault(key, {})
             if not isinstance(section, dict):
                 raise RecipeError(f"--set {override}: {key} is not a section")
-        if len(keys) == 2 and keys[0] in ("output", "seed"):
+        if len(keys) > 1 and keys[0] in ("output", "seed"):
             raise RecipeError(f"--set {override}: {keys[0]} is not a section")
         section[keys[-1]] = value
         places[keys] = f"--set {override}"
@@ -93,7 +105,7 @@ def parse_override(keys: tuple[str, ...], text: str) -> object:
     Raises:
         RecipeError: not YAML.
     """
-    kind = FIELD_TYPES.get(keys, typing.Any)
+    kind = field_type(keys)
     if not takes_text(kind) or (text.startswith("[") and kind == str | list[str]):
         return parse_value(text)[0]
     # What comes from a script may have the quotes that a shell would have removed.
@@ -107,19 +119,21 @@ def read_values(values: dict, places: dict[tuple, str]) -> dict:
     """Return the recipe's values, each read by its field's type; RecipeError, with the key, for what no recipe has."""
 
     def read(value: object, *keys: str) -> object:
-        found = read_as(value, FIELD_TYPES.get(keys, typing.Any))
+        found = read_as(value, field_type(keys))
         try:
             check_value(found, ".".join(keys))
         except RecipeError as error:
             raise RecipeError(f"{place_of(places, *keys)}: {error}") from error
         return expand_home(found, place_of(places, *keys)) if keys in PATHS and isinstance(found, str) else found
 
-    return {
-        str(name): {str(key): read(value, name, key) for key, value in section.items()}
-        if isinstance(section, dict) and name in SECTIONS
-        else read(section, name)
-        for name, section in values.items()
-    }
+    def read_all(value: object, depth: int, *keys: str) -> object:
+        if not isinstance(value, dict) or not depth:
+            return read(value, *keys)
+        return {str(key): read_all(part, depth - 1, *keys, str(key)) for key, part in value.items()}
+
+    # A section has keys; below `relations` there is a section of keys for each name.
+    depths = {**dict.fromkeys(SECTIONS, 1), "relations": 2}
+    return {str(name): read_all(section, depths.get(name, 0), str(name)) for name, section in values.items()}
 
 
 def expand_home(path: str, place: str) -> str:
@@ -132,21 +146,49 @@ def expand_home(path: str, place: str) -> str:
 
 def build_section(name: str, cls: type, values: dict, places: dict[tuple, str]):
     """Make the dataclass of one section, or raise RecipeError for an unknown key or a bad value."""
-    where = place_of(places, name)
+    keys = name.split(".")
+    where = place_of(places, *keys)
     if not isinstance(values, dict):
         raise RecipeError(f"{where}: {name} must be a section of `key: value`, found {values!r}")
     wanted = typing.get_type_hints(cls)
     for key in values:
         if key not in wanted:
-            raise RecipeError(f"{place_of(places, name, key)}: unknown key {name}.{key}; {nearest(key, wanted)}")
+            raise RecipeError(f"{place_of(places, *keys, key)}: unknown key {name}.{key}; {nearest(key, wanted)}")
     try:
         return cls(**values)
     except (StrictDataclassError, ValueError, TypeError) as error:
         message = str(error.__cause__ or error)
         culprit = next(
-            (place_of(places, name, key) for key in values if key in message.replace("'", " ").split()), where
+            (place_of(places, *keys, key) for key in values if key in message.replace("'", " ").split()), where
         )
         raise RecipeError(f"{culprit}: {name}: {message}") from error
+
+
+def build_relations(values: dict, places: dict[tuple, str]) -> dict[str, RelationArguments]:
+    """Make the relations of a recipe, or raise RecipeError for an unknown key or a bad value.
+
+    Args:
+        values: by name the keys of each relation; None in place of them removes a relation.
+    """
+    where = place_of(places, "relations")
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where}: relations must be sections of `key: value` by name, found {values!r}")
+    relations = {
+        name: build_section(f"relations.{name}", RelationArguments, keys, places)
+        for name, keys in values.items()
+        if keys is not None
+    }
+    if not relations:
+        raise RecipeError(f"{where}: relations is empty; wanted at least one")
+    asked: dict[str, str] = {}
+    for name, arguments in relations.items():
+        for wording in arguments.relation(name).wordings:
+            other = asked.setdefault(wording.casefold(), name)
+            if other != name:
+                raise RecipeError(
+                    f"{place_of(places, 'relations', name)}: relations {other} and {name} both ask {wording!r}"
+                )
+    return relations
 
 
 def split_model_section(values: dict, places: dict[tuple, str]) -> dict:
@@ -198,11 +240,12 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
     """
     path = Path(path)
     values, places = read_with_base(path)
+    values.setdefault("relations", {name: dataclasses.asdict(one) for name, one in default_relations().items()})
     apply_overrides(values, places, list(overrides))
     values = read_values(values, places)
     for key in values:
-        if key not in ("output", "seed", *SECTIONS):
-            known = ["base", "output", "seed", *SECTIONS]
+        if key not in (*NOT_SECTIONS, *SECTIONS):
+            known = ["base", *NOT_SECTIONS, *SECTIONS]
             where = next((place for keys, place in places.items() if keys[0] == key), "recipe")
             raise RecipeError(f"{where}: unknown key {key}; {nearest(key, known)}")
     output = values.get("output", f"runs/{path.stem}")
@@ -216,7 +259,8 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
     if "model" in values:
         values["model"] = split_model_section(values["model"], places)
     sections = {name: build_section(name, cls, values.get(name, {}), places) for name, cls in SECTIONS.items()}
-    recipe = Recipe(output=output, seed=seed, **sections)
+    relations = build_relations(values["relations"], places)
+    recipe = Recipe(output=output, seed=seed, relations=relations, **sections)
     check_contradictions(recipe, path)
     return recipe
 

@@ -14,6 +14,7 @@ import typing
 from itertools import pairwise
 from pathlib import Path
 
+from configuration.data_schema import RelationArguments
 from configuration.schema import DERIVED_MODEL_FIELDS, SECTIONS, ModelArguments
 from modeling_minigpt import MiniGPTConfig
 
@@ -60,7 +61,9 @@ def list_keys(section: type) -> list[tuple[str, str, str, str]]:
     types = typing.get_type_hints(section)
     rows = []
     for field in dataclasses.fields(section):
-        rows.append((field.name, name_type(types[field.name]), str(field.default), meanings.get(field.name, "")))
+        has_factory = field.default_factory is not dataclasses.MISSING
+        default = field.default_factory() if has_factory else field.default
+        rows.append((field.name, name_type(types[field.name]), str(default), meanings.get(field.name, "")))
     return rows
 
 
@@ -78,7 +81,7 @@ def list_model_keys() -> list[tuple[str, str, str, str]]:
 def write_page() -> str:
     """Return the page: a table for each section."""
     parts = [HEAD]
-    for name, section in SECTIONS.items():
+    for name, section in {"relations.NAME": RelationArguments, **SECTIONS}.items():
         rows = list_model_keys() if section is ModelArguments else list_keys(section)
         summary = " ".join((section.__doc__ or "").split("\n\n")[0].split())
         lines = [

@@ -10,52 +10,13 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
-MIN_PEOPLE = 20  # fewer invented people would leave a file of questions empty
+from configuration.data_schema import DataArguments, PrepareArguments, RelationArguments
+from configuration.field_bounds import require, require_at_most
+
 POLICIES = ("random-span", "salient-span")
 MIN_CHARACTERS = 4  # the shortest text the practical cuts to
 MAX_SPANS = 1_000  # more than any text has
 ROUNDING = Fraction(1, 100)  # how far off a share of questions, or of documents, may be in a pool of batches
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ValueError(message) unless the condition is true."""
-    if not condition:
-        raise ValueError(message)
-
-
-def require_at_most(section, limits: dict[str, float]) -> None:
-    """Raise ValueError where a field is above its limit, beyond which no machine or no arithmetic could follow."""
-    for name, limit in limits.items():
-        value = getattr(section, name)
-        require(value is None or value <= limit, f"{name} must be at most {limit}, found {value}")
-
-
-@strict
-@dataclass
-class DataArguments:
-    """Where the biographies and the questions come from."""
-
-    source: Literal["synthetic", "folder"] = "synthetic"
-    """Invented people, or the files of `path`."""
-    path: str | None = None
-    """A folder in the cs224n layout; sets `source` to folder."""
-    people: int = 800
-    """Number of invented people, 20 … 1,000,000 (source: synthetic)."""
-    validation_questions: int = 0
-    """Training questions that are held out and scored in place of the dev file, for tuning."""
-    calibration_questions: int = 0
-    """Training questions that are held out and on which the confidence is calibrated."""
-    withheld_people: int = 0
-    """People of training questions who are in no question and no document of any stage: real strangers."""
-
-    def __post_init__(self):
-        if self.path is not None:
-            self.source = "folder"
-        require(self.source == "synthetic" or self.path is not None, "source is folder but path is not set")
-        require(self.people >= MIN_PEOPLE, f"people must be at least {MIN_PEOPLE}, found {self.people}")
-        require_at_most(self, {"people": 1_000_000})
-        for name in ("validation_questions", "calibration_questions", "withheld_people"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative, found {getattr(self, name)}")
 
 
 @strict
@@ -270,10 +231,13 @@ class EvaluateArguments:
     """Questions generated together, 1 … 100,000."""
     max_new_tokens: int = 32
     """Longest answer in tokens, 1 … 10,000."""
+    questions: int | None = None
+    """Most questions of a relation to score, those of the people with the smallest hashes; all where null."""
 
     def __post_init__(self):
-        for name in ("batch_size", "max_new_tokens"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
+        for name in ("batch_size", "max_new_tokens", "questions"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be at least 1, found {value}")
         require_at_most(self, {"batch_size": MAX_ROWS, "max_new_tokens": MAX_NEW_TOKENS})
 
 
@@ -294,11 +258,17 @@ class RunArguments:
     """Steps between points in the logs, at least 1."""
     stall_minutes: float = 5.0
     """Stop the run where a batch takes longer than this; 0 waits for ever."""
+    loader_workers: int = 0
+    """Processes that read batches ahead; 0 reads them in the training process, between steps."""
+    timeout_minutes: float = 120.0
+    """How long processes wait for each other, above 0: for the one that prepares or calibrates, too."""
 
     def __post_init__(self):
         require(self.checkpoint_minutes > 0, f"checkpoint_minutes must be above 0, found {self.checkpoint_minutes}")
         require(self.stall_minutes >= 0, f"stall_minutes must not be negative, found {self.stall_minutes}")
-        require_at_most(self, {"stall_minutes": 1_000_000})
+        require(self.loader_workers >= 0, f"loader_workers must not be negative, found {self.loader_workers}")
+        require(self.timeout_minutes > 0, f"timeout_minutes must be above 0, found {self.timeout_minutes}")
+        require_at_most(self, {"stall_minutes": 1_000_000, "timeout_minutes": 1_000_000, "loader_workers": 1_000})
         for name in ("keep_checkpoints", "log_steps"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
 
@@ -311,7 +281,10 @@ class Recipe:
     """The folder for everything that the run writes."""
     seed: int
     """Of the random weights and of all draws."""
+    relations: dict[str, RelationArguments]
+    """What is asked about people, by name; the first is the main one."""
     data: DataArguments
+    prepare: PrepareArguments
     tokenizer: TokenizerArguments
     model: ModelArguments
     corruption: CorruptionOptions
@@ -323,4 +296,5 @@ class Recipe:
     run: RunArguments
 
 
-SECTIONS = {f.name: f.type for f in fields(Recipe) if f.name not in ("output", "seed")}
+NOT_SECTIONS = ("output", "seed", "relations")
+SECTIONS = {f.name: f.type for f in fields(Recipe) if f.name not in NOT_SECTIONS}

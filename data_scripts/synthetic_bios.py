@@ -14,8 +14,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from configuration.data_schema import MIN_PEOPLE
 from configuration.errors import run_main
-from configuration.schema import MIN_PEOPLE
 from data_scripts.bios_folder import FILES, DataError, question_for
 
 ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v", "z")

@@ -1,0 +1,146 @@
+"""The parts of a recipe about data: relations, the source of the corpus, and how it is prepared.
+
+Wrong types and contradictions raise at construction, as in `configuration.schema`.
+"""
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+
+from configuration.field_bounds import require, require_at_most
+from modeling_minigpt.relations_minigpt import BIRTHPLACE, GENERAL_PROMPTS, Relation
+
+MIN_PEOPLE = 20  # fewer invented people would leave a file of questions empty
+HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+SUFFIXES = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv"}
+SOURCES_WITH_PATH = ("folder", "jsonl", "csv", "hub", "structured_wikipedia", "prepared")
+
+
+def infer_source(path: str) -> str:
+    """Return the kind of source that a path looks like."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in SUFFIXES:
+        return SUFFIXES[suffix]
+    if os.path.isfile(os.path.join(path, "prepared.json")):
+        return "prepared"
+    # USER/NAME may be a folder, too, and then it is that.
+    return "hub" if HUB_ID.fullmatch(path) and not os.path.exists(path) else "folder"
+
+
+@strict
+@dataclass
+class RelationArguments:
+    """One kind of question, by its name under `relations`; birthplace alone where a recipe has none."""
+
+    question: str | None = None
+    """The question with `{name}` in it once, as in "Where was {name} born?"; must be set."""
+    prompts: list[str] = field(default_factory=lambda: list(GENERAL_PROMPTS))
+    """Beginnings of biographies that ask the same, as "{name}. born in"; features of the confidence."""
+    paraphrases: list[str] = field(default_factory=list)
+    """Other wordings that data files and the pipeline understand."""
+    answers: str = BIRTHPLACE.answers
+    """The kind of the answers; relations of one kind share their candidates."""
+    optional: bool = False
+    """Accept data without a question of this relation, which then is left out."""
+
+    def __post_init__(self):
+        require(self.question is not None, "question is not set; a relation needs it")
+        require(len(self.prompts) > 0, "prompts must not be empty")
+        self.relation("relation")
+
+    def relation(self, name: str) -> Relation:
+        """Return the relation under its name; ValueError where a wording or a prompt lacks `{name}`."""
+        return Relation(name, self.question, tuple(self.prompts), tuple(self.paraphrases), self.answers)
+
+
+def default_relations() -> dict[str, RelationArguments]:
+    """Return the relations of a recipe that names none: the birthplace."""
+    # Optional, so that `--set relations.studied.question=…` alone suffices for data that ask for nothing else.
+    birthplace = RelationArguments(BIRTHPLACE.question, list(BIRTHPLACE.prompts), optional=True)
+    return {BIRTHPLACE.name: birthplace}
+
+
+@strict
+@dataclass
+class DataArguments:
+    """Where the biographies and the questions come from."""
+
+    source: Literal[
+        "synthetic", "bios", "folder", "jsonl", "csv", "lahman", "hub", "structured_wikipedia", "prepared"
+    ] = "synthetic"
+    """Invented people with a birthplace (`synthetic`), or with any number of facts (`bios`); real ones of the package
+    `lahman`; the files of `path`; a data set on the Hub; a corpus that `train.py prepare` has made."""
+    path: str | None = None
+    """A folder in the cs224n layout, a JSONL or CSV file, a prepared corpus, or the id of a data set on the Hub. By
+    itself it sets `source`."""
+    config: str | None = None
+    """Configuration of the data set (source: hub, structured_wikipedia)."""
+    split: str = "train"
+    """Split of the data set (source: hub, structured_wikipedia)."""
+    revision: str | None = None
+    """Branch, tag or commit of the data set; resolved to a commit, which is recorded (source: hub)."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Which column is what: of `name`, `text`, `id`, `popularity`, `split` and the relations' names, those that differ
+    from it (source: jsonl, csv, hub)."""
+    statements: str | None = None
+    """Folder or Hub id of Wikidata statements and labels to join with (source: structured_wikipedia)."""
+    properties: dict[str, str] = field(default_factory=dict)
+    """Wikidata property of each relation, as `{birthplace: P19}` (source: structured_wikipedia)."""
+    names: Literal["unique", "all"] = "unique"
+    """What becomes of people who share a name: left out and counted, or all taken, with all their answers right."""
+    people: int = 800
+    """Number of invented people, 20 … 1,000,000 (source: synthetic), or 20 … 100,000,000 (source: bios)."""
+    places: int = 60
+    """Number of invented places, 10 … 100,000 (source: bios)."""
+    max_people: int | None = None
+    """Most people to take, the first ones of the source; all where null (source: jsonl, csv, lahman, hub,
+    structured_wikipedia)."""
+    train_fraction: float = 0.5
+    """Share of people whose questions are trained on, above 0 and below 1; the others' are scored. Drawn by a hash of
+    the person's id, where the source does not say (source: bios, jsonl, csv, lahman, hub, structured_wikipedia)."""
+    validation_questions: int = 0
+    """People of training questions who are held out and scored in place of the dev file, for tuning."""
+    calibration_questions: int = 0
+    """People of training questions who are held out and on whom the confidence is calibrated."""
+    withheld_people: int = 0
+    """People of training questions who are in no question and no document of any stage: real strangers."""
+
+    def __post_init__(self):
+        if self.path is not None and self.source in ("synthetic", "folder"):
+            self.source = infer_source(self.path)
+        require(
+            self.source not in SOURCES_WITH_PATH or self.path is not None,
+            f"source is {self.source} but path is not set",
+        )
+        require(self.people >= MIN_PEOPLE, f"people must be at least {MIN_PEOPLE}, found {self.people}")
+        require_at_most(self, {"people": 100_000_000 if self.source == "bios" else 1_000_000, "places": 100_000})
+        require(self.places >= 10, f"places must be at least 10, found {self.places}")
+        require(self.max_people is None or self.max_people >= 1, f"max_people must be at least 1: {self.max_people}")
+        require(0.0 < self.train_fraction < 1.0, f"train_fraction must be in (0, 1), found {self.train_fraction}")
+        for name in ("validation_questions", "calibration_questions", "withheld_people"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative, found {getattr(self, name)}")
+
+
+@strict
+@dataclass
+class PrepareArguments:
+    """How the source becomes a prepared corpus; the corpus is the same whatever these say."""
+
+    folder: str | None = None
+    """Where the corpus is written, to be shared by runs; the run's own folder where null."""
+    executor: Literal["process", "local", "slurm", "ray"] = "process"
+    """`process`: in this process, one part after the other. The others are datatrove's (the extra `scale`)."""
+    tasks: int = 1
+    """Number of tasks that share the source's parts, at least 1 (executor: local, slurm, ray)."""
+    workers: int = 1
+    """Tasks that run at once, at least 1 (executor: local, slurm, ray)."""
+
+    def __post_init__(self):
+        for name in ("tasks", "workers"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
+        require_at_most(self, {"tasks": 100_000, "workers": 10_000})
+        is_process = self.executor == "process"
+        require(not is_process or self.tasks == self.workers == 1, "executor is process, but tasks or workers is set")
