@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from configuration.schema import POLICIES, CorruptionOptions, StageArguments
 from data_scripts.batches import IGNORE_INDEX, TrainingBatches, count_targets
-from data_scripts.span_corruption import SpanCorruptor
+from data_scripts.span_corruption import TextCorruptor
 from data_scripts.titles import split_title
 from modeling_minigpt import build_character_tokenizer
 from training.stepper import optimizer_step
@@ -97,9 +97,9 @@ def test_rows_are_the_tokens_of_the_corrupted_texts(bios, policy, short_fraction
     characters = build_character_tokenizer(bios.documents, 128)
     stage = StageArguments(epochs=1, batch_size=len(bios.documents), bucket_batches=1)
     batches = TrainingBatches(bios.documents, [], characters, stage, options, 3, 1000)
-    corruptor = SpanCorruptor(bios.documents, options)
+    corruptor = TextCorruptor(bios.documents, options)
     for name, ids in read_rows(batches, 0):
-        text = corruptor.texts(3, [0], [int(name.split()[1])], characters.mask_token)[0]
+        text = corruptor.corrupt(3, [0], [int(name.split()[1])], characters.mask_token)[0]
         assert ids == characters(text)["input_ids"]
 
 

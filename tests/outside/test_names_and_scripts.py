@@ -10,7 +10,7 @@ from configuration.schema import CorruptionOptions, DataArguments, StageArgument
 from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import FILES, DataError, read_lines, read_pairs
 from data_scripts.phrases import AnswerFinder, salient_phrases
-from data_scripts.span_corruption import SpanCorruptor
+from data_scripts.span_corruption import TextCorruptor
 from data_scripts.splits import load_training_data
 from data_scripts.strangers import made_up_names, withhold_people
 from data_scripts.synthetic_bios import invent
@@ -164,7 +164,7 @@ def test_contexts_and_answers_are_whole_in_a_script_without_spaces():
     options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, answer_fraction=1.0, max_spans=1)
     found = contexts = 0
     for text, corrupted in zip(
-        texts, SpanCorruptor(texts, options, answers).texts(0, [0] * len(texts), range(len(texts)), "⁇"), strict=True
+        texts, TextCorruptor(texts, options, answers).corrupt(0, [0] * len(texts), range(len(texts)), "⁇"), strict=True
     ):
         title, _ = split_title(text)
         head, span, end = corrupted.split("⁇")
