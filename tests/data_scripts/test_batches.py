@@ -68,7 +68,7 @@ def test_bucketing_saves_padding_and_keeps_the_rows(make_batches):
 
 def test_documents_count_everywhere_and_questions_after_the_first_sentinel(make_batches, tokenizer, bios):
     batches = make_batches()
-    places = {place for _, place in bios.train}
+    places = {question.answer for question in bios.train}
     for step in range(12):
         batch = batches[step]
         for (name, ids), labels in zip(read_rows(batches, step), batch["labels"], strict=True):
