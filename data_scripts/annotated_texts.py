@@ -1,12 +1,13 @@
 """What corruption has to know of texts: where titles, bodies, words and phrases begin and end, as arrays."""
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from configuration.schema import CorruptionOptions
 from data_scripts.phrases import AnswerFinder, Spans, salient_phrases
+from data_scripts.questions import Question
 from data_scripts.ragged import Ragged
 from data_scripts.titles import split_title
 from data_scripts.words import SPACE, UNSPACED_CHARACTER, classify, cut_to_words, word_bounds
@@ -56,6 +57,16 @@ class Annotator:
         self.answers = answers
         self.names = names
         self.finder = AnswerFinder(answers)
+
+    @classmethod
+    def for_questions(cls, questions: Iterable[Question], options: CorruptionOptions) -> "Annotator":
+        """Return the annotator of documents about people who are asked these questions."""
+        names = set()
+        answers = set()
+        for question in questions:
+            names.add(question.name)
+            answers.update(question.answers)
+        return cls(options, answers, names)
 
     def annotate(self, texts: Sequence[str]) -> tuple[AnnotatedTexts, Spans]:
         """Return what is known of texts, and (start, end) of what has the tokens that it has alone.

@@ -37,7 +37,7 @@ def check_characters(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str
 
 
 def check_length(kind: str, number: int, text: str, length: int, sentinels: int, context: int) -> None:
-    """Raise DataError where a question or a place leaves no room for an answer.
+    """Raise DataError where a question or an answer leaves no room for the other.
 
     Args:
         kind: what the text is.
@@ -52,14 +52,14 @@ def check_length(kind: str, number: int, text: str, length: int, sentinels: int,
 
 
 def check_lengths(
-    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], places: Sequence[str], context: int
+    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], answers: Sequence[str], context: int
 ) -> None:
-    """Raise DataError, with its number and length, where a question or a place leaves no room for an answer.
+    """Raise DataError, with its number and length, where a question or an answer leaves no room for the other.
 
     Args:
-        questions, places: texts that the tokenizer can write; each on its own.
+        questions, answers: texts that the tokenizer can write; each on its own.
         context: tokens that the model reads.
     """
-    for kind, texts, sentinels in (("question", questions, 1), ("place", places, 0)):
+    for kind, texts, sentinels in (("question", questions, 1), ("answer", answers, 0)):
         for number, ids in enumerate(tokenizer(list(texts))["input_ids"] if texts else [], start=1):
             check_length(kind, number, texts[number - 1], len(ids), sentinels, context)

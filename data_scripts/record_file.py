@@ -7,6 +7,7 @@ rows. A row is read where it lies: a few pages of the file, and nothing else of 
 import mmap
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ class ValueTooLarge(ValueError):
     """A value that the file's integers cannot represent."""
 
 
-def write_rows(sink: pa.NativeFile, chunks: Iterable[tuple[np.ndarray, np.ndarray]], dtype: np.dtype) -> None:
+def write_rows(sink: BinaryIO, chunks: Iterable[tuple[np.ndarray, np.ndarray]], dtype: np.dtype) -> None:
     """Write rows as an Arrow file.
 
     Args:

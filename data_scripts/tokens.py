@@ -14,18 +14,18 @@ A question's row has the number of tokens that end with its first sentinel, and 
 Both are written chunk by chunk, and a chunk is a pure function of its texts.
 """
 
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
-import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from data_scripts.annotated_texts import AnnotatedTexts, Annotator
-from data_scripts.bios_folder import DataError
-from data_scripts.birthplace_qa import question_text
 from data_scripts.question_checks import check_characters, check_length
+from data_scripts.questions import Question
 from data_scripts.ragged import Ragged, ranges
 from data_scripts.record_file import ROWS, RecordFile, ValueTooLarge, write_rows
 from data_scripts.tokenized_text import TokenizedText, encode, tokenize
@@ -33,7 +33,7 @@ from data_scripts.tokenized_text import TokenizedText, encode, tokenize
 HEADER = 7  # numbers at the front of a document's row
 T = TypeVar("T")
 Chunk = tuple[np.ndarray, np.ndarray]  # the values of some rows, one after the other, and the rows' lengths
-Pair = tuple[str, str]
+Rows = Callable[[np.dtype], Iterable[Chunk]]  # yields all rows, for a file of such integers
 
 
 def in_chunks(items: Iterable[T]) -> Iterator[list[T]]:
@@ -95,6 +95,13 @@ class DocumentTable:
     def __init__(self, records: RecordFile):
         self.records = records
 
+    @classmethod
+    def of(
+        cls, documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, annotator: Annotator
+    ) -> "DocumentTable":
+        """Return a table in memory."""
+        return cls(in_memory(lambda dtype: document_rows(documents, tokenizer, annotator, dtype), len(tokenizer)))
+
     def __len__(self) -> int:
         return len(self.records)
 
@@ -128,11 +135,13 @@ class DocumentTable:
         return annotated, TokenizedText(ids.astype(np.int64), begins, int(starts[-1]), sentinel)
 
 
-def question_rows(questions: Iterable[Pair], tokenizer: PreTrainedTokenizerBase, context: int | None) -> Iterator[Chunk]:
+def question_rows(
+    questions: Iterable[Question], tokenizer: PreTrainedTokenizerBase, context: int | None = None
+) -> Iterator[Chunk]:
     """Yield the questions' rows.
 
     Args:
-        questions: (question, place) pairs.
+        questions: to learn from.
         tokenizer: gives ids and the sentinel.
         context: tokens that the model reads; None checks nothing.
 
@@ -144,17 +153,17 @@ def question_rows(questions: Iterable[Pair], tokenizer: PreTrainedTokenizerBase,
     done = 0
     for chunk in in_chunks(questions):
         try:
-            encoded = encode(tokenizer, [question_text(*pair, tokenizer.mask_token) for pair in chunk])
+            encoded = encode(tokenizer, [question.training_text(tokenizer.mask_token) for question in chunk])
         except Exception:
-            check_characters(tokenizer, [f"{question} {answer}" for question, answer in chunk], done + 1)
+            check_characters(tokenizer, [f"{question.text} {question.answer}" for question in chunk], done + 1)
             raise
         rows = []
-        for number, (pair, tokens) in enumerate(zip(chunk, encoded, strict=True), start=done + 1):
+        for number, (question, tokens) in enumerate(zip(chunk, encoded, strict=True), start=done + 1):
             ids = tokens.ids
             prompt = count_prompt(ids, sentinel)
             if context is not None:
-                check_length("question", number, pair[0], prompt - 1, 1, context)
-                check_length("place", number, pair[1], len(ids) - prompt - 1, 0, context)
+                check_length("question", number, question.text, prompt - 1, 1, context)
+                check_length("answer", number, question.answer, len(ids) - prompt - 1, 0, context)
             rows += [prompt, *ids]
         done += len(chunk)
         lengths = np.array([1 + len(tokens) for tokens in encoded], np.int64)
@@ -176,6 +185,11 @@ class QuestionTable:
     def __init__(self, records: RecordFile):
         self.records = records
 
+    @classmethod
+    def of(cls, questions: Iterable[Question], tokenizer: PreTrainedTokenizerBase) -> "QuestionTable":
+        """Return a table in memory."""
+        return cls(in_memory(lambda dtype: question_rows(questions, tokenizer), len(tokenizer)))
+
     def __len__(self) -> int:
         return len(self.records)
 
@@ -186,19 +200,33 @@ class QuestionTable:
         return values[ranges(first + 1, lengths - 1)].astype(np.int64), lengths - 1, values[first].astype(np.int64)
 
 
-def write_table(sink: Callable[[], pa.NativeFile], rows: Callable[[np.dtype], Iterable[Chunk]], entries: int) -> None:
-    """Write rows in 16 bits a number, or in 32 where a document is too long for that or the vocabulary too large.
+def write_table(sink: Callable[[], AbstractContextManager[BinaryIO]], rows: Rows, entries: int) -> None:
+    """Write rows in 16 bits a number, or in 32 where the vocabulary is too large for that, or a document too long.
 
     Args:
         sink: opens what is written to; called again where the first try was too narrow.
-        rows: makes the rows for one type of number.
+        rows: yields them for a type of number.
         entries: of the vocabulary.
     """
-    if entries <= 2**16:
+    dtypes = [np.dtype(np.uint16), np.dtype(np.uint32)]
+    for dtype in dtypes[entries > 2**16 :]:
         try:
             with sink() as file:
-                return write_rows(file, rows(np.uint16), np.uint16)
-        except ValueTooLarge:
-            pass  # whoever has a text of 65,536 characters starts again: it is not known before
-    with sink() as file:
-        write_rows(file, rows(np.uint32), np.uint32)
+                return write_rows(file, rows(dtype), dtype)
+        except ValueTooLarge:  # a text of 65,536 characters, which nobody knows before it comes: all are written again
+            if dtype == dtypes[-1]:
+                raise
+
+
+def in_memory(rows: Rows, entries: int) -> RecordFile:
+    """Return rows in memory; the arguments are those of `write_table`."""
+    contents = io.BytesIO()
+
+    @contextmanager
+    def sink() -> Iterator[io.BytesIO]:
+        contents.seek(0)
+        contents.truncate()
+        yield contents
+
+    write_table(sink, rows, entries)
+    return RecordFile(contents.getvalue())

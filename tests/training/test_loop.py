@@ -44,7 +44,7 @@ def train(bios, tokenizer, tiny_model, tmp_path):
         **changes,
     ):
         stage = StageArguments(**{"steps": 8, "batch_size": 12, "question_fraction": 0.25, **changes})
-        batches = TrainingBatches(bios.documents, bios.train, tokenizer, stage, CorruptionOptions(), 0, 64)
+        batches = TrainingBatches.from_texts(bios.documents, bios.train, tokenizer, stage, CorruptionOptions(), 0, 64)
         original = batches.rows
 
         def rows(step):
