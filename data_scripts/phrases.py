@@ -49,6 +49,7 @@ class AnswerFinder:
         if words is None:
             words = find_words(text)
         found: Spans = []
+        ends: set[int] = set()  # of the words; found only where something begins as an answer does
         reached = 0
         for start, end in words:
             for offset, answer in self.by_first_word.get(text[start:end], ()):
@@ -56,7 +57,8 @@ class AnswerFinder:
                 last = first + len(answer)
                 if first < reached or not text.startswith(answer, first):
                     continue
-                if not answer[-1].isalnum() or any(end == last for _, end in words):
+                ends = ends or {end for _, end in words}
+                if last in ends or not answer[-1].isalnum():
                     found.append((first, last))
                     reached = last
                     break

@@ -156,7 +156,7 @@ def test_a_question_or_a_place_must_leave_room_for_an_answer(character_model):
     check_lengths(tokenizer, ["born"], ["Ada born"], 9)
     with pytest.raises(DataError, match="question 1, 'Ada born', is 8 tokens long, the model reads 9"):
         check_lengths(tokenizer, ["Ada born"], [], 9)
-    with pytest.raises(DataError, match="place 2, 'Ada borns', is 9 tokens long, the model reads 9"):
+    with pytest.raises(DataError, match="answer 2, 'Ada borns', is 9 tokens long, the model reads 9"):
         check_lengths(tokenizer, [], ["Ada", "Ada borns"], 9)
 
 
