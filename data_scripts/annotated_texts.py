@@ -100,7 +100,11 @@ class Annotator:
         return AnnotatedTexts(starts, titles, bodies, cut_ends, characters, phrases), alone + repeated
 
     def _phrases(
-        self, texts: Sequence[str], split: list[tuple[str, str]], bodies: np.ndarray, words: Iterator[tuple[Spans, Spans]]
+        self,
+        texts: Sequence[str],
+        split: list[tuple[str, str]],
+        bodies: np.ndarray,
+        words: Iterator[tuple[Spans, Spans]],
     ) -> Iterator[tuple[list, list | None, int]]:
         """Yield each body's phrases, those of the cut body, None where that is the whole one, and its length."""
         for text, (title, body), start, (of_title, of_body) in zip(texts, split, bodies.tolist(), words, strict=True):
@@ -115,7 +119,9 @@ class Annotator:
                 cut = self._salient(title, body[:length], kept, known, start)
             yield whole, cut, length
 
-    def _salient(self, title: str, body: str, words: Spans, known: Set[str], start: int) -> list[tuple[int, int, bool]]:
+    def _salient(
+        self, title: str, body: str, words: Spans, known: Set[str], start: int
+    ) -> list[tuple[int, int, bool]]:
         """Return (start, end, whether it answers a question) of the phrases of a body that begins at `start`."""
         return [
             (start + first, start + last, body[first:last] in self.answers)

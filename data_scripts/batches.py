@@ -184,7 +184,7 @@ class TrainingBatches(torch.utils.data.Dataset):
         pool, chosen = self.find(step)
         return pool.rows(chosen)
 
-    def share(self, step: int, rows: slice) -> tuple[dict[str, torch.Tensor], int]:
+    def share(self, step: int, rows: np.ndarray) -> tuple[dict[str, torch.Tensor], int]:
         """Return some rows of batch `step`, as long as its longest, and how many tokens of all of it the loss counts.
 
         The other rows are not put together.

@@ -66,7 +66,11 @@ class AnswerFinder:
 
 
 def salient_phrases(
-    title: str, body: str, answers: AnswerFinder | None = None, words: Spans | None = None, known: Set[str] | None = None
+    title: str,
+    body: str,
+    answers: AnswerFinder | None = None,
+    words: Spans | None = None,
+    known: Set[str] | None = None,
 ) -> Spans:
     """Return (start, end) of the body's phrases that say more than the title.
 

@@ -57,9 +57,7 @@ class Bodies:
         self.first_word = np.searchsorted(word_starts, starts)
         self.words = np.searchsorted(word_starts, ends) - self.first_word
 
-    def word_runs(
-        self, chosen: np.ndarray, keys: np.ndarray, draw: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def word_runs(self, chosen: np.ndarray, keys: np.ndarray, draw: int) -> tuple[np.ndarray, np.ndarray]:
         """Return starts and ends of one to four words of each chosen body; where it has none, all of it is its word."""
         words = self.words[chosen]
         first = integers(np.maximum(words, 1), keys, draw + FIRST)

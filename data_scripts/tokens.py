@@ -96,9 +96,7 @@ class DocumentTable:
         self.records = records
 
     @classmethod
-    def of(
-        cls, documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, annotator: Annotator
-    ) -> "DocumentTable":
+    def of(cls, documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, annotator: Annotator) -> "DocumentTable":
         """Return a table in memory."""
         return cls(in_memory(lambda dtype: document_rows(documents, tokenizer, annotator, dtype), len(tokenizer)))
 

@@ -1,5 +1,6 @@
 """Stop a run that has gone wrong, in one line that names the step, its examples and the last good checkpoint."""
 
+import multiprocessing
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -111,4 +112,6 @@ class Watchdog:
         text = f"no batch came in {self.stall_minutes:g} minutes for {where}; continue from there with --resume"
         # Not print or a logger: the main thread may hold their locks.
         os.write(2, f"\nerror: {text}\n".encode())
+        for worker in multiprocessing.active_children():  # a loader's, which may hang instead of this process
+            worker.kill()
         os._exit(2)

@@ -115,7 +115,9 @@ def test_a_phrase_has_the_same_tokens_after_a_bracket_as_in_an_answer(tokenizer)
 @pytest.mark.parametrize("short_fraction", [0.0, 1.0])
 def test_the_loss_can_be_of_the_masked_spans_alone(bios, policy, short_fraction):
     options = CorruptionOptions(policy=policy, short_fraction=short_fraction, max_spans=1)
-    characters = build_character_tokenizer([*bios.documents, *(question.text + question.answer for question in bios.train)], 128)
+    characters = build_character_tokenizer(
+        [*bios.documents, *(question.text + question.answer for question in bios.train)], 128
+    )
     stage = StageArguments(epochs=1, batch_size=16, question_fraction=0.25, context_loss=False)
     batches = TrainingBatches.from_texts(bios.documents, bios.train, characters, stage, options, 0, 1000)
     for step in range(len(batches)):
@@ -135,7 +137,9 @@ def test_the_first_token_of_a_row_is_no_target():
 
 def test_a_batch_without_targets_has_no_loss_rather_than_none_that_is_a_number(bios, tokenizer, tiny_model):
     stage = StageArguments(steps=1, batch_size=2, title_loss=False)
-    batches = TrainingBatches.from_texts(["Ada " * 99 + ". B ."], bios.train, tokenizer, stage, CorruptionOptions(), 0, 64)
+    batches = TrainingBatches.from_texts(
+        ["Ada " * 99 + ". B ."], bios.train, tokenizer, stage, CorruptionOptions(), 0, 64
+    )
     assert count_targets(batches[0]["labels"]) == 0
     model = tiny_model()
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.1)]

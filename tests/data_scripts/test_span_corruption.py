@@ -107,7 +107,9 @@ def test_order_company_and_the_global_generator_change_nothing(form):
     forwards = corruptor.corrupt(5, epochs, examples, S)
     random.seed(5)
     assert corruptor.corrupt(5, epochs[::-1], examples[::-1], S) == forwards[::-1]
-    assert [corruptor.corrupt(5, [epoch], [one], S)[0] for epoch, one in zip(epochs, examples, strict=True)] == forwards
+    assert [
+        corruptor.corrupt(5, [epoch], [one], S)[0] for epoch, one in zip(epochs, examples, strict=True)
+    ] == forwards
 
 
 @pytest.mark.parametrize("form", OPTIONS)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from configuration.schema import POLICIES, CorruptionOptions, DataArguments, StageArguments
 from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import FILES, DataError, read_lines, read_questions
+from data_scripts.question_checks import VocabularyError, check_characters, check_lengths
 from data_scripts.questions import Question, question_about
 from data_scripts.splits import load_scoring_questions, load_training_data, made_up_people
-from data_scripts.question_checks import VocabularyError, check_characters, check_lengths
 from evaluation.answers import exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.exposure import count_exposures, exposure_rows

@@ -23,7 +23,9 @@ from training.precision import choose_precision
 def make_batches(bios, tokenizer):
     def make(documents=None, **changes):
         stage = StageArguments(**changes)
-        return TrainingBatches.from_texts(documents or bios.documents, bios.train, tokenizer, stage, CorruptionOptions(), 0, 64)
+        return TrainingBatches.from_texts(
+            documents or bios.documents, bios.train, tokenizer, stage, CorruptionOptions(), 0, 64
+        )
 
     return make
 

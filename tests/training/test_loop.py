@@ -18,7 +18,7 @@ from training.checkpoints import CheckpointError, list_checkpoints, verify
 from training.interruption import STOP_SIGNALS, Interrupted
 from training.loop import train_stage
 from training.state import TrainingState
-from training.stepper import micro_batches
+from training.stepper import micro_batches, own_rows
 
 STATE = ("model.safetensors", "optimizer.safetensors", "random_0.safetensors")
 
@@ -254,7 +254,8 @@ def test_every_row_of_a_batch_goes_to_exactly_one_process_and_part(world):
             process_index = rank
             device = "cpu"
 
-        parts = micro_batches(batch, Fake)
-        assert len(parts) == 4
+        rows = own_rows(13, Fake)
+        parts = micro_batches({key: value[rows] for key, value in batch.items()}, Fake)
+        assert [len(part["input_ids"]) for part in parts] == [len(rows[part::4]) for part in range(4)]
         seen += [row for part in parts for row in part["input_ids"][:, 0].tolist()]
     assert sorted(seen) == list(range(13))
