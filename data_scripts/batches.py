@@ -13,8 +13,8 @@ the endless stream B A C | C B A | …, where | separates epochs:
     sorted    A C' C B
     batches   (A C') (C B)      in an order of their own, so that short batches do not always come first
 
-A resumed run computes the same pool again. Each of several processes reads and corrupts it whole, as the lengths of all
-its rows decide which batch each is in, and puts together its own rows of a batch alone.
+A resumed run computes the same pool again. Each of several processes reads and corrupts it whole, as the lengths of
+all rows decide which batch each is in, and puts together its own rows of a batch alone.
 """
 
 from collections.abc import Sequence
@@ -179,19 +179,20 @@ class TrainingBatches(torch.utils.data.Dataset):
         labels[real] = np.where(rows.targets, rows.ids, IGNORE_INDEX)
         return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
 
-    def rows(self, step: int) -> Rows:
-        """Return the rows of batch `step`."""
+    def rows(self, step: int, own: np.ndarray | None = None) -> Rows:
+        """Return the rows of batch `step`, or those of these numbers."""
         pool, chosen = self.find(step)
-        return pool.rows(chosen)
+        return pool.rows(chosen if own is None else chosen[own])
 
-    def share(self, step: int, rows: np.ndarray) -> tuple[dict[str, torch.Tensor], int]:
+    def share(self, step: int, own: np.ndarray) -> tuple[dict[str, torch.Tensor], int]:
         """Return some rows of batch `step`, as long as its longest, and how many tokens of all of it the loss counts.
 
         The other rows are not put together.
         """
+        rows = self.rows(step, own)
         pool, chosen = self.find(step)
         width = int(pool.lengths[chosen].sum(1).max())
-        return self.tensors(pool.rows(chosen[rows]), width), pool.count_targets(chosen)
+        return self.tensors(rows, width), pool.count_targets(chosen)
 
     def find(self, step: int) -> tuple[Pool, np.ndarray]:
         """Return the pool of batch `step`, and which of its rows are the batch."""

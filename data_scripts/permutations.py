@@ -39,8 +39,8 @@ def keyed_permutation(places: np.ndarray, size: int, seed: int, stream: int, epo
 
     With 11 examples a number has two halves of 2 bits, 16 values. Place 6 is the halves (1, 2). A round turns (a, b)
     into (b, a xor F(b)), which (b, c) gives back as (c xor F(b), b) whatever F is: so all rounds together are a
-    bijection of the 16 values. Say they turn 6 into 13, which is no example, and 13 into 4: then place 6 has example 4.
-    No other place has: going back from 4 leads to 13 and to 6, the first of them that is a place.
+    bijection of the 16 values. Say they turn 6 into 13, which is no example, and 13 into 4: then example 4 is at place
+    6, and at no other: going back from 4 leads to 13 and to 6, the first of them that is a place.
     """
     half = np.uint64(max(1, (size - 1).bit_length() + 1 >> 1))  # bits
     mask = (np.uint64(1) << half) - np.uint64(1)

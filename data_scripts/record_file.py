@@ -1,4 +1,4 @@
-"""Rows of unsigned integers, of different lengths, in an Arrow file: written in one pass, read at random by memory map.
+"""Rows of integers, of different lengths, in an Arrow file: written in one pass, read at random by memory map.
 
 The file is of Arrow's IPC format, uncompressed, with one column, a list of integers, in record batches of equally many
 rows. A row is read where it lies: a few pages of the file, and nothing else of it, come into memory.

@@ -58,7 +58,7 @@ class Bodies:
         self.words = np.searchsorted(word_starts, ends) - self.first_word
 
     def word_runs(self, chosen: np.ndarray, keys: np.ndarray, draw: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return starts and ends of one to four words of each chosen body; where it has none, all of it is its word."""
+        """Return starts and ends of one to four words of each chosen body; one that has none is a word itself."""
         words = self.words[chosen]
         first = integers(np.maximum(words, 1), keys, draw + FIRST)
         last = np.minimum(first + integers(MAX_WORDS, keys, draw + RUN), words - 1)
@@ -186,9 +186,9 @@ class SpanCorruptor:
             rows: which text each example is, (N,); where not given, the text of its number.
 
         Returns:
-            Positions in the texts where pieces start and end, (N, M, 2); one after the other they are the corrupted text.
-            Some are empty. The piece (`sentinel`, `sentinel` + 1) is a sentinel. And which of them are to be restored,
-            a span or the sentinel that ends it, (N, M).
+            Positions in the texts where pieces start and end, (N, M, 2); one after the other they are the corrupted
+            text. Some are empty. The piece (`sentinel`, `sentinel` + 1) is a sentinel. And which of them are to be
+            restored, a span or the sentinel that ends it, (N, M).
         """
         keys = derive_keys(seed, epochs, examples)
         if rows is None:

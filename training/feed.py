@@ -48,7 +48,7 @@ class PoolShares(torch.utils.data.Dataset):
             # Any: it is raised in the training process, as if the batch had been made there.
             except Exception as error:
                 return [*shares, portable(error)]
-            # As arrays, which travel through a pipe; tensors would take shared memory, of which containers have little.
+            # Arrays travel through a pipe; tensors would take shared memory, of which containers have little.
             shares.append(({key: value.numpy() for key, value in batch.items()}, targets))
         return shares
 

@@ -47,7 +47,7 @@ class Stepper:
     def step(
         self, number: int, batch: dict[str, torch.Tensor], targets: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take step `number` (from 0) of the schedule; the others are the arguments and results of `optimizer_step`."""
+        """Take step `number` (from 0) of the schedule; all else is as for `optimizer_step`."""
         set_learning_rates(self.optimizers, learning_rate_factor(number, self.total_steps, self.stage))
         return optimizer_step(
             self.model, self.optimizers, batch, self.accelerator, self.stage.gradient_clipping, targets

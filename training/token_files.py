@@ -1,7 +1,7 @@
 """The token tables of a run: built by its main process once, opened by memory map by all.
 
-They are in the folder `tokens-DIGEST`, in a prepared corpus or else among the run's own data. The digest is of all that
-they depend on, so whatever is changed leads to other tables; what a kill leaves half-written is never opened.
+They are in the folder `tokens-DIGEST`, in a prepared corpus or else among the run's own data. The digest is of all
+that they depend on, so any change leads to other tables; what a kill leaves half-written is never opened.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ def find_tokens_folder(corpus: Path, own: Path, depends_on: dict) -> Path:
     """Return the folder of the tables, which need not exist.
 
     Args:
-        corpus: the folder of the data; the tables of a prepared corpus are shared by its runs, where it can be written.
+        corpus: the folder of the data; the tables of a prepared corpus that can be written to are shared by its runs.
         own: the run's own folder for data.
         depends_on: what the tables depend on, by name.
     """

@@ -109,10 +109,10 @@ def train(make_batches, tiny_model, tmp_path):
         batches = make_batches(steps=8, batch_size=12, question_fraction=0.25)
         original = batches.rows
 
-        def rows(step):
+        def rows(step, own=None):
             if step == kill_at:
                 raise KeyboardInterrupt
-            return original(step)
+            return original(step, own)
 
         batches.rows = rows
         set_seed(0)

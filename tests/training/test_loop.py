@@ -47,12 +47,12 @@ def train(bios, tokenizer, tiny_model, tmp_path):
         batches = TrainingBatches.from_texts(bios.documents, bios.train, tokenizer, stage, CorruptionOptions(), 0, 64)
         original = batches.rows
 
-        def rows(step):
+        def rows(step, own=None):
             if step == kill_at:
                 raise Killed
             if step in (at or {}):
                 at[step](model)
-            return original(step)
+            return original(step, own)
 
         batches.rows = rows
         set_seed(0)
