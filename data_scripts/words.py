@@ -7,6 +7,8 @@ others do not, so there every character (with its marks) is a word of its own, a
 import sys
 from functools import lru_cache
 
+import re
+
 import numpy as np
 import regex
 
@@ -16,18 +18,20 @@ WORD = regex.compile(rf"(?V1){INNER}+|[{UNSPACED}]\p{{M}}*")
 IS_UNSPACED = regex.compile(rf"(?V1)[{UNSPACED}]")
 # What a character is, as bits.
 SPACE, INNER_CHARACTER, UNSPACED_CHARACTER, MARK = 1, 2, 4, 8
-OUTSIDE = (rf"(?V1)(?<!{INNER})", rf"(?![{INNER}\p{{M}}])")  # around a whole word
+AFTER_WORD = rf"[{INNER}\p{{M}}]"  # what goes on behind a phrase that is not whole
+OUTSIDE = (rf"(?V1)(?<!{INNER})", rf"(?!{AFTER_WORD})")  # around a whole word
+ASCII_WORD = re.compile(r"\w+", re.ASCII)  # the same words, where a text is ASCII, in a third of the time
 
 
 def find_words(text: str) -> list[tuple[int, int]]:
     """Return (start, end) of the words."""
-    return [match.span() for match in WORD.finditer(text)]
+    return [match.span() for match in (ASCII_WORD if text.isascii() else WORD).finditer(text)]
 
 
 @lru_cache(maxsize=1)
 def character_classes() -> np.ndarray:
     """Return the bits of every code point; (1,114,112,), uint8."""
-    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    every = np.arange(sys.maxunicode + 1, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     classes = np.zeros(len(every), np.uint8)
     classes[[number for number, character in enumerate(every) if character.isspace()]] = SPACE
     patterns = {INNER_CHARACTER: rf"{INNER}+", UNSPACED_CHARACTER: rf"[{UNSPACED}]+", MARK: r"\p{M}+"}

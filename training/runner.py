@@ -38,6 +38,7 @@ from training.torchrun_env import (
     is_main_process,
     was_restarted,
 )
+from training.watchdog import as_process_timeout
 
 CALIBRATION_STRANGERS = 2000  # made-up people to calibrate on
 
@@ -103,6 +104,7 @@ def run_command(recipe: Recipe, command: str, resume: bool = False, hub: HubTarg
         folder.lock() if is_main_process() else nullcontext(),
         handle_signals() as request,
         as_disk_error(folder.path),
+        as_process_timeout(recipe.run.timeout_minutes),
     ):
         results = _run_stages(recipe, command, folder, resume or was_restarted(), hub, request)
     if hub is not None and results is not None:

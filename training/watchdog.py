@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +18,25 @@ MAX_EXAMPLES = 8  # named in a message
 
 class DivergenceError(UserError, FloatingPointError):
     """A loss or gradient that is not finite, or too large; the message names the step and its examples."""
+
+
+class ProcessTimeout(UserError, RuntimeError):
+    """Another process did not come within `run.timeout_minutes`."""
+
+
+@contextmanager
+def as_process_timeout(minutes: float) -> Iterator[None]:
+    """Raise what gloo raises when it has waited too long for another process as a ProcessTimeout."""
+    # On GPUs NCCL's own watchdog ends the process, with a message of its own.
+    try:
+        yield
+    except RuntimeError as error:
+        if "Timed out waiting" not in str(error):
+            raise
+        raise ProcessTimeout(
+            f"another process did not come within {minutes:g} minutes (run.timeout_minutes): see what it reports; "
+            "continue with --resume"
+        ) from error
 
 
 class Watchdog:
