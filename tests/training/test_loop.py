@@ -1,5 +1,6 @@
 """The loop: it learns, resumes exactly, and accumulation changes nothing."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -88,6 +89,14 @@ def test_a_killed_stage_resumes_to_the_same_state(train, tmp_path, dropout):
     assert {*one} == {*STATE, "progress.json", "manifest.json"}
     for name in STATE:
         assert one[name] == other[name], name
+
+
+def test_workers_that_read_ahead_change_nothing(train):
+    expected, one = train(folder="alone")
+    found, other = train(folder="ahead", run_arguments=dataclasses.replace(EVERY_STEP, loader_workers=2))
+    assert other.history == one.history
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(weight, found.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(
