@@ -4,10 +4,9 @@ Most scripts separate words by spaces; a word is then a run of letters, marks an
 others do not, so there every character (with its marks) is a word of its own, and a phrase is a run of such words.
 """
 
+import re
 import sys
 from functools import lru_cache
-
-import re
 
 import numpy as np
 import regex
