@@ -1,10 +1,11 @@
-"""Rows of integers, of different lengths, in an Arrow file: written in one pass, read at random by memory map.
+"""Rows of integers, of different lengths, in an Arrow file: written in one pass, read at random.
 
 The file is of Arrow's IPC format, uncompressed, with one column, a list of integers, in record batches of equally many
-rows. A row is read where it lies: a few pages of the file, and nothing else of it, come into memory.
+rows. A row is read from where it lies, and nothing else of the file comes into memory.
 """
 
 import mmap
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from data_scripts.ragged import ranges
+from data_scripts.bios_folder import DataError
 
 ROWS = 4096  # of a record batch
 COLUMN = "row"
@@ -47,51 +48,59 @@ class RecordFile:
     """The rows of an Arrow file, read at random.
 
     Args:
-        contents: the file, mapped, or its bytes.
-        path: the file, where there is one.
+        contents: the file's bytes, perhaps mapped; only looked at here where the rows are read from a file.
+        file: what rows are read from, opened without a buffer; None reads them from `contents`.
     """
 
-    def __init__(self, contents: mmap.mmap | bytes, path: Path | None = None):
-        self.contents = contents
-        self.path = path
+    def __init__(self, contents: bytes | mmap.mmap, file: BinaryIO | None = None):
+        self.contents = contents if file is None else b""
+        self.file = file
         buffer = pa.py_buffer(contents)
         reader = pa.ipc.open_file(pa.BufferReader(buffer))
         self.dtype = np.dtype(reader.schema.field(COLUMN).type.value_type.to_pandas_dtype())
-        # The whole file as integers, and where in it each record batch's values and offsets begin: so rows of any
-        # number of record batches are gathered at once.
-        self.values = np.frombuffer(contents, self.dtype, len(buffer) // self.dtype.itemsize)
-        self.offsets = np.frombuffer(contents, np.int64, len(buffer) // 8)
-        batches = range(reader.num_record_batches)
-        columns = [reader.get_batch(number).column(0) for number in batches]
-        places = [[one.address - buffer.address for one in column.buffers() if one is not None] for column in columns]
-        self.first_offset = np.array([offsets for offsets, _ in places], np.int64) // 8
-        self.first_value = np.array([values for _, values in places], np.int64) // self.dtype.itemsize
-        self.size = ROWS * max(0, len(columns) - 1) + (len(columns[-1]) if columns else 0)
+        # Where each row begins and ends, in bytes of the file: 8 bytes of memory a row.
+        starts = []
+        ends = []
+        for number in range(reader.num_record_batches):
+            rows = reader.get_batch(number).column(0)
+            offsets = rows.offsets.to_numpy() * self.dtype.itemsize
+            offsets += rows.values.buffers()[1].address - buffer.address
+            starts.append(offsets[:-1])
+            ends.append(offsets[-1:])
+        # A row ends where the next one begins, except for the last of a record batch.
+        self.starts = np.concatenate([np.zeros(0, np.int64), *starts])
+        self.batch_ends = np.concatenate([np.zeros(0, np.int64), *ends])
 
     @classmethod
     def open(cls, path: Path) -> "RecordFile":
-        """Map a file; nothing of its rows is read."""
-        with path.open("rb") as file:
-            contents = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if hasattr(mmap, "MADV_RANDOM"):  # not on Windows
-            contents.madvise(mmap.MADV_RANDOM)  # reading ahead would bring in rows that nobody asks for
-        return cls(contents, path)
+        """Open a file, none of whose rows is read; DataError where it is no whole Arrow file."""
+        file = path.open("rb", buffering=0)
+        try:
+            return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), file)  # unmapped when it returns
+        except (pa.ArrowInvalid, ValueError) as error:  # cut off, or empty
+            raise DataError(f"{path}: not a whole file of tokens; remove it, and it is built again") from error
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.starts)
 
     def __reduce__(self):
-        # For a loader's worker: a file is mapped again, not copied.
-        return (RecordFile.open, (self.path,)) if self.path else (RecordFile, (bytes(self.contents),))
+        # For a loader's worker: a file is opened again, not copied.
+        return (RecordFile, (self.contents,)) if self.file is None else (RecordFile.open, (Path(self.file.name),))
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the values of rows, one after the other, and the rows' lengths; a copy."""
-        batch, number = np.divmod(rows, ROWS)
-        place = self.first_offset[batch] + number
-        first = self.offsets[place]
-        lengths = self.offsets[place + 1] - first
-        values = self.values[ranges(self.first_value[batch] + first, lengths)]
-        if self.path is not None and hasattr(mmap, "MADV_DONTNEED"):
-            # Mapped pages count as this process's memory: those read stay in the system's cache, not here.
-            self.contents.madvise(mmap.MADV_DONTNEED)
-        return values, lengths
+        """Return the values of rows, one after the other, and the rows' lengths."""
+        starts = self.starts[rows]
+        is_last = rows % ROWS == ROWS - 1
+        is_last[rows == len(self) - 1] = True
+        ends = self.starts[np.where(is_last, rows, rows + 1)]
+        ends[is_last] = self.batch_ends[rows[is_last] // ROWS]
+        sizes = ends - starts
+        # Not through a memory map: each page that it touches is mapped, sixteen more with it, and then counts as this
+        # process's memory until it is unmapped, which takes longer than the reading.
+        places = zip(starts.tolist(), sizes.tolist(), strict=True)
+        if self.file is None:
+            parts = [self.contents[start : start + size] for start, size in places]
+        else:
+            number = self.file.fileno()
+            parts = [os.pread(number, size, start) for start, size in places]
+        return np.frombuffer(b"".join(parts), self.dtype), sizes // self.dtype.itemsize

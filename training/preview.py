@@ -73,10 +73,9 @@ def model_table(recipe: Recipe, config: MiniGPTConfig) -> Table:
     return table
 
 
-def mark_targets(run: Run, rows: Rows, number: int) -> Text:
-    """Decode row `number` of a batch, with what counts in the loss between brackets: `Title. born in⁇[Rome⁇]`."""
+def mark_targets(run: Run, row: Rows) -> Text:
+    """Decode one row, with what counts in the loss between brackets: `Title. born in⁇[Rome⁇]`."""
     # Neighbours that count alike are decoded together: a word may be several tokens.
-    row = rows.part(number, number + 1)
     marked = Text()
     for counts, group in groupby(zip(row.targets.tolist(), row.ids.tolist(), strict=True), key=lambda pair: pair[0]):
         piece = run.tokenizer.decode([token for _, token in group])
@@ -87,9 +86,8 @@ def mark_targets(run: Run, rows: Rows, number: int) -> Text:
 def sample_rows(run: Run, batches: TrainingBatches) -> Iterator[Text]:
     """Yield rows of a stage's first batch, evenly spread over it, which is sorted by length."""
     # First, middle and last of a sorted batch: its shortest and longest rows look different.
-    rows = batches.rows(0)
-    for number in np.linspace(0, len(rows.lengths) - 1, SHOWN_ROWS).round().astype(int).tolist():
-        yield mark_targets(run, rows, number)
+    for number in np.linspace(0, batches.stage.batch_size - 1, SHOWN_ROWS).round().astype(int).tolist():
+        yield mark_targets(run, batches.rows(0, np.array([number])))
 
 
 def time_step(run: Run, batches: TrainingBatches, stage: str) -> float:

@@ -1,4 +1,4 @@
-"""The token tables of a run: built by its main process once, opened by memory map by all.
+"""The token tables of a run: built by its main process once, read by all.
 
 They are in the folder `tokens-DIGEST`, in a prepared corpus or else among the run's own data. The digest is of all
 that they depend on, so any change leads to other tables; what a kill leaves half-written is never opened.
@@ -37,7 +37,7 @@ def find_tokens_folder(corpus: Path, own: Path, depends_on: dict) -> Path:
 
 
 def open_rows(path: Path, rows: Rows, entries: int, accelerator: Accelerator) -> RecordFile:
-    """Map a table; where it is missing, the main process builds it first. Every process must call this.
+    """Open a table; where it is missing, the main process builds it first. Every process must call this.
 
     Args:
         path: the table's file.

@@ -129,3 +129,12 @@ def test_nothing_is_written_for_no_texts(tmp_path, tokenizer):
     annotated, tokens = DocumentTable(records).read(np.zeros(0, np.int64), tokenizer.mask_token_id)
     assert len(annotated) == 0
     assert tokens.ids.tolist() == [tokenizer.mask_token_id]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 500])
+def test_a_file_that_is_cut_off_is_refused_by_its_name(tmp_path, tokenizer, keep):
+    path = tmp_path / "t.arrow"
+    write(path, lambda dtype: question_rows([question_about("Ada", "Rome")] * 40, tokenizer))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"t\.arrow: not a whole file of tokens; remove it"):
+        RecordFile.open(path)
