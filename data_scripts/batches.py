@@ -79,12 +79,14 @@ class Pool:
         """Put together the chosen rows."""
         lengths = self.lengths[chosen]
         row_lengths = lengths.sum(1)
-        # Whether each token is at or after its row's first target.
-        late = ranges(np.zeros_like(row_lengths), row_lengths) >= np.repeat(self.first_targets[chosen], row_lengths)
+        targets = np.repeat(self.counted[chosen].ravel(), lengths.ravel())
+        # Not what comes before a row's first target.
+        row_starts = np.cumsum(row_lengths) - row_lengths
+        targets[ranges(row_starts, np.minimum(self.first_targets[chosen], row_lengths))] = False
         return Rows(
             ids=self.ids[ranges(self.first[chosen].ravel(), lengths.ravel())],
             lengths=row_lengths,
-            targets=late & np.repeat(self.counted[chosen].ravel(), lengths.ravel()),
+            targets=targets,
             examples=self.examples[chosen],
         )
 

@@ -57,11 +57,16 @@ class Bodies:
         self.first_word = np.searchsorted(word_starts, starts)
         self.words = np.searchsorted(word_starts, ends) - self.first_word
 
-    def word_runs(self, chosen: np.ndarray, keys: np.ndarray, draw: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return starts and ends of one to four words of each chosen body; one that has none is a word itself."""
+    def word_runs(self, chosen: np.ndarray, first: np.ndarray, run: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return starts and ends of one to four words of each chosen body; one that has none is a word itself.
+
+        Args:
+            chosen: bodies; (N,).
+            first, run: uniform numbers, which say where the words begin and how many they are; (N,).
+        """
         words = self.words[chosen]
-        first = integers(np.maximum(words, 1), keys, draw + FIRST)
-        last = np.minimum(first + integers(MAX_WORDS, keys, draw + RUN), words - 1)
+        first = (first * np.maximum(words, 1)).astype(np.int64)
+        last = np.minimum(first + (run * MAX_WORDS).astype(np.int64), words - 1)
         start = self.starts[chosen]
         end = self.ends[chosen]
         has_words = words > 0
@@ -93,10 +98,14 @@ class Bodies:
         last_phrase = taken + number
         count = 1 + integers(options.max_spans, keys, COUNT)
         spans = np.full((len(chosen), options.max_spans, 2), -1)
+        # KIND, FIRST, RUN and CONTEXT of every span; the last is drawn again by whoever wants one.
+        draws = uniform(keys[:, None], SPANS + np.arange(4 * options.max_spans)).reshape(
+            len(chosen), options.max_spans, 4
+        )
         for index in range(options.max_spans):
-            draw = SPANS + 4 * index
-            start, end = self.word_runs(chosen, keys, draw)
-            salient = (taken < last_phrase) & (uniform(keys, draw + KIND) < options.salient_fraction)
+            kind, first, run, _ = draws[:, index].T
+            start, end = self.word_runs(chosen, first, run)
+            salient = (taken < last_phrase) & (kind < options.salient_fraction)
             start[salient], end[salient] = self.phrases.values[order[taken[salient]], :2].T
             taken += salient
             before = spans[:, :index, 0]
