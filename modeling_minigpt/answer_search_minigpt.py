@@ -124,7 +124,7 @@ def top_answers(
     trie: AnswerTrie,
     k: int,
     cutoff: float = 0.0,
-    rows_together: int = 64,
+    rows_together: int = 128,
 ) -> list[list[Answer]]:
     """Return the k most probable answers of a trie to each question of one batch, with their exact probabilities.
 
