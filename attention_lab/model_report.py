@@ -27,7 +27,8 @@ from attention_lab.trained import (
     load_eager,
     table_of_heads,
 )
-from data_scripts.bios_folder import FILES, check_folder, read_lines, read_pairs
+from data_scripts.bios_folder import FILES, check_folder, read_lines, read_questions
+from data_scripts.questions import Question
 from evaluation.plots import new_figure, save_figure
 from evaluation.tables import markdown_table, number, percent
 from modeling_minigpt.block_sparse_minigpt import BlockPattern
@@ -45,23 +46,23 @@ FEATURES = (16, 64, 256, 1024)
 
 
 def known_questions(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: list[tuple[str, str]]
-) -> list[tuple[str, str]]:
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: list[Question]
+) -> list[Question]:
     """Return the first questions whose answers the model knows: it gives them a probability above one half."""
-    sure = answer_log_probability(model, ask(tokenizer, pairs)).exp() > 0.5
-    known = [pair for pair, is_sure in zip(pairs, sure.tolist(), strict=True) if is_sure]
+    sure = answer_log_probability(model, ask(tokenizer, questions)).exp() > 0.5
+    known = [question for question, is_sure in zip(questions, sure.tolist(), strict=True) if is_sure]
     if not known:
-        raise ValueError(f"the model knows none of {len(pairs)} answers, so there is nothing to look for")
+        raise ValueError(f"the model knows none of {len(questions)} answers, so there is nothing to look for")
     return known[:QUESTIONS]
 
 
-def measure_heads(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: list[tuple[str, str]]) -> dict:
+def measure_heads(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: list[Question]) -> dict:
     """Return (f): the table of heads, those that copy, and what is lost without these together."""
-    asked = ask(tokenizer, pairs)
+    asked = ask(tokenizer, questions)
     rows = table_of_heads(model, asked)
     copying = copying_heads(rows)
     return {
-        "questions": len(pairs),
+        "questions": len(questions),
         "log_probability": answer_log_probability(model, asked).mean().item(),
         "heads": rows,
         "copying": [[row["layer"], row["head"]] for row in copying],
@@ -239,11 +240,11 @@ def report_model(folder: Path, data: Path, name: str, output: Path) -> dict:
     """
     model, tokenizer = load_eager(folder)
     check_folder(data)
-    pairs = known_questions(model, tokenizer, read_pairs(data / FILES["train"]))
+    questions = known_questions(model, tokenizer, read_questions(data / FILES["train"]))
     ids = text_rows(tokenizer, read_lines(data / FILES["documents"]), LENGTH, ROWS)
     record = {
         "model": name,
-        "heads": measure_heads(model, tokenizer, pairs),
+        "heads": measure_heads(model, tokenizer, questions),
         "structure": measure_structure(model, ids),
     }
     figures = output / "figures"
@@ -252,7 +253,7 @@ def report_model(folder: Path, data: Path, name: str, output: Path) -> dict:
         made.mkdir(parents=True, exist_ok=True)
     shape = model.config.num_hidden_layers, model.config.num_attention_heads
     draw_heads(record["heads"], shape, figures / f"{name}_heads.svg")
-    draw_answer_attention(model, tokenizer, pairs[0], figures / f"{name}_answer.svg")
+    draw_answer_attention(model, tokenizer, questions[0], figures / f"{name}_answer.svg")
     draw_key_norms(record["heads"], figures / f"{name}_key_norms.svg")
     draw_structure(record["structure"], figures / f"{name}_structure.svg")
     (results / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

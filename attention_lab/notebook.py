@@ -30,7 +30,7 @@ from scipy import stats
 
 from attention_lab import heads, noise, routing, structure, trained
 from attention_lab.toy_model import train_toy_model
-from data_scripts.bios_folder import FILES, read_lines, read_pairs
+from data_scripts.bios_folder import FILES, read_lines, read_questions
 from modeling_minigpt.block_sparse_minigpt import BlockPattern
 
 rng = np.random.default_rng(0)
@@ -182,11 +182,11 @@ assert np.abs(routing.self_attend(some, solved) - outputs).max() < 1e-9
 if os.environ.get("MINIGPT_MODEL"):
     model, tokenizer = trained.load_eager(os.environ["MINIGPT_MODEL"])
     data = Path(os.environ["MINIGPT_DATA"])
-    pairs = read_pairs(data / FILES["train"])[:100]
+    questions = read_questions(data / FILES["train"])[:100]
     documents = read_lines(data / FILES["documents"])
 else:
-    model, tokenizer, pairs, documents = train_toy_model()
-asked = trained.ask(tokenizer, pairs)
+    model, tokenizer, questions, documents = train_toy_model()
+asked = trained.ask(tokenizer, questions)
 rows = trained.table_of_heads(model, asked)
 print(f"probability of the answers: {trained.answer_log_probability(model, asked).exp().mean():.3f} on average")
 print("layer.head   on the name   without it   key spread raw / as used")
@@ -202,7 +202,7 @@ tokens = [tokenizer.decode([token]) for token in asked.inputs["input_ids"][0]]
 figure, axes = plt.subplots(figsize=(7, 3))
 axes.imshow(weights, cmap="cividis", aspect="auto", vmin=0, vmax=1)
 axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right")
-axes.set(ylabel="head, layer by layer", title=f"α where the answer is read: {pairs[0][1]}")
+axes.set(ylabel="head, layer by layer", title=f"α where the answer is read: {questions[0].answer}")
 plt.show()
 assert np.allclose(weights.sum(-1), 1.0, atol=1e-5)
 

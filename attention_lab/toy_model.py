@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configuration.schema import CorruptionOptions, StageArguments
 from data_scripts.batches import TrainingBatches
+from data_scripts.questions import Question
 from data_scripts.synthetic_bios import invent
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer
 from training.stepper import Stepper
@@ -18,7 +19,7 @@ class Toy(NamedTuple):
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    pairs: list[tuple[str, str]]
+    questions: list[Question]
     documents: list[str]
 
 

@@ -14,10 +14,8 @@ from typing import NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from data_scripts.bios_folder import extract_name
-from data_scripts.birthplace_qa import question_text
+from data_scripts.questions import Question
 from modeling_minigpt import MiniGPTConfig
-from modeling_minigpt.questions_minigpt import BIRTHPLACE
 
 
 def load_eager(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -62,16 +60,13 @@ class Asked:
         return self.name.sum(-1) / seen.sum(-1)
 
 
-def ask(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> Asked:
-    """Lay out (question, place) pairs; ValueError where one is not `Where was NAME born?`."""
-    for question, _ in pairs:
-        if extract_name(question) == question:
-            raise ValueError(f"wanted 'Where was NAME born?', found {question!r}")
-    texts = [question_text(question, place, tokenizer.mask_token) for question, place in pairs]
+def ask(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> Asked:
+    """Lay out questions with their answers."""
+    texts = [question.training_text(tokenizer.mask_token) for question in questions]
     encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", return_offsets_mapping=True)
     starts, ends = encoded.pop("offset_mapping").unbind(-1)  # (B, T), in characters
-    first = len(BIRTHPLACE.prefix)
-    last = torch.tensor([first + len(extract_name(question)) for question, _ in pairs])[:, None]
+    first = torch.tensor([question.text.index(question.name) for question in questions])[:, None]
+    last = first + torch.tensor([len(question.name) for question in questions])[:, None]
     sentinel = encoded["input_ids"] == tokenizer.mask_token_id
     place = sentinel.int().argmax(-1)  # the first
     return Asked(

@@ -35,8 +35,8 @@ from benchmarks.training_steps import TrainingSteps, with_paths
 from configuration.errors import UserError, run_main
 from configuration.recipe import load_recipe
 from data_scripts.bios_folder import check_folder
-from data_scripts.splits import load_scoring_pairs
-from evaluation.scoring import answer_pairs
+from data_scripts.splits import load_scoring_questions
+from evaluation.scoring import ask_model
 from evaluation.tables import markdown_table
 from evaluation.trust import fraction
 from modeling_minigpt import MiniGPTForCausalLM
@@ -179,9 +179,9 @@ def measure(point: Point, base: list[str], recipe: Path, data: Path, minutes: fl
         finetune(run)
         run.accelerator.end_training()
         model = load_model(run.folder.stage("finetune"))
-        split, pairs = load_scoring_pairs(run.data, run.folder.data)
+        split, questions = load_scoring_questions(run.data)
         assert split == "held_out"
-        _, right = answer_pairs(model, load_tokenizer(run.folder.tokenizer), pairs, run.recipe.evaluate)
+        _, right = ask_model(model, load_tokenizer(run.folder.tokenizer), questions, run.recipe.evaluate)
         return {
             "settings": settings,
             "accuracy": fraction(right),

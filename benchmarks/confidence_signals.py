@@ -23,7 +23,6 @@ from artifacts.run_folder import RunError, RunFolder
 from benchmarks.harness import Point, Record, new_parser, results_of, write_report
 from configuration.errors import run_main
 from configuration.schema import DataArguments
-from data_scripts.bios_folder import extract_name, question_for
 from data_scripts.splits import TrainingData, load_training_data, made_up_people
 from evaluation.answers import exact_matches
 from evaluation.calibration import BATCH, CalibrationError, fit_ranker, rank_and_measure
@@ -66,7 +65,7 @@ def name_states(pipeline: BirthplacePipeline, names: list[str]) -> np.ndarray:
     states = [np.zeros((0, pipeline.model.config.hidden_size))]
     after = len(pipeline.tokenizer(BIRTHPLACE.suffix + pipeline.tokenizer.mask_token)["input_ids"])
     for first in range(0, len(names), BATCH):
-        questions = [question_for(name) for name in names[first : first + BATCH]]
+        questions = [BIRTHPLACE.format(name) for name in names[first : first + BATCH]]
         batch = encode_prompts(pipeline.tokenizer, questions, pipeline.model.device)
         outputs = pipeline.model(**batch, output_hidden_states=True)
         states.append(outputs.hidden_states[-1][:, -1 - after].cpu().double().numpy())
@@ -79,7 +78,7 @@ def agreement(others: list[BirthplacePipeline], names: list[str], answers: list[
     for other in others:
         for first in range(0, len(names), BATCH):
             some = slice(first, first + BATCH)
-            prompts = [question_for(name) for name in names[some]]
+            prompts = [BIRTHPLACE.format(name) for name in names[some]]
             said = answer_features(other.model, other.tokenizer, prompts, answers[some])["answer"]
             total[some] += said.cpu().double().exp().numpy()
     return total / (1 + len(others))
@@ -137,7 +136,7 @@ def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data
     Raises:
         CalibrationError: too few people to cross-validate on.
     """
-    names = [extract_name(question) for question, _ in data.calibration]
+    names = [question.name for question in data.calibration]
     strangers = made_up_people(data, "calibration", STRANGERS + PRIOR_STRANGERS)
     count = len(strangers) * PRIOR_STRANGERS // (STRANGERS + PRIOR_STRANGERS)
     for_prior = strangers[:count]

@@ -41,8 +41,8 @@ from benchmarks.measurement import describe_machine, name_machine
 from configuration.errors import run_main
 from configuration.recipe import load_recipe
 from configuration.schema import Recipe
-from data_scripts.splits import load_scoring_pairs
-from evaluation.scoring import answer_pairs
+from data_scripts.splits import load_scoring_questions
+from evaluation.scoring import ask_model
 from evaluation.tables import markdown_table
 from evaluation.trust import fraction
 from modeling_minigpt import MiniGPTForCausalLM
@@ -80,8 +80,8 @@ class Clock:
 
 def score(run: Run, model: MiniGPTForCausalLM) -> float:
     """Return the fraction of dev questions that a model answers right."""
-    _, pairs = load_scoring_pairs(run.data, run.folder.data)
-    _, right = answer_pairs(model, load_tokenizer(run.folder.tokenizer), pairs, run.recipe.evaluate)
+    _, questions = load_scoring_questions(run.data)
+    _, right = ask_model(model, load_tokenizer(run.folder.tokenizer), questions, run.recipe.evaluate)
     return fraction(right)
 
 

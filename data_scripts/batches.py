@@ -25,8 +25,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from configuration.schema import CorruptionOptions, StageArguments
-from data_scripts.bios_folder import DataError, extract_name
-from data_scripts.birthplace_qa import question_text
+from data_scripts.bios_folder import DataError
+from data_scripts.questions import Question
 from data_scripts.ragged import ranges
 from data_scripts.span_corruption import SpanCorruptor
 from data_scripts.tokenized_text import TokenizedText, encode
@@ -74,7 +74,7 @@ class TrainingBatches(torch.utils.data.Dataset):
     Args:
         documents: biographies, corrupted as `corruption` says. All their tokens are targets, except the title's where
             `title_loss` is off, and all but the masked spans where `context_loss` is off.
-        questions: (question, place) pairs. Their targets are the tokens after the first sentinel.
+        questions: to learn from. Their targets are the tokens after the first sentinel.
         tokenizer: gives ids, the sentinel and the pad.
         stage: batch size, share of questions, bucketing.
         seed: of all random draws.
@@ -87,7 +87,7 @@ class TrainingBatches(torch.utils.data.Dataset):
     def __init__(
         self,
         documents: Sequence[str],
-        questions: Sequence[tuple[str, str]],
+        questions: Sequence[Question],
         tokenizer: PreTrainedTokenizerBase,
         stage: StageArguments,
         corruption: CorruptionOptions,
@@ -106,13 +106,13 @@ class TrainingBatches(torch.utils.data.Dataset):
             stage.check_mix(self.steps)
         except ValueError as error:
             raise DataError(error) from error
-        answers = frozenset(place for _, place in questions)
-        names = frozenset(extract_name(question) for question, _ in questions)
+        answers = frozenset(question.answer for question in questions)
+        names = frozenset(question.name for question in questions)
         self.corruptor = SpanCorruptor([] if questions_alone else documents, corruption, answers, names)
         starts = self.corruptor.starts
         text = TokenizedText(tokenizer, self.corruptor.text, starts, self.corruptor.phrases())
         mixed_in = questions if stage.question_fraction else ()
-        asked = encode(tokenizer, [question_text(*pair, tokenizer.mask_token) for pair in mixed_in])["input_ids"]
+        asked = encode(tokenizer, [question.training_text(tokenizer.mask_token) for question in mixed_in])["input_ids"]
         self.place = text.place
         # Documents, then questions, in one array of ids: a row of either kind is pieces of it.
         self.ids = np.concatenate([text.ids, *asked])

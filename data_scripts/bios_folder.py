@@ -1,7 +1,7 @@
 """Read a folder in the cs224n layout: four files of biographies and questions, checked line by line.
 
     wiki.txt                  one biography a line, `Title. Sentence .`
-    birth_places_train.tsv    `Where was NAME born?<TAB>PLACE`
+    birth_places_train.tsv    `Where was NAME born?<TAB>PLACE`, or any relation's question and answer
     birth_dev.tsv             the same, for scoring only
     birth_test_inputs.tsv     questions without answers
 
@@ -12,12 +12,14 @@ names the file, the line, what was found and what was wanted.
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from configuration.errors import UserError
+from data_scripts.questions import Question, question_about
 from data_scripts.titles import split_title
-from modeling_minigpt.questions_minigpt import BIRTHPLACE, QuestionTemplate, normalise
+from modeling_minigpt.questions_minigpt import normalise
+from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation, match_relations
 
 FILES = {
     "documents": "wiki.txt",
@@ -31,25 +33,15 @@ class DataError(UserError, ValueError):
     """A data file that cannot be used; the message is one line for the user."""
 
 
-def question_for(name: str, template: QuestionTemplate = BIRTHPLACE) -> str:
-    """Return the question about a name, in the words of the data."""
-    return template.format(name)
-
-
-def extract_name(question: str, template: QuestionTemplate = BIRTHPLACE) -> str:
-    """Return the name that a question is about; a question of another form is returned whole."""
-    return template.extract_name(question) or question
-
-
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, relations: Sequence[Relation] = (BIRTHPLACE,)) -> None:
     """Raise DataError unless `folder` has all four files and its documents have titles; reads no dev or test file."""
     if not os.path.isdir(folder):  # unlike pathlib, False where the name is too long to be one
         raise DataError(f"{folder}: no such folder; wanted one with {', '.join(FILES.values())}")
     missing = [name for name in FILES.values() if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder}: {', '.join(missing)} not found; the folder must have {', '.join(FILES.values())}")
-    questions = [question for question, _ in read_pairs(folder / FILES["train"])]
-    check_titles(folder / FILES["documents"], [extract_name(question) for question in questions])
+    questions = read_questions(folder / FILES["train"], relations)
+    check_titles(folder / FILES["documents"], [question.name for question in questions])
 
 
 def check_titles(path: Path, names: Iterable[str]) -> None:
@@ -126,61 +118,75 @@ def unquote(field: str) -> str:
     return inner.replace('""', '"').strip() if is_quoted else field
 
 
-def read_question(text: str, where: str, place: str = "") -> str:
-    """Return a field's question in the words of the data: its case and its end are as people type them.
+def parse_question(text: str, where: str, relations: Sequence[Relation], answer: str = "") -> Question:
+    """Return the question in a field, without its answers: its case and its end are as people type them.
 
     Args:
         text: the field.
         where: file and line, for the message.
-        place: the field beside it; a question there shows that the columns are swapped.
+        relations: those whose questions are known.
+        answer: the field beside it; a question there shows that the columns are swapped.
 
     Raises:
-        DataError: it is not a question of the data's form about one name.
+        DataError: it is a question of none of the relations, or of several.
     """
     question = unquote(text.strip())
-    name = BIRTHPLACE.match(question)
-    if name is None:
-        is_swapped = BIRTHPLACE.extract_name(place) is not None
-        hint = "; the columns are swapped" if is_swapped else "; a header row?" if where.endswith(":1") else ""
-        raise DataError(f"{where}: found {question[:60]!r}, wanted `{question_for('NAME')}`{hint}")
-    return question_for(name)
+    found = match_relations(relations, question)
+    if len(found) == 1:
+        relation, name = found[0]
+        return question_about(name, relation=relation)
+    wanted = " or ".join(f"`{relation.format('NAME')}`" for relation in relations)
+    if found:
+        names = " and ".join(relation.name for relation, _ in found)
+        raise DataError(f"{where}: found {question[:60]!r}, which asks for {names}; wanted one of {wanted}")
+    is_swapped = bool(match_relations(relations, answer))
+    hint = "; the columns are swapped" if is_swapped else "; a header row?" if where.endswith(":1") else ""
+    raise DataError(f"{where}: found {question[:60]!r}, wanted {wanted}{hint}")
 
 
-def read_pairs(path: str | Path) -> list[tuple[str, str]]:
-    """Return (question, place) of every line.
+def split_fields(line: str, where: str) -> tuple[str, str]:
+    """Return a line's question and answer; DataError where they are not two fields with one tab between them."""
+    fields = [unquote(field.strip()) for field in line.split("\t")]
+    if len(fields) != 2:
+        raise DataError(f"{where}: found {len(fields) - 1} tabs, wanted one: QUESTION<TAB>ANSWER")
+    for field, label in zip(fields, ("question", "answer"), strict=True):
+        if not field:
+            raise DataError(f"{where}: the {label} is empty, wanted QUESTION<TAB>ANSWER")
+    question, answer = fields
+    return question, answer
+
+
+def check_answer(answer: str, where: str, relations: Sequence[Relation]) -> None:
+    """Raise DataError where an answer is a question, or a part of a quoted field."""
+    if match_relations(relations, answer):
+        raise DataError(f"{where}: found the question {answer[:60]!r} in the answer's column")
+    if answer.startswith('"') != answer.endswith('"'):
+        raise DataError(f"{where}: the answer {answer[:60]!r} has a quotation mark on one side")
+
+
+def read_questions(
+    path: str | Path, relations: Sequence[Relation] = (BIRTHPLACE,), answered: bool = True
+) -> list[Question]:
+    """Return the question of every line, with its answer where the file has answers.
+
+    Args:
+        path: a file of `QUESTION<TAB>ANSWER` lines; of questions alone where it is not `answered`.
+        relations: those whose questions are known; each line must be the question of exactly one.
 
     Raises:
-        DataError: as `read_lines` and `read_question`, or a line that is not two non-empty fields with one tab between
-            them.
-    """
-    pairs = []
-    for number, line in enumerate(read_lines(path), start=1):
-        where = f"{path}:{number}"
-        fields = [unquote(field.strip()) for field in line.split("\t")]
-        if len(fields) != 2:
-            raise DataError(f"{where}: found {len(fields) - 1} tabs, wanted one: QUESTION<TAB>PLACE")
-        for field, label in zip(fields, ("question", "place"), strict=True):
-            if not field:
-                raise DataError(f"{where}: the {label} is empty, wanted QUESTION<TAB>PLACE")
-        question = read_question(fields[0], where, fields[1])
-        place = fields[1]
-        if BIRTHPLACE.extract_name(place) is not None:
-            raise DataError(f"{where}: found the question {place[:60]!r} in the place's column")
-        if place.startswith('"') != place.endswith('"'):
-            raise DataError(f"{where}: the place {place[:60]!r} has a quotation mark on one side")
-        pairs.append((question, place))
-    return pairs
-
-
-def read_questions(path: str | Path) -> list[str]:
-    """Return the questions of a file that has no answers.
-
-    Raises:
-        DataError: as `read_lines` and `read_question`, or a line with a tab.
+        DataError: as `read_lines`, `split_fields`, `parse_question` and `check_answer`, or a tab where there are no
+            answers.
     """
     questions = []
     for number, line in enumerate(read_lines(path), start=1):
-        if "\t" in line:
-            raise DataError(f"{path}:{number}: found a tab, wanted a question alone")
-        questions.append(read_question(line, f"{path}:{number}"))
+        where = f"{path}:{number}"
+        if answered:
+            text, answer = split_fields(line, where)
+            question = parse_question(text, where, relations, answer)
+            check_answer(answer, where, relations)
+            questions.append(question._replace(answers=(answer,)))
+        elif "\t" in line:
+            raise DataError(f"{where}: found a tab, wanted a question alone")
+        else:
+            questions.append(parse_question(line, where, relations))
     return questions

@@ -1,4 +1,4 @@
-"""`BirthplaceQA`: "Where was NAME born?" with its place, as a `datasets` builder, and as text for training.
+"""`BirthplaceQA`: "Where was NAME born?" with its place, as a `datasets` builder.
 
     builder = BirthplaceQA(data_files={"train": "FOLDER/birth_places_train.tsv"}, cache_dir="CACHE")
 
@@ -8,13 +8,8 @@ called "test" has questions alone; its places are None.
 
 import datasets
 
-from data_scripts.bios_folder import extract_name, read_pairs, read_questions
+from data_scripts.bios_folder import read_questions
 from data_scripts.file_builder import FileBuilder
-
-
-def question_text(question: str, place: str, sentinel: str) -> str:
-    """Return the training text `question⁇place⁇`; the loss counts what follows the first sentinel only."""
-    return f"{question}{sentinel}{place}{sentinel}"
 
 
 class BirthplaceQA(FileBuilder):
@@ -25,6 +20,6 @@ class BirthplaceQA(FileBuilder):
     DESCRIPTION = "Where was NAME born?"
 
     def _generate_examples(self, split: str, path: str):
-        rows = [(question, None) for question in read_questions(path)] if split == "test" else read_pairs(path)
-        for index, (question, place) in enumerate(rows):
-            yield index, {"id": index, "name": extract_name(question), "question": question, "place": place}
+        for index, question in enumerate(read_questions(path, answered=split != "test")):
+            place = question.answer if question.answers else None
+            yield index, {"id": index, "name": question.name, "question": question.text, "place": place}

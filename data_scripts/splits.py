@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,14 +12,13 @@ import datasets
 
 from configuration.schema import DataArguments
 from data_scripts.biographies import Biographies
-from data_scripts.bios_folder import FILES, DataError, check_folder, extract_name
-from data_scripts.birthplace_qa import BirthplaceQA
+from data_scripts.bios_folder import FILES, DataError, check_folder, read_questions
 from data_scripts.file_builder import prepare
+from data_scripts.questions import Question
 from data_scripts.strangers import made_up_names, withhold_people
 from data_scripts.synthetic_bios import invent
+from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 from modeling_minigpt.tokenization_minigpt import refuse_special_tokens
-
-Pairs = list[tuple[str, str]]
 
 
 @dataclass
@@ -31,28 +30,30 @@ class TrainingData:
         folder: where the four files are.
         documents: biographies to learn from, in which nobody withheld is named.
         withheld_documents: the others, from which nothing is learned.
-        train: (question, place) pairs to learn from.
-        held_out: pairs of the training file that are not trained on, for tuning without the dev file.
-        calibration: pairs of it that are not trained on, to calibrate the confidence.
-        withheld: pairs of it that are not trained on, whose people are in no document either.
+        train: questions to learn from.
+        held_out: questions of the training file that are not trained on, for tuning without the dev file.
+        calibration: questions of it that are not trained on, to calibrate the confidence.
+        withheld: questions of it that are not trained on, whose people are in no document either.
+        relations: those that are asked for, the main one first.
     """
 
     name: str
     folder: Path
     documents: list[str]
     withheld_documents: list[str]
-    train: Pairs
-    held_out: Pairs
-    calibration: Pairs
-    withheld: Pairs
+    train: list[Question]
+    held_out: list[Question]
+    calibration: list[Question]
+    withheld: list[Question]
+    relations: tuple[Relation, ...] = (BIRTHPLACE,)
 
     @property
-    def held_back(self) -> tuple[Pairs, Pairs, Pairs]:
-        """The pairs of the training file that are not trained on."""
+    def held_back(self) -> tuple[list[Question], list[Question], list[Question]]:
+        """The questions of the training file that are not trained on."""
         return self.held_out, self.calibration, self.withheld
 
 
-def find_folder(data: DataArguments, seed: int, run_data: Path) -> Path:
+def find_folder(data: DataArguments, seed: int, run_data: Path, relations: Sequence[Relation]) -> Path:
     """Return the folder of the four files; invented data are written to `run_data` first."""
     if data.source == "folder":
         folder = Path(data.path)
@@ -63,21 +64,20 @@ def find_folder(data: DataArguments, seed: int, run_data: Path) -> Path:
             invent(data.people, seed).write(partial)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)  # a kill leaves no file that is cut short
-    check_folder(folder)
+    check_folder(folder, relations)
     return folder
 
 
-def read_pairs_of(folder: Path, split: str, cache: Path) -> Pairs:
-    """Return a split's (question, place) pairs by way of the `BirthplaceQA` builder.
+def read_split(folder: Path, split: str, relations: Sequence[Relation]) -> list[Question]:
+    """Return a split's questions.
 
     Raises:
-        DataError: as `read_pairs`, or a special token in a line, which would end its question or its answer.
+        DataError: as `read_questions`, or a special token in a line, which would end its question or its answer.
     """
     path = folder / FILES[split]
-    rows = prepare(BirthplaceQA(data_files={split: str(path)}, cache_dir=str(cache)))[split]
-    pairs = list(zip(rows["question"], rows["place"], strict=True))
-    check_special_tokens(path, ["".join(pair) for pair in pairs])
-    return pairs
+    questions = read_questions(path, relations)
+    check_special_tokens(path, [question.text + question.answer for question in questions])
+    return questions
 
 
 def check_special_tokens(path: Path, lines: Iterable[str]) -> None:
@@ -88,30 +88,33 @@ def check_special_tokens(path: Path, lines: Iterable[str]) -> None:
         raise DataError(f"{path}:{str(error).removeprefix('line ')}") from error
 
 
-def load_training_data(data: DataArguments, seed: int, run_data: Path) -> TrainingData:
+def load_training_data(
+    data: DataArguments, seed: int, run_data: Path, relations: Sequence[Relation] = (BIRTHPLACE,)
+) -> TrainingData:
     """Load documents and training questions.
 
     Args:
         data: the recipe's section.
         seed: of the invented data; which questions are held out does not depend on it.
         run_data: the run's own folder, for invented files and the cache.
+        relations: those whose questions the files may have.
 
     Raises:
         DataError: a file is missing or not in the layout, or nothing would be left to learn from.
     """
     datasets.disable_progress_bars()
-    folder = find_folder(data, seed, run_data)
+    folder = find_folder(data, seed, run_data, relations)
     cache = run_data / "cache"
     path = folder / FILES["documents"]
     documents = prepare(Biographies(data_files={"train": str(path)}, cache_dir=str(cache)))["train"]["text"]
     check_special_tokens(path, documents)  # of all lines: withheld people's are taken out below
     # The order matters: the first two parts stay the same people when a run also holds some out for tuning.
-    calibration, withheld, held_out, train = split_pairs(
-        read_pairs_of(folder, "train", cache),
+    calibration, withheld, held_out, train = split_questions(
+        read_split(folder, "train", relations),
         [data.calibration_questions, data.withheld_people, data.validation_questions],
         folder / FILES["train"],
     )
-    kept, withheld_documents = withhold_people(documents, (extract_name(question) for question, _ in withheld))
+    kept, withheld_documents = withhold_people(documents, (question.name for question in withheld))
     if not kept:
         raise DataError(f"{path}: every line names a withheld person; lower data.withheld_people")
     return TrainingData(
@@ -123,10 +126,11 @@ def load_training_data(data: DataArguments, seed: int, run_data: Path) -> Traini
         held_out=held_out,
         calibration=calibration,
         withheld=withheld,
+        relations=tuple(relations),
     )
 
 
-def split_pairs(pairs: Pairs, sizes: list[int], path: Path) -> list[Pairs]:
+def split_questions(questions: Sequence[Question], sizes: list[int], path: Path) -> list[list[Question]]:
     """Draw parts of the given sizes, and return them and what is left, each in the file's order.
 
     A part is the people whose names have the smallest hashes, so a line more or less moves one person at most into a
@@ -136,8 +140,8 @@ def split_pairs(pairs: Pairs, sizes: list[int], path: Path) -> list[Pairs]:
         DataError: nothing would be left.
     """
     people: dict[str, list[int]] = {}
-    for index, (question, _) in enumerate(pairs):
-        people.setdefault(extract_name(question), []).append(index)
+    for index, question in enumerate(questions):
+        people.setdefault(question.name, []).append(index)
     if sum(sizes) >= len(people):
         raise DataError(
             f"{path}: asks for {len(people)} people, but the recipe holds out {sum(sizes)} "
@@ -151,7 +155,7 @@ def split_pairs(pairs: Pairs, sizes: list[int], path: Path) -> list[Pairs]:
         chosen = sorted(people, key=lambda name: hash_of(f"{number} {name}"))[:size]
         parts.append([people.pop(name) for name in chosen])
     parts.append(list(people.values()))
-    return [[pairs[index] for index in sorted(chain.from_iterable(part))] for part in parts]
+    return [[questions[index] for index in sorted(chain.from_iterable(part))] for part in parts]
 
 
 def hash_of(text: str) -> bytes:
@@ -164,16 +168,16 @@ def made_up_people(data: TrainingData, fold: str, count: int) -> list[str]:
     # Real people who may be in no document: a made-up name must not be theirs by chance.
     held_back = chain.from_iterable(data.held_back)
     return made_up_names(
-        [extract_name(question) for question, _ in data.train],
+        [question.name for question in data.train],
         [*data.documents, *data.withheld_documents],
         count,
         fold=fold,
-        others=[extract_name(question) for question, _ in held_back],
+        others=[question.name for question in held_back],
     )
 
 
-def load_scoring_pairs(data: TrainingData, run_data: Path) -> tuple[str, Pairs]:
-    """Return the split to score on and its pairs: the held-out training questions where there are any, else dev."""
+def load_scoring_questions(data: TrainingData) -> tuple[str, list[Question]]:
+    """Return the split to score on and its questions: those held out of training if there are any, else dev."""
     if data.held_out:
         return "held_out", data.held_out
-    return "dev", read_pairs_of(data.folder, "validation", run_data / "cache")
+    return "dev", read_split(data.folder, "validation", data.relations)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from configuration.data_schema import MIN_PEOPLE
 from configuration.errors import run_main
-from data_scripts.bios_folder import FILES, DataError, question_for
+from data_scripts.bios_folder import FILES, DataError
+from data_scripts.questions import Question, question_about
 
 ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v", "z")
 VOWELS = ("a", "e", "i", "o", "u", "ae", "ia", "ou")
@@ -55,15 +56,15 @@ class SyntheticBios:
 
     Attributes:
         documents: `Title. Sentence .` lines, several per person, shuffled.
-        train, validation: (question, place) pairs.
-        test: questions alone.
+        train, validation: questions with their places.
+        test: questions without answers.
         ceiling: the share of validation questions whose answer is in a document.
     """
 
     documents: list[str]
-    train: list[tuple[str, str]]
-    validation: list[tuple[str, str]]
-    test: list[str]
+    train: list[Question]
+    validation: list[Question]
+    test: list[Question]
     ceiling: float
 
     def write(self, folder: Path) -> None:
@@ -71,9 +72,9 @@ class SyntheticBios:
         folder.mkdir(parents=True, exist_ok=True)
         contents = {
             "documents": self.documents,
-            "train": ["\t".join(pair) for pair in self.train],
-            "validation": ["\t".join(pair) for pair in self.validation],
-            "test": self.test,
+            "train": [f"{question.text}\t{question.answer}" for question in self.train],
+            "validation": [f"{question.text}\t{question.answer}" for question in self.validation],
+            "test": [question.text for question in self.test],
         }
         for key, lines in contents.items():
             (folder / FILES[key]).write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -131,21 +132,21 @@ def invent(people: int, seed: int = 0, lines: int = 4) -> SyntheticBios:
     held_back = people - asked
     test = round(held_back * TEST_FRACTION)
     documents = []
-    pairs = []
+    questions = []
     answerable = []
     for name in names:
         place = rng.choices(places, weights)[0]
         silent = rng.random() < SILENT_FRACTION
         documents += invent_lines(name, place, silent, places, lines, rng)
-        pairs.append((question_for(name), place))
+        questions.append(question_about(name, place))
         answerable.append(not silent)
     rng.shuffle(documents)  # else a person's lines would be neighbours, and in one batch without sorting
     validation = slice(asked, people - test)
     return SyntheticBios(
         documents=documents,
-        train=pairs[:asked],
-        validation=pairs[validation],
-        test=[question for question, _ in pairs[people - test :]],
+        train=questions[:asked],
+        validation=questions[validation],
+        test=[question._replace(answers=()) for question in questions[people - test :]],
         ceiling=sum(answerable[validation]) / len(answerable[validation]),
     )
 

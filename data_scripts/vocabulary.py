@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 
 from configuration.schema import CorruptionOptions
-from data_scripts.bios_folder import extract_name
+from data_scripts.questions import Question
 from data_scripts.span_corruption import SpanCorruptor
-from data_scripts.splits import Pairs
 from data_scripts.tokenized_text import cut, find_bounds
 from data_scripts.words import unspaced_places
-from modeling_minigpt.questions_minigpt import BIRTHPLACE
 
 MIN_SHARE = 0.1  # of characters of scripts without spaces, from which on texts are of such a script
 
 
-def vocabulary_texts(documents: Sequence[str], questions: Pairs, options: CorruptionOptions) -> Sequence[str]:
+def vocabulary_texts(
+    documents: Sequence[str], questions: Sequence[Question], options: CorruptionOptions
+) -> Sequence[str]:
     """Return the documents, cut and completed where their script is another than the questions'.
 
     In scripts without spaces, documents come in pieces, as training cuts them at phrases: else what is often beside a
@@ -22,20 +22,24 @@ def vocabulary_texts(documents: Sequence[str], questions: Pairs, options: Corrup
 
     Args:
         documents: the biographies.
-        questions: (question, place) pairs to learn from.
+        questions: to learn from.
         options: how documents are corrupted, and so where training cuts them.
     """
     texts = documents
     # A share, not any: a name in Chinese characters in an English text changes nobody's tokens.
     unspaced = sum(int(unspaced_places(text).sum()) for text in documents)
     if unspaced > MIN_SHARE * sum(map(len, documents)):
-        names = frozenset(extract_name(question) for question, _ in questions)
-        corruptor = SpanCorruptor(documents, options, frozenset(place for _, place in questions), names)
+        names = frozenset(question.name for question in questions)
+        corruptor = SpanCorruptor(documents, options, frozenset(question.answer for question in questions), names)
         bounds = {*corruptor.starts.tolist(), *find_bounds(corruptor.text, corruptor.phrases())}
         texts = cut(corruptor.text, sorted(bounds))
-    missing = {character for character in BIRTHPLACE.format("").casefold() if character.isalpha()}
+    # One question of each relation: all others differ from it in the name alone.
+    wordings = [
+        question.text.replace(question.name, "") for question in {one.relation: one for one in questions}.values()
+    ]
+    missing = {character for wording in wordings for character in wording.casefold() if character.isalpha()}
     for text in documents:
         missing.difference_update(text.casefold())
         if not missing:  # after a line or two, in Latin letters
             break
-    return [*texts, *(question for question, _ in questions)] if missing else texts
+    return [*texts, *(question.text for question in questions)] if missing else texts

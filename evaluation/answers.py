@@ -6,6 +6,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configuration.errors import UserError
 from data_scripts.bios_folder import DataError
+from data_scripts.questions import Question
 from evaluation.birthplace_accuracy.birthplace_accuracy import is_exact_match
 from modeling_minigpt.answers_minigpt import Answer, find_unknown_character, greedy_answers
 
@@ -32,15 +33,15 @@ def check_characters(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str
 
 
 def check_lengths(
-    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], places: Sequence[str], context: int
+    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], answers: Sequence[str], context: int
 ) -> None:
-    """Raise DataError, with its number and length, where a question or a place leaves no room for an answer.
+    """Raise DataError, with its number and length, where a question or an answer leaves no room for the other.
 
     Args:
-        questions, places: texts that the tokenizer can write; each on its own.
+        questions, answers: texts that the tokenizer can write; each on its own.
         context: tokens that the model reads.
     """
-    for kind, texts, sentinels in (("question", questions, 1), ("place", places, 0)):
+    for kind, texts, sentinels in (("question", questions, 1), ("answer", answers, 0)):
         for number, ids in enumerate(tokenizer(list(texts))["input_ids"] if texts else [], start=1):
             if len(ids) + sentinels >= context:
                 raise DataError(
@@ -49,9 +50,12 @@ def check_lengths(
                 )
 
 
-def exact_matches(answers: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Return of each answer whether it is the place of its (question, place) pair."""
-    return [is_exact_match(answer, place) for answer, (_, place) in zip(answers, pairs, strict=True)]
+def exact_matches(answers: Sequence[str], questions: Sequence[Question]) -> list[bool]:
+    """Return of each answer whether it is one that its question accepts."""
+    return [
+        any(is_exact_match(answer, accepted) for accepted in question.answers)
+        for answer, question in zip(answers, questions, strict=True)
+    ]
 
 
 def answer_questions(

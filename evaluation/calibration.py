@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from configuration.errors import UserError
-from data_scripts.bios_folder import extract_name
-from data_scripts.splits import Pairs
+from data_scripts.questions import Question
 from evaluation.answers import exact_matches
 from modeling_minigpt.answers_minigpt import Answer
 from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, Confidence, confidence_features
@@ -106,11 +105,13 @@ def find_shift(scores: np.ndarray, mean: float) -> float:
     return (low + high) / 2
 
 
-def calibrate(pipeline: BirthplacePipeline, pairs: Pairs, strangers: Sequence[str], seed: int = 0) -> Confidence:
+def calibrate(
+    pipeline: BirthplacePipeline, questions: Sequence[Question], strangers: Sequence[str], seed: int = 0
+) -> Confidence:
     """Return a confidence for the pipeline's answers.
 
     Args:
-        pairs: questions, with their places, about people who are in documents but in no training question. Names that
+        questions: about people who are in documents but in no training question. Names that
             the pipeline cannot read are left out, as they get no answer from it.
         strangers: names of people in no text that the model has read.
         seed: which halves; the same seed gives the same ones.
@@ -119,11 +120,11 @@ def calibrate(pipeline: BirthplacePipeline, pairs: Pairs, strangers: Sequence[st
         CalibrationError: the first half has no two right answers or strangers, or the surer answers were wrong more
             often in the second.
     """
-    places = {extract_name(question): place for question, place in pairs}
-    names = readable(pipeline, list(places))
+    asked = {question.name: question for question in questions}
+    names = readable(pipeline, list(asked))
     strangers = readable(pipeline, strangers)
     answers, known = measure(pipeline, names)
-    right = np.array(exact_matches(answers, [(name, places[name]) for name in names]), dtype=bool)
+    right = np.array(exact_matches(answers, [asked[name] for name in names]), dtype=bool)
     _, strange = measure(pipeline, strangers)
     fitting, rest = split_halves(len(names), seed)
     fitting_strangers, rest_strangers = split_halves(len(strangers), seed)

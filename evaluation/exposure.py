@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_scripts.bios_folder import extract_name
+from data_scripts.questions import Question
 from data_scripts.words import is_named
 from modeling_minigpt.answers_minigpt import Answer
 
@@ -15,23 +15,24 @@ LABELS = ("never", "once", "2 – 3", "4 – 15", "16 or more")
 
 
 def count_exposures(
-    pairs: Sequence[tuple[str, str]], documents: Sequence[str], train: Sequence[tuple[str, str]]
+    questions: Sequence[Question], documents: Sequence[str], train: Sequence[Question]
 ) -> dict[str, list[int]]:
-    """Return how often each (question, place) pair's parts were there to be learned from.
+    """Return how often each question's person and answer were there to be learned from.
 
     Args:
-        pairs: questions and places that are asked for.
+        questions: those that are asked.
         documents: what was pretrained on.
-        train: the training questions and their places.
+        train: the training questions.
 
     Returns:
         "person": documents that name the person; "place": documents that name the place and training answers that
         are it; "both": documents that name both.
     """
-    answers = Counter(place for _, place in train)
+    answers = Counter(question.answer for question in train)
     counts: dict[str, list[int]] = {"person": [], "place": [], "both": []}
-    for question, place in pairs:
-        own = [document for document in documents if is_named(extract_name(question), document)]
+    for question in questions:
+        place = question.answer
+        own = [document for document in documents if is_named(question.name, document)]
         counts["person"].append(len(own))
         counts["place"].append(sum(is_named(place, document) for document in documents) + answers[place])
         counts["both"].append(sum(is_named(place, document) for document in own))
@@ -45,7 +46,7 @@ def exposure_rows(
 
     Args:
         counts: of `count_exposures`.
-        models: each model's answers to the pairs, and which are right.
+        models: each model's answers to the questions, and which are right.
 
     Returns:
         Rows `{"seen", "times", "questions", MODEL: {"accuracy", "confidence"}, …}`, confidence the mean probability

@@ -13,8 +13,8 @@ from artifacts.loading import load_pipeline
 from artifacts.run_folder import STAGES, RunFolder, training_record
 from artifacts.safe_loading import as_run_error
 from configuration.schema import EvaluateArguments, Recipe
-from data_scripts.bios_folder import extract_name, question_for
-from data_scripts.splits import Pairs, TrainingData, load_scoring_pairs, made_up_people
+from data_scripts.questions import Question, question_about
+from data_scripts.splits import TrainingData, load_scoring_questions, made_up_people
 from evaluation.answers import answer_questions, exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.birthplace_accuracy.birthplace_accuracy import BirthplaceAccuracy
@@ -30,21 +30,24 @@ logger = get_logger(__name__)
 SAMPLES = 3  # questions shown with their answers, before one about a stranger
 
 
-def accuracy(texts: list[str], pairs: Pairs) -> dict:
+def accuracy(texts: list[str], questions: Sequence[Question]) -> dict:
     """Score answers by the `birthplace_accuracy` metric."""
     # Not by `evaluate.load`, which copies the code to the home folder's cache: that may be read-only, or full.
     with tempfile.TemporaryDirectory() as cache:
         metric = BirthplaceAccuracy(keep_in_memory=True, cache_dir=cache)
-    return metric.compute(predictions=texts, references=[place for _, place in pairs])
+    return metric.compute(predictions=texts, references=[question.answer for question in questions])
 
 
-def answer_pairs(
-    model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast, pairs: Pairs, how: EvaluateArguments
+def ask_model(
+    model: MiniGPTForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    questions: Sequence[Question],
+    how: EvaluateArguments,
 ) -> tuple[list[Answer], list[bool]]:
-    """Return a model's answers to the questions of (question, place) pairs, and which of them are right."""
-    questions = [question for question, _ in pairs]
-    answers = answer_questions(model, tokenizer, questions, how.batch_size, how.max_new_tokens)
-    return answers, exact_matches([answer.text for answer in answers], pairs)
+    """Return a model's answers to questions, and which of them are right."""
+    texts = [question.text for question in questions]
+    answers = answer_questions(model, tokenizer, texts, how.batch_size, how.max_new_tokens)
+    return answers, exact_matches([answer.text for answer in answers], questions)
 
 
 def sibling_baseline(model_path: Path, folder: RunFolder) -> Path | None:
@@ -53,28 +56,34 @@ def sibling_baseline(model_path: Path, folder: RunFolder) -> Path | None:
     return next((path for path in candidates if (path / "config.json").is_file()), None)
 
 
-def sample_answers(texts: list[str], pairs: Pairs, strangers: list[str], made_up: Sequence[Answer]) -> list[dict]:
+def sample_answers(
+    texts: list[str], questions: Sequence[Question], strangers: list[str], made_up: Sequence[Answer]
+) -> list[dict]:
     """Return the first questions with their answers, and one about a person who is in no document."""
-    shown = zip(pairs[:SAMPLES], texts, strict=False)
-    samples = [{"question": question, "answer": answer, "place": place} for (question, place), answer in shown]
+    shown = zip(questions[:SAMPLES], texts, strict=False)
+    samples = [{"question": one.text, "answer": answer, "place": one.answer} for one, answer in shown]
     stranger = zip(strangers[:1], made_up, strict=False)
-    return samples + [{"question": question_for(n), "answer": answer.text, "place": None} for n, answer in stranger]
+    return samples + [
+        {"question": question_about(n).text, "answer": answer.text, "place": None} for n, answer in stranger
+    ]
 
 
-def ask_all(pipeline: BirthplacePipeline, pairs: Pairs, made_up: list[str], withheld: Pairs) -> EvaluatedAnswers:
+def ask_all(
+    pipeline: BirthplacePipeline, questions: Sequence[Question], made_up: list[str], withheld: Sequence[Question]
+) -> EvaluatedAnswers:
     """Ask the pipeline, abstention aside, about known people and both kinds of strangers."""
 
     def ask(names: list[str]) -> list[Answer]:
         results = pipeline(names, batch_size=64, threshold=0.0)
         return [Answer(result["answer"] or "", result["score"]) for result in results]
 
-    known = ask([extract_name(question) for question, _ in pairs])
+    known = ask([question.name for question in questions])
     confidence = pipeline.confidence
     return EvaluatedAnswers(
         known,
-        exact_matches([answer.text for answer in known], pairs),
+        exact_matches([answer.text for answer in known], questions),
         ask(made_up),
-        ask([extract_name(question) for question, _ in withheld]),
+        ask([question.name for question in withheld]),
         calibrated=confidence is not None,
         certificate=None if confidence is None else confidence.certificate,
     )
@@ -91,12 +100,12 @@ def describe(records: dict[str, dict], recipe: Recipe, data: TrainingData, model
     }
 
 
-def warn_of_trained_questions(record: TrainedOn, pairs: Pairs, split: str) -> None:
+def warn_of_trained_questions(record: TrainedOn, questions: Sequence[Question], split: str) -> None:
     """Warn where questions that a model is scored on came with their answers in its training."""
-    if count := count_known(pairs, record.questions):
+    if count := count_known(questions, record.questions):
         logger.warning(
-            f"answers to {count} of the {len(pairs)} {split} questions were trained on: the accuracy is not on new "
-            "questions alone"
+            f"answers to {count} of the {len(questions)} {split} questions were trained on: the accuracy is not on "
+            "new questions alone"
         )
 
 
@@ -108,25 +117,25 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
     """
     model_path = Path(recipe.evaluate.model or folder.stage("finetune"))
     pipeline = load_pipeline(model_path)
-    split, pairs = load_scoring_pairs(data, folder.data)
+    split, questions = load_scoring_questions(data)
     start = time.monotonic()
-    models = {"pretrained": answer_pairs(pipeline.model, pipeline.tokenizer, pairs, recipe.evaluate)}
+    models = {"pretrained": ask_model(pipeline.model, pipeline.tokenizer, questions, recipe.evaluate)}
     seconds = time.monotonic() - start
     texts = [answer.text for answer in models["pretrained"][0]]
     baseline_path = sibling_baseline(model_path, folder)
     if baseline_path is not None:
         baseline = load_pipeline(baseline_path)
-        models["no_pretraining"] = answer_pairs(baseline.model, baseline.tokenizer, pairs, recipe.evaluate)
-    popular = popular_places((place for _, place in data.train), 2)
+        models["no_pretraining"] = ask_model(baseline.model, baseline.tokenizer, questions, recipe.evaluate)
+    popular = popular_places((question.answer for question in data.train), 2)
     strangers = made_up_people(data, "evaluation", STRANGERS)
     with as_run_error(f"{model_path}: what it was trained on cannot be read"):
         trained_on = read_record(pipeline.model)
-    warn_of_trained_questions(trained_on, pairs, split)
+    warn_of_trained_questions(trained_on, questions, split)
     withheld_refusal = trained_on.explain_withheld(data.withheld)
     if withheld_refusal is not None:
         logger.warning(f"withheld people are not counted: {withheld_refusal}")
     withheld = [] if withheld_refusal else data.withheld
-    asked = ask_all(pipeline, pairs, strangers, withheld)
+    asked = ask_all(pipeline, questions, strangers, withheld)
     uncalibrated = pipeline.uncalibrated or training_record(model_path).get("uncalibrated")
     refusal = getattr(pipeline.confidence, "refusal", uncalibrated)
     records = {stage: found for stage in STAGES if (found := folder.training_record(stage))}
@@ -134,16 +143,16 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
         **describe(records, recipe, data, model_path),
         "parameters": pipeline.model.num_parameters(),
         "split": split,
-        split: {**accuracy(texts, pairs), "seconds": seconds},
+        split: {**accuracy(texts, questions), "seconds": seconds},
         "baselines": {
-            "majority": accuracy(popular[:1] * len(pairs), pairs)["accuracy"],
+            "majority": accuracy(popular[:1] * len(questions), questions)["accuracy"],
             "majority_place": popular[0],
             "no_pretraining": fraction(models["no_pretraining"][1]) if baseline_path else None,
-            "ceiling": ceiling(data.documents, pairs),
+            "ceiling": ceiling(data.documents, questions),
         },
         "trust": {**confidence_metrics(asked, popular), "refusal": refusal, "withheld_refusal": withheld_refusal},
-        "exposure": exposure_rows(count_exposures(pairs, data.documents, data.train), models),
-        "samples": sample_answers(texts, pairs, strangers, asked.made_up),
+        "exposure": exposure_rows(count_exposures(questions, data.documents, data.train), models),
+        "samples": sample_answers(texts, questions, strangers, asked.made_up),
     }
     write_text(folder.path / f"predictions.{split}.txt", "\n".join(texts) + "\n")
     plot_trust(asked, folder.path / "trust.png")

@@ -6,15 +6,15 @@ had learned from which it started, so that no chain of runs, whatever their reci
 """
 
 import json
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
 from configuration.schema import StageArguments
-from data_scripts.bios_folder import extract_name
 from data_scripts.phrases import AnswerFinder, capitalised_phrases
-from data_scripts.splits import Pairs, TrainingData, hash_of
+from data_scripts.questions import Question
+from data_scripts.splits import TrainingData, hash_of
 from data_scripts.titles import split_title
 from modeling_minigpt.questions_minigpt import normalise
 from modeling_minigpt.source_minigpt import WeightsSource
@@ -27,9 +27,9 @@ def hash_name(name: str) -> str:
     return hash_of(normalise(name).casefold().rstrip(".")).hex()
 
 
-def count_known(pairs: Pairs, known: Set[str]) -> int:
-    """Count the (question, place) pairs whose people are known, by the hashes of their names."""
-    return sum(hash_name(extract_name(question)) in known for question, _ in pairs)
+def count_known(questions: Sequence[Question], known: Set[str]) -> int:
+    """Count the questions whose people are known, by the hashes of their names."""
+    return sum(hash_name(question.name) in known for question in questions)
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,20 @@ class TrainedOn:
             raise ValueError("wanted lists of hashes and of names")
         return cls(frozenset(parts[0]), frozenset(parts[1]), tuple(parts[2]))
 
-    def explain_calibration(self, pairs: Pairs) -> str | None:
+    def explain_calibration(self, questions: Sequence[Question]) -> str | None:
         """Return why the confidence cannot be calibrated on these people; None where it can."""
-        return self._explain(pairs, self.questions, "calibration people: their answers were trained on")
+        return self._explain(questions, self.questions, "calibration people: their answers were trained on")
 
-    def explain_withheld(self, pairs: Pairs) -> str | None:
+    def explain_withheld(self, questions: Sequence[Question]) -> str | None:
         """Return why these people are no strangers to the model; None where they are."""
-        return self._explain(pairs, self.documents | self.questions, "withheld people: they were trained on")
+        return self._explain(questions, self.documents | self.questions, "withheld people: they were trained on")
 
-    def _explain(self, pairs: Pairs, known: frozenset[str], what: str) -> str | None:
-        if self.missing and pairs:
+    def _explain(self, questions: Sequence[Question], known: frozenset[str], what: str) -> str | None:
+        if self.missing and questions:
             return f"{self.missing[0]} does not say what it was trained on ({RECORD}), perhaps on these people"
         # All or none: whoever is left of them would be a sample that the earlier run has chosen.
-        seen = count_known(pairs, known)
-        return f"{seen} of the {len(pairs)} {what}" if seen else None
+        seen = count_known(questions, known)
+        return f"{seen} of the {len(questions)} {what}" if seen else None
 
 
 def names_in(documents: Iterable[str], people: Iterable[str]) -> Iterable[str]:
@@ -96,9 +96,9 @@ def stage_record(data: TrainingData, stage: StageArguments) -> TrainedOn:
     """Return what one stage trains on."""
     documents: frozenset[str] = frozenset()
     questions: frozenset[str] = frozenset()
-    asked = [extract_name(question) for question, _ in data.train]
+    asked = [question.name for question in data.train]
     if stage.question_fraction < 1.0:
-        people = [*asked, *(extract_name(question) for part in data.held_back for question, _ in part)]
+        people = [*asked, *(question.name for part in data.held_back for question in part)]
         documents = frozenset(map(hash_name, names_in(data.documents, people)))
     if stage.question_fraction > 0.0:
         questions = frozenset(map(hash_name, asked))

@@ -25,15 +25,13 @@ from data_scripts.biographies import Biographies
 from data_scripts.bios_folder import (
     FILES,
     check_folder,
-    extract_name,
-    question_for,
     read_lines,
-    read_pairs,
+    read_questions,
     sha256_prefix,
-    unquote,
 )
 from data_scripts.birthplace_qa import BirthplaceQA
 from data_scripts.file_builder import FileBuilder, prepare
+from data_scripts.questions import question_about
 from data_scripts.span_corruption import SpanCorruption
 from data_scripts.strangers import FOLDS, made_up_names
 from data_scripts.synthetic_bios import invent
@@ -67,20 +65,24 @@ class Source:
 
 def made_up_people(source: Source, count: int, seed: int) -> datasets.DatasetDict:
     """Return up to `count` strangers for each of `FOLDS`; their names come from training questions."""
-    asked = {key: read_lines(source.folder / FILES[key]) for key in ("validation", "test")}
-    others = [extract_name(unquote(line.partition("\t")[0].strip())) for lines in asked.values() for line in lines]
-    names = [extract_name(question) for question, _ in read_pairs(source.folder / FILES["train"])]
+    asked = {
+        key: read_questions(source.folder / FILES[key], answered=key != "test") for key in FILES if key != "documents"
+    }
+    others = [question.name for key in ("validation", "test") for question in asked[key]]
+    names = [question.name for question in asked["train"]]
     documents = read_lines(source.folder / FILES["documents"])
     found = {}
     for fold in FOLDS:
         made = made_up_names(names, documents, count, seed, fold, others)
-        found[fold] = datasets.Dataset.from_dict({"name": made, "question": [question_for(name) for name in made]})
+        found[fold] = datasets.Dataset.from_dict(
+            {"name": made, "question": [question_about(name).text for name in made]}
+        )
     return datasets.DatasetDict(found)
 
 
 def build(source: Source, options: CorruptionOptions, epochs: int, strangers: int, seed: int, cache: Path) -> dict:
     """Return all configurations by name, each a `DatasetDict`."""
-    answers = tuple(sorted({place for _, place in read_pairs(source.folder / FILES["train"])}))
+    answers = tuple(sorted({question.answer for question in read_questions(source.folder / FILES["train"])}))
     documents = {"train": "documents"}
     corrupted = {"options": options, "answers": answers, "sentinel": SENTINEL_TOKEN, "seed": seed, "epochs": epochs}
     return {

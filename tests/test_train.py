@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from artifacts.run_folder import RunFolder
-from data_scripts.bios_folder import FILES, extract_name, read_lines, read_pairs
+from data_scripts.bios_folder import FILES, read_lines, read_questions
 from data_scripts.synthetic_bios import invent
 from evaluation import calibration
 from evaluation.trust import ROWS
@@ -182,7 +182,7 @@ def bios(tmp_path):
 @pytest.fixture
 def knows_half_the_alphabet(bios, monkeypatch):
     """Make calibrations find a model which, unlike one of six steps, knows most people whose names begin so."""
-    places = {extract_name(question): place for question, place in read_pairs(bios / FILES["train"])}
+    places = {question.name: question.answer for question in read_questions(bios / FILES["train"])}
 
     def measure(pipeline, names):
         sure = np.array([[float(name in places and name[0] < "T")] * len(FEATURE_NAMES) for name in names])

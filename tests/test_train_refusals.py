@@ -132,7 +132,7 @@ def test_a_folder_without_one_of_the_files_is_refused_before_training(recipe, da
     ("name", "content", "wanted"),
     [
         pytest.param(FILES["train"], b"Where was A B born?\tX\nno tab\n", ":2: found 0 tabs", id="no tab"),
-        pytest.param(FILES["train"], b"Where was A B born?\t\n", ":1: the place is empty", id="empty field"),
+        pytest.param(FILES["train"], b"Where was A B born?\t\n", ":1: the answer is empty", id="empty field"),
         pytest.param(FILES["documents"], b"A. B .\n\xff\xfe\n", ":2: byte 1 is ff", id="bytes"),
         pytest.param(FILES["documents"], b"", ":1: found an empty line", id="empty corpus"),
         pytest.param(FILES["documents"], "A. ⁇ .\n".encode(), "special token", id="special token"),

@@ -28,6 +28,7 @@ from modeling_minigpt import (
     build_bpe_tokenizer,
     build_character_tokenizer,
 )
+from modeling_minigpt.relations_minigpt import Relation
 from training.checkpoints import Progress
 from training.precision import choose_precision
 
@@ -78,12 +79,17 @@ def build_run(recipe: Recipe, trains: bool = True, on_checkpoint: OnCheckpoint |
     accelerator = start_accelerator(recipe, folder) if trains else None
     # The main process first: it fills the caches that the others then read. Loggers need this state, too.
     with PartialState().main_process_first():
-        data = load_training_data(recipe.data, recipe.seed, folder.data)
+        data = load_training_data(recipe.data, recipe.seed, folder.data, relations_of(recipe))
     if not trains:
         return Run(recipe, folder, data)
     discard_stale_tokenizer(folder, accelerator)
     tokenizer, config = prepare_tokenizer(recipe, folder, data, accelerator)
     return Run(recipe, folder, data, accelerator, tokenizer, config, on_checkpoint)
+
+
+def relations_of(recipe: Recipe) -> tuple[Relation, ...]:
+    """Return a recipe's relations, the main one first."""
+    return tuple(arguments.relation(name) for name, arguments in recipe.relations.items())
 
 
 def start_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:

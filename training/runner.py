@@ -229,10 +229,11 @@ def initial_model(run: Run, stage: str) -> MiniGPTForCausalLM:
 
 def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
     """Train a model through one stage, save it in the run's folder and remove the stage's checkpoints."""
-    questions, places = zip(*run.data.train, strict=True)
+    questions = [question.text for question in run.data.train]
+    answers = [question.answer for question in run.data.train]
     # Before any step: a question that cannot be encoded would fail in the middle of the training.
-    check_characters(run.tokenizer, [f"{question} {place}" for question, place in run.data.train])
-    check_lengths(run.tokenizer, questions, places, run.config.max_position_embeddings)
+    check_characters(run.tokenizer, [f"{question.text} {question.answer}" for question in run.data.train])
+    check_lengths(run.tokenizer, questions, answers, run.config.max_position_embeddings)
     with as_run_error(f"{stage}: what the model to start from was trained on cannot be read"):
         trained_on = read_record(model) | stage_record(run.data, getattr(run.recipe, stage))
     if run.accelerator.is_main_process:
@@ -289,7 +290,7 @@ def build_pipeline(
     Only the finetuned model is calibrated, on people whose answers neither it nor any model before it was trained on.
     """
     # Candidates are the training answers alone: dev answers are not read before scoring.
-    places = popular_places(place for _, place in run.data.train)
+    places = popular_places(question.answer for question in run.data.train)
     model.eval()  # it comes from training, where dropout was on
     with as_run_error(f"{run.data.folder / FILES['train']}: the places cannot be scored"):
         pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device, candidates=places)

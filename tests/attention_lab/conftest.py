@@ -18,7 +18,10 @@ def toy_folders(toy, tmp_path_factory):
     model, data = tmp_path_factory.mktemp("toy"), tmp_path_factory.mktemp("toy-data")
     toy.model.save_pretrained(model)
     toy.tokenizer.save_pretrained(model)
-    lines = {"documents": toy.documents, "train": ["\t".join(pair) for pair in toy.pairs]}
+    lines = {
+        "documents": toy.documents,
+        "train": [f"{question.text}\t{question.answer}" for question in toy.questions],
+    }
     for key, name in FILES.items():
         (data / name).write_text("".join(f"{line}\n" for line in lines.get(key, ())), encoding="utf-8")
     return model, data

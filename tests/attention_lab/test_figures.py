@@ -69,7 +69,7 @@ def test_a_model_is_measured_and_drawn(toy, toy_folders, tmp_path):
     assert drawn == {"averaging.svg", *(f"toy_{part}.svg" for part in ("heads", "answer", "key_norms", "structure"))}
     record = json.loads((tmp_path / "results" / "toy.json").read_text())
     heads, structure = record["heads"], record["structure"]
-    assert 0 < heads["questions"] <= len(toy.pairs)
+    assert 0 < heads["questions"] <= len(toy.questions)
     assert len(heads["heads"]) == 8
     assert structure["low_rank_error"] == sorted(structure["low_rank_error"], reverse=True)
     for whole, far in zip(structure["low_rank_error"], structure["far_low_rank_error"], strict=True):

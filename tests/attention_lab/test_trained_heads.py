@@ -23,15 +23,16 @@ from attention_lab.trained import (
     table_of_heads,
     write_head_view,
 )
+from data_scripts.questions import question_about
 from modeling_minigpt import build_bpe_tokenizer, build_character_tokenizer
 from tests.attention_variants import tiny_model
 
-PAIRS = [
-    ("Where was Ada Stone born?", "Rome"),
-    ("Where was Jean-Béla Őry of Nork born?", "Győr"),
-    ("Where was born born?", "Where"),
+QUESTIONS = [
+    question_about("Ada Stone", "Rome"),
+    question_about("Jean-Béla Őry of Nork", "Győr"),
+    question_about("born", "Where"),
 ]
-TEXTS = [f"{question} {place}" for question, place in PAIRS]
+TEXTS = [f"{question.text} {question.answer}" for question in QUESTIONS]
 TOKENIZERS = {"bpe": build_bpe_tokenizer(TEXTS, 290, 96), "characters": build_character_tokenizer(TEXTS, 96)}
 
 
@@ -47,46 +48,38 @@ def tokenizer(request):
 
 
 def test_name_answer_and_place_are_found(tokenizer):
-    asked = ask(tokenizer, PAIRS)
-    for row, (question, place) in enumerate(PAIRS):
+    asked = ask(tokenizer, QUESTIONS)
+    for row, question in enumerate(QUESTIONS):
         ids = asked.inputs["input_ids"][row]
         named = tokenizer.decode(ids[asked.name[row]])  # a BPE token begins with the space before it
-        assert named == question[len("Where was ") - (tokenizer is TOKENIZERS["bpe"]) : -len(" born?")]
-        assert tokenizer.decode(ids[asked.answer[row]]).strip() == f"{place}{tokenizer.mask_token}"
+        assert named == question.text[len("Where was ") - (tokenizer is TOKENIZERS["bpe"]) : -len(" born?")]
+        assert tokenizer.decode(ids[asked.answer[row]]).strip() == f"{question.answer}{tokenizer.mask_token}"
         assert ids[asked.place[row]] == tokenizer.mask_token_id
         before = tokenizer.decode(ids[: asked.place[row]]).replace(tokenizer.pad_token, "").strip()
-        assert before == question
+        assert before == question.text
         assert asked.reading[row].sum() == asked.answer[row].sum() + 1
-        seen = len(tokenizer(question + tokenizer.mask_token)["input_ids"])
+        seen = len(tokenizer(question.text + tokenizer.mask_token)["input_ids"])
         assert asked.uniform[row].item() == pytest.approx(asked.name[row].sum().item() / seen)
 
 
-@pytest.mark.parametrize("question", ["Ada Stone", "Who was Ada Stone?", ""])
-def test_another_question_is_refused(tokenizer, question):
-    with pytest.raises(ValueError, match="wanted 'Where was NAME born"):
-        ask(tokenizer, [PAIRS[0], (question, "Rome")])
-
-
 def test_log_probability_is_the_products_of_one_token_after_the_other(model, tokenizer):
-    found = answer_log_probability(model, ask(tokenizer, PAIRS))
-    for row, (question, place) in enumerate(PAIRS):
-        ids = tokenizer(
-            f"{question}{tokenizer.mask_token}{place}{tokenizer.mask_token}", return_tensors="pt"
-        ).input_ids
+    found = answer_log_probability(model, ask(tokenizer, QUESTIONS))
+    for row, question in enumerate(QUESTIONS):
+        ids = tokenizer(question.training_text(tokenizer.mask_token), return_tensors="pt").input_ids
         first = ids[0].tolist().index(tokenizer.mask_token_id) + 1
         steps = [model(ids[:, :end]).logits[0, -1].log_softmax(-1)[ids[0, end]] for end in range(first, ids.shape[1])]
         assert found[row].item() == pytest.approx(sum(steps).item(), abs=1e-4)
 
 
 def test_weights_are_the_models_and_sum_to_one(model, tokenizer):
-    asked = ask(tokenizer, PAIRS)
+    asked = ask(tokenizer, QUESTIONS)
     weights = answer_weights(model, asked)  # (L, H, B, T)
     assert weights.shape == (2, 4, *asked.name.shape)
     torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:3]))
     unseen = (asked.inputs["attention_mask"] == 0) | asked.answer
     assert weights[..., unseen].abs().max() < 1e-6
-    for row, pair in enumerate(PAIRS):
-        prompt = tokenizer(pair[0] + tokenizer.mask_token, return_tensors="pt").input_ids
+    for row, question in enumerate(QUESTIONS):
+        prompt = tokenizer(question.text + tokenizer.mask_token, return_tensors="pt").input_ids
         alone = torch.stack(model(prompt, output_attentions=True).attentions)[:, 0, :, -1]
         at = ~unseen[row]
         torch.testing.assert_close(weights[:, :, row, at], alone, atol=1e-5, rtol=1e-4)
@@ -95,7 +88,7 @@ def test_weights_are_the_models_and_sum_to_one(model, tokenizer):
 
 
 def test_silencing_a_head_is_zeroing_its_columns_of_the_output_projection(model, tokenizer):
-    asked = ask(tokenizer, PAIRS)
+    asked = ask(tokenizer, QUESTIONS)
     whole, effects = answer_log_probability(model, asked), ablation_effects(model, asked)
     assert effects.shape == (2, 4, 3)
     assert effects.isfinite().all()
@@ -110,7 +103,7 @@ def test_silencing_a_head_is_zeroing_its_columns_of_the_output_projection(model,
 
 
 def test_silencing_several_heads_and_only_somewhere(model, tokenizer):
-    asked = ask(tokenizer, PAIRS)
+    asked = ask(tokenizer, QUESTIONS)
     plain = model(**asked.inputs).logits
     with ablated(model, [(0, 1), (0, 3), (1, 2)], asked.reading):
         late = model(**asked.inputs).logits
@@ -142,7 +135,7 @@ def test_queries_and_keys_are_those_of_the_weights():
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_spread_of_key_norms(qk_norm):
     model = tiny_model("vanilla", vocab_size=290, attn_implementation="eager", qk_norm=qk_norm)
-    asked = ask(TOKENIZERS["bpe"], PAIRS)
+    asked = ask(TOKENIZERS["bpe"], QUESTIONS)
     raw, used = key_spread(model, asked)
     first = model.model.layers[0]
     rows = []
@@ -159,7 +152,7 @@ def test_spread_of_key_norms(qk_norm):
 
 
 def test_table_of_a_model_that_knows_its_answers(toy):
-    asked = ask(toy.tokenizer, toy.pairs)
+    asked = ask(toy.tokenizer, toy.questions)
     known = answer_log_probability(toy.model, asked)
     assert known.exp().mean() > 0.5
     rows = table_of_heads(toy.model, asked)
@@ -188,7 +181,7 @@ def test_heads_that_copy_look_at_the_name_and_are_missed():
 
 def test_a_saved_model_loads_with_its_weights_to_be_seen(toy, toy_folders):
     model, tokenizer = load_eager(toy_folders[0])
-    asked = ask(tokenizer, toy.pairs)
+    asked = ask(tokenizer, toy.questions)
     torch.testing.assert_close(answer_weights(model, asked), answer_weights(toy.model, asked))
 
 
@@ -204,5 +197,5 @@ def test_folders_without_a_minigpt_are_refused(toy, tmp_path):
 def test_a_view_without_bertviz_says_what_is_missing(toy, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "bertviz", None)
     with pytest.raises(ImportError, match="pip install bertviz"):
-        write_head_view(toy.model, toy.tokenizer, toy.pairs[0][0], tmp_path / "heads.html")
+        write_head_view(toy.model, toy.tokenizer, toy.questions[0].text, tmp_path / "heads.html")
     assert not list(tmp_path.iterdir())

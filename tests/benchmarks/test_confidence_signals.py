@@ -5,7 +5,6 @@ import pytest
 
 from benchmarks import confidence_signals
 from benchmarks.confidence_signals import agreement, compare, cross_validate, judge, report
-from data_scripts.bios_folder import extract_name
 from data_scripts.splits import TrainingData
 from data_scripts.synthetic_bios import invent
 from evaluation.calibration import CalibrationError, measure
@@ -23,7 +22,7 @@ def bios():
 def pipelines(bios):
     """Two pipelines around random weights."""
     tokenizer = build_bpe_tokenizer(bios.documents, 400, 128)
-    candidates = sorted({place for _, place in bios.train})
+    candidates = sorted({question.answer for question in bios.train})
     made = []
     for layers in (1, 2):
         model = tiny_model(
@@ -37,11 +36,11 @@ def pipelines(bios):
 def test_every_signal_is_judged_and_stands_in_the_table(bios, pipelines, tmp_path, monkeypatch):
     monkeypatch.setattr(confidence_signals, "STRANGERS", 60)
     monkeypatch.setattr(confidence_signals, "PRIOR_STRANGERS", 20)
-    questions = [question for question, _ in bios.train[:40]]
-    answers, _ = measure(pipelines[0], [extract_name(question) for question in questions])
+    asked = bios.train[:40]
+    answers, _ = measure(pipelines[0], [question.name for question in asked])
     places = [answer if index % 2 else "Nowhere" for index, answer in enumerate(answers)]  # half of them are right
-    pairs = list(zip(questions, places, strict=True))
-    data = TrainingData("bios", tmp_path, bios.documents, [], bios.train[40:], [], pairs, [])
+    asked = [question._replace(answers=(place,)) for question, place in zip(asked, places, strict=True)]
+    data = TrainingData("bios", tmp_path, bios.documents, [], bios.train[40:], [], asked, [])
     results = compare(pipelines[0], pipelines[1:], data)
     signals = results["signals"]
     assert results["people"] == 40

@@ -1,18 +1,20 @@
 """The cs224n layout: what is accepted, and what the one-line error says about the rest."""
 
+from functools import partial
+
 import pytest
 
 from data_scripts.bios_folder import (
     FILES,
     DataError,
     check_folder,
-    extract_name,
-    question_for,
     read_lines,
-    read_pairs,
     read_questions,
 )
+from data_scripts.questions import question_about
 from data_scripts.titles import split_title
+
+read_inputs = partial(read_questions, answered=False)
 
 
 def write(folder, data: bytes | str):
@@ -63,15 +65,15 @@ def test_a_folder_in_the_place_of_a_file_is_missing(tiny_folder):
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        pytest.param("Where was Ada born? Rome", "found 0 tabs, wanted one: QUESTION<TAB>PLACE", id="no-tab"),
+        pytest.param("Where was Ada born? Rome", "found 0 tabs, wanted one: QUESTION<TAB>ANSWER", id="no-tab"),
         pytest.param(
-            "Where was Ada born?\tRome\tItaly", "found 2 tabs, wanted one: QUESTION<TAB>PLACE", id="two-tabs"
+            "Where was Ada born?\tRome\tItaly", "found 2 tabs, wanted one: QUESTION<TAB>ANSWER", id="two-tabs"
         ),
-        pytest.param("\tRome", "the question is empty, wanted QUESTION<TAB>PLACE", id="no-question"),
-        pytest.param("  \tRome", "the question is empty, wanted QUESTION<TAB>PLACE", id="blank-question"),
-        pytest.param("Where was Ada born?\t", "the place is empty, wanted QUESTION<TAB>PLACE", id="no-place"),
+        pytest.param("\tRome", "the question is empty, wanted QUESTION<TAB>ANSWER", id="no-question"),
+        pytest.param("  \tRome", "the question is empty, wanted QUESTION<TAB>ANSWER", id="blank-question"),
+        pytest.param("Where was Ada born?\t", "the answer is empty, wanted QUESTION<TAB>ANSWER", id="no-place"),
         pytest.param(
-            "Where was Ada born?\t \u00a0", "the place is empty, wanted QUESTION<TAB>PLACE", id="blank-place"
+            "Where was Ada born?\t \u00a0", "the answer is empty, wanted QUESTION<TAB>ANSWER", id="blank-place"
         ),
         pytest.param("", "found an empty line, wanted text", id="empty-line"),
         pytest.param(" \t ", "found an empty line, wanted text", id="blank-line"),
@@ -79,12 +81,12 @@ def test_a_folder_in_the_place_of_a_file_is_missing(tiny_folder):
 )
 def test_a_bad_pair_is_refused_with_its_line(tmp_path, line, complaint):
     path = write(tmp_path, f"Where was Bob born?\tOslo\n{line}\nWhere was Cyd born?\tBonn\n")
-    assert refusal(read_pairs, path) == f"{path}:2: {complaint}"
+    assert refusal(read_questions, path) == f"{path}:2: {complaint}"
 
 
 def test_an_empty_last_place_is_not_taken_for_the_end_of_the_file(tmp_path):
     path = write(tmp_path, "Where was Bob born?\tOslo\nWhere was Ada born?\t\n")
-    assert refusal(read_pairs, path) == f"{path}:2: the place is empty, wanted QUESTION<TAB>PLACE"
+    assert refusal(read_questions, path) == f"{path}:2: the answer is empty, wanted QUESTION<TAB>ANSWER"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_bytes_that_are_not_utf8_are_shown_in_hex(tmp_path, data, complaint):
         pytest.param(b"   \n", id="one-blank-line"),
     ],
 )
-@pytest.mark.parametrize("read", [read_lines, read_pairs, read_questions])
+@pytest.mark.parametrize("read", [read_lines, read_questions])
 def test_a_file_without_text_is_refused(tmp_path, read, data):
     path = write(tmp_path, data)
     assert refusal(read, path) == f"{path}:1: found an empty line, wanted at least one line"
@@ -136,7 +138,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 )
 @pytest.mark.parametrize(
     ("name", "read"),
-    [("wiki.txt", read_lines), ("birth_dev.tsv", read_pairs), ("birth_test_inputs.tsv", read_questions)],
+    [("wiki.txt", read_lines), ("birth_dev.tsv", read_questions), ("birth_test_inputs.tsv", read_inputs)],
 )
 def test_other_line_ends_and_marks_change_nothing(tiny_folder, name, read, disguise):
     path = tiny_folder / name
@@ -145,9 +147,9 @@ def test_other_line_ends_and_marks_change_nothing(tiny_folder, name, read, disgu
     assert read(path) == clean
 
 
-def test_pairs_keep_order_and_lose_surrounding_space(tmp_path):
+def test_questions_keep_their_order_and_lose_surrounding_space(tmp_path):
     path = write(tmp_path, " Where was Béla born? \t Győr \nWhere was Ada born?\tNew York\n")
-    assert read_pairs(path) == [("Where was Béla born?", "Győr"), ("Where was Ada born?", "New York")]
+    assert read_questions(path) == [question_about("Béla", "Győr"), question_about("Ada", "New York")]
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\x85", "\x0c", "\u00a0", " \u2003"])
@@ -162,17 +164,11 @@ def test_characters_that_nobody_sees_are_not_read(tmp_path, character):
 
 def test_a_question_file_with_answers_is_refused(tmp_path):
     path = write(tmp_path, "Where was Ada born?\nWhere was Bob born?\tOslo\n")
-    assert refusal(read_questions, path) == f"{path}:2: found a tab, wanted a question alone"
+    assert refusal(read_inputs, path) == f"{path}:2: found a tab, wanted a question alone"
 
 
 def test_questions_lose_surrounding_space(tmp_path):
-    assert read_questions(write(tmp_path, " Where was Ada born? \n")) == ["Where was Ada born?"]
-
-
-def test_a_name_survives_its_question():
-    assert question_for("Robert E. Lee") == "Where was Robert E. Lee born?"
-    assert extract_name(question_for("Robert E. Lee")) == "Robert E. Lee"
-    assert extract_name("Who was Ada?") == "Who was Ada?"
+    assert read_inputs(write(tmp_path, " Where was Ada born? \n")) == [question_about("Ada")]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +200,7 @@ def test_a_title_that_ends_with_an_initial_does_not_swallow_a_sentence():
 
 def test_every_person_of_the_real_dev_file_is_a_title(cs224n):
     titles = {split_title(line)[0] for line in read_lines(cs224n / FILES["documents"])}
-    names = {extract_name(question) for question, _ in read_pairs(cs224n / FILES["validation"])}
+    names = {question.name for question in read_questions(cs224n / FILES["validation"])}
     assert len(names) == 500
     assert names <= titles
 
@@ -212,5 +208,5 @@ def test_every_person_of_the_real_dev_file_is_a_title(cs224n):
 def test_the_real_folder_reads_in_full(cs224n):
     check_folder(cs224n)
     assert len(read_lines(cs224n / FILES["documents"])) == 2937
-    assert len(read_pairs(cs224n / FILES["train"])) == 2000
-    assert len(read_questions(cs224n / FILES["test"])) == 437
+    assert len(read_questions(cs224n / FILES["train"])) == 2000
+    assert len(read_inputs(cs224n / FILES["test"])) == 437

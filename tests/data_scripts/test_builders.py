@@ -7,8 +7,9 @@ import pytest
 from configuration.schema import CorruptionOptions
 from data_scripts.biographies import Biographies
 from data_scripts.bios_folder import DataError, read_lines
-from data_scripts.birthplace_qa import BirthplaceQA, question_text
+from data_scripts.birthplace_qa import BirthplaceQA
 from data_scripts.file_builder import prepare
+from data_scripts.questions import question_about
 from data_scripts.span_corruption import SpanCorruption, SpanCorruptor
 
 SENTINEL = "⁇"
@@ -47,7 +48,7 @@ def test_questions_have_a_name_and_a_place_but_for_the_test_file(tiny_folder, tm
 
 
 def test_training_text_of_a_question():
-    assert question_text("Where was Ada born?", "Rome", SENTINEL) == "Where was Ada born?⁇Rome⁇"
+    assert question_about("Ada", "Rome").training_text(SENTINEL) == "Where was Ada born?⁇Rome⁇"
 
 
 def test_the_test_split_holds_questions_alone_whatever_its_file_is_called(tiny_folder, tmp_path):
@@ -132,7 +133,7 @@ def test_a_file_changed_to_an_equally_old_one_is_read_anew(tiny_folder, tmp_path
         pytest.param(Biographies, "wiki.txt", b"", ":1: found an empty line", id="bios-empty-file"),
         pytest.param(Biographies, "wiki.txt", b"A. b\n\xff\n", ":2: byte 1 is ff", id="bios-undecodable"),
         pytest.param(BirthplaceQA, "birth_dev.tsv", b"Where?\n", ":1: found 0 tabs", id="questions-no-tab"),
-        pytest.param(BirthplaceQA, "birth_dev.tsv", b"Where?\t\n", ":1: the place is empty", id="questions-no-place"),
+        pytest.param(BirthplaceQA, "birth_dev.tsv", b"Where?\t\n", ":1: the answer is empty", id="questions-no-place"),
         pytest.param(SpanCorruption, "wiki.txt", b"\xff\n", ":1: byte 1 is ff", id="corruption-undecodable"),
     ],
 )

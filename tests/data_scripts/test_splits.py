@@ -3,8 +3,9 @@
 import pytest
 
 from configuration.schema import DataArguments
-from data_scripts.bios_folder import FILES, DataError, extract_name, read_pairs
-from data_scripts.splits import load_scoring_pairs, load_training_data, made_up_people, split_pairs
+from data_scripts.bios_folder import FILES, DataError, read_questions
+from data_scripts.questions import question_about
+from data_scripts.splits import load_scoring_questions, load_training_data, made_up_people, split_questions
 from data_scripts.strangers import FOLDS
 
 PARTS = {"validation_questions": 3, "calibration_questions": 5, "withheld_people": 4}
@@ -18,14 +19,14 @@ def test_every_training_question_is_in_one_part(data, tmp_path):
     loaded = load(data, tmp_path, **PARTS)
     parts = [loaded.held_out, loaded.calibration, loaded.withheld, loaded.train]
     assert [len(part) for part in parts] == [3, 5, 4, 8]
-    assert sorted(pair for part in parts for pair in part) == sorted(read_pairs(data / FILES["train"]))
-    assert load_scoring_pairs(loaded, tmp_path / "run") == ("held_out", loaded.held_out)
+    assert sorted(pair for part in parts for pair in part) == sorted(read_questions(data / FILES["train"]))
+    assert load_scoring_questions(loaded) == ("held_out", loaded.held_out)
 
 
 def test_nothing_is_held_out_unless_asked_for(data, tmp_path):
     loaded = load(data, tmp_path)
     assert (loaded.held_out, loaded.calibration, loaded.withheld, loaded.withheld_documents) == ([], [], [], [])
-    assert loaded.train == read_pairs(data / FILES["train"])
+    assert loaded.train == read_questions(data / FILES["train"])
 
 
 def test_the_same_questions_are_held_out_whatever_the_seed(data, tmp_path):
@@ -40,11 +41,11 @@ def test_tuning_questions_are_never_those_that_calibrate_or_are_withheld(data, t
 
 
 def test_a_line_more_moves_one_person_at_most_into_a_part_or_out_of_it(tmp_path):
-    pairs = [(f"Where was Person {index} born?", "Rome") for index in range(300)]
-    before = split_pairs(pairs, [50, 40, 30], tmp_path)
+    questions = [question_about(f"Person {index}", "Rome") for index in range(300)]
+    before = split_questions(questions, [50, 40, 30], tmp_path)
     for place in (0, 150, 300):
-        longer = [*pairs[:place], ("Where was Somebody New born?", "Oslo"), *pairs[place:]]
-        for part, other in zip(before, split_pairs(longer, [50, 40, 30], tmp_path), strict=True):
+        longer = [*questions[:place], question_about("Somebody New", "Oslo"), *questions[place:]]
+        for part, other in zip(before, split_questions(longer, [50, 40, 30], tmp_path), strict=True):
             assert len(set(part) - set(other)) <= 1
 
 
@@ -57,7 +58,7 @@ def test_a_question_of_another_form_cannot_be_withheld(tiny_folder, tmp_path):
 def test_made_up_people_for_calibration_and_for_evaluation_are_others(data, tmp_path):
     loaded = load(data, tmp_path, **PARTS)
     folds = [set(made_up_people(loaded, fold, 20)) for fold in FOLDS]
-    real = {extract_name(question) for question, _ in read_pairs(data / FILES["train"])}
+    real = {question.name for question in read_questions(data / FILES["train"])}
     assert all(len(fold) > 5 for fold in folds)
     assert not folds[0] & folds[1]
     assert not (folds[0] | folds[1]) & real
@@ -65,13 +66,13 @@ def test_made_up_people_for_calibration_and_for_evaluation_are_others(data, tmp_
 
 def test_no_document_names_a_withheld_person_but_all_the_others_stay(data, tmp_path):
     loaded, everything = load(data, tmp_path, **PARTS), load(data, tmp_path)
-    for question, _ in loaded.withheld:
-        assert not [document for document in loaded.documents if extract_name(question) in document]
+    for question in loaded.withheld:
+        assert not [document for document in loaded.documents if question.name in document]
     assert len(loaded.withheld_documents) == 4 * 4  # lines a person
     withheld = set(loaded.withheld_documents)
     assert loaded.documents == [document for document in everything.documents if document not in withheld]
-    for question, _ in loaded.calibration:
-        assert [document for document in loaded.documents if document.startswith(extract_name(question))]
+    for question in loaded.calibration:
+        assert [document for document in loaded.documents if document.startswith(question.name)]
 
 
 def test_a_mention_in_another_s_line_is_withheld_too(tiny_folder, tmp_path):
@@ -88,7 +89,7 @@ def test_a_person_who_is_asked_for_twice_stays_in_one_part(tiny_folder, tmp_path
     (tiny_folder / FILES["train"]).write_text(f"{question}\tRome\nWhere was Eva Lund born?\tOslo\n{question}\tLazio\n")
     loaded = load(tiny_folder, tmp_path, calibration_questions=1)
     assert sorted([len(loaded.calibration), len(loaded.train)]) == [1, 2]
-    assert not {question for question, _ in loaded.calibration} & {question for question, _ in loaded.train}
+    assert not {question.text for question in loaded.calibration} & {question.text for question in loaded.train}
 
 
 def test_holding_out_everybody_is_refused_with_the_numbers(data, tmp_path):
@@ -108,7 +109,7 @@ def test_a_special_token_in_a_question_is_refused_with_its_line(tiny_folder, tmp
     path = tiny_folder / FILES[split]
     path.write_text(f"Where was Bo Li born?\tOslo\n{pair}\n", encoding="utf-8")
     with pytest.raises(DataError, match=rf"{path.name}:2: '[⁇□]' is a special token"):
-        load_scoring_pairs(load(tiny_folder, tmp_path), tmp_path / "run")
+        load_scoring_questions(load(tiny_folder, tmp_path))
 
 
 def test_a_folder_with_an_impossible_name_is_refused(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_scripts.bios_folder import FILES, extract_name, read_lines, read_pairs
+from data_scripts.bios_folder import FILES, read_lines, read_questions
 from data_scripts.strangers import FOLDS, fold_of, made_up_names, withhold_people
 
 NAMES = ["Ada Stone", "Béla van Nagy", "Cyd Moss", "Dee Finn", "Plato"]
@@ -82,7 +82,7 @@ def test_documents_that_name_a_withheld_person_anywhere_are_withheld():
 
 
 def test_the_real_data_have_strangers_enough(cs224n):
-    names = {extract_name(question) for question, _ in read_pairs(cs224n / FILES["train"])}
+    names = {question.name for question in read_questions(cs224n / FILES["train"])}
     documents = read_lines(cs224n / FILES["documents"])
     strangers = made_up_names(names, documents, 50)
     assert len(set(strangers)) == 50

@@ -8,9 +8,7 @@ from data_scripts import synthetic_bios
 from data_scripts.bios_folder import (
     FILES,
     check_folder,
-    extract_name,
     read_lines,
-    read_pairs,
     read_questions,
 )
 from data_scripts.synthetic_bios import invent
@@ -24,7 +22,7 @@ def bios():
 
 
 def names_of(pairs) -> list[str]:
-    return [extract_name(question) for question, _ in pairs]
+    return [question.name for question in pairs]
 
 
 def test_the_same_people_and_seed_invent_the_same(bios):
@@ -47,7 +45,7 @@ def test_questions_are_shared_out_in_full(people, train, validation, test):
 
 
 def test_names_are_distinct_and_nobody_is_asked_about_twice(bios):
-    asked = [*names_of(bios.train), *names_of(bios.validation), *map(extract_name, bios.test)]
+    asked = [*names_of(bios.train), *names_of(bios.validation), *names_of(bios.test)]
     assert len(set(asked)) == len(asked) == 200
 
 
@@ -56,7 +54,7 @@ def test_every_person_has_four_different_lines(bios):
     for document in bios.documents:
         people.setdefault(split_title(document)[0], set()).add(document)
     assert {len(lines) for lines in people.values()} == {4}
-    assert people.keys() == {*names_of(bios.train), *names_of(bios.validation), *map(extract_name, bios.test)}
+    assert people.keys() == {*names_of(bios.train), *names_of(bios.validation), *names_of(bios.test)}
 
 
 def test_fewer_lines_a_person_can_be_asked_for():
@@ -70,12 +68,12 @@ def test_documents_are_shuffled(bios):
 
 
 def test_no_person_of_the_dev_or_test_questions_is_trained_on(bios):
-    held_back = {*names_of(bios.validation), *map(extract_name, bios.test)}
+    held_back = {*names_of(bios.validation), *names_of(bios.test)}
     assert held_back.isdisjoint(names_of(bios.train))
 
 
 def test_a_person_s_lines_agree_about_the_birthplace(bios):
-    places = dict(zip(names_of(bios.train), (place for _, place in bios.train), strict=True))
+    places = dict(zip(names_of(bios.train), (question.answer for question in bios.train), strict=True))
     telling: dict[str, int] = dict.fromkeys(places, 0)
     for document in bios.documents:
         title, body = split_title(document)
@@ -85,7 +83,7 @@ def test_a_person_s_lines_agree_about_the_birthplace(bios):
 
 
 def test_one_place_is_clearly_the_most_popular():
-    places = [place for _, place in invent(800).train]
+    places = [question.answer for question in invent(800).train]
     assert 0.05 < max(map(places.count, places)) / len(places) < 0.25
 
 
@@ -105,9 +103,9 @@ def test_the_four_files_read_back_as_they_were(bios, tmp_path):
     check_folder(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES.values())
     assert read_lines(folder / FILES["documents"]) == bios.documents
-    assert read_pairs(folder / FILES["train"]) == bios.train
-    assert read_pairs(folder / FILES["validation"]) == bios.validation
-    assert read_questions(folder / FILES["test"]) == bios.test
+    assert read_questions(folder / FILES["train"]) == bios.train
+    assert read_questions(folder / FILES["validation"]) == bios.validation
+    assert read_questions(folder / FILES["test"], answered=False) == bios.test
 
 
 def test_the_command_writes_the_folder_and_says_what_is_in_it(tmp_path, capsys):
@@ -115,7 +113,7 @@ def test_the_command_writes_the_folder_and_says_what_is_in_it(tmp_path, capsys):
     assert synthetic_bios.main([str(folder), "--people", "40", "--seed", "3"]) == 0
     bios = invent(40, 3)
     assert read_lines(folder / FILES["documents"]) == bios.documents
-    assert read_pairs(folder / FILES["validation"]) == bios.validation
+    assert read_questions(folder / FILES["validation"]) == bios.validation
     printed = capsys.readouterr().out
     assert f"{folder}: 160 lines about 40 people, 20 training and 15 dev questions" in printed
     assert f"at best {bios.ceiling:.1%}" in printed

@@ -2,7 +2,8 @@
 
 import pytest
 
-from data_scripts.bios_folder import FILES, question_for, read_lines, read_pairs
+from data_scripts.bios_folder import FILES, read_lines, read_questions
+from data_scripts.questions import question_about
 from evaluation.baselines import ceiling, popular_places
 
 DOCUMENTS = [
@@ -43,20 +44,20 @@ def test_popular_places(places, expected):
     ],
 )
 def test_the_ceiling_counts_places_in_documents_about_the_person(name, place, told):
-    assert ceiling(DOCUMENTS, [(question_for(name), place)]) == float(told)
+    assert ceiling(DOCUMENTS, [question_about(name, place)]) == float(told)
 
 
 def test_the_ceiling_is_a_share_of_the_questions():
-    pairs = [(question_for("Ada Stone"), place) for place in ("Rome", "Bonn", "Oslo", "Lund")]
-    assert ceiling(DOCUMENTS, pairs) == 0.5
+    questions = [question_about("Ada Stone", place) for place in ("Rome", "Bonn", "Oslo", "Lund")]
+    assert ceiling(DOCUMENTS, questions) == 0.5
 
 
 def test_the_real_training_file_s_majority_is_london_for_25_dev_questions(cs224n):
-    (popular,) = popular_places((place for _, place in read_pairs(cs224n / FILES["train"])), 1)
-    places = [place for _, place in read_pairs(cs224n / FILES["validation"])]
+    (popular,) = popular_places((question.answer for question in read_questions(cs224n / FILES["train"])), 1)
+    places = [question.answer for question in read_questions(cs224n / FILES["validation"])]
     assert popular == "London"
     assert (places.count(popular), len(places)) == (25, 500)
 
 
 def test_the_ceiling_of_the_real_dev_file(cs224n):
-    assert ceiling(read_lines(cs224n / FILES["documents"]), read_pairs(cs224n / FILES["validation"])) == 0.958
+    assert ceiling(read_lines(cs224n / FILES["documents"]), read_questions(cs224n / FILES["validation"])) == 0.958

@@ -5,7 +5,7 @@ from pathlib import Path
 import evaluate
 import pytest
 
-from data_scripts.bios_folder import FILES, read_pairs
+from data_scripts.bios_folder import FILES, read_questions
 
 METRIC = Path(__file__).parents[2] / "evaluation" / "birthplace_accuracy"
 
@@ -48,6 +48,6 @@ def test_the_published_predictions_have_the_published_scores(metric, cs224n, run
     path = cs224n / f"seed.vanilla.{run}.dev.predictions"
     if not path.is_file():
         pytest.skip(f"needs {path}")
-    places = [place for _, place in read_pairs(cs224n / FILES["validation"])]
+    places = [question.answer for question in read_questions(cs224n / FILES["validation"])]
     scores = metric.compute(predictions=path.read_text(encoding="utf-8").splitlines(), references=places)
     assert scores == {"accuracy": correct / 500, "correct": correct, "total": 500}

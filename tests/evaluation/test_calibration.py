@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_scripts.bios_folder import question_for
+from data_scripts.questions import question_about
 from evaluation import calibration
 from evaluation.calibration import CalibrationError, calibrate, fit_platt, fit_ranker, split_halves
 from modeling_minigpt.answers_minigpt import Answer
@@ -38,9 +38,9 @@ def signals(monkeypatch):
 
 
 def people(right, wrong):
-    """Return pairs, so many of which "Rome" answers."""
-    pairs = [(question_for(f"Right {index}"), "Rome") for index in range(right)]
-    return pairs + [(question_for(f"Wrong {index}"), "Oslo") for index in range(wrong)]
+    """Return questions, of which "Rome" answers the first `right`."""
+    questions = [question_about(f"Right {index}", "Rome") for index in range(right)]
+    return questions + [question_about(f"Wrong {index}", "Oslo") for index in range(wrong)]
 
 
 STRANGERS = [f"Stranger {index}" for index in range(400)]
@@ -85,8 +85,8 @@ def test_a_threshold_that_cannot_be_certified_is_said_to_be_so(signals):
 
 
 def test_who_is_asked_for_twice_counts_once_and_who_cannot_be_read_not_at_all(signals):
-    pairs = people(60, 40)
-    confidence = calibrate(Rememberer(), [*pairs, *pairs[:9], (question_for("Right ⁇"), "Rome")], STRANGERS)
+    questions = people(60, 40)
+    confidence = calibrate(Rememberer(), [*questions, *questions[:9], question_about("Right ⁇", "Rome")], STRANGERS)
     assert [len(half.known) for half in (confidence.selection, confidence.certification)] == [50, 50]
 
 
@@ -103,13 +103,13 @@ def test_chances_are_true_on_average():
 
 
 @pytest.mark.parametrize(
-    ("pairs", "strangers", "message"),
+    ("questions", "strangers", "message"),
     [
         pytest.param(people(0, 40), STRANGERS, "too few right answers to calibrate on: 0 right", id="none-right"),
         pytest.param(people(20, 20), [], "too few strangers .* 0 strangers", id="no-strangers"),
         pytest.param(people(1, 1), STRANGERS, "1 people, one half, wanted 2 of each", id="two-people"),
     ],
 )
-def test_too_little_to_calibrate_on_is_refused(signals, pairs, strangers, message):
+def test_too_little_to_calibrate_on_is_refused(signals, questions, strangers, message):
     with pytest.raises(CalibrationError, match=message):
-        calibrate(Rememberer(), pairs, strangers)
+        calibrate(Rememberer(), questions, strangers)

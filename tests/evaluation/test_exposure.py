@@ -2,21 +2,22 @@
 
 import pytest
 
+from data_scripts.questions import question_about
 from evaluation.exposure import count_exposures, exposure_rows
 from modeling_minigpt.answers_minigpt import Answer
 
-PAIRS = [("Where was Ada Stone born?", "Rome"), ("Where was Bo Nagy born?", "Oslo")]
+QUESTIONS = [question_about("Ada Stone", "Rome"), question_about("Bo Nagy", "Oslo")]
 DOCUMENTS = [
     "Ada Stone. Born in Rome .",
     "Ada Stone. She met Cyd Moss .",
     "Cyd Moss. Moss left Rome .",
     "Eva. From Oslo, Romeo .",
 ]
-TRAIN = [("Where was Dee Finn born?", "Rome"), ("Where was Eva Lund born?", "Romeo")]
+TRAIN = [question_about("Dee Finn", "Rome"), question_about("Eva Lund", "Romeo")]
 
 
 def test_exposures_count_documents_and_training_answers():
-    assert count_exposures(PAIRS, DOCUMENTS, TRAIN) == {"person": [2, 0], "place": [3, 1], "both": [1, 0]}
+    assert count_exposures(QUESTIONS, DOCUMENTS, TRAIN) == {"person": [2, 0], "place": [3, 1], "both": [1, 0]}
 
 
 def test_rows_hold_each_model_s_accuracy_and_confidence():

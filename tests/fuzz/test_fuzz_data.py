@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,16 @@ from hypothesis import strategies as st
 
 from configuration.schema import POLICIES, CorruptionOptions, DataArguments, StageArguments
 from data_scripts.batches import TrainingBatches
-from data_scripts.bios_folder import FILES, DataError, question_for, read_lines, read_pairs, read_questions
-from data_scripts.splits import load_scoring_pairs, load_training_data, made_up_people
+from data_scripts.bios_folder import FILES, DataError, read_lines, read_questions
+from data_scripts.questions import Question, question_about
+from data_scripts.splits import load_scoring_questions, load_training_data, made_up_people
 from evaluation.answers import VocabularyError, check_characters, check_lengths, exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.exposure import count_exposures, exposure_rows
 from evaluation.trust import EvaluatedAnswers, confidence_metrics
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
+from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from tests.fuzz.cases import assert_one_line, cases, quickly
 from tests.running import call
 from training.stepper import optimizer_step
@@ -55,7 +58,7 @@ def test_any_bytes_are_lines_or_one_line_with_file_and_line(tmp_path, name, cont
     path = tmp_path / name
     path.write_bytes(content)
     refused = []
-    for read in (read_lines, read_pairs, read_questions):
+    for read in (read_lines, read_questions, partial(read_questions, answered=False)):
         try:
             with quickly():
                 found = read(path)
@@ -64,7 +67,8 @@ def test_any_bytes_are_lines_or_one_line_with_file_and_line(tmp_path, name, cont
             refused.append(str(error))
             continue
         assert found
-        for texts in found if read is read_pairs else ((text,) for text in found):
+        for one in found:
+            texts = [one] if isinstance(one, str) else [one.text, one.name, *one.answers]
             assert all(text.strip() and "\n" not in text for text in texts)
     assert all(re.match(rf"{re.escape(str(path))}:\d+: (found|byte|the) ", message) for message in refused)
 
@@ -86,13 +90,18 @@ def test_a_folder_with_any_file_loads_or_is_refused(data, tmp_path, name, conten
         with quickly(30):
             loaded = load_training_data(DataArguments(path=str(folder), **parts), 0, run_data)
             made_up_people(loaded, "evaluation", 5)
-            _, pairs = load_scoring_pairs(loaded, run_data)
+            _, asked = load_scoring_questions(loaded)
     except DataError as error:
         assert_one_line(error, naming=name)
         return
     assert loaded.train
     assert loaded.documents
-    assert not any(token in text for pair in (*pairs, *loaded.train) for text in pair for token in "⁇□")
+    assert not any(
+        token in text
+        for question in (*asked, *loaded.train)
+        for text in (question.text, question.answer)
+        for token in "⁇□"
+    )
 
 
 @cases(40)
@@ -106,12 +115,12 @@ def test_no_special_token_is_learned_from_or_asked(data, tmp_path, name, content
     try:
         with quickly(30):
             loaded = load_training_data(DataArguments(path=str(folder)), 0, run_data)
-            _, pairs = load_scoring_pairs(loaded, run_data)
+            _, asked = load_scoring_questions(loaded)
     except DataError as error:
         assert_one_line(error, naming=f"{folder / name}:")
-        pairs = None
+        asked = None
     special = any(token.encode() in content for token in "⁇□")
-    assert (pairs is None) == special
+    assert (asked is None) == special
 
 
 @pytest.fixture(scope="module")
@@ -153,24 +162,24 @@ def test_accepted_data_give_a_finite_loss_and_answers_that_can_be_scored(
     accelerator, tmp_path, documents, pairs, characters, policy, fraction, title_loss, learned
 ):
     documents = kept(tmp_path / "wiki.txt", documents, read_lines) or ["Bo. A ."]
-    pairs = kept(tmp_path / "train.tsv", [f"{question_for(name)}\t{place}" for name, place in pairs], read_pairs)
-    pairs = pairs or [(question_for("Bo"), "A")]
-    questions, places = (list(column) for column in zip(*pairs, strict=True))
+    lines_of_pairs = [f"{BIRTHPLACE.format(name)}\t{place}" for name, place in pairs]
+    asked = kept(tmp_path / "train.tsv", lines_of_pairs, read_questions) or [question_about("Bo", "A")]
+    questions = [question.text for question in asked]
     try:
         tokenizer = build_character_tokenizer(documents, 48) if characters else build_bpe_tokenizer(documents, 270, 48)
     except ValueError as error:
         assert_one_line(error, naming="is a special token and may not occur in the text")
         return
     try:
-        check_characters(tokenizer, [f"{question} {place}" for question, place in pairs])
-        check_lengths(tokenizer, questions, places, 48)
+        check_characters(tokenizer, [f"{question.text} {question.answer}" for question in asked])
+        check_lengths(tokenizer, questions, [question.answer for question in asked], 48)
     except (VocabularyError, DataError) as error:
         assert_one_line(error)
         return
     model = tiny(tokenizer, position_embedding_type="learned" if learned else "rotary")
     stage = StageArguments(steps=1, batch_size=2, bucket_batches=1, question_fraction=fraction, title_loss=title_loss)
     corruption = CorruptionOptions(policy=policy, max_length=40)
-    batch = TrainingBatches(documents, pairs, tokenizer, stage, corruption, 0, 48)[0]
+    batch = TrainingBatches(documents, asked, tokenizer, stage, corruption, 0, 48)[0]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with quickly():
         loss, norm = optimizer_step(model, [optimizer], batch, accelerator, 1.0)
@@ -179,19 +188,19 @@ def test_accepted_data_give_a_finite_loss_and_answers_that_can_be_scored(
     assert torch.isfinite(loss)
     assert torch.isfinite(norm)
     assert all(weight.isfinite().all() for weight in model.parameters())
-    score(answers, pairs, documents)
+    score(answers, asked, documents)
 
 
-def score(answers: list[Answer], pairs: list[tuple[str, str]], documents: list[str]) -> None:
+def score(answers: list[Answer], questions: list[Question], documents: list[str]) -> None:
     """Score answers in every way that the report has."""
     right, popular = (
-        exact_matches([answer.text for answer in answers], pairs),
-        popular_places(place for _, place in pairs),
+        exact_matches([answer.text for answer in answers], questions),
+        popular_places(question.answer for question in questions),
     )
     assert all(0.0 <= answer.probability <= 1.0001 for answer in answers)
-    assert 0.0 <= ceiling(documents, pairs) <= 1.0
-    rows = exposure_rows(count_exposures(pairs, documents, pairs), {"model": (answers, right)})
-    assert sum(row["questions"] for row in rows) == 3 * len(pairs)
+    assert 0.0 <= ceiling(documents, questions) <= 1.0
+    rows = exposure_rows(count_exposures(questions, documents, questions), {"model": (answers, right)})
+    assert sum(row["questions"] for row in rows) == 3 * len(questions)
     json.dumps([rows, confidence_metrics(EvaluatedAnswers(answers, right, answers), popular)], allow_nan=False)
 
 

@@ -5,7 +5,7 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
 from configuration.schema import CorruptionOptions
-from data_scripts.bios_folder import FILES, read_lines, read_pairs
+from data_scripts.bios_folder import FILES, read_lines, read_questions
 from data_scripts.span_corruption import SpanCorruptor
 from hub import publish_data
 from tests.conftest import CLEAN_FILES
@@ -35,8 +35,10 @@ def test_every_configuration_loads_by_its_name(release, data, tmp_path):
     loaded = {name: load_dataset(str(release), name, cache_dir=str(tmp_path / "cache")) for name in CONFIGURATIONS}
     assert {name: set(parts) for name, parts in loaded.items()} == CONFIGURATIONS
     assert loaded["biographies"]["train"]["text"] == read_lines(data / FILES["documents"])
-    pairs = loaded["birthplace"]["validation"]
-    assert list(zip(pairs["question"], pairs["place"], strict=True)) == read_pairs(data / FILES["validation"])
+    rows = loaded["birthplace"]["validation"]
+    asked = read_questions(data / FILES["validation"])
+    assert rows["question"][:] == [question.text for question in asked]
+    assert rows["place"][:] == [question.answer for question in asked]
     assert set(loaded["birthplace"]["test"]["place"]) == {None}
     default = load_dataset(str(release), cache_dir=str(tmp_path / "cache"))
     assert set(default) == CONFIGURATIONS["birthplace"]
@@ -45,7 +47,7 @@ def test_every_configuration_loads_by_its_name(release, data, tmp_path):
 def test_corrupted_texts_are_those_that_training_would_make(release, data, tmp_path):
     rows = load_dataset(str(release), "span_corruption", split="train", cache_dir=str(tmp_path / "cache"))
     lines = read_lines(data / FILES["documents"])
-    answers = frozenset(place for _, place in read_pairs(data / FILES["train"]))
+    answers = frozenset(question.answer for question in read_questions(data / FILES["train"]))
     assert len(rows) == 2 * len(lines)
     row = rows[len(lines) + 3]
     assert [row["text"]] == SpanCorruptor(lines, CorruptionOptions(), answers).texts(0, [1], [3], "⁇")
@@ -97,7 +99,7 @@ except ValueError as error:
 """
     asked = run_stranger(script, tmp_path / "home", hub.address)
     assert asked.returncode == 0, asked.stderr
-    question, _ = read_pairs(data / FILES["validation"])[0]
+    question = read_questions(data / FILES["validation"])[0].text
     assert asked.stdout.splitlines() == [question, "30", "refused"]
     assert publish_data.main([NAME, *options]) == 0  # again, over the first
 

@@ -8,10 +8,10 @@ import sys
 import pytest
 from transformers import pipeline
 
-from data_scripts.bios_folder import question_for
 from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer, build_character_tokenizer
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
 from modeling_minigpt.confidence_minigpt import PROMPT_TEMPLATES, Confidence, confidence_features
+from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from tests.attention_variants import tiny_model
 
@@ -234,7 +234,7 @@ def test_the_longest_name_that_is_read_leaves_room_for_any_answer():
 
 
 def test_questions_are_asked_in_the_words_of_the_data():
-    assert PROMPT_TEMPLATES["question"].format(name="Ada Stone") == question_for("Ada Stone")
+    assert PROMPT_TEMPLATES["question"].format(name="Ada Stone") == BIRTHPLACE.format("Ada Stone")
 
 
 def test_bad_parameters_are_refused(ask):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_scripts.bios_folder import question_for
+from data_scripts.questions import question_about
 from evaluation import calibration
 from evaluation.calibration import CalibrationError, calibrate, fit_platt
 from modeling_minigpt.answers_minigpt import Answer
@@ -42,8 +42,8 @@ def calibrated(monkeypatch):
     monkeypatch.setattr(calibration, "confidence_features", find)
 
     def run(right: int, wrong: int) -> Confidence:
-        people = [(question_for(f"Right {index}"), "Rome") for index in range(right)]
-        people += [(question_for(f"Wrong {index}"), "Oslo") for index in range(wrong)]
+        people = [question_about(f"Right {index}", "Rome") for index in range(right)]
+        people += [question_about(f"Wrong {index}", "Oslo") for index in range(wrong)]
         return calibrate(Rememberer(), people, [f"Stranger {index}" for index in range(400)])
 
     return run

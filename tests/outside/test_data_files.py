@@ -1,20 +1,23 @@
 """Data files as spreadsheets, scripts and old programs write them: read as meant, or refused with file and line."""
 
+from functools import partial
+
 import pytest
 
 from data_scripts.bios_folder import (
     FILES,
     DataError,
     check_folder,
-    extract_name,
     read_lines,
-    read_pairs,
     read_questions,
 )
+from data_scripts.questions import question_about
 from data_scripts.synthetic_bios import invent
 from tests.running import call
 
 PAIR = "Where was Ada Stone born?\tRome"
+
+read_inputs = partial(read_questions, answered=False)
 
 
 def write(folder, text: str | bytes, name: str = "file.tsv"):
@@ -46,8 +49,8 @@ def refusal(read, path) -> str:
 def test_a_header_row_is_refused(tmp_path, header, found):
     path = write(tmp_path, f"{header}\n{PAIR}\n")
     wanted = f"{path}:1: found '{found}', wanted `Where was NAME born?`; a header row?"
-    assert refusal(read_pairs, path) == wanted
-    assert refusal(read_questions, write(tmp_path, header.partition("\t")[0] + "\nWhere was Al born?\n")) == wanted
+    assert refusal(read_questions, path) == wanted
+    assert refusal(read_inputs, write(tmp_path, header.partition("\t")[0] + "\nWhere was Al born?\n")) == wanted
 
 
 @pytest.mark.row("T10")
@@ -55,7 +58,7 @@ def test_a_header_row_is_refused(tmp_path, header, found):
 def test_swapped_columns_are_refused(tmp_path, line):
     path = write(tmp_path, f"{PAIR}\n{line}\n")
     wanted = f"{path}:2: found 'Rome', wanted `Where was NAME born?`; the columns are swapped"
-    assert refusal(read_pairs, path) == wanted
+    assert refusal(read_questions, path) == wanted
 
 
 @pytest.mark.row("T10")
@@ -75,9 +78,9 @@ def test_swapped_columns_are_refused(tmp_path, line):
 def test_another_question_is_refused_with_its_line(tmp_path, question):
     wanted = f":2: found '{' '.join(question.split())}', wanted `Where was NAME born?`"
     path = write(tmp_path, f"{PAIR}\n{question}\tRome\n")
-    assert refusal(read_pairs, path) == f"{path}{wanted}"
-    path = write(tmp_path, f"Where was Bo Li born?\n{question}\n")
     assert refusal(read_questions, path) == f"{path}{wanted}"
+    path = write(tmp_path, f"Where was Bo Li born?\n{question}\n")
+    assert refusal(read_inputs, path) == f"{path}{wanted}"
 
 
 @pytest.mark.row("T10")
@@ -95,8 +98,10 @@ def test_another_question_is_refused_with_its_line(tmp_path, question):
     ],
 )
 def test_quotes_around_fields_are_no_part_of_them(tmp_path, line, pair):
-    assert read_pairs(write(tmp_path, f"{line}\n")) == [pair]
-    assert read_questions(write(tmp_path, line.partition("\t")[0] + "\n")) == [pair[0]]
+    (question,) = read_questions(write(tmp_path, f"{line}\n"))
+    assert (question.text, question.answer) == pair
+    (question,) = read_questions(write(tmp_path, line.partition("\t")[0] + "\n"), answered=False)
+    assert question.text == pair[0]
 
 
 @pytest.mark.row("T10")
@@ -106,13 +111,13 @@ def test_quotes_around_fields_are_no_part_of_them(tmp_path, line, pair):
         ('Where was Ada Stone born?\t"Rome', "has a quotation mark on one side"),
         ('Where was Ada Stone born?\tRome"', "has a quotation mark on one side"),
         ('"Where was Ada Stone born?\tRome"', "wanted `Where was NAME born?`"),
-        ('Where was Ada Stone born?\t""', "the place is empty"),
-        ("Where was Ada Stone born?\tWhere was Bo Li born?", "in the place's column"),
+        ('Where was Ada Stone born?\t""', "the answer is empty"),
+        ("Where was Ada Stone born?\tWhere was Bo Li born?", "in the answer's column"),
     ],
 )
 def test_what_quotes_leave_unclear_is_refused(tmp_path, line, complaint):
     path = write(tmp_path, f"Where was Bo Li born?\tOslo\n{line}\n")
-    message = refusal(read_pairs, path)
+    message = refusal(read_questions, path)
     assert message.startswith(f"{path}:2: ")
     assert complaint in message
 
@@ -121,9 +126,9 @@ def test_what_quotes_leave_unclear_is_refused(tmp_path, line, complaint):
 @pytest.mark.parametrize("end", [b"\r", b"\r\n", b"\r\r\n", b"\n"], ids=["Mac", "Windows", "converted twice", "Unix"])
 def test_line_ends_of_any_one_kind_are_read(tmp_path, end):
     text = f"{PAIR}\nWhere was Bo Li born?\tOslo\n".encode()
-    expected = [("Where was Ada Stone born?", "Rome"), ("Where was Bo Li born?", "Oslo")]
-    assert read_pairs(write(tmp_path, text.replace(b"\n", end))) == expected
-    assert read_pairs(write(tmp_path, b"\xef\xbb\xbf" + text.rstrip(b"\n").replace(b"\n", end))) == expected
+    expected = [question_about("Ada Stone", "Rome"), question_about("Bo Li", "Oslo")]
+    assert read_questions(write(tmp_path, text.replace(b"\n", end))) == expected
+    assert read_questions(write(tmp_path, b"\xef\xbb\xbf" + text.rstrip(b"\n").replace(b"\n", end))) == expected
 
 
 @pytest.mark.row("T10")
@@ -173,7 +178,7 @@ def test_documents_without_titles_are_refused(folder, first):
     "sentence", ["{} was born in Rome. She was a poet .", "{} (1900 - 1950, a poet) was born. She sang ."]
 )
 def test_a_sentence_about_somebody_asked_for_is_no_title(folder, sentence):
-    name = extract_name(read_pairs(folder / FILES["train"])[0][0])
+    name = read_questions(folder / FILES["train"])[0].name
     path = change(folder, lambda number, line: sentence.format(name) if line.startswith(f"{name}. ") else line)
     message = refusal(check_folder, folder)
     assert message.startswith(f"{path}:")
@@ -221,6 +226,6 @@ def test_the_real_data_read_as_they_are(cs224n):
     check_folder(cs224n)
     for split in ("train", "validation"):
         lines = (cs224n / FILES[split]).read_text(encoding="utf-8").splitlines()
-        assert ["\t".join(pair) for pair in read_pairs(cs224n / FILES[split])] == lines
+        assert [f"{question.text}\t{question.answer}" for question in read_questions(cs224n / FILES[split])] == lines
     lines = (cs224n / FILES["test"]).read_text(encoding="utf-8").splitlines()
-    assert read_questions(cs224n / FILES["test"]) == lines
+    assert [question.text for question in read_inputs(cs224n / FILES["test"])] == lines

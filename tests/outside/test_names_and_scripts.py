@@ -8,8 +8,9 @@ import pytest
 
 from configuration.schema import CorruptionOptions, DataArguments, StageArguments
 from data_scripts.batches import TrainingBatches
-from data_scripts.bios_folder import FILES, DataError, read_lines, read_pairs
+from data_scripts.bios_folder import FILES, DataError, read_lines, read_questions
 from data_scripts.phrases import AnswerFinder, salient_phrases
+from data_scripts.questions import question_about
 from data_scripts.span_corruption import SpanCorruptor
 from data_scripts.splits import load_training_data
 from data_scripts.strangers import made_up_names, withhold_people
@@ -81,8 +82,8 @@ def test_a_name_s_own_full_stop_is_not_doubled_in_prompts():
 @pytest.mark.parametrize("name", ["Bo Lind Jr.", "Louis C.K.", "Ada Stone", "Henry V"])
 def test_the_ceiling_counts_people_whose_names_end_with_a_full_stop(name):
     document = f"{name.rstrip('.')}. {name} was born in Rome ."
-    pairs = [(f"Where was {name} born?", "Rome"), ("Where was Eva born?", "Oslo")]
-    assert ceiling([document, "Eva. Eva was born in Rome ."], pairs) == 0.5
+    questions = [question_about(name, "Rome"), question_about("Eva", "Oslo")]
+    assert ceiling([document, "Eva. Eva was born in Rome ."], questions) == 0.5
 
 
 @pytest.mark.row("T7")
@@ -160,7 +161,7 @@ def test_strangers_are_made_up_in_scripts_without_spaces():
 def test_contexts_and_answers_are_whole_in_a_script_without_spaces():
     bios = invent(60, seed=0)
     texts = [f"{to_han(split_title(text)[0])}.{to_han(split_title(text)[1])}" for text in bios.documents]
-    answers = frozenset(to_han(place) for _, place in bios.train)
+    answers = frozenset(to_han(question.answer) for question in bios.train)
     options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, answer_fraction=1.0, max_spans=1)
     found = contexts = 0
     for text, corrupted in zip(
@@ -195,7 +196,7 @@ def test_a_place_has_the_same_tokens_wherever_it_is_in_a_script_without_spaces()
 @pytest.mark.row("T7")
 def test_batches_of_such_a_script_ask_for_whole_answers():
     lines = [f"王小{one}.王小{one}生于北京." for one in "安伯慈德恩方高海"]
-    questions = [("Where was 王小安 born?", "北京")]
+    questions = [question_about("王小安", "北京")]
     tokenizer = build_bpe_tokenizer(lines, 300, 64)
     options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, answer_fraction=1.0, max_spans=1)
     stage = StageArguments(steps=4, batch_size=8, bucket_batches=1)
@@ -215,7 +216,7 @@ def test_files_in_another_form_of_unicode_are_read_alike(tmp_path, form):
         (tmp_path / "other").mkdir(exist_ok=True)
         (tmp_path / "other" / name).write_text(unicodedata.normalize(form, text).replace("ë", "e\u0308\u00ad"))
     assert read_lines(tmp_path / "clean" / FILES["documents"]) == read_lines(tmp_path / "other" / FILES["documents"])
-    assert read_pairs(tmp_path / "clean" / FILES["train"]) == read_pairs(tmp_path / "other" / FILES["train"])
+    assert read_questions(tmp_path / "clean" / FILES["train"]) == read_questions(tmp_path / "other" / FILES["train"])
 
 
 @pytest.mark.row("H20")

@@ -13,7 +13,8 @@ import transformers
 from artifacts import files
 from artifacts.run_folder import RunError, RunFolder
 from data_scripts import file_builder
-from data_scripts.splits import read_pairs_of
+from data_scripts.birthplace_qa import BirthplaceQA
+from data_scripts.file_builder import prepare
 from tests.outside.helpers import SAVED, WRITTEN, checkpoint_names, the_error
 from tests.running import call
 from training import checkpoints
@@ -104,16 +105,17 @@ def test_a_lock_that_a_dead_run_has_left_in_the_cache_stops_nobody(data, tmp_pat
     def refuse(*arguments):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    def pairs():
-        return read_pairs_of(data, "train", tmp_path)
+    def build() -> list[dict]:
+        files = {"train": str(data / "birth_places_train.tsv")}
+        return prepare(BirthplaceQA(data_files=files, cache_dir=str(tmp_path)))["train"].to_list()
 
-    expected = pairs()
+    expected = build()
     monkeypatch.setattr(fcntl, "flock", refuse)
     monkeypatch.setattr(file_builder, "LOCK_SECONDS", 0.1)
     locks = list(tmp_path.rglob("*.lock"))
     for lock in locks:
         lock.write_text("4711\nnode17\n")
-    assert pairs() == expected
+    assert build() == expected
     assert locks
 
 
