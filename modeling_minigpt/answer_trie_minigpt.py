@@ -43,7 +43,9 @@ def number_answers(answers: Sequence[str], tokenizer: PreTrainedTokenizerBase) -
     numbers: dict[tuple[int, ...], int] = {}
     for start in range(0, len(answers), TOKENIZED_TOGETHER):
         some = list(answers[start : start + TOKENIZED_TOGETHER])
-        for number, (answer, ids) in enumerate(zip(some, tokenizer(some)["input_ids"], strict=True), start):
+        for number, (answer, ids) in enumerate(
+            zip(some, tokenizer(some, verbose=False)["input_ids"], strict=True), start
+        ):
             if not answer.strip() or not ids:
                 raise ValueError(f"answer {number + 1} is empty")
             if numbers.setdefault(tuple(ids), number) != number:
