@@ -6,6 +6,7 @@ costs the same however many phrases there are and however many begin alike.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from data_scripts.words import AFTER_WORD, INNER, IS_UNSPACED, find_words, is_na
 INNER_CHARACTER = regex.compile(rf"(?V1){INNER}")
 CONTINUES = regex.compile(rf"(?V1){AFTER_WORD}")
 MARK = regex.compile(r"\p{M}")
+REMEMBERED = 1 << 16  # runs of characters
 
 
 class Shape(NamedTuple):
@@ -57,7 +59,10 @@ class NameFinder:
 
     def find(self, text: str) -> set[str]:
         """Return the phrases that a text names."""
-        return {*self._candidates(text), *(phrase for phrase in self.others if is_named(phrase, text))}
+        found = set(self._candidates(text))
+        if self.others:
+            found.update(phrase for phrase in self.others if is_named(phrase, text))
+        return found
 
     def any_in(self, text: str) -> bool:
         """Return whether a text names any of the phrases."""
@@ -68,7 +73,10 @@ class NameFinder:
         words = find_words(text)
         is_ascii = text.isascii()
         for number, (start, end) in enumerate(words):
-            for count, before, after in self.shapes.get(text[start:end], ()):
+            shapes = self.shapes.get(text[start:end])
+            if shapes is None:  # most words
+                continue
+            for count, before, after in shapes:
                 if number + count > len(words):
                     continue
                 first = start - before
@@ -85,7 +93,7 @@ def is_whole(text: str, start: int, end: int) -> bool:
 
 
 class PartsFinder:
-    """Finds names of two parts in texts, in words too: "Ada Stone" is in "Nevada Stonefield".
+    """Finds names of two parts in texts, in words too: "Ada Stone" is in "McAda Stonefield".
 
     The end of each run of characters between spaces and the beginning of the next are looked up, so what a text costs
     does not depend on the number of names.
@@ -100,8 +108,10 @@ class PartsFinder:
         spaced = [(first, last[1:]) for first, last in names if last.startswith(" ")]
         self.firsts = {first for first, _ in spaced}
         self.lasts = {last for _, last in spaced}
-        self.shortest = min(map(len, self.firsts), default=0)
-        self.longest_last = max(map(len, self.lasts), default=0)
+        self.longest = max((len(part) for names in spaced for part in names), default=0)
+        # Texts repeat their words: what most of them end or begin with is known.
+        self.ends = lru_cache(REMEMBERED)(self._ends)
+        self.begins = lru_cache(REMEMBERED)(self._begins)
         # Of scripts without spaces: names of few lengths, so every slice of such a length is looked up.
         self.lengths = sorted({len(first + last) for first, last in names if not last.startswith(" ")})
 
@@ -118,11 +128,12 @@ class PartsFinder:
                 found |= slices & self.names
         return found
 
-    def ends(self, run: str) -> list[str]:
+    def _ends(self, run: str) -> list[str]:
         """Return the first parts that a run of characters ends with."""
-        return [run[start:] for start in range(len(run) - self.shortest + 1) if run[start:] in self.firsts]
+        return [
+            run[start:] for start in range(max(0, len(run) - self.longest), len(run)) if run[start:] in self.firsts
+        ]
 
-    def begins(self, run: str) -> list[str]:
+    def _begins(self, run: str) -> list[str]:
         """Return the last parts that a run of characters begins with."""
-        stop = min(len(run), self.longest_last) + 1
-        return [run[:end] for end in range(1, stop) if run[:end] in self.lasts]
+        return [run[:end] for end in range(1, min(len(run), self.longest) + 1) if run[:end] in self.lasts]

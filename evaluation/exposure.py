@@ -42,11 +42,14 @@ def count_exposures(
     for document in documents:
         named = finder.find(document)
         # A set: a document that names two of a question's answers is one document.
-        answers = {answers for phrase in named for answers in by_answer.get(phrase, ())}
-        names = [phrase for phrase in named if phrase in by_name]
-        people.update(names)
-        places.update(answers)
-        both.update((name, wanted) for name in names for wanted in by_name[name] & answers)
+        answers = {answers for phrase in named if phrase in by_answer for answers in by_answer[phrase]}
+        for wanted in answers:
+            places[wanted] += 1
+        for name in named:
+            if name in by_name:
+                people[name] += 1
+                for wanted in by_name[name] & answers:
+                    both[name, wanted] += 1
     learned = Counter(question.answer for question in train)
     return {
         "person": [people[question.name] for question in questions],
