@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
+from .answer_search_minigpt import top_answers
+from .answer_trie_minigpt import AnswerTrie
 from .answers_minigpt import (
     Answer,
-    AnswerTrie,
     encode_prompts,
     find_unknown_character,
     greedy_answers,
@@ -35,6 +36,9 @@ BIRTHPLACES_FILE = "birthplaces.json"
 # An answer is at most as probable as its first token, so a place that begins less probably than this can neither be
 # the answer nor move its score.
 CUTOFF = 1e-3
+# Up to so many candidates all are scored; of more, the best are searched for, and no more are ranked unless asked for.
+SCORED_IN_FULL = 200
+RANKED = 20
 
 logger = logging.get_logger(__name__)
 
@@ -130,8 +134,8 @@ class BirthplacePipeline(Pipeline):
                 self.confidence = None
                 name = self.model.name_or_path
                 logger.warning(f"{name}: not calibrated, so every question gets an answer: {self.uncalibrated}")
-        self.check_candidates()
         self.trie = AnswerTrie(self.candidates, self.encoder) if self.candidates else None
+        self.check_candidates()
 
     def fingerprint(self) -> dict[str, str]:
         """Return digests of all that the scores depend on; ValueError where the weights are not in memory."""
@@ -145,12 +149,14 @@ class BirthplacePipeline(Pipeline):
             return str(error)
 
     def check_candidates(self) -> None:
-        """Raise ValueError where a candidate is longer than what the model reads: the trie grows with its square."""
+        """Raise ValueError where a candidate is longer than what the model reads."""
         context = self.model.config.max_position_embeddings
-        read = self.encoder(self.candidates, verbose=False)["input_ids"] if self.candidates else []
-        for place, ids in zip(self.candidates, read, strict=True):
-            if len(ids) >= context:
-                raise ValueError(f"candidate {place[:40]!r} is {len(ids)} tokens long, the model reads {context}")
+        if self.trie is None:
+            return
+        for number, length in zip(self.trie.answers.tolist(), self.trie.lengths.tolist(), strict=True):
+            if number >= 0 and length >= context:
+                place = self.candidates[number]
+                raise ValueError(f"candidate {place[:40]!r} is {length} tokens long, the model reads {context}")
 
     def threshold_for(
         self,
@@ -217,7 +223,7 @@ class BirthplacePipeline(Pipeline):
         for name, share in (("cutoff", cutoff), ("threshold", threshold)):
             if share is not None and not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name} must be in [0, 1], found {share}")
-        forward = {"free_form": free_form, "cutoff": cutoff}
+        forward = {"free_form": free_form, "cutoff": cutoff, "top_k": top_k}
         post = {"top_k": top_k, "threshold": threshold}
         return {}, *({name: value for name, value in part.items() if value is not None} for part in (forward, post))
 
@@ -255,15 +261,22 @@ class BirthplacePipeline(Pipeline):
         """Tokens of the longest answer that is generated."""
         return self.model.generation_config.max_new_tokens or 32
 
-    def _forward(self, inputs: dict, free_form: bool = False, cutoff: float = CUTOFF) -> dict:
+    @property
+    def compared(self) -> int | None:
+        """How many of the best answers the confidence compares; None for all."""
+        return None if self.trie is None or self.trie.size <= SCORED_IN_FULL else RANKED
+
+    def _forward(self, inputs: dict, free_form: bool = False, cutoff: float = CUTOFF, top_k: int = RANKED) -> dict:
         """Add to what `preprocess` returned each name's candidates, the most probable first, and the first's score."""
         asked = [name for name in inputs["names"] if name is not None]
-        ranked = self.rank(asked, free_form, cutoff) if asked else []
+        ranked = self.rank(asked, free_form, cutoff, max(top_k, RANKED)) if asked else []
         scores = [answers[0].probability for answers in ranked]
         # Calibrated on answers ranked in the default way; ranked otherwise, scores would mean something else.
         calibrated = self.confidence is not None and not free_form and cutoff == CUTOFF
         if self.confidence is not None and calibrated and asked:
-            features = confidence_features(self.model, self.encoder, asked, ranked)
+            # As it was calibrated, however many are returned.
+            compared = [answers[: self.compared] for answers in ranked]
+            features = confidence_features(self.model, self.encoder, asked, compared)
             scores = self.confidence.probabilities(features).tolist()
         found = iter(zip(ranked, scores, strict=True))
         pairs = [([], 0.0) if name is None else next(found) for name in inputs["names"]]
@@ -271,19 +284,25 @@ class BirthplacePipeline(Pipeline):
         scores = [pair[1] for pair in pairs]
         return {**inputs, "ranked": ranked, "scores": scores, "calibrated": calibrated}
 
-    def rank(self, names: Sequence[str], free_form: bool = False, cutoff: float = CUTOFF) -> list[list[Answer]]:
-        """Return the answers for each name of a batch, the most probable first."""
+    def rank(
+        self, names: Sequence[str], free_form: bool = False, cutoff: float = CUTOFF, count: int = RANKED
+    ) -> list[list[Answer]]:
+        """Return the answers for each name of a batch, the most probable first; of many the best `count`."""
         questions = [BIRTHPLACE.format(name) for name in names]
         greedy = greedy_answers(self.model, self.encoder, questions, self.answer_limit)
         if free_form or self.trie is None:
             return [[answer] for answer in greedy]
         ranked = []
-        scores = score_answers(self.model, self.encoder, questions, self.trie, cutoff).exp().cpu()
-        for answer, row in zip(greedy, scores.tolist(), strict=True):
-            known = dict(zip(self.candidates, row, strict=True))
+        if self.trie.size <= SCORED_IN_FULL:
+            scores = score_answers(self.model, self.encoder, questions, self.trie, cutoff).exp().cpu()
+            best = [dict(zip(self.candidates, row, strict=True)) for row in scores.tolist()]
+            count = self.trie.size + 1  # with the greedy answer
+        else:
+            best = [dict(some) for some in top_answers(self.model, self.encoder, questions, self.trie, count, cutoff)]
+        for answer, known in zip(greedy, best, strict=True):
             # The greedy answer competes with the candidates; where it is one of them, the exact score is kept.
             known.setdefault(answer.text, answer.probability)
-            ranked.append(sorted(map(Answer._make, known.items()), key=lambda one: -one.probability))
+            ranked.append(sorted(map(Answer._make, known.items()), key=lambda one: -one.probability)[:count])
         return ranked
 
     def postprocess(self, outputs: dict, top_k: int = 5, threshold: float | None = None) -> list[dict]:
