@@ -1,4 +1,4 @@
-"""Prepare a corpus from a folder in the cs224n layout, whose files say which questions are learned and which scored."""
+"""Prepare a corpus from a folder in the cs224n layout, whose files say what is learned and what is scored."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
