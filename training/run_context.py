@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, is_initialized
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import ProjectConfiguration, parse_flag_from_env, set_seed
 from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils import logging as transformers_logging
@@ -18,9 +19,11 @@ from artifacts.memory import tune_glibc_malloc
 from artifacts.run_folder import STAGES, RunFolder
 from configuration.recipe import build_config
 from configuration.schema import Recipe
+from data_scripts.annotated_texts import Annotator
 from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import FILES, DataError
 from data_scripts.splits import TrainingData, load_training_data
+from data_scripts.tokens import DocumentTable, QuestionTable, document_rows, question_rows
 from data_scripts.vocabulary import vocabulary_texts
 from modeling_minigpt import (
     MiniGPTConfig,
@@ -31,6 +34,7 @@ from modeling_minigpt import (
 from modeling_minigpt.relations_minigpt import Relation
 from training.checkpoints import Progress
 from training.precision import choose_precision
+from training.token_files import find_tokens_folder, open_rows
 
 # (stage, unwrapped model, progress): benchmarks copy or average the weights here, `train.py` pushes them.
 OnCheckpoint = Callable[[str, MiniGPTForCausalLM, Progress], None]
@@ -76,6 +80,9 @@ def build_run(recipe: Recipe, trains: bool = True, on_checkpoint: OnCheckpoint |
     folder = RunFolder(recipe.output)
     folder.path.mkdir(parents=True, exist_ok=True)
     transformers_logging.disable_progress_bar()
+    # First of all: the processes' group is made once, and whoever makes it decides how long a process waits in it.
+    wait = timedelta(minutes=recipe.run.timeout_minutes)
+    PartialState(parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=wait)
     accelerator = start_accelerator(recipe, folder) if trains else None
     # The main process first: it fills the caches that the others then read. Loggers need this state, too.
     with PartialState().main_process_first():
@@ -172,16 +179,51 @@ def init_model(run: Run) -> MiniGPTForCausalLM:
 
 
 def training_batches(run: Run, stage: str) -> TrainingBatches:
-    """Return what a stage learns from, by step."""
-    # All stages read the same text; how much of it is questions and what counts in the loss is the stage's own.
+    """Return what a stage learns from, by step; every process must call this.
+
+    Raises:
+        DataError: a question or its answer is too long for the model, or the stage has too few rows for its mix.
+        VocabularyError: a question or its answer has a character that the tokenizer does not know.
+    """
+    # All stages read the same tables; how much of them is questions and what counts in the loss is the stage's own.
+    arguments = getattr(run.recipe, stage)
+    tokenizer = run.tokenizer
+    context = run.config.max_position_embeddings
+    entries = len(tokenizer)
+    depends_on = {
+        "tokenizer": sha256(run.folder.tokenizer / "tokenizer.json"),
+        "corruption": [run.recipe.corruption.policy, run.recipe.corruption.max_length],
+        "context": context,
+        "data": {**asdict(run.recipe.data), "path": None},  # what a path leads to counts, not where that is
+        "relations": {name: asdict(relation) for name, relation in run.recipe.relations.items()},
+        "inputs": describe_inputs(run, ()),
+    }
+    folder = find_tokens_folder(run.data.folder, run.folder.data, depends_on)
+    # Questions first and always: one that is too long is found before any stage has begun.
+    question_file = open_rows(
+        folder / "questions.arrow",
+        lambda dtype: question_rows(run.data.train, tokenizer, context),
+        entries,
+        run.accelerator,
+    )
+    documents = None
+    if arguments.question_fraction < 1.0:
+        annotator = Annotator.for_questions(run.data.train, run.recipe.corruption)
+        document_file = open_rows(
+            folder / "documents.arrow",
+            lambda dtype: document_rows(run.data.documents, tokenizer, annotator, dtype),
+            entries,
+            run.accelerator,
+        )
+        documents = DocumentTable(document_file)
     return TrainingBatches(
-        run.data.documents,
-        run.data.train,
-        run.tokenizer,
-        getattr(run.recipe, stage),
+        documents,
+        QuestionTable(question_file),
+        tokenizer,
+        arguments,
         run.recipe.corruption,
         run.recipe.seed,
-        run.config.max_position_embeddings,
+        context,
     )
 
 

@@ -72,9 +72,7 @@ def write_layout(
             opening = f"{openings[(starts[fact] + number) % len(openings)]}, "
             subject = "{last}"
         predicates = [
-            options[(starts[fact] + number) % len(options)]
-            for fact in said
-            for options in [phrases[fact].predicates]
+            options[(starts[fact] + number) % len(options)] for fact in said for options in [phrases[fact].predicates]
         ]
         predicates = predicates or [asides[(first_aside + number) % len(asides)]]
         written.append(f"{{name}}. {opening}{subject} {enumerate_phrases(predicates)} .")

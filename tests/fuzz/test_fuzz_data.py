@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from configuration.schema import POLICIES, CorruptionOptions, DataArguments, StageArguments
 from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import FILES, DataError, read_lines, read_questions
+from data_scripts.question_checks import VocabularyError, check_characters, check_lengths
 from data_scripts.questions import Question, question_about
 from data_scripts.splits import load_scoring_questions, load_training_data, made_up_people
-from evaluation.answers import VocabularyError, check_characters, check_lengths, exact_matches
+from evaluation.answers import exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.exposure import count_exposures, exposure_rows
 from evaluation.trust import EvaluatedAnswers, confidence_metrics
@@ -179,7 +180,7 @@ def test_accepted_data_give_a_finite_loss_and_answers_that_can_be_scored(
     model = tiny(tokenizer, position_embedding_type="learned" if learned else "rotary")
     stage = StageArguments(steps=1, batch_size=2, bucket_batches=1, question_fraction=fraction, title_loss=title_loss)
     corruption = CorruptionOptions(policy=policy, max_length=40)
-    batch = TrainingBatches(documents, asked, tokenizer, stage, corruption, 0, 48)[0]
+    batch = TrainingBatches.from_texts(documents, asked, tokenizer, stage, corruption, 0, 48)[0]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with quickly():
         loss, norm = optimizer_step(model, [optimizer], batch, accelerator, 1.0)

@@ -11,12 +11,12 @@ from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import FILES, DataError, read_lines, read_questions
 from data_scripts.phrases import AnswerFinder, salient_phrases
 from data_scripts.questions import question_about
-from data_scripts.span_corruption import SpanCorruptor
+from data_scripts.span_corruption import TextCorruptor
 from data_scripts.splits import load_training_data
 from data_scripts.strangers import made_up_names, withhold_people
 from data_scripts.synthetic_bios import invent
 from data_scripts.titles import split_title
-from data_scripts.tokenized_text import TokenizedText
+from data_scripts.tokenized_text import TokenizedText, tokenize
 from data_scripts.words import find_words, is_named, name_parts
 from evaluation.baselines import ceiling
 from modeling_minigpt import build_bpe_tokenizer
@@ -165,7 +165,7 @@ def test_contexts_and_answers_are_whole_in_a_script_without_spaces():
     options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, answer_fraction=1.0, max_spans=1)
     found = contexts = 0
     for text, corrupted in zip(
-        texts, SpanCorruptor(texts, options, answers).texts(0, [0] * len(texts), range(len(texts)), "⁇"), strict=True
+        texts, TextCorruptor(texts, options, answers).corrupt(0, [0] * len(texts), range(len(texts)), "⁇"), strict=True
     ):
         title, _ = split_title(text)
         head, span, end = corrupted.split("⁇")
@@ -185,7 +185,8 @@ def test_a_place_has_the_same_tokens_wherever_it_is_in_a_script_without_spaces()
     starts = np.cumsum([0, *map(len, lines)])
     place = text.index("北京")
     name = text.index("王小明", 1)
-    tokenized = TokenizedText(tokenizer, text, starts, [(place, place + 2), (name, name + 3)])
+    ids, begins, _ = tokenize(tokenizer, text, starts, [(place, place + 2), (name, name + 3)])
+    tokenized = TokenizedText(ids, begins, len(text), tokenizer.mask_token_id)
     for first, phrase in ((place, "北京"), (name, "王小明"), (0, "王小明")):
         ids = tokenized.ids[tokenized.place[first] : tokenized.place[first + len(phrase)]]
         assert ids.tolist() == tokenizer(phrase)["input_ids"]
@@ -200,7 +201,7 @@ def test_batches_of_such_a_script_ask_for_whole_answers():
     tokenizer = build_bpe_tokenizer(lines, 300, 64)
     options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, answer_fraction=1.0, max_spans=1)
     stage = StageArguments(steps=4, batch_size=8, bucket_batches=1)
-    batches = TrainingBatches(lines, questions, tokenizer, stage, options, 0, 64)
+    batches = TrainingBatches.from_texts(lines, questions, tokenizer, stage, options, 0, 64)
     rows = [tokenizer.decode(row[row != tokenizer.pad_token_id]) for row in batches[0]["input_ids"]]
     assert all(row.endswith("⁇ 北京⁇") for row in rows)  # a space, as after every sentinel
 
