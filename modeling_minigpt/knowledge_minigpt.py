@@ -58,7 +58,7 @@ class KnowledgeMixin:
             ValueError, SourceError: as `build_facts`, `by_relation` and `WeightsSource.read_parsed`.
         """
         source: WeightsSource | None = getattr(self.model, "weights_source", None)
-        is_given = None not in (relations, candidates, names)
+        is_given = all(value is not None for value in (relations, candidates, names))
         stored, text = read_facts(None if is_given else source)
         if relations is None:
             relations = [relation for relation, _ in stored]
