@@ -26,10 +26,10 @@ from data_scripts.person_splits import People
 from data_scripts.source_parts import Dropped, write_part
 from data_scripts.sources.base import Source
 from data_scripts.sources.bios import BiosSource
-from data_scripts.sources.tables import CsvSource, JsonlSource
 from data_scripts.sources.hub import HubSource
 from data_scripts.sources.lahman import LahmanSource
 from data_scripts.sources.structured_wikipedia import StructuredWikipediaSource
+from data_scripts.sources.tables import CsvSource, JsonlSource
 from data_scripts.synthetic_bios import invent
 from modeling_minigpt.relations_minigpt import Relation
 
