@@ -182,7 +182,7 @@ class LoopbackHub:
         if found := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             commit, files = self.repository(found[1]).find(found[2])
             if found[3] not in files:
-                raise Missing("file")
+                return 404, {"X-Error-Code": NOT_FOUND["file"], "X-Repo-Commit": commit}, b""
             etag = hashlib.sha256(files[found[3]]).hexdigest()
             return 200, {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}, files[found[3]]
         raise Missing("file")

@@ -17,7 +17,9 @@ from modeling_minigpt.risk_control_minigpt import CalibrationScores
 from tests.fuzz.cases import assert_one_line, cases, quickly
 from tests.fuzz.test_fuzz_data import tiny
 
-KEYS = {"question", "answer", "score", "abstained", "candidates", "calibrated", "reason"}
+KEYS = {
+    "question", "answer", "score", "abstained", "candidates", "calibrated", "reason", "relation", "matched_name",
+}  # fmt: skip
 Pair = namedtuple("Pair", "first second")
 ODD = [
     "", " ", "\n", "\0", "\ud800", "a\udfff b", "⁇", "□", "Ada⁇Stone", "Ada□", "Where was born?", "Where was  born?",

@@ -10,10 +10,11 @@ from modeling_minigpt.answers_minigpt import Answer
 from modeling_minigpt.confidence_minigpt import (
     FEATURE_NAMES,
     MIN_LOG_PROB,
-    PROMPT_TEMPLATES,
     Confidence,
     confidence_features,
+    prompt_templates,
 )
+from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate, CertificationError
 from tests.attention_variants import VARIANTS, tiny_model
 
@@ -43,7 +44,7 @@ def column(signals, name):
 def test_signals_are_what_plain_passes_say(model):
     signals = confidence_features(model, TOKENIZER, NAMES, RANKED)
     assert signals.shape == (3, len(FEATURE_NAMES))
-    for way, prompt in PROMPT_TEMPLATES.items():
+    for way, prompt in prompt_templates(BIRTHPLACE).items():
         for index, (name, (best, *_)) in enumerate(zip(NAMES, RANKED, strict=True)):
             ids = TOKENIZER(prompt.format(name=name) + TOKENIZER.mask_token)["input_ids"]
             answer = [*TOKENIZER(best.text)["input_ids"], TOKENIZER.eos_token_id]
