@@ -12,7 +12,7 @@ names the file, the line, what was found and what was wanted.
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from configuration.errors import UserError
@@ -158,6 +158,30 @@ def split_fields(line: str, where: str, relations: Sequence[Relation]) -> tuple[
     if answer.startswith('"') != answer.endswith('"'):
         raise DataError(f"{where}: the answer {answer[:60]!r} has a quotation mark on one side")
     return question, answer
+
+
+def asked_relations(
+    questions: Iterable[Question], relations: Sequence[Relation], optional: Container[str], path: str | Path
+) -> tuple[Relation, ...]:
+    """Return the relations that a file's questions ask for, in the given order.
+
+    Args:
+        questions: all of the file.
+        relations: those that are known.
+        optional: names of those that need no question, and are then left out.
+        path: the file, for the message.
+
+    Raises:
+        DataError: there is no question of a relation that is not optional.
+    """
+    asked = {question.relation for question in questions}
+    for relation in relations:
+        if relation.name not in asked and relation.name not in optional:
+            raise DataError(
+                f"{path}: found no question of the relation {relation.name}, wanted "
+                f"`{relation.format('NAME')}`; or remove it with --set relations.{relation.name}=null"
+            )
+    return tuple(relation for relation in relations if relation.name in asked)
 
 
 def read_questions(

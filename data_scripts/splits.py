@@ -3,8 +3,8 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import datasets
 
 from configuration.schema import DataArguments
 from data_scripts.biographies import Biographies
-from data_scripts.bios_folder import FILES, DataError, check_folder, read_questions
+from data_scripts.bios_folder import FILES, DataError, asked_relations, check_folder, read_questions
 from data_scripts.file_builder import prepare
 from data_scripts.questions import Question
 from data_scripts.strangers import made_up_names, withhold_people
@@ -35,6 +35,7 @@ class TrainingData:
         calibration: questions of it that are not trained on, to calibrate the confidence.
         withheld: questions of it that are not trained on, whose people are in no document either.
         relations: those that are asked for, the main one first.
+        source_info: where the data are from: "source", "revision", "license" and "attribution", as far as known.
     """
 
     name: str
@@ -46,6 +47,7 @@ class TrainingData:
     calibration: list[Question]
     withheld: list[Question]
     relations: tuple[Relation, ...] = (BIRTHPLACE,)
+    source_info: dict[str, str] = field(default_factory=dict)
 
     @property
     def held_back(self) -> tuple[list[Question], list[Question], list[Question]]:
@@ -89,7 +91,11 @@ def check_special_tokens(path: Path, lines: Iterable[str]) -> None:
 
 
 def load_training_data(
-    data: DataArguments, seed: int, run_data: Path, relations: Sequence[Relation] = (BIRTHPLACE,)
+    data: DataArguments,
+    seed: int,
+    run_data: Path,
+    relations: Sequence[Relation] = (BIRTHPLACE,),
+    optional: Container[str] = (),
 ) -> TrainingData:
     """Load documents and training questions.
 
@@ -98,9 +104,10 @@ def load_training_data(
         seed: of the invented data; which questions are held out does not depend on it.
         run_data: the run's own folder, for invented files and the cache.
         relations: those whose questions the files may have.
+        optional: names of those of which there may be no question.
 
     Raises:
-        DataError: a file is missing or not in the layout, or nothing would be left to learn from.
+        DataError: a file is missing or not in the layout, a relation has no question, or nothing would be left to learn from.
     """
     datasets.disable_progress_bars()
     folder = find_folder(data, seed, run_data, relations)
@@ -108,9 +115,11 @@ def load_training_data(
     path = folder / FILES["documents"]
     documents = prepare(Biographies(data_files={"train": str(path)}, cache_dir=str(cache)))["train"]["text"]
     check_special_tokens(path, documents)  # of all lines: withheld people's are taken out below
+    questions = read_split(folder, "train", relations)
+    relations = asked_relations(questions, relations, optional, folder / FILES["train"])
     # The order matters: the first two parts stay the same people when a run also holds some out for tuning.
     calibration, withheld, held_out, train = split_questions(
-        read_split(folder, "train", relations),
+        questions,
         [data.calibration_questions, data.withheld_people, data.validation_questions],
         folder / FILES["train"],
     )
@@ -126,7 +135,7 @@ def load_training_data(
         held_out=held_out,
         calibration=calibration,
         withheld=withheld,
-        relations=tuple(relations),
+        relations=relations,
     )
 
 

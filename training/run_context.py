@@ -79,7 +79,8 @@ def build_run(recipe: Recipe, trains: bool = True, on_checkpoint: OnCheckpoint |
     accelerator = start_accelerator(recipe, folder) if trains else None
     # The main process first: it fills the caches that the others then read. Loggers need this state, too.
     with PartialState().main_process_first():
-        data = load_training_data(recipe.data, recipe.seed, folder.data, relations_of(recipe))
+        optional = {name for name, arguments in recipe.relations.items() if arguments.optional}
+        data = load_training_data(recipe.data, recipe.seed, folder.data, relations_of(recipe), optional)
     if not trains:
         return Run(recipe, folder, data)
     discard_stale_tokenizer(folder, accelerator)
