@@ -176,7 +176,7 @@ def load_texts(arguments: argparse.Namespace) -> Texts:
     """Return the documents and the first questions."""
     if arguments.data is None:
         bios = invent(1400, lines=3)
-        texts = Texts(bios.documents, [question for question, _ in bios.validation])
+        texts = Texts(bios.documents, [question.text for question in bios.validation])
     else:
         texts = Texts.read(arguments.data)
     return replace(texts, questions=texts.questions[: arguments.questions])

@@ -144,7 +144,7 @@ def parse_question(text: str, where: str, relations: Sequence[Relation], answer:
     raise DataError(f"{where}: found {question[:60]!r}, wanted {wanted}{hint}")
 
 
-def split_fields(line: str, where: str, relations: Sequence[Relation]) -> tuple[str, str]:
+def split_fields(line: str, where: str) -> tuple[str, str]:
     """Return a line's question and answer; DataError where they are not two fields with one tab between them."""
     fields = [unquote(field.strip()) for field in line.split("\t")]
     if len(fields) != 2:
@@ -153,11 +153,15 @@ def split_fields(line: str, where: str, relations: Sequence[Relation]) -> tuple[
         if not field:
             raise DataError(f"{where}: the {label} is empty, wanted QUESTION<TAB>ANSWER")
     question, answer = fields
-    if match_relations(relations, answer) and match_relations(relations, question):
+    return question, answer
+
+
+def check_answer(answer: str, where: str, relations: Sequence[Relation]) -> None:
+    """Raise DataError where an answer is a question, or a part of a quoted field."""
+    if match_relations(relations, answer):
         raise DataError(f"{where}: found the question {answer[:60]!r} in the answer's column")
     if answer.startswith('"') != answer.endswith('"'):
         raise DataError(f"{where}: the answer {answer[:60]!r} has a quotation mark on one side")
-    return question, answer
 
 
 def asked_relations(
@@ -194,14 +198,16 @@ def read_questions(
         relations: those whose questions are known; each line must be the question of exactly one.
 
     Raises:
-        DataError: as `read_lines`, `parse_question` and `split_fields`, or a tab in a file without answers.
+        DataError: as `read_lines`, `split_fields`, `parse_question` and `check_answer`, or a tab where there are no
+            answers.
     """
     questions = []
     for number, line in enumerate(read_lines(path), start=1):
         where = f"{path}:{number}"
         if answered:
-            text, answer = split_fields(line, where, relations)
+            text, answer = split_fields(line, where)
             question = parse_question(text, where, relations, answer)
+            check_answer(answer, where, relations)
             questions.append(question._replace(answers=(answer,)))
         elif "\t" in line:
             raise DataError(f"{where}: found a tab, wanted a question alone")

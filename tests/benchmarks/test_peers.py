@@ -30,7 +30,7 @@ def bios():
 @pytest.fixture(scope="module")
 def texts(bios):
     """Return their documents and questions."""
-    return Texts(bios.documents, [question for question, _ in bios.validation])
+    return Texts(bios.documents, [question.text for question in bios.validation])
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_labels_of_the_dev_file_are_dropped(bios, tmp_path):
     for label in ("\tJUNK", "\t", ""):
         path.write_text("".join(f"{question}{label}\n" for question in read.questions), encoding="utf-8")
         assert Texts.read(tmp_path) == read
-    assert read.questions == [question for question, _ in bios.validation]
+    assert read.questions == [question.text for question in bios.validation]
 
 
 def test_every_subject_is_measured_in_every_way(record):

@@ -115,7 +115,9 @@ def test_a_phrase_has_the_same_tokens_after_a_bracket_as_in_an_answer(tokenizer)
 @pytest.mark.parametrize("short_fraction", [0.0, 1.0])
 def test_the_loss_can_be_of_the_masked_spans_alone(bios, policy, short_fraction):
     options = CorruptionOptions(policy=policy, short_fraction=short_fraction, max_spans=1)
-    characters = build_character_tokenizer([*bios.documents, *map("".join, bios.train)], 128)
+    characters = build_character_tokenizer(
+        [*bios.documents, *(question.text + question.answer for question in bios.train)], 128
+    )
     stage = StageArguments(epochs=1, batch_size=16, question_fraction=0.25, context_loss=False)
     batches = TrainingBatches(bios.documents, bios.train, characters, stage, options, 0, 1000)
     for step in range(len(batches)):

@@ -1,5 +1,7 @@
 """The cs224n layout: what is accepted, and what the one-line error says about the rest."""
 
+from functools import partial
+
 import pytest
 
 from data_scripts.bios_folder import (
@@ -9,7 +11,10 @@ from data_scripts.bios_folder import (
     read_lines,
     read_questions,
 )
+from data_scripts.questions import question_about
 from data_scripts.titles import split_title
+
+read_inputs = partial(read_questions, answered=False)
 
 
 def write(folder, data: bytes | str):
@@ -133,7 +138,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 )
 @pytest.mark.parametrize(
     ("name", "read"),
-    [("wiki.txt", read_lines), ("birth_dev.tsv", read_questions), ("birth_test_inputs.tsv", read_questions)],
+    [("wiki.txt", read_lines), ("birth_dev.tsv", read_questions), ("birth_test_inputs.tsv", read_inputs)],
 )
 def test_other_line_ends_and_marks_change_nothing(tiny_folder, name, read, disguise):
     path = tiny_folder / name
@@ -142,9 +147,9 @@ def test_other_line_ends_and_marks_change_nothing(tiny_folder, name, read, disgu
     assert read(path) == clean
 
 
-def test_pairs_keep_order_and_lose_surrounding_space(tmp_path):
+def test_questions_keep_their_order_and_lose_surrounding_space(tmp_path):
     path = write(tmp_path, " Where was Béla born? \t Győr \nWhere was Ada born?\tNew York\n")
-    assert read_questions(path) == [("Where was Béla born?", "Győr"), ("Where was Ada born?", "New York")]
+    assert read_questions(path) == [question_about("Béla", "Győr"), question_about("Ada", "New York")]
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\x85", "\x0c", "\u00a0", " \u2003"])
@@ -159,11 +164,11 @@ def test_characters_that_nobody_sees_are_not_read(tmp_path, character):
 
 def test_a_question_file_with_answers_is_refused(tmp_path):
     path = write(tmp_path, "Where was Ada born?\nWhere was Bob born?\tOslo\n")
-    assert refusal(read_questions, path) == f"{path}:2: found a tab, wanted a question alone"
+    assert refusal(read_inputs, path) == f"{path}:2: found a tab, wanted a question alone"
 
 
 def test_questions_lose_surrounding_space(tmp_path):
-    assert read_questions(write(tmp_path, " Where was Ada born? \n")) == ["Where was Ada born?"]
+    assert read_inputs(write(tmp_path, " Where was Ada born? \n")) == [question_about("Ada")]
 
 
 @pytest.mark.parametrize(
@@ -204,4 +209,4 @@ def test_the_real_folder_reads_in_full(cs224n):
     check_folder(cs224n)
     assert len(read_lines(cs224n / FILES["documents"])) == 2937
     assert len(read_questions(cs224n / FILES["train"])) == 2000
-    assert len(read_questions(cs224n / FILES["test"])) == 437
+    assert len(read_inputs(cs224n / FILES["test"])) == 437

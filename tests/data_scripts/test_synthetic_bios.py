@@ -105,7 +105,7 @@ def test_the_four_files_read_back_as_they_were(bios, tmp_path):
     assert read_lines(folder / FILES["documents"]) == bios.documents
     assert read_questions(folder / FILES["train"]) == bios.train
     assert read_questions(folder / FILES["validation"]) == bios.validation
-    assert read_questions(folder / FILES["test"]) == bios.test
+    assert read_questions(folder / FILES["test"], answered=False) == bios.test
 
 
 def test_the_command_writes_the_folder_and_says_what_is_in_it(tmp_path, capsys):

@@ -150,12 +150,12 @@ def test_a_question_longer_than_what_the_model_reads_is_refused_with_its_number(
         answer_questions(*character_model, [QUESTIONS[0], "Where was " + "Ada " * 31 + "born ?"])
 
 
-def test_a_question_or_a_place_must_leave_room_for_an_answer(character_model):
+def test_a_question_or_an_answer_must_leave_room_for_an_answer(character_model):
     tokenizer = character_model[1]
     check_lengths(tokenizer, ["born"], ["Ada born"], 9)
     with pytest.raises(DataError, match="question 1, 'Ada born', is 8 tokens long, the model reads 9"):
         check_lengths(tokenizer, ["Ada born"], [], 9)
-    with pytest.raises(DataError, match="place 2, 'Ada borns', is 9 tokens long, the model reads 9"):
+    with pytest.raises(DataError, match="answer 2, 'Ada borns', is 9 tokens long, the model reads 9"):
         check_lengths(tokenizer, [], ["Ada", "Ada borns"], 9)
 
 

@@ -1,5 +1,7 @@
 """Data files as spreadsheets, scripts and old programs write them: read as meant, or refused with file and line."""
 
+from functools import partial
+
 import pytest
 
 from data_scripts.bios_folder import (
@@ -9,10 +11,13 @@ from data_scripts.bios_folder import (
     read_lines,
     read_questions,
 )
+from data_scripts.questions import question_about
 from data_scripts.synthetic_bios import invent
 from tests.running import call
 
 PAIR = "Where was Ada Stone born?\tRome"
+
+read_inputs = partial(read_questions, answered=False)
 
 
 def write(folder, text: str | bytes, name: str = "file.tsv"):
@@ -45,7 +50,7 @@ def test_a_header_row_is_refused(tmp_path, header, found):
     path = write(tmp_path, f"{header}\n{PAIR}\n")
     wanted = f"{path}:1: found '{found}', wanted `Where was NAME born?`; a header row?"
     assert refusal(read_questions, path) == wanted
-    assert refusal(read_questions, write(tmp_path, header.partition("\t")[0] + "\nWhere was Al born?\n")) == wanted
+    assert refusal(read_inputs, write(tmp_path, header.partition("\t")[0] + "\nWhere was Al born?\n")) == wanted
 
 
 @pytest.mark.row("T10")
@@ -75,7 +80,7 @@ def test_another_question_is_refused_with_its_line(tmp_path, question):
     path = write(tmp_path, f"{PAIR}\n{question}\tRome\n")
     assert refusal(read_questions, path) == f"{path}{wanted}"
     path = write(tmp_path, f"Where was Bo Li born?\n{question}\n")
-    assert refusal(read_questions, path) == f"{path}{wanted}"
+    assert refusal(read_inputs, path) == f"{path}{wanted}"
 
 
 @pytest.mark.row("T10")
@@ -121,7 +126,7 @@ def test_what_quotes_leave_unclear_is_refused(tmp_path, line, complaint):
 @pytest.mark.parametrize("end", [b"\r", b"\r\n", b"\r\r\n", b"\n"], ids=["Mac", "Windows", "converted twice", "Unix"])
 def test_line_ends_of_any_one_kind_are_read(tmp_path, end):
     text = f"{PAIR}\nWhere was Bo Li born?\tOslo\n".encode()
-    expected = [("Where was Ada Stone born?", "Rome"), ("Where was Bo Li born?", "Oslo")]
+    expected = [question_about("Ada Stone", "Rome"), question_about("Bo Li", "Oslo")]
     assert read_questions(write(tmp_path, text.replace(b"\n", end))) == expected
     assert read_questions(write(tmp_path, b"\xef\xbb\xbf" + text.rstrip(b"\n").replace(b"\n", end))) == expected
 
@@ -221,6 +226,6 @@ def test_the_real_data_read_as_they_are(cs224n):
     check_folder(cs224n)
     for split in ("train", "validation"):
         lines = (cs224n / FILES[split]).read_text(encoding="utf-8").splitlines()
-        assert ["\t".join(pair) for pair in read_questions(cs224n / FILES[split])] == lines
+        assert [f"{question.text}\t{question.answer}" for question in read_questions(cs224n / FILES[split])] == lines
     lines = (cs224n / FILES["test"]).read_text(encoding="utf-8").splitlines()
-    assert read_questions(cs224n / FILES["test"]) == lines
+    assert [question.text for question in read_inputs(cs224n / FILES["test"])] == lines

@@ -13,6 +13,8 @@ import transformers
 from artifacts import files
 from artifacts.run_folder import RunError, RunFolder
 from data_scripts import file_builder
+from data_scripts.birthplace_qa import BirthplaceQA
+from data_scripts.file_builder import prepare
 from tests.outside.helpers import SAVED, WRITTEN, checkpoint_names, the_error
 from tests.running import call
 from training import checkpoints
