@@ -30,8 +30,8 @@ from hub.push import PushError, as_push_error, check_repo_id, open_repository, p
 PICTURES = ("losses.png", "trust.png")
 MODEL_FILES = (
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "birthplaces.json", "confidence.json", "training.json",
-    "trained_on.json",
+    "special_tokens_map.json", "facts.json", "birthplaces.json", "confidence.json", "names.txt",
+    "training.json", "trained_on.json",
 )  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")  # refused, since they may be meant as the model's weights
 MARKER = "modeling_minigpt.py"  # which every push of a model leaves
