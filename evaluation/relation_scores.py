@@ -16,7 +16,7 @@ from data_scripts.splits import TrainingData, hash_of
 from evaluation.answers import answer_questions, exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.birthplace_accuracy.birthplace_accuracy import BirthplaceAccuracy
-from evaluation.candidates import questions_of
+from evaluation.knowledge import questions_of
 from evaluation.exposure import exposure_rows
 from evaluation.processes import cut_batches, map_batches
 from evaluation.trust import EvaluatedAnswers, confidence_metrics, fraction

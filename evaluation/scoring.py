@@ -20,7 +20,7 @@ from configuration.schema import Recipe
 from data_scripts.questions import Question
 from data_scripts.splits import TrainingData, load_scoring_questions, made_up_people
 from evaluation.calibration import unknown_names
-from evaluation.candidates import questions_of
+from evaluation.knowledge import questions_of
 from evaluation.exposure import count_exposures
 from evaluation.relation_scores import RelationAnswers, ask_relation, choose_questions, relation_results
 from evaluation.report import print_results, write_report

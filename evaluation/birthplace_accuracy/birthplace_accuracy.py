@@ -1,6 +1,6 @@
 """Exact-match accuracy of birthplaces, or other answers, as an `evaluate` metric.
 
-    evaluate.load("evaluation/birthplace_accuracy")
+evaluate.load("evaluation/birthplace_accuracy")
 """
 
 from collections.abc import Sequence
