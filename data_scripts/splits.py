@@ -107,7 +107,8 @@ def load_training_data(
         optional: names of those of which there may be no question.
 
     Raises:
-        DataError: a file is missing or not in the layout, a relation has no question, or nothing would be left to learn from.
+        DataError: a file is missing or not in the layout, a relation has no question, or nothing would be left to
+            learn from.
     """
     datasets.disable_progress_bars()
     folder = find_folder(data, seed, run_data, relations)

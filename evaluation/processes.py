@@ -1,6 +1,7 @@
 """Share questions among the processes of a run: each takes whole batches, and every process gets all results.
 
-Batches are cut before they are shared, so an answer is computed in the same batch, bit for bit, however many there are.
+Batches are cut before they are shared: an answer is computed in the same batch, and so the same bit for bit, whatever
+the number of processes.
 """
 
 from collections.abc import Callable, Sequence

@@ -16,8 +16,8 @@ from data_scripts.splits import TrainingData, hash_of
 from evaluation.answers import answer_questions, exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.birthplace_accuracy.birthplace_accuracy import BirthplaceAccuracy
-from evaluation.knowledge import questions_of
 from evaluation.exposure import exposure_rows
+from evaluation.knowledge import questions_of
 from evaluation.processes import cut_batches, map_batches
 from evaluation.trust import EvaluatedAnswers, confidence_metrics, fraction
 from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
@@ -89,7 +89,7 @@ def ask_pipeline(
     made_up: Sequence[str],
     withheld: Sequence[Question],
 ) -> EvaluatedAnswers:
-    """Ask the pipeline, abstention aside, about known people and both kinds of strangers; on all processes together."""
+    """Ask the pipeline, abstention aside, about known people and both kinds of strangers; every process calls this."""
 
     def ask(names: Sequence[str]) -> list[Answer]:
         results = pipeline(names, batch_size=BATCH, threshold=0.0, relation=relation.name)

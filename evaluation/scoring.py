@@ -20,8 +20,8 @@ from configuration.schema import Recipe
 from data_scripts.questions import Question
 from data_scripts.splits import TrainingData, load_scoring_questions, made_up_people
 from evaluation.calibration import unknown_names
-from evaluation.knowledge import questions_of
 from evaluation.exposure import count_exposures
+from evaluation.knowledge import questions_of
 from evaluation.relation_scores import RelationAnswers, ask_relation, choose_questions, relation_results
 from evaluation.report import print_results, write_report
 from evaluation.trained_on import TrainedOn, count_known, read_record
