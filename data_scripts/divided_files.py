@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from configuration.schema import DataArguments
-from data_scripts.bios_folder import FILES, DataError, check_titles, read_lines, read_questions
+from data_scripts.bios_folder import FILES, DataError, check_files, check_titles, read_lines, read_questions
 from data_scripts.corpus import PEOPLE
 from data_scripts.corpus_writer import CorpusWriter
 from data_scripts.person_splits import PARTS, SmallestHashes, hash_number, part_sizes, too_few
@@ -70,16 +70,6 @@ def read_file_of_questions(path: Path, relations: Sequence[Relation], split: str
     return questions
 
 
-def check_folder(folder: Path) -> None:
-    """Raise DataError where `folder` lacks a file; the test file may be missing."""
-    needed = [name for key, name in FILES.items() if key != "test"]
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; wanted one with {', '.join(needed)}")
-    missing = [name for name in needed if not (folder / name).is_file()]
-    if missing:
-        raise DataError(f"{folder}: {', '.join(missing)} not found; the folder must have {', '.join(needed)}")
-
-
 def write_divided_corpus(
     files: Path, folder: Path, relations: Mapping[str, Relation], data: DataArguments
 ) -> tuple[CorpusWriter, Dropped]:
@@ -94,7 +84,7 @@ def write_divided_corpus(
     Raises:
         DataError: a file is missing or not in the layout, or nothing would be left to learn from.
     """
-    check_folder(files)
+    check_files(files)
     dropped = Dropped()
     known = tuple(relations.values())
     asked = {

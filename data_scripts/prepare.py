@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 
 from configuration.schema import Recipe
-from data_scripts.bios_folder import FILES, DataError, sha256_prefix
+from data_scripts.bios_folder import FILES, DataError, check_files, sha256
 from data_scripts.corpus import RECORD, Corpus, describe_relations, read_record
 from data_scripts.corpus_writer import CorpusWriter, write_people_corpus
-from data_scripts.divided_files import check_folder, write_divided_corpus
+from data_scripts.divided_files import write_divided_corpus
 from data_scripts.executors import run_for_all
 from data_scripts.parquet_files import read_metadata, shard_path, write_json
 from data_scripts.person_splits import People
@@ -90,8 +90,8 @@ def find_files(recipe: Recipe, run_data: Path) -> Path:
 
 def digest_files(files: Path) -> dict[str, str]:
     """Return digests of a folder's divided files, by name; DataError where one is missing."""
-    check_folder(files)
-    return {name: sha256_prefix(files / name) for name in FILES.values() if (files / name).is_file()}
+    check_files(files)
+    return {name: sha256(files / name) for name in FILES.values() if (files / name).is_file()}
 
 
 def prepare(recipe: Recipe, run_data: Path) -> Corpus:
@@ -132,7 +132,7 @@ def prepare(recipe: Recipe, run_data: Path) -> Corpus:
     else:
         writer, dropped, counts = write_from_parts(recipe, source, folder)
         about = source.describe()
-    relations = used_relations(recipe, writer, files or folder)
+    relations = used_relations(recipe, writer, name_of(recipe) if files is None else files / FILES["train"])
     report_dropped(dropped, counts)
     write_json(
         folder / RECORD,
@@ -187,7 +187,7 @@ def write_from_parts(recipe: Recipe, source: Source, folder: Path) -> tuple[Corp
     return writer, dropped, {"people_with_shared_names": people.dropped, "shared_names": len(people.shared)}
 
 
-def used_relations(recipe: Recipe, writer: CorpusWriter, place: Path) -> list[Relation]:
+def used_relations(recipe: Recipe, writer: CorpusWriter, place: object) -> list[Relation]:
     """Return the relations that have training questions.
 
     Raises:
@@ -199,9 +199,12 @@ def used_relations(recipe: Recipe, writer: CorpusWriter, place: Path) -> list[Re
         if splits.get("train"):
             used.append(arguments.relation(name))
         elif not arguments.optional or splits:
-            raise DataError(f"{place}: no question of the relation {name} is there to be trained on")
+            raise DataError(
+                f"{place}: found no training question of the relation {name}, wanted "
+                f"`{arguments.relation(name).format('NAME')}`; or remove it with --set relations.{name}=null"
+            )
     if not used:
-        raise DataError(f"{place}: no question is there to be trained on")
+        raise DataError(f"{place}: found no training question")
     return used
 
 

@@ -6,11 +6,14 @@ from itertools import chain
 from pathlib import Path
 
 from configuration.schema import Recipe
+from data_scripts.bios_folder import FILES
 from data_scripts.corpus import Corpus, SizedIterable
 from data_scripts.prepare import prepare
 from data_scripts.questions import Question
 from data_scripts.strangers import made_up_names
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
+
+SCORED_FILES = (FILES["validation"], FILES["test"])  # nothing is learned from them
 
 
 @dataclass
@@ -28,7 +31,7 @@ class TrainingData:
         withheld: the same, whose people are in no document either.
         relations: those that are asked for, the main one first.
         source_info: where the data are from: "source", "revision", "license" and "attribution", as far as known.
-        inputs: digests of what the corpus was prepared from, by name.
+        inputs: digests of what is learned from, by name.
     """
 
     name: str
@@ -72,7 +75,7 @@ def load_training_data(recipe: Recipe, run_data: Path) -> TrainingData:
         withheld=list(corpus.questions("withheld", relations)),
         relations=relations,
         source_info=corpus.record["source"],
-        inputs=corpus.record["inputs"],
+        inputs={name: digest for name, digest in corpus.record["inputs"].items() if name not in SCORED_FILES},
     )
 
 

@@ -3,6 +3,10 @@
 `trained_on.json` lies beside the weights and has the hashes of two sets of names: of the people that documents name,
 and of those whose questions came with their answers. It counts what the model itself learned and all that the models
 had learned from which it started, so that no chain of runs, whatever their recipes, hides a name.
+
+Names are of people, not of people and relations: whoever was asked about with an answer, whatever the question, is no
+calibration person of any relation. One answer that was trained on, where somebody studied, also says something about
+where that person was born.
 """
 
 import json

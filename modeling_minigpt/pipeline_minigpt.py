@@ -241,7 +241,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         relation: str | None = None,
         count: int = RANKED,
     ) -> list[list[Answer]]:
-        """Return the answers for each name of a batch, the most probable first; of many candidates the best `count`."""
+        """Return the answers for each name of a batch, the most probable first; where there are many, `count`."""
         facts = self.find_facts(relation)
         questions = [facts.relation.format(name) for name in names]
         greedy = greedy_answers(self.model, self.encoder, questions, self.answer_limit)
@@ -295,3 +295,9 @@ class BirthplacePipeline(ClosedBookPipeline):
 for task, pipeline_class in ((TASK, ClosedBookPipeline), (BIRTHPLACE_TASK, BirthplacePipeline)):
     PIPELINE_REGISTRY.supported_tasks.pop(task, None)  # of another copy of this module, from another model's folder
     PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=AutoModelForCausalLM, type="text")
+
+# A model that is saved answers to both names, whichever class has saved it.
+for pipeline_class in (ClosedBookPipeline, BirthplacePipeline):
+    pipeline_class._registered_impl = {
+        task: {**PIPELINE_REGISTRY.supported_tasks[task], "impl": pipeline_class} for task in (TASK, BIRTHPLACE_TASK)
+    }
