@@ -79,7 +79,11 @@ def read_bytes(path: str | Path) -> bytes:
 
 def sha256_prefix(path: str | Path) -> str:
     """Return a short digest of a file's contents; DataError where it cannot be read."""
-    return hashlib.sha256(read_bytes(path)).hexdigest()[:16]
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
 
 
 def read_lines(path: str | Path) -> list[str]:
