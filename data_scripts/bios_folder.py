@@ -88,8 +88,8 @@ def sha256(path: str | Path) -> str:
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # the latter for a NUL in the name
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
 
 
 def sha256_prefix(path: str | Path) -> str:

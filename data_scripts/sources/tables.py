@@ -1,7 +1,6 @@
 """Tables in files: JSON lines, CSV and Parquet, each read row by row from an open file; and local ones as sources."""
 
 import csv
-import hashlib
 import itertools
 import json
 import os
@@ -14,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 
 from configuration.data_schema import DataArguments
-from data_scripts.bios_folder import DataError
+from data_scripts.bios_folder import DataError, sha256_prefix
 from data_scripts.sources.base import Person, Source
 from data_scripts.sources.rows import Columns, Table, read_people
 from modeling_minigpt.relations_minigpt import Relation
@@ -144,7 +143,10 @@ def parquet_rows(
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path}: row {number}", row
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:
+        # Arrow raises plain OSErrors for bytes that it cannot decode; one of a class of its own is the network's.
+        if isinstance(error, OSError) and type(error) is not OSError:
+            raise
         raise DataError(f"{path}: damaged after row {number}: {error}") from error
 
 
@@ -176,8 +178,7 @@ class FileSource(Source):
 
     def inputs(self) -> dict[str, str]:
         """Return the digest of the file's contents."""
-        with self.open() as file:
-            return {os.path.basename(self.path): hashlib.file_digest(file, "sha256").hexdigest()[:16]}
+        return {os.path.basename(self.path): sha256_prefix(self.path)}
 
     def open(self) -> BinaryIO:
         """Open the file, or raise DataError."""
