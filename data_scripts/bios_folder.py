@@ -179,7 +179,6 @@ def check_answer(answer: str, where: str, relations: Sequence[Relation]) -> None
         raise DataError(f"{where}: the answer {answer[:60]!r} has a quotation mark on one side")
 
 
-
 def read_questions(
     path: str | Path, relations: Sequence[Relation] = (BIRTHPLACE,), answered: bool = True
 ) -> list[Question]:
