@@ -54,7 +54,7 @@ def test_parts_are_independent_of_each_other(monkeypatch):
     assert backwards == forwards[::-1]
     assert list(map(len, forwards)) == [100, 100, 50]
     monkeypatch.setattr(bios, "PART_PEOPLE", 10_000)
-    assert list(source.read(0)) == sum(forwards, [])
+    assert list(source.read(0)) == [person for people in forwards for person in people]
 
 
 def test_a_person_has_the_same_facts_whatever_else_is_asked():

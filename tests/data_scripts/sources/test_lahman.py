@@ -149,7 +149,7 @@ def test_an_archive_that_cannot_be_used_is_named(package, fault):
         archive.write_bytes(archive.read_bytes()[:100])
     if fault == "gone":
         archive.unlink()
-    with pytest.raises(DataError, match="_source.zip"):
+    with pytest.raises(DataError, match=r"_source\.zip"):
         make_source().parts()
 
 
