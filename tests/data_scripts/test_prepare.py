@@ -327,7 +327,7 @@ def test_a_prepared_folder_is_a_source_too(tmp_path, toy):
     with pytest.raises(DataError, match="has no relation died; known: birthplace, studied"):
         prepare(unknown, tmp_path / "third")
     sized = recipe_of(tmp_path / "fourth", path=corpus.folder, calibration_questions=9, relations={"studied": STUDIED})
-    with pytest.raises(DataError, match="prepared with data.calibration_questions 4, which cannot be 9 any more"):
+    with pytest.raises(DataError, match=r"prepared with data\.calibration_questions 4, which cannot be 9 any more"):
         prepare(sized, tmp_path / "fourth")
 
 
@@ -335,7 +335,7 @@ def test_a_record_that_is_cut_off_is_one_line(toy):
     corpus = toy()
     path = corpus.folder / RECORD
     path.write_text(path.read_text()[:100])
-    with pytest.raises(DataError, match="prepared.json: cannot be read"):
+    with pytest.raises(DataError, match=r"prepared\.json: cannot be read"):
         Corpus(corpus.folder)
     path.write_text(json.dumps({"relations": 3}))
     with pytest.raises(DataError, match="not the record of a prepared corpus"):
