@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, is_initialized
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import ProjectConfiguration, parse_flag_from_env, set_seed
 from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils import logging as transformers_logging
@@ -76,6 +77,9 @@ def build_run(recipe: Recipe, trains: bool = True, on_checkpoint: OnCheckpoint |
     folder = RunFolder(recipe.output)
     folder.path.mkdir(parents=True, exist_ok=True)
     transformers_logging.disable_progress_bar()
+    # First of all: the processes' group is made once, and whoever makes it decides how long a process waits in it.
+    wait = timedelta(minutes=recipe.run.timeout_minutes)
+    PartialState(parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=wait)
     accelerator = start_accelerator(recipe, folder) if trains else None
     # The main process first: it fills the caches that the others then read. Loggers need this state, too.
     with PartialState().main_process_first():
