@@ -133,6 +133,17 @@ def test_the_first_people_of_files_that_do_not_say_how_many(datasets_hub, tmp_pa
     assert [person.name for person in read(found)] == [f"Person {n}" for n in range(5)]
 
 
+def test_csv_files_on_the_hub(datasets_hub, tmp_path):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "train.csv").write_text('name;birthplace\n"Lind; Bo";Oslo\nAda;\n')
+    datasets_hub.put("datasets/someone/tables", folder)
+    reading = source("someone/tables", None).read(0)
+    assert next(reading).name == "Lind; Bo"
+    with pytest.raises(DataError, match=r"^someone/tables/train.csv:3: birthplace: the answer is empty"):
+        next(reading)
+
+
 def test_an_empty_shard_has_nobody(people, tmp_path):
     write_shard(tmp_path / "gaps/train-0.parquet", [])
     write_shard(tmp_path / "gaps/train-1.parquet", [1])
