@@ -1,53 +1,15 @@
 """Ask a model questions: batched, cached, greedy generation, and how probable the model finds its answers."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from configuration.errors import UserError
-from data_scripts.bios_folder import DataError
+from data_scripts.question_checks import check_characters, check_lengths
 from data_scripts.questions import Question
 from evaluation.birthplace_accuracy.birthplace_accuracy import is_exact_match
-from modeling_minigpt.answers_minigpt import Answer, find_unknown_character, greedy_answers
-
-
-class VocabularyError(UserError, ValueError):
-    """A question has a character that a character tokenizer does not know."""
-
-
-def check_characters(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) -> None:
-    """Raise VocabularyError, with question and character, where the tokenizer cannot write a question."""
-    if not questions:
-        return
-    try:
-        tokenizer(list(questions))
-    except Exception as error:  # of one text or of another cause, which the search below raises again
-        for number, question in enumerate(questions, start=1):
-            if unknown := find_unknown_character(tokenizer, question):
-                vocabulary = len(tokenizer.get_vocab())
-                raise VocabularyError(
-                    f"question {number}, {question!r}: character {unknown!r} (U+{ord(unknown):04X}) is not in the "
-                    f"model's vocabulary of {vocabulary} characters"
-                ) from error
-        raise
-
-
-def check_lengths(
-    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], answers: Sequence[str], context: int
-) -> None:
-    """Raise DataError, with its number and length, where a question or an answer leaves no room for the other.
-
-    Args:
-        questions, answers: texts that the tokenizer can write; each on its own.
-        context: tokens that the model reads.
-    """
-    for kind, texts, sentinels in (("question", questions, 1), ("answer", answers, 0)):
-        for number, ids in enumerate(tokenizer(list(texts))["input_ids"] if texts else [], start=1):
-            if len(ids) + sentinels >= context:
-                raise DataError(
-                    f"{kind} {number}, {texts[number - 1][:60]!r}, is {len(ids)} tokens long, the "
-                    f"model reads {context}"
-                )
+from evaluation.processes import cut_batches, map_batches
+from modeling_minigpt.answers_minigpt import Answer, greedy_answers
 
 
 def exact_matches(answers: Sequence[str], questions: Sequence[Question]) -> list[bool]:
@@ -64,6 +26,7 @@ def answer_questions(
     questions: Sequence[str],
     batch_size: int = 100,
     max_new_tokens: int = 32,
+    shared: bool = False,
 ) -> list[Answer]:
     """Return the model's greedy answer to each question.
 
@@ -71,6 +34,7 @@ def answer_questions(
         questions: any number; those of like length are generated together.
         batch_size: questions in one batch.
         max_new_tokens: longest answer in tokens; the sentinel ends one earlier.
+        shared: whether every process of a run calls this with the same arguments; each then does a part of the work.
 
     Raises:
         VocabularyError: a character is out of the model's vocabulary.
@@ -79,15 +43,15 @@ def answer_questions(
     check_characters(tokenizer, questions)
     check_lengths(tokenizer, questions, [], model.config.max_position_embeddings)
     order = sorted(range(len(questions)), key=lambda index: len(questions[index]))
-    answers = [Answer("", 0.0)] * len(questions)
+
+    def answer(chosen: Sequence[int]) -> list[Answer]:
+        return greedy_answers(model, tokenizer, [questions[index] for index in chosen], max_new_tokens)
+
     was_training = model.training
     model.eval()
     try:
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
-            batch = greedy_answers(model, tokenizer, [questions[index] for index in chosen], max_new_tokens)
-            for index, answer in zip(chosen, batch, strict=True):
-                answers[index] = answer
+        batches = map_batches(answer, cut_batches(order, batch_size), shared)
     finally:
         model.train(was_training)
-    return answers
+    answers = dict(zip(order, chain.from_iterable(batches), strict=True))
+    return [answers[index] for index in range(len(questions))]

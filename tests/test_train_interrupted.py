@@ -34,10 +34,10 @@ STALLED_AT_STEP_FIVE = """
 import time
 from data_scripts.batches import TrainingBatches
 original = TrainingBatches.rows
-def rows(self, step):
+def rows(self, step, own=None):
     if step == 4:
         time.sleep(600)
-    return original(self, step)
+    return original(self, step, own)
 TrainingBatches.rows = rows
 """
 
@@ -120,6 +120,18 @@ def test_a_loader_that_hangs_ends_the_run_which_names_what_it_waited_for(run, re
         stalled.stderr.splitlines()[-1],
     )
     assert call("pretrain", recipe, data, output, resume=True) == 0
+    name = "pretrain/model.safetensors"
+    assert (output / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_a_worker_that_hangs_ends_the_run_too(run, recipe, data, tmp_path):
+    output = tmp_path / "stalled"
+    words = command_line("pretrain", recipe, data, output, *OFTEN, "run.stall_minutes=0.05", "run.loader_workers=1")
+    stalled = finish(start(words, program=patched(tmp_path, STALLED_AT_STEP_FIVE)))
+    assert stalled.returncode == 2
+    # A worker makes a pool's batches together, here all of them.
+    assert "error: no batch came in 0.05 minutes for step 1 of pretrain" in stalled.stderr
+    assert call("pretrain", recipe, data, output, "run.loader_workers=1", resume=True) == 0
     name = "pretrain/model.safetensors"
     assert (output / name).read_bytes() == (run / name).read_bytes()
 
