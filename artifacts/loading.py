@@ -10,7 +10,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from artifacts.run_folder import RunError
 from artifacts.safe_loading import as_run_error, check_contained, check_size_matches_weights, read_config
 from configuration.schema import MAX_NEW_TOKENS
-from modeling_minigpt import BirthplacePipeline, MiniGPTConfig, MiniGPTForCausalLM
+from modeling_minigpt import ClosedBookPipeline, MiniGPTConfig, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import encode_prompts
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
@@ -178,8 +178,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.batch_decode([list(range(len(tokenizer)))], skip_special_tokens=True)
 
 
-def load_pipeline(path: str | Path) -> BirthplacePipeline:
-    """Load a finished model as a pipeline that answers, with its tokenizer, candidate places and confidence.
+def load_pipeline(path: str | Path) -> ClosedBookPipeline:
+    """Load a finished model as a pipeline that answers, with its tokenizer, relations, candidates and confidences.
 
     Raises:
         RunError: as `load_model` and `load_tokenizer`, or parts that do not fit each other.
@@ -189,4 +189,4 @@ def load_pipeline(path: str | Path) -> BirthplacePipeline:
     if len(tokenizer) > model.config.vocab_size:
         raise RunError(f"{path}: the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}")
     with as_run_error(f"{path}: cannot answer"):
-        return BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device)
+        return ClosedBookPipeline(model=model, tokenizer=tokenizer, device=model.device)

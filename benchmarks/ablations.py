@@ -36,7 +36,7 @@ from configuration.errors import UserError, run_main
 from configuration.recipe import load_recipe
 from data_scripts.bios_folder import check_folder
 from data_scripts.splits import load_scoring_questions
-from evaluation.scoring import ask_model
+from evaluation.relation_scores import ask_model
 from evaluation.tables import markdown_table
 from evaluation.trust import fraction
 from modeling_minigpt import MiniGPTForCausalLM

@@ -42,7 +42,7 @@ from configuration.errors import run_main
 from configuration.recipe import load_recipe
 from configuration.schema import Recipe
 from data_scripts.splits import load_scoring_questions
-from evaluation.scoring import ask_model
+from evaluation.relation_scores import ask_model
 from evaluation.tables import markdown_table
 from evaluation.trust import fraction
 from modeling_minigpt import MiniGPTForCausalLM

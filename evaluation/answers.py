@@ -1,12 +1,14 @@
 """Ask a model questions: batched, cached, greedy generation, and how probable the model finds its answers."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data_scripts.question_checks import check_characters, check_lengths
 from data_scripts.questions import Question
 from evaluation.birthplace_accuracy.birthplace_accuracy import is_exact_match
+from evaluation.processes import cut_batches, map_batches
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
 
 
@@ -24,6 +26,7 @@ def answer_questions(
     questions: Sequence[str],
     batch_size: int = 100,
     max_new_tokens: int = 32,
+    shared: bool = False,
 ) -> list[Answer]:
     """Return the model's greedy answer to each question.
 
@@ -31,6 +34,7 @@ def answer_questions(
         questions: any number; those of like length are generated together.
         batch_size: questions in one batch.
         max_new_tokens: longest answer in tokens; the sentinel ends one earlier.
+        shared: whether every process of a run calls this with the same arguments; each then does a part of the work.
 
     Raises:
         VocabularyError: a character is out of the model's vocabulary.
@@ -39,15 +43,15 @@ def answer_questions(
     check_characters(tokenizer, questions)
     check_lengths(tokenizer, questions, [], model.config.max_position_embeddings)
     order = sorted(range(len(questions)), key=lambda index: len(questions[index]))
-    answers = [Answer("", 0.0)] * len(questions)
+
+    def answer(chosen: Sequence[int]) -> list[Answer]:
+        return greedy_answers(model, tokenizer, [questions[index] for index in chosen], max_new_tokens)
+
     was_training = model.training
     model.eval()
     try:
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
-            batch = greedy_answers(model, tokenizer, [questions[index] for index in chosen], max_new_tokens)
-            for index, answer in zip(chosen, batch, strict=True):
-                answers[index] = answer
+        batches = map_batches(answer, cut_batches(order, batch_size), shared)
     finally:
         model.train(was_training)
-    return answers
+    answers = dict(zip(order, chain.from_iterable(batches), strict=True))
+    return [answers[index] for index in range(len(questions))]

@@ -1,5 +1,7 @@
 """Calibrate a finished model's confidence on people who were held out of its training, and certify a threshold.
 
+Each relation is calibrated by itself: a model may know where people were born, and guess where they studied.
+
 The calibration people and the made-up ones are each split into two halves. The first fits the weights of the signals
 and picks the threshold. The second certifies it, and fits the last step, which turns the weighted sum into a
 probability (Platt 1999): the order of the answers, and so what was picked, stays as it was.
@@ -16,9 +18,11 @@ import torch
 from configuration.errors import UserError
 from data_scripts.questions import Question
 from evaluation.answers import exact_matches
+from evaluation.processes import cut_batches, map_batches
 from modeling_minigpt.answers_minigpt import Answer
-from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, Confidence, confidence_features
-from modeling_minigpt.pipeline_minigpt import BirthplacePipeline
+from modeling_minigpt.confidence_minigpt import Confidence, confidence_features, feature_names
+from modeling_minigpt.pipeline_minigpt import ClosedBookPipeline
+from modeling_minigpt.questions_minigpt import normalise
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, CertificationError
 
 STRANGER_WEIGHT = 2.0  # of all strangers together in the fit, beside 1 of all known people
@@ -31,21 +35,31 @@ class CalibrationError(UserError, ValueError):
     """Too little to calibrate on; the message says what."""
 
 
-def rank_and_measure(pipeline: BirthplacePipeline, names: Sequence[str]) -> tuple[list[list[Answer]], np.ndarray]:
-    """Return the ranked answers for each name, and the best one's features, (N, F) in the order of `FEATURE_NAMES`."""
-    ranked = []
-    signals = [np.zeros((0, len(FEATURE_NAMES)))]
-    for first in range(0, len(names), BATCH):
-        some = names[first : first + BATCH]
-        found = pipeline.rank(some)
-        signals.append(confidence_features(pipeline.model, pipeline.tokenizer, some, found).numpy())
-        ranked += found
-    return ranked, np.concatenate(signals)
+def rank_and_measure(
+    pipeline: ClosedBookPipeline, names: Sequence[str], relation: str | None = None, shared: bool = False
+) -> tuple[list[list[Answer]], np.ndarray]:
+    """Return the ranked answers for each name, and the best one's features, (N, F) in the order of `feature_names`.
+
+    Args:
+        relation: the name of what is asked for; the pipeline's first when None.
+        shared: whether every process of a run calls this with the same arguments; each then does a part of the work.
+    """
+    asked = pipeline.find_facts(relation).relation
+
+    def measure_batch(batch: Sequence[str]) -> tuple[list[list[Answer]], np.ndarray]:
+        found = pipeline.rank(batch, relation=asked.name)
+        return found, confidence_features(pipeline.model, pipeline.tokenizer, batch, found, asked).numpy()
+
+    measured = map_batches(measure_batch, cut_batches(names, BATCH), shared)
+    ranked = [answers for found, _ in measured for answers in found]
+    return ranked, np.concatenate([np.zeros((0, len(feature_names(asked)))), *(signals for _, signals in measured)])
 
 
-def measure(pipeline: BirthplacePipeline, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return the pipeline's best answer for each name, and its signals."""
-    ranked, signals = rank_and_measure(pipeline, names)
+def measure(
+    pipeline: ClosedBookPipeline, names: Sequence[str], relation: str | None = None, shared: bool = False
+) -> tuple[list[str], np.ndarray]:
+    """Return the pipeline's best answer for each name, and its signals; the arguments are `rank_and_measure`'s."""
+    ranked, signals = rank_and_measure(pipeline, names, relation, shared)
     return [candidates[0].text for candidates in ranked], signals
 
 
@@ -106,63 +120,90 @@ def find_shift(scores: np.ndarray, mean: float) -> float:
 
 
 def calibrate(
-    pipeline: BirthplacePipeline, questions: Sequence[Question], strangers: Sequence[str], seed: int = 0
+    pipeline: ClosedBookPipeline,
+    questions: Sequence[Question],
+    strangers: Sequence[str],
+    seed: int = 0,
+    relation: str | None = None,
+    shared: bool = False,
 ) -> Confidence:
-    """Return a confidence for the pipeline's answers.
+    """Return a confidence for the pipeline's answers to the questions of one relation.
 
     Args:
-        questions: about people who are in documents but in no training question. Names that
-            the pipeline cannot read are left out, as they get no answer from it.
+        questions: of that relation, about people who are in documents but in no training question; names that the
+            pipeline cannot read, and so does not answer, are left out.
         strangers: names of people in no text that the model has read.
         seed: which halves; the same seed gives the same ones.
+        relation: its name; the pipeline's first when None.
+        shared: whether every process of a run calls this with the same arguments; each then does a part of the work.
 
     Raises:
         CalibrationError: the first half has no two right answers or strangers, or the surer answers were wrong more
             often in the second.
     """
     asked = {question.name: question for question in questions}
-    names = readable(pipeline, list(asked))
-    strangers = readable(pipeline, strangers)
-    answers, known = measure(pipeline, names)
+    names = readable(pipeline, list(asked), relation)
+    strangers = unknown_names(pipeline, readable(pipeline, strangers, relation))
+    answers, known = measure(pipeline, names, relation, shared)
     right = np.array(exact_matches(answers, [asked[name] for name in names]), dtype=bool)
-    _, strange = measure(pipeline, strangers)
+    _, strange = measure(pipeline, strangers, relation, shared)
     fitting, rest = split_halves(len(names), seed)
     fitting_strangers, rest_strangers = split_halves(len(strangers), seed)
-    # No wrong answers are needed: what a model that knows everybody must learn is who is a stranger.
-    counts = {"right answers": right[fitting].sum(), "strangers": len(fitting_strangers)}
-    if lacking := [what for what, count in counts.items() if count < MIN_OF_EACH]:
-        found = ", ".join(f"{count} {what}" for what, count in counts.items())
-        raise CalibrationError(
-            f"too few {lacking[0]} to calibrate on: {found} among {len(fitting)} people, one half, wanted "
-            f"{MIN_OF_EACH} of each"
-        )
+    check_enough(right[fitting], len(fitting_strangers))
     weights, bias = fit_ranker(known[fitting], right[fitting], strange[fitting_strangers])
     slope, shift = fit_platt(known[rest] @ weights + bias, right[rest])
     if slope <= 0.0:
         raise CalibrationError("the surer answers were wrong more often, so nothing can be calibrated")
     weights = slope * weights
     bias = slope * bias + shift
-    confidence = Confidence(
-        dict(zip(FEATURE_NAMES, weights.tolist(), strict=True)), bias, CalibrationScores([]), CalibrationScores([])
-    )
-    scores, strange_scores = (confidence.probabilities(torch.from_numpy(part)).tolist() for part in (known, strange))
+    what = pipeline.find_facts(relation).relation
+    weights = dict(zip(feature_names(what), weights.tolist(), strict=True))
+    confidence = Confidence(weights, bias, CalibrationScores([]), CalibrationScores([]))
+    scores = confidence.probabilities(torch.from_numpy(known), what).tolist()
+    strange_scores = confidence.probabilities(torch.from_numpy(strange), what).tolist()
     selection, certification = (
         CalibrationScores(
             [(scores[index], bool(right[index])) for index in of_known], [strange_scores[i] for i in of_strangers]
         )
         for of_known, of_strangers in ((fitting, fitting_strangers), (rest, rest_strangers))
     )
-    confidence = replace(confidence, selection=selection, certification=certification)
+    return certify(replace(confidence, selection=selection, certification=certification))
+
+
+def check_enough(right: np.ndarray, strangers: int) -> None:
+    """Raise CalibrationError where one half of the people is too little to fit anything.
+
+    Args:
+        right: which of that half's answers are right, (N,).
+        strangers: how many strangers are in that half.
+    """
+    # No wrong answers are needed: what a model that knows everybody must learn is who is a stranger.
+    counts = {"right answers": right.sum(), "strangers": strangers}
+    if lacking := [what for what, count in counts.items() if count < MIN_OF_EACH]:
+        found = ", ".join(f"{count} {what}" for what, count in counts.items())
+        raise CalibrationError(
+            f"too few {lacking[0]} to calibrate on: {found} among {len(right)} people, one half, wanted "
+            f"{MIN_OF_EACH} of each"
+        )
+
+
+def certify(confidence: Confidence) -> Confidence:
+    """Return a confidence with the certificate that its calibration people support, or the reason why they do not."""
     try:
         return replace(confidence, certificate=confidence.threshold_for())
     except CertificationError as error:
         return replace(confidence, refusal=str(error))
 
 
-def readable(pipeline: BirthplacePipeline, names: Sequence[str]) -> list[str]:
-    """Return the names that the pipeline can read."""
-    reasons = pipeline.preprocess(names)["reasons"]
+def readable(pipeline: ClosedBookPipeline, names: Sequence[str], relation: str | None = None) -> list[str]:
+    """Return the names that the pipeline can read, among all that may be asked under a relation."""
+    reasons = pipeline.preprocess(names, relation)["reasons"]
     return [name for name, reason in zip(names, reasons, strict=True) if reason is None]
+
+
+def unknown_names(pipeline: ClosedBookPipeline, names: Sequence[str]) -> list[str]:
+    """Return the names that are no other spelling of a name of training, under which the pipeline would ask."""
+    return [name for name in names if pipeline.names.match(normalise(name)) is None]
 
 
 def split_halves(count: int, seed: int) -> tuple[list[int], list[int]]:

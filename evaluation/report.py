@@ -1,4 +1,4 @@
-"""Turn results into what people read: a table in the terminal, `report.md` with its plot, the README's table."""
+"""Turn results into what people read: a table in the terminal, `report.md` with its plots, the README's table."""
 
 import io
 from pathlib import Path
@@ -14,6 +14,29 @@ from evaluation.tables import markdown_table, percent
 from evaluation.trust import trust_table
 from modeling_minigpt.risk_control_minigpt import Certificate
 
+ACCURACY_COLUMNS = ["always the top answer", "no pretraining", "pretrained", "upper bound: answer is in a document"]
+SOURCE_PARTS = {"source": "Source", "revision": "revision", "license": "licence", "attribution": "attribution"}
+
+
+def by_relation(results: dict) -> dict[str, dict]:
+    """Return each relation's results in the form of the whole, by the relations' names.
+
+    Those of the first relation are the whole: its figures are at the top of `results.json`.
+    """
+    split = results["split"]
+    names = list(results.get("relations", {"": None}))  # of before there were several
+    views = {names[0]: results}
+    for name in names[1:]:
+        values = results["relations"][name]
+        views[name] = {
+            "dataset": results["dataset"],
+            "split": split,
+            split: values,
+            "baselines": {**values, "majority_place": values["majority_answer"]},
+            **{key: values[key] for key in ("trust", "exposure", "samples")},
+        }
+    return views
+
 
 def accuracy_rows(results: dict) -> list[tuple[str, float | None]]:
     """Return the rows that every table of results carries: baselines, pretrained, ceiling."""
@@ -26,6 +49,19 @@ def accuracy_rows(results: dict) -> list[tuple[str, float | None]]:
     ]
 
 
+def accuracy_table(results: dict) -> str:
+    """Return the Markdown table of accuracies; with several relations, one row for each."""
+    views = by_relation(results)
+    if len(views) == 1:
+        rows = [[name, percent(share)] for name, share in accuracy_rows(results)]
+        return markdown_table(["model", "accuracy"], rows)
+    rows = []
+    for name, view in views.items():
+        majority, *shares = (percent(share) for _, share in accuracy_rows(view))
+        rows.append([name, f"{view['baselines']['majority_place']}: {majority}", *shares])
+    return markdown_table(["relation", *ACCURACY_COLUMNS], rows)
+
+
 class EncodedText(io.StringIO):
     """Text in memory for a stream of some encoding, by which a console chooses what it draws lines with."""
 
@@ -33,22 +69,24 @@ class EncodedText(io.StringIO):
 
 
 def print_results(results: dict, console: Console | None = None) -> None:
-    """Print the table of accuracies and the sample questions with their answers."""
+    """Print the table of accuracies and the sample questions with their answers, of each relation."""
     console = console or Console()
     text = EncodedText()
     text.encoding = console.encoding
     terminal = console.is_terminal
-    _render(
-        results, Console(file=text, width=console.width, force_terminal=terminal, color_system=console.color_system)
-    )
+    copy = Console(file=text, width=console.width, force_terminal=terminal, color_system=console.color_system)
+    views = by_relation(results)
+    for name, view in views.items():
+        _render(view, name if len(views) > 1 else None, copy)
     # Not by the console itself, which raises where a name cannot be encoded or nobody reads any more.
     show(text.getvalue(), console.file, end="")
 
 
-def _render(results: dict, console: Console) -> None:
-    """Print as `print_results`."""
+def _render(results: dict, relation: str | None, console: Console) -> None:
+    """Print as `print_results` one relation's results, with its name where there are several."""
     scored = results[results["split"]]
-    title = f"{results['dataset']}: {scored['total']} {results['split']} questions, exact match"
+    what = results["split"] if relation is None else f"{results['split']} {relation}"
+    title = f"{results['dataset']}: {scored['total']} {what} questions, exact match"
     table = Table(title=escape(title))
     table.add_column("model")
     table.add_column("accuracy", justify="right")
@@ -67,7 +105,8 @@ def _render(results: dict, console: Console) -> None:
         if sample["place"] is None:
             verdict = "a stranger: no document names this person, the answer is a guess"
         else:
-            verdict = "right" if sample["answer"] == sample["place"] else f"wrong, it is {sample['place']}"
+            is_right = sample["answer"] in sample.get("accepted", [sample["place"]])
+            verdict = "right" if is_right else f"wrong, it is {sample['place']}"
         line = f"{escape(sample['question'])} [bold]{escape(sample['answer'])}[/bold] ({escape(verdict)})"
         console.print(line, highlight=False)
 
@@ -82,8 +121,8 @@ def plot_losses(histories: dict[str, list], path: Path) -> None:
     save_figure(figure, path)
 
 
-def trust_section(trust: dict) -> list[str]:
-    """Return the report's lines on confidence, strangers and what is guaranteed."""
+def trust_section(trust: dict, heading: str = "## Trust", picture: str = "trust.png") -> list[str]:
+    """Return the report's lines on confidence, strangers and what is guaranteed; the last one shows the picture."""
     if trust["certificate"] is not None:
         promise = f"Certified on people held out of training: {Certificate(**trust['certificate'])}."
     elif trust["calibrated"]:
@@ -96,40 +135,79 @@ def trust_section(trust: dict) -> list[str]:
     if trust.get("withheld_refusal"):
         promise += f" Withheld people are not counted: {trust['withheld_refusal']}."
     return [
-        "## Trust\n",
+        f"{heading}\n",
         f"Confidence on these questions, on {trust['made_up']} about made-up people, and on {trust['withheld']} about "
         f"real people who were withheld from training. {promise}\n",
         trust_table(trust),
-        "![Risk and coverage, reliability, confidences](trust.png)\n",
+        f"![Risk and coverage, reliability, confidences]({picture})\n",
     ]
 
 
-def exposure_section(rows: list[dict]) -> list[str]:
-    """Return the report's lines on what the model was shown."""
+def exposure_section(rows: list[dict], kind: str, heading: str) -> list[str]:
+    """Return the report's lines on what the model was shown of people and answers, which are of a kind, "place"."""
     models = [key for key in rows[0] if isinstance(rows[0][key], dict)]
     columns = [f"{model.replace('_', ' ')}, {what}" for model in models for what in ("accuracy", "confidence")]
     cells = [[percent(row[model][what]) for model in models for what in ("accuracy", "confidence")] for row in rows]
+    seen = [f"{kind if row['seen'] == 'place' else row['seen']}: {row['times']}" for row in rows]
     return [
-        "## What was there to learn from\n",
+        f"{heading}\n",
         "Accuracy, and the mean probability that the model gives to its answer (not calibrated): by how many "
-        "documents name the person, how many documents and training answers name the place, and how many documents "
+        f"documents name the person, how many documents and training answers name the {kind}, and how many documents "
         "name both.\n",
         markdown_table(
             ["seen", "questions", *columns],
-            [[f"{r['seen']}: {r['times']}", str(r["questions"]), *own] for r, own in zip(rows, cells, strict=True)],
+            [[what, str(row["questions"]), *own] for what, row, own in zip(seen, rows, cells, strict=True)],
         ),
     ]
 
 
+def source_line(source: dict) -> list[str]:
+    """Return the line on where the data are from, with revision and licence; none where nothing is recorded."""
+    parts = [f"{label} {source[key]}" for key, label in SOURCE_PARTS.items() if source.get(key)]
+    return [f"{', '.join(parts)}.\n"] if parts else []
+
+
+def relation_section(results: dict, kind: str, heading: str, picture: str) -> list[str]:
+    """Return one relation's part of the report.
+
+    Args:
+        results: the relation's, of `by_relation`.
+        kind: of its answers, "place".
+        heading: "##", or what its sections' headings begin with below another one.
+        picture: the file of its plot of confidences.
+    """
+    lines = []
+    if "trust" in results:
+        lines += trust_section(results["trust"], f"{heading} Trust", picture)
+    if results.get("exposure"):
+        lines += exposure_section(results["exposure"], kind, f"{heading} What was there to learn from")
+    rows = [[s["question"], s["answer"], s["place"] or "(unknown person)"] for s in results["samples"]]
+    return [*lines, f"{heading} Some answers\n", markdown_table(["question", "answer", f"right {kind}"], rows)]
+
+
+def trust_picture(number: int, relation: str) -> str:
+    """Return the file of a relation's plot of confidences; that of the first is as if there were no other."""
+    return f"trust.{relation}.png" if number else "trust.png"
+
+
+def describe_scores(results: dict, relation: str = "") -> str:
+    """Say in one sentence how many questions were right."""
+    scored = results[results["split"]]
+    what = " ".join(filter(None, (results["split"], relation)))
+    return f"{scored['correct']} of {scored['total']} {what} questions right, by exact match."
+
+
 def write_report(results: dict, histories: dict[str, list], folder: Path) -> Path:
     """Write `report.md`, and `losses.png` where a stage was trained here; return the report's path."""
-    scored = results[results["split"]]
+    views = by_relation(results)
+    several = len(views) > 1
+    scores = " ".join(describe_scores(view, name if several else "") for name, view in views.items())
     lines = [
         f"# {results['dataset']}\n",
-        f"{scored['correct']} of {scored['total']} {results['split']} questions right, by exact match. "
-        f"Model: {results['model']}, {results['parameters']:,} parameters; recipe seed {results['seed']}.\n",
+        f"{scores} Model: {results['model']}, {results['parameters']:,} parameters; recipe seed {results['seed']}.\n",
+        *source_line(results.get("source", {})),
         *([f"Training started from the weights of {results['start_from']}.\n"] if results.get("start_from") else []),
-        markdown_table(["model", "accuracy"], [[name, percent(share)] for name, share in accuracy_rows(results)]),
+        accuracy_table(results),
     ]
     if results["train_minutes"]:
         lines += [
@@ -142,17 +220,12 @@ def write_report(results: dict, histories: dict[str, list], folder: Path) -> Pat
     if histories:
         plot_losses(histories, folder / "losses.png")
         lines.append("![Loss against steps, by stage](losses.png)\n")
-    if "trust" in results:
-        lines += trust_section(results["trust"])
-    if results.get("exposure"):
-        lines += exposure_section(results["exposure"])
-    lines += [
-        "## Some answers\n",
-        markdown_table(
-            ["question", "answer", "right place"],
-            [[s["question"], s["answer"], s["place"] or "(unknown person)"] for s in results["samples"]],
-        ),
-    ]
+    for number, (name, view) in enumerate(views.items()):
+        known = results.get("relations", {}).get(name, {})
+        if several:
+            lines.append(f"## {name}: “{known['question'].replace('{name}', 'NAME')}”\n")
+        heading = "###" if several else "##"
+        lines += relation_section(view, known.get("answers", "place"), heading, trust_picture(number, name))
     path = folder / "report.md"
     write_text(path, "\n".join(lines))
     return path

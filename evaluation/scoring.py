@@ -1,53 +1,34 @@
-"""`train.py evaluate`: answers, baselines, predictions, results.json and the report."""
+"""`train.py evaluate`: answers, baselines, predictions, results.json and the report.
 
-import tempfile
-import time
+results.json has the figures of each relation under `relations`, and those of the first one at the top as well:
+
+    {"dataset", "split": SPLIT, SPLIT: {"accuracy", "correct", "total", "seconds"}, "baselines", "trust", "exposure",
+     "samples", …, "relations": {NAME: {"accuracy", "correct", "total", "ceiling", "majority", …, "trust"}, …}}
+"""
+
 from collections.abc import Sequence
 from pathlib import Path
 
+from accelerate import PartialState
 from accelerate.logging import get_logger
-from transformers import PreTrainedTokenizerFast
 
 from artifacts.files import write_json, write_text
 from artifacts.loading import load_pipeline
-from artifacts.run_folder import STAGES, RunFolder, training_record
+from artifacts.run_folder import STAGES, RunError, RunFolder, training_record
 from artifacts.safe_loading import as_run_error
-from configuration.schema import EvaluateArguments, Recipe
-from data_scripts.questions import Question, question_about
+from configuration.schema import Recipe
+from data_scripts.questions import Question
 from data_scripts.splits import TrainingData, load_scoring_questions, made_up_people
-from evaluation.answers import answer_questions, exact_matches
-from evaluation.baselines import ceiling, popular_places
-from evaluation.birthplace_accuracy.birthplace_accuracy import BirthplaceAccuracy
-from evaluation.exposure import count_exposures, exposure_rows
+from evaluation.calibration import unknown_names
+from evaluation.exposure import count_exposures
+from evaluation.knowledge import questions_of
+from evaluation.relation_scores import RelationAnswers, ask_relation, choose_questions, relation_results
 from evaluation.report import print_results, write_report
 from evaluation.trained_on import TrainedOn, count_known, read_record
-from evaluation.trust import STRANGERS, EvaluatedAnswers, confidence_metrics, fraction, plot_trust
-from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
-from modeling_minigpt.answers_minigpt import Answer
+from evaluation.trust import STRANGERS, plot_trust
+from modeling_minigpt import ClosedBookPipeline
 
 logger = get_logger(__name__)
-
-SAMPLES = 3  # questions shown with their answers, before one about a stranger
-
-
-def accuracy(texts: list[str], questions: Sequence[Question]) -> dict:
-    """Score answers by the `birthplace_accuracy` metric."""
-    # Not by `evaluate.load`, which copies the code to the home folder's cache: that may be read-only, or full.
-    with tempfile.TemporaryDirectory() as cache:
-        metric = BirthplaceAccuracy(keep_in_memory=True, cache_dir=cache)
-    return metric.compute(predictions=texts, references=[question.answer for question in questions])
-
-
-def ask_model(
-    model: MiniGPTForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    questions: Sequence[Question],
-    how: EvaluateArguments,
-) -> tuple[list[Answer], list[bool]]:
-    """Return a model's answers to questions, and which of them are right."""
-    texts = [question.text for question in questions]
-    answers = answer_questions(model, tokenizer, texts, how.batch_size, how.max_new_tokens)
-    return answers, exact_matches([answer.text for answer in answers], questions)
 
 
 def sibling_baseline(model_path: Path, folder: RunFolder) -> Path | None:
@@ -56,43 +37,11 @@ def sibling_baseline(model_path: Path, folder: RunFolder) -> Path | None:
     return next((path for path in candidates if (path / "config.json").is_file()), None)
 
 
-def sample_answers(
-    texts: list[str], questions: Sequence[Question], strangers: list[str], made_up: Sequence[Answer]
-) -> list[dict]:
-    """Return the first questions with their answers, and one about a person who is in no document."""
-    shown = zip(questions[:SAMPLES], texts, strict=False)
-    samples = [{"question": one.text, "answer": answer, "place": one.answer} for one, answer in shown]
-    stranger = zip(strangers[:1], made_up, strict=False)
-    return samples + [
-        {"question": question_about(n).text, "answer": answer.text, "place": None} for n, answer in stranger
-    ]
-
-
-def ask_all(
-    pipeline: BirthplacePipeline, questions: Sequence[Question], made_up: list[str], withheld: Sequence[Question]
-) -> EvaluatedAnswers:
-    """Ask the pipeline, abstention aside, about known people and both kinds of strangers."""
-
-    def ask(names: list[str]) -> list[Answer]:
-        results = pipeline(names, batch_size=64, threshold=0.0)
-        return [Answer(result["answer"] or "", result["score"]) for result in results]
-
-    known = ask([question.name for question in questions])
-    confidence = pipeline.confidence
-    return EvaluatedAnswers(
-        known,
-        exact_matches([answer.text for answer in known], questions),
-        ask(made_up),
-        ask([question.name for question in withheld]),
-        calibrated=confidence is not None,
-        certificate=None if confidence is None else confidence.certificate,
-    )
-
-
 def describe(records: dict[str, dict], recipe: Recipe, data: TrainingData, model_path: Path) -> dict:
     """Return what the results say about the model and, by its stages' records, how it came to be."""
     return {
         "dataset": data.name,
+        "source": data.source_info,
         "seed": recipe.seed,
         "model": model_path.name,
         "train_minutes": {stage: record["minutes"] for stage, record in records.items()},
@@ -109,54 +58,132 @@ def warn_of_trained_questions(record: TrainedOn, questions: Sequence[Question], 
         )
 
 
-def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict:
+def check_relations(pipeline: ClosedBookPipeline, data: TrainingData, model_path: Path) -> None:
+    """Raise RunError where a model does not know a relation of the data, or knows it by another question."""
+    for relation in data.relations:
+        known = pipeline.relations.get(relation.name)
+        if known is None:
+            raise RunError(
+                f"{model_path}: answers questions of {', '.join(pipeline.relations)} alone, but the data ask for "
+                f"{relation.name}; remove it with --set relations.{relation.name}=null"
+            )
+        if known.question != relation.question:
+            raise RunError(
+                f"{model_path}: {relation.name} is {known.question!r} to the model, but {relation.question!r} in the "
+                "recipe"
+            )
+
+
+def recorded_refusal(model_path: Path, name: str, first: str) -> str | None:
+    """Return why training has left a relation of a model uncalibrated; None where it did not, or does not say."""
+    reasons = training_record(model_path).get("uncalibrated")
+    if not isinstance(reasons, dict):  # of before there were several relations
+        reasons = {first: reasons}
+    return reasons.get(name)
+
+
+def ask_all(
+    pipelines: dict[str, ClosedBookPipeline],
+    questions: Sequence[Question],
+    recipe: Recipe,
+    data: TrainingData,
+    withheld: Sequence[Question],
+) -> list[RelationAnswers]:
+    """Ask for every relation that there are questions of; every process must call this."""
+    strangers = unknown_names(pipelines["pretrained"], made_up_people(data, "evaluation", STRANGERS))
+    found = []
+    for relation in data.relations:
+        asked = choose_questions(questions_of(relation, questions), recipe.evaluate.questions)
+        if asked:
+            own = questions_of(relation, withheld)
+            found.append(ask_relation(relation, pipelines, asked, strangers, own, recipe.evaluate))
+    return found
+
+
+def results_of_relations(found: Sequence[RelationAnswers], data: TrainingData) -> dict[str, dict]:
+    """Return what `results.json` says of each relation, by its name."""
+    # One pass over the documents for the questions of all relations.
+    everything = [question for answers in found for question in answers.questions]
+    counts = count_exposures(everything, data.documents, data.train)
+    results = {}
+    first = 0
+    for answers in found:
+        last = first + len(answers.questions)
+        own = {seen: times[first:last] for seen, times in counts.items()}
+        results[answers.relation.name] = relation_results(answers, data, own)
+        first = last
+    return results
+
+
+def first_relation(values: dict, split: str) -> dict:
+    """Return a relation's results as they are at the top of results.json."""
+    return {
+        split: {key: values[key] for key in ("accuracy", "correct", "total", "seconds")},
+        "baselines": {
+            "majority": values["majority"],
+            "majority_place": values["majority_answer"],
+            "no_pretraining": values["no_pretraining"],
+            "ceiling": values["ceiling"],
+        },
+        **{key: values[key] for key in ("trust", "exposure", "samples")},
+    }
+
+
+def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | None:
     """Score a model, write everything about it into the run's folder, print the table; return the results.
 
+    Every process must call this: they share the questions, and the main process alone writes and returns the results.
     The model is `evaluate.model` of the recipe, or the run's own `finetune`. Its questions are the dev file's, which
     is opened here for the first time, or the held-out training questions where the recipe holds some out.
+
+    Raises:
+        RunError: no model that can be loaded, or one that does not know a relation of the data.
     """
     model_path = Path(recipe.evaluate.model or folder.stage("finetune"))
-    pipeline = load_pipeline(model_path)
-    split, questions = load_scoring_questions(data)
-    start = time.monotonic()
-    models = {"pretrained": ask_model(pipeline.model, pipeline.tokenizer, questions, recipe.evaluate)}
-    seconds = time.monotonic() - start
-    texts = [answer.text for answer in models["pretrained"][0]]
+    pipelines = {"pretrained": load_pipeline(model_path)}
+    pipeline = pipelines["pretrained"]
+    check_relations(pipeline, data, model_path)
+    with PartialState().main_process_first():  # it may have to add them to the corpus
+        split, questions = load_scoring_questions(data)
     baseline_path = sibling_baseline(model_path, folder)
     if baseline_path is not None:
-        baseline = load_pipeline(baseline_path)
-        models["no_pretraining"] = ask_model(baseline.model, baseline.tokenizer, questions, recipe.evaluate)
-    popular = popular_places((question.answer for question in data.train), 2)
-    strangers = made_up_people(data, "evaluation", STRANGERS)
+        pipelines["no_pretraining"] = load_pipeline(baseline_path)
     with as_run_error(f"{model_path}: what it was trained on cannot be read"):
         trained_on = read_record(pipeline.model)
-    warn_of_trained_questions(trained_on, questions, split)
     withheld_refusal = trained_on.explain_withheld(data.withheld)
     if withheld_refusal is not None:
         logger.warning(f"withheld people are not counted: {withheld_refusal}")
-    withheld = [] if withheld_refusal else data.withheld
-    asked = ask_all(pipeline, questions, strangers, withheld)
-    uncalibrated = pipeline.uncalibrated or training_record(model_path).get("uncalibrated")
-    refusal = getattr(pipeline.confidence, "refusal", uncalibrated)
-    records = {stage: found for stage in STAGES if (found := folder.training_record(stage))}
+    found = ask_all(pipelines, questions, recipe, data, [] if withheld_refusal else data.withheld)
+    if not PartialState().is_main_process:
+        return None
+    warn_of_trained_questions(trained_on, [question for one in found for question in one.questions], split)
+    relations = results_of_relations(found, data)
+    for name, values in relations.items():
+        facts = pipeline.facts[name]
+        uncalibrated = facts.uncalibrated or recorded_refusal(model_path, name, next(iter(pipeline.facts)))
+        values["trust"]["refusal"] = uncalibrated if facts.confidence is None else facts.confidence.refusal
+        values["trust"]["withheld_refusal"] = withheld_refusal
+    records = {stage: record for stage in STAGES if (record := folder.training_record(stage))}
     results = {
         **describe(records, recipe, data, model_path),
         "parameters": pipeline.model.num_parameters(),
         "split": split,
-        split: {**accuracy(texts, questions), "seconds": seconds},
-        "baselines": {
-            "majority": accuracy(popular[:1] * len(questions), questions)["accuracy"],
-            "majority_place": popular[0],
-            "no_pretraining": fraction(models["no_pretraining"][1]) if baseline_path else None,
-            "ceiling": ceiling(data.documents, questions),
-        },
-        "trust": {**confidence_metrics(asked, popular), "refusal": refusal, "withheld_refusal": withheld_refusal},
-        "exposure": exposure_rows(count_exposures(questions, data.documents, data.train), models),
-        "samples": sample_answers(texts, questions, strangers, asked.made_up),
+        **first_relation(next(iter(relations.values())), split),
+        "relations": relations,
     }
-    write_text(folder.path / f"predictions.{split}.txt", "\n".join(texts) + "\n")
-    plot_trust(asked, folder.path / "trust.png")
-    write_report(results, {stage: record["history"] for stage, record in records.items()}, folder.path)
-    write_json(folder.results, results)
+    write_results(folder, results, found, {stage: record["history"] for stage, record in records.items()})
     print_results(results)
     return results
+
+
+def write_results(
+    folder: RunFolder, results: dict, found: Sequence[RelationAnswers], histories: dict[str, list]
+) -> None:
+    """Write predictions, plots, the report and, last of all, results.json into a run's folder."""
+    for number, answers in enumerate(found):
+        # The first relation's files have no name in theirs: they are as they were when there was one relation.
+        name = f".{answers.relation.name}" if number else ""
+        write_text(folder.path / f"predictions.{results['split']}{name}.txt", "\n".join(answers.texts) + "\n")
+        plot_trust(answers.asked, folder.path / f"trust{name}.png")
+    write_report(results, histories, folder.path)
+    write_json(folder.results, results)

@@ -3,6 +3,10 @@
 `trained_on.json` lies beside the weights and has the hashes of two sets of names: of the people that documents name,
 and of those whose questions came with their answers. It counts what the model itself learned and all that the models
 had learned from which it started, so that no chain of runs, whatever their recipes, hides a name.
+
+Names are of people, not of people and relations: whoever was asked about with an answer, whatever the question, is no
+calibration person of any relation. One answer that was trained on, where somebody studied, also says something about
+where that person was born.
 """
 
 import json
@@ -12,9 +16,10 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from configuration.schema import StageArguments
+from data_scripts.person_splits import hash_of
 from data_scripts.phrases import AnswerFinder, capitalised_phrases
 from data_scripts.questions import Question
-from data_scripts.splits import TrainingData, hash_of
+from data_scripts.splits import TrainingData
 from data_scripts.titles import split_title
 from modeling_minigpt.questions_minigpt import normalise
 from modeling_minigpt.source_minigpt import WeightsSource

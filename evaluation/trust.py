@@ -36,7 +36,7 @@ ROWS = {  # key: what it says, and whether it is a share
     "answered_right": ("right among those", True),
     "made_up_answered": ("made-up people given an answer at the threshold", True),
     "withheld_answered": ("withheld people given an answer at the threshold", True),
-    "popular_share_on_strangers": ("answers about strangers that are one of the two most popular places", True),
+    "popular_share_on_strangers": ("answers about strangers that are one of the two most popular answers", True),
 }
 
 
@@ -45,7 +45,7 @@ class EvaluatedAnswers:
     """A model's answers, with how sure it is of them.
 
     Attributes:
-        known: to questions with known places.
+        known: to questions with known answers.
         right: which of these are right.
         made_up: about made-up people.
         withheld: about real people who were withheld from training.
@@ -84,7 +84,7 @@ def confidence_metrics(asked: EvaluatedAnswers, popular: Sequence[str]) -> dict:
 
     Args:
         asked: the answers; none of them withheld because the confidence was low.
-        popular: the most popular places, those that a model without knowledge falls back to.
+        popular: the most popular answers, those that a model without knowledge falls back to.
     """
     scores = asked.scores["known"]
     right = asked.right

@@ -16,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from artifacts.files import write_json
 
 # Their strings are tokens and answers, which may look like anything.
-DATA_FILES = ("tokenizer.json", "birthplaces.json")
+DATA_FILES = ("tokenizer.json", "birthplaces.json", "facts.json")
 # A text that is a path as a whole: /a b, ~/a, ../a, C:\a, \\server\a, file:///a; a relative one: a\b, a/b/c.
 WHOLE = re.compile(
     r"(?://?[^\s/]|~[\w.-]*[\\/]|\.{1,2}[\\/]|[A-Za-z]:[\\/]|\\\\|file:).*"

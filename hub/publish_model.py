@@ -27,11 +27,11 @@ from hub.local_paths import remove_paths
 from hub.model_card import model_card
 from hub.push import PushError, as_push_error, check_repo_id, open_repository, push_folder, warn, write_file_list
 
-PICTURES = ("losses.png", "trust.png")
+PICTURES = ("losses.png", "trust.png", "trust.*.png")  # patterns; the last one's are of further relations
 MODEL_FILES = (
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "birthplaces.json", "confidence.json", "training.json",
-    "trained_on.json",
+    "special_tokens_map.json", "facts.json", "birthplaces.json", "confidence.json", "names.txt",
+    "training.json", "trained_on.json",
 )  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")  # refused, since they may be meant as the model's weights
 MARKER = "modeling_minigpt.py"  # which every push of a model leaves
@@ -50,7 +50,7 @@ def write_release(run: Path, repo_id: str, target: Path) -> None:
         check_complete(folder)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise PushError(f"{target}: is not empty; choose another folder")
-        pictures = [name for name in PICTURES if (run / name).is_file()]
+        pictures = find_pictures(run)
         target.mkdir(parents=True, exist_ok=True)
         copy_model(folder.stage("finetune"), target)
         for name in (*pictures, folder.results.name, folder.recipe.name):
@@ -62,6 +62,11 @@ def write_release(run: Path, repo_id: str, target: Path) -> None:
         # Read as the Hub reads it: metadata that are no YAML mapping are refused here. The Hub checks them, too.
         ModelCard(card).save(target / "README.md")
         write_file_list(target)
+
+
+def find_pictures(run: Path) -> list[str]:
+    """Return the names of a run's plots, in the order of `PICTURES`."""
+    return [path.name for pattern in PICTURES for path in sorted(run.glob(pattern))]
 
 
 def check_complete(folder: RunFolder) -> None:
@@ -78,7 +83,7 @@ def check_complete(folder: RunFolder) -> None:
     if pickles := [path.name for path in model.rglob("*") if path.suffix.lower() in PICKLES]:
         raise PushError(f"{model}: {pickles[0]} may hold code; only safetensors are published")
     root = real_path(folder.path)
-    for path in (model, *(folder.path / name for name in PICTURES), folder.results, folder.recipe):
+    for path in (model, *(folder.path / name for name in find_pictures(folder.path)), folder.results, folder.recipe):
         if not real_path(path).is_relative_to(root):
             raise PushError(f"{path}: links to {real_path(path)}, which is outside the run")
     for path in sorted(model.rglob("*")):

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from .cache_minigpt import make_cache
 from .configuration_minigpt import MiniGPTConfig
 from .modeling_minigpt import MiniGPTForCausalLM, MiniGPTModel, MiniGPTPreTrainedModel
-from .pipeline_minigpt import BirthplacePipeline
+from .pipeline_minigpt import BirthplacePipeline, ClosedBookPipeline
 from .tokenization_minigpt import build_bpe_tokenizer, build_character_tokenizer
 
 __version__ = "0.2.0"
@@ -24,6 +24,7 @@ MiniGPTForCausalLM.register_for_auto_class("AutoModelForCausalLM")
 
 __all__ = [
     "BirthplacePipeline",
+    "ClosedBookPipeline",
     "MiniGPTConfig",
     "MiniGPTForCausalLM",
     "MiniGPTModel",

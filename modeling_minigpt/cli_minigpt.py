@@ -3,6 +3,7 @@
     minigpt ask runs/quickstart/finetune "Brihi Hikdo"
     minigpt ask USER/NAME                                  # a prompt; an empty line ends it
     minigpt ask USER/NAME --file names.txt > answers.tsv
+    minigpt ask USER/NAME --relation studied "Brihi Hikdo"
     minigpt info runs/quickstart/finetune
     minigpt convert mingpt model.params FOLDER --num_attention_heads 8
     minigpt convert gpt2 openai-community/gpt2 FOLDER
@@ -23,10 +24,12 @@ from transformers.utils import logging as transformers_logging
 
 from . import __version__, convert_gpt2_checkpoint_to_hf, convert_mingpt_checkpoint_to_hf
 from .configuration_minigpt import MiniGPTConfig
+from .facts_minigpt import RelationFacts
 from .modeling_minigpt import MiniGPTForCausalLM
-from .pipeline_minigpt import BirthplacePipeline
+from .pipeline_minigpt import ClosedBookPipeline
 
-COLUMNS = ("question", "answer", "score", "reason")  # of the TSV that `ask --file` writes
+# Of the TSV that `ask --file` writes.
+COLUMNS = ("question", "answer", "score", "reason", "relation", "matched_name")
 
 
 class CommandError(ValueError):
@@ -42,7 +45,7 @@ def find_model(name: str) -> str:
     return name
 
 
-def load_pipeline(name: str) -> BirthplacePipeline:
+def load_pipeline(name: str) -> ClosedBookPipeline:
     """Load a model, its tokenizer, candidates and calibration; no code of the model's folder is run.
 
     Raises:
@@ -59,7 +62,7 @@ def load_pipeline(name: str) -> BirthplacePipeline:
             raise CommandError(f"{name}: a {config.model_type} model, wanted minigpt")
         model = MiniGPTForCausalLM.from_pretrained(source, config=config)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        return BirthplacePipeline(model=model, tokenizer=tokenizer)
+        return ClosedBookPipeline(model=model, tokenizer=tokenizer)
     except CommandError:
         raise
     except Exception as error:  # a missing, broken or unreachable model makes each library raise its own
@@ -69,10 +72,12 @@ def load_pipeline(name: str) -> BirthplacePipeline:
 
 def describe_answer(result: dict) -> str:
     """Return a pipeline's result as one line: the answer and its score, or why there is none."""
+    # The question has the training's spelling of the name, which need not be the one that was typed.
+    question = result["question"] if result["matched_name"] is None else f"{result['question']} (as in training)"
     if result["abstained"]:
-        return f"{result['question']} No answer: {result['reason']}"
+        return f"{question} No answer: {result['reason']}"
     meaning = "chance to be right" if result["calibrated"] else "probability, not calibrated"
-    return f"{result['question']} {result['answer']} ({result['score']:.1%} {meaning})"
+    return f"{question} {result['answer']} ({result['score']:.1%} {meaning})"
 
 
 def read_names(path: Path) -> Iterator[str]:
@@ -112,7 +117,7 @@ def ask(arguments: argparse.Namespace) -> None:
     elif not arguments.names:
         names = prompt_names()
         batch_size = 1  # answer before the next prompt
-    options = {"threshold": arguments.threshold, "top_k": arguments.top_k}
+    options = {"relation": arguments.relation, "threshold": arguments.threshold, "top_k": arguments.top_k}
     options = {name: value for name, value in options.items() if value is not None}
     # An iterator in, an iterator out: the first answers of a long file are written while others are computed.
     results = pipeline(iter(names), batch_size=batch_size, **options)
@@ -128,11 +133,34 @@ def ask(arguments: argparse.Namespace) -> None:
             print(describe_answer(result), flush=True)
 
 
+def describe_facts(facts: RelationFacts) -> dict[str, str]:
+    """Return the rows of `info` about one relation."""
+    relation = facts.relation
+    confidence = facts.confidence
+    rows = {
+        "relation": f"{relation.name}: {relation.format('NAME')}",
+        "candidates": f"{len(facts.candidates):,} ({relation.answers})"
+        if facts.candidates
+        else "none: any text is an answer",
+        "calibration": "none: scores are probabilities that the model gives to its answers",
+        "threshold": "none: every question gets an answer",
+    }
+    if facts.uncalibrated is not None:
+        rows["calibration"] = f"none: {facts.uncalibrated}"
+    if confidence is not None:
+        people = [half.known for half in (confidence.selection, confidence.certification)]
+        rows["calibration"] = f"on {sum(map(len, people)):,} people who were held out of training"
+        if confidence.certificate is not None:
+            rows["threshold"] = f"{confidence.certificate.threshold:.3f}: {confidence.certificate}"
+        elif confidence.refusal:
+            rows["threshold"] = f"none: {confidence.refusal}"
+    return rows
+
+
 def info(arguments: argparse.Namespace) -> None:
-    """Describe a model on one screen."""
+    """Describe a model on one screen: its parts, then each relation that it can be asked for."""
     pipeline = load_pipeline(arguments.model)
     config = pipeline.model.config
-    confidence = pipeline.confidence
     attention = ", ".join(dict.fromkeys(config.layer_attention_types))
     rows = {
         "model": find_model(arguments.model),
@@ -141,21 +169,10 @@ def info(arguments: argparse.Namespace) -> None:
         "attention": f"{attention}; {config.position_embedding_type} positions",
         "context": f"{config.max_position_embeddings:,} tokens",
         "tokenizer": f"{type(pipeline.tokenizer).__name__}, {len(pipeline.tokenizer):,} entries",
-        "candidates": f"{len(pipeline.candidates):,} places" if pipeline.candidates else "none: any text is an answer",
-        "calibration": "none: scores are probabilities that the model gives to its answers",
-        "threshold": "none: every question gets an answer",
     }
-    if pipeline.uncalibrated is not None:
-        rows["calibration"] = f"none: {pipeline.uncalibrated}"
-    if confidence is not None:
-        people = [half.known for half in (confidence.selection, confidence.certification)]
-        rows["calibration"] = f"on {sum(map(len, people)):,} people who were held out of training"
-        if confidence.certificate is not None:
-            rows["threshold"] = f"{confidence.certificate.threshold:.3f}: {confidence.certificate}"
-        elif confidence.refusal:
-            rows["threshold"] = f"none: {confidence.refusal}"
-    for name, value in rows.items():
-        print(f"{name:12} {value}")
+    for part in (rows, *map(describe_facts, pipeline.facts.values())):
+        for name, value in part.items():
+            print(f"{name:12} {value}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -170,6 +187,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("names", nargs="*", metavar="NAME", help="names or questions; a prompt where there are none")
     command.add_argument("--file", type=Path, metavar="FILE", help="read one per line (- for stdin), write TSV")
     command.add_argument("--json", action="store_true", help="write one JSON object per line")
+    command.add_argument("--relation", metavar="NAME", help="what to ask about a name alone; by default the first")
     command.add_argument("--threshold", type=float, help="abstain below this score; 0 answers always")
     command.add_argument("--top-k", type=int, dest="top_k", help="candidates in the JSON")
     command.set_defaults(run=ask)

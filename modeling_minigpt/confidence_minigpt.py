@@ -2,14 +2,14 @@
 
 A person seen in pretraining is recalled under several prompts: the answer is as probable after the beginning of a
 biography as after a question, and other beginnings recall something as well. For a stranger the next token is
-uncertain under all of them. A logistic model combines these features. It is fitted on people held out of training and
-travels in the model's folder, in `confidence.json`, with their scores, so that a threshold can be certified for any
-risk.
+uncertain under all of them. A logistic model combines these features, one for each relation. It is fitted on people
+held out of training and travels in the model's folder, in `confidence.json`, with their scores, so that a threshold
+can be certified for any risk.
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -17,30 +17,42 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .answers_minigpt import Answer
-from .questions_minigpt import BIRTHPLACE
+from .relations_minigpt import BIRTHPLACE, Relation
 from .risk_control_minigpt import CalibrationScores, Certificate, RiskTarget, threshold_for
 
 CONFIDENCE_FILE = "confidence.json"
-PROMPT_TEMPLATES = {
-    "question": BIRTHPLACE.template,
-    "born in": "{name}. born in",
-    "and": "{name}. and",
-    "name": "{name}.",
-}
 FEATURES = ("answer", "empty_answer", "neg_entropy")
+CANDIDATES_FEATURE = "candidates: neg_entropy"
 
 
-def format_prompts(name: str) -> list[str]:
-    """Return the ways of asking about a name, in the order of `PROMPT_TEMPLATES`."""
+def prompt_templates(relation: Relation) -> dict[str, str]:
+    """Return the ways of asking for a relation by their labels: the question, then the prompts.
+
+    A prompt's label is what comes after the name: "born in" of "{name}. born in", "name" of "{name}.". A prompt whose
+    label is taken is its own label.
+    """
+    templates = {"question": relation.question}
+    for prompt in relation.prompts:
+        label = prompt.partition("{name}")[2].removeprefix(".").strip() or "name"
+        # "candidates" is the label of a feature that is not of a prompt.
+        templates[prompt if label in templates or label == "candidates" else label] = prompt
+    return templates
+
+
+def format_prompts(name: str, relation: Relation = BIRTHPLACE) -> list[str]:
+    """Return the ways of asking about a name, in the order of `prompt_templates`."""
     # A title's full stop is the name's own in "Bo Lind Jr. Lind was born in", which is so in biographies, too.
-    return [
-        template.replace("{name}.", "{name}" if name.endswith(".") else "{name}.").replace("{name}", name)
-        for template in PROMPT_TEMPLATES.values()
-    ]
+    stop = "{name}" if name.endswith(".") else "{name}."
+    prompts = [prompt.replace("{name}.", stop).replace("{name}", name) for prompt in relation.prompts]
+    return [relation.format(name), *prompts]
 
 
-# In this order are the columns of every feature matrix, and so the weights of a calibration.
-FEATURE_NAMES = [*(f"{prompt}: {what}" for prompt in PROMPT_TEMPLATES for what in FEATURES), "candidates: neg_entropy"]
+def feature_names(relation: Relation) -> list[str]:
+    """Return the names of a relation's features, in the order of the columns of every feature matrix, (F,)."""
+    return [*(f"{prompt}: {what}" for prompt in prompt_templates(relation) for what in FEATURES), CANDIDATES_FEATURE]
+
+
+FEATURE_NAMES = feature_names(BIRTHPLACE)
 MIN_LOG_PROB = -12.0  # nats; below it, differences say nothing and would outweigh every other feature
 
 
@@ -81,28 +93,34 @@ def answer_features(
     }
 
 
+def candidates_neg_entropy(candidates: Sequence[Answer]) -> float:
+    """Return minus the entropy of one question's candidates, in nats; what they leave counts as one more."""
+    shares = [candidate.probability for candidate in candidates]
+    # The answers are not all there is: without the rest, two unlikely candidates would look like certainty.
+    shares.append(max(0.0, 1.0 - sum(shares)))
+    return sum(share * math.log(share) for share in shares if share > 0.0)
+
+
 def confidence_features(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     names: Sequence[str],
     ranked: Sequence[Sequence[Answer]],
+    relation: Relation = BIRTHPLACE,
 ) -> torch.Tensor:
-    """Measure the features of the best answer for each name of one batch, (B, F) in the order of `FEATURE_NAMES`.
+    """Measure the features of the best answer for each name of one batch, (B, F) in the order of `feature_names`.
 
     Log-probabilities are clamped at `MIN_LOG_PROB`. The sign of the empty answer's is turned, so that more of every
-    feature speaks for the answer. The candidates' negative entropy counts the rest of the probability as one more.
+    feature speaks for the answer.
     """
     answers = [candidates[0].text for candidates in ranked]
     columns = []
-    for prompts in zip(*map(format_prompts, names), strict=True):
+    for prompts in zip(*(format_prompts(name, relation) for name in names), strict=True):
         found = answer_features(model, tokenizer, prompts, answers)
         # A model that would rather end at once guesses: the empty answer's probability is a sign of that.
         columns += [found["answer"].clamp(min=MIN_LOG_PROB), -found["empty_answer"]]
         columns += [found["neg_entropy"].clamp(min=MIN_LOG_PROB)]
-    rows = [[candidate.probability for candidate in candidates] for candidates in ranked]
-    # The answers are not all there is: without the rest, two unlikely candidates would look like certainty.
-    rows = [[*row, max(0.0, 1.0 - sum(row))] for row in rows]
-    columns.append(torch.tensor([sum(share * math.log(share) for share in row if share > 0.0) for row in rows]))
+    columns.append(torch.tensor([candidates_neg_entropy(candidates) for candidates in ranked]))
     return torch.stack([column.cpu().double().clamp(max=-MIN_LOG_PROB) for column in columns], dim=1)
 
 
@@ -113,7 +131,7 @@ FORMER_FEATURES = {"nothing": "empty_answer", "surety": "neg_entropy"}
 
 def current_name(name: str) -> str:
     """Return today's name of a feature, "PROMPT: FEATURE"."""
-    prompt, separator, feature = name.partition(": ")
+    prompt, separator, feature = name.rpartition(": ")
     return prompt + separator + FORMER_FEATURES.get(feature, feature)
 
 
@@ -161,13 +179,13 @@ class Confidence:
     """A fitted confidence, and the threshold below which the model abstains.
 
     Attributes:
-        weights: of the features, by their names in `FEATURE_NAMES`.
+        weights: of the features, by their names in `feature_names`.
         bias: added to the weighted sum; the logistic function of that is the chance that the answer is right, for
             people in the training documents.
         selection, certification: calibration people, for `threshold_for`.
         certificate: the threshold with its guarantee; None where the people could not support any.
         refusal: why they could not.
-        fingerprint: digests of the model that it was fitted for, by `fingerprint_minigpt.fingerprint`.
+        fingerprint: digests of the model and the relation that it was fitted for, by `fingerprint_minigpt`.
     """
 
     weights: dict[str, float]
@@ -183,9 +201,9 @@ class Confidence:
         """The certificate's threshold."""
         return None if self.certificate is None else self.certificate.threshold
 
-    def probabilities(self, features: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, features: torch.Tensor, relation: Relation = BIRTHPLACE) -> torch.Tensor:
         """Return the chance that each answer of a batch is right, (B,), from its features, (B, F)."""
-        weights = torch.tensor([self.weights.get(name, 0.0) for name in FEATURE_NAMES], dtype=torch.float64)
+        weights = torch.tensor([self.weights.get(name, 0.0) for name in feature_names(relation)], dtype=torch.float64)
         return (features @ weights + self.bias).sigmoid()
 
     def threshold_for(
@@ -202,12 +220,17 @@ class Confidence:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Confidence":
+    def from_json(cls, text: str, relation: Relation = BIRTHPLACE) -> "Confidence":
         """Read what `to_json` wrote, or wrote before 0.2; ValueError, KeyError or TypeError for anything else."""
+        return cls.from_values(json.loads(text), relation)
+
+    @classmethod
+    def from_values(cls, values: object, relation: Relation) -> "Confidence":
+        """Read a confidence from the values of its JSON; ValueError, KeyError or TypeError as `from_json`."""
         # Every value is checked: the file comes with a model from anywhere, and is used in arithmetic.
-        values = json.loads(text)
         if not isinstance(values, dict):
             raise TypeError(f"wanted a confidence's fields, found {values!r:.80}")
+        values = dict(values)
         for former, name in FORMER_FIELDS.items():
             if former in values:
                 values[name] = values.pop(former)
@@ -223,8 +246,33 @@ class Confidence:
         if not isinstance(values.get("refusal"), str | None):
             raise ValueError(f"refusal must be a text, found {values['refusal']!r}")
         found = values.get("fingerprint")
-        if found is not None and not all(isinstance(text, str) for text in dict(found).values()):
+        if found is not None and not (
+            isinstance(found, dict) and all(isinstance(text, str) for text in found.values())
+        ):
             raise ValueError(f"fingerprint must be digests, found {found!r:.80}")
-        if unknown := values["weights"].keys() - set(FEATURE_NAMES):
+        if unknown := values["weights"].keys() - set(feature_names(relation)):
             raise ValueError(f"unknown features: {', '.join(sorted(unknown))}")
         return cls(**values)
+
+
+def confidences_to_json(confidences: Mapping[str, Confidence]) -> str:
+    """Return what `confidences_from_json` reads."""
+    values = {name: asdict(confidence) for name, confidence in confidences.items()}
+    return json.dumps({"relations": values}, indent=1, ensure_ascii=False) + "\n"
+
+
+def confidences_from_json(text: str, relations: Sequence[Relation]) -> dict[str, Confidence]:
+    """Read the confidence of each relation, or a file of before there were several, which is of the first.
+
+    Raises:
+        ValueError, KeyError, TypeError: anything else, or a relation that is not among these.
+    """
+    values = json.loads(text)
+    if not isinstance(values, dict) or "relations" not in values:
+        return {relations[0].name: Confidence.from_values(values, relations[0])}
+    known = {relation.name: relation for relation in relations}
+    if not isinstance(values["relations"], dict):
+        raise TypeError(f"relations must be confidences by their names, found {values['relations']!r:.80}")
+    if unknown := values["relations"].keys() - known.keys():
+        raise ValueError(f"unknown relations: {', '.join(sorted(unknown))[:200]}; the model has {', '.join(known)}")
+    return {name: Confidence.from_values(part, known[name]) for name, part in values["relations"].items()}

@@ -1,7 +1,8 @@
 """Whether a calibration still belongs to its model: digests of all that its scores depend on.
 
-A calibration is measured with certain weights, a certain function, a tokenizer and candidate places. Where one of them
-has changed, by more training, by an override at loading or by another file, its scores and its threshold mean nothing.
+A calibration is measured with certain weights, a certain function, a tokenizer, and one relation's question, prompts
+and candidates. Where one of them has changed, by more training, by an override at loading or by another file, its
+scores and its threshold mean nothing.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .attention_minigpt import ATTENTION_CLASSES
 from .configuration_minigpt import MiniGPTConfig
+from .relations_minigpt import BIRTHPLACE, Relation
 
 # Fields on which no answer depends: training, initialisation, and how much is computed together.
 FREE_FIELDS = (
@@ -34,7 +36,8 @@ REASONS = {
     "weights": "its weights, or their number format, are not those that it was calibrated with",
     "config": "its config computes another function than the one that was calibrated",
     "tokenizer": "its tokenizer is not the one that it was calibrated with",
-    "candidates": "its candidate places are not those that it was calibrated with",
+    "candidates": "its candidates are not those that it was calibrated with",
+    "relation": "its question or its prompts are not those that it was calibrated with",
 }
 
 
@@ -72,10 +75,8 @@ def function_fields(config: MiniGPTConfig) -> dict[str, Any]:
     return {**fields, "layer_attention_types": used}
 
 
-def fingerprint(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, candidates: Sequence[str]
-) -> dict[str, str]:
-    """Return digests of what a calibration depends on, by the keys of `REASONS`; ValueError as `weights_digest`."""
+def fingerprint_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return digests of the weights, the function and the tokenizer; ValueError as `weights_digest`."""
     settings = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else tokenizer.get_vocab()
     for passing in ("padding", "truncation"):  # what the last call has left, which no answer depends on
         settings.pop(passing, None)
@@ -84,12 +85,19 @@ def fingerprint(
         "weights": weights_digest(model),
         "config": digest(function_fields(model.config), model.generation_config.max_new_tokens),
         "tokenizer": digest(settings, roles),
-        "candidates": digest(list(candidates)),
     }
+
+
+def fingerprint_relation(relation: Relation, candidates: Sequence[str]) -> dict[str, str]:
+    """Return digests of what a relation's scores depend on beside the model."""
+    # Not of the paraphrases: one is asked as the question itself.
+    return {"candidates": digest(list(candidates)), "relation": digest(relation.question, relation.prompts)}
 
 
 def explain_mismatch(saved: dict[str, str] | None, found: dict[str, str]) -> str | None:
     """Return why a calibration that was saved with one fingerprint does not belong to another; None where it does."""
     if saved is None:
         return "its calibration does not say which weights it is of"
+    # Before there were relations, every calibration was of the birthplace.
+    saved = {"relation": fingerprint_relation(BIRTHPLACE, [])["relation"], **saved}
     return next((reason for key, reason in REASONS.items() if saved.get(key) != found[key]), None)

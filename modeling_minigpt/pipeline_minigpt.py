@@ -1,100 +1,84 @@
-"""`pipeline("birthplace-qa")`: a name or a question in, a place and the probability that it is right out, or nothing.
+"""`pipeline("closed-book-qa")`: a question in, an answer and the probability that it is right out, or nothing.
 
-The candidate places and the calibration are stored in the model's folder, in `birthplaces.json` and `confidence.json`.
+A model answers questions of its relations. They, their candidates, their calibrations and the names of training are
+stored in the model's folder, in `facts.json`, `confidence.json` and `names.txt`. `pipeline("birthplace-qa")` does the
+same.
 """
 
 import copy
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
-from transformers.utils import logging
 
-from .answers_minigpt import (
-    Answer,
-    AnswerTrie,
-    encode_prompts,
-    find_unknown_character,
-    greedy_answers,
-    score_answers,
-)
-from .confidence_minigpt import CONFIDENCE_FILE, Confidence, confidence_features, format_prompts
-from .fingerprint_minigpt import explain_mismatch, fingerprint
-from .questions_minigpt import BIRTHPLACE
-from .risk_control_minigpt import Certificate, RiskTarget
-from .source_minigpt import WeightsSource
+from .answer_search_minigpt import top_answers
+from .answers_minigpt import Answer, encode_prompts, find_unknown_character, greedy_answers, score_answers
+from .confidence_minigpt import Confidence, confidence_features, format_prompts
+from .facts_minigpt import RelationFacts
+from .inputs_minigpt import iterate, parse_question
+from .knowledge_minigpt import KnowledgeMixin
+from .relations_minigpt import Relation
+from .results_minigpt import answer_result, refusal_result
+from .risk_control_minigpt import Certificate
 
-TASK = "birthplace-qa"
-BIRTHPLACES_FILE = "birthplaces.json"
-# An answer is at most as probable as its first token, so a place that begins less probably than this can neither be
-# the answer nor move its score.
+TASK = "closed-book-qa"
+BIRTHPLACE_TASK = "birthplace-qa"
+# An answer is at most as probable as its first token, so a candidate that begins less probably than this can neither
+# be the answer nor move its score.
 CUTOFF = 1e-3
-
-logger = logging.get_logger(__name__)
-
-
-def parse_birthplaces(text: str) -> list[str]:
-    """Return the places of `{"candidates": [place, …]}`."""
-    candidates = json.loads(text)["candidates"]
-    if not isinstance(candidates, list) or not all(isinstance(place, str) for place in candidates):
-        raise ValueError("candidates must be a list of places")
-    return candidates
+# Up to so many candidates all are scored; of more, the best are searched for, and no more are ranked unless asked for.
+SCORED_IN_FULL = 200
+RANKED = 20
 
 
-def rescale_scores(ranked: list[Answer], score: float) -> list[dict]:
-    """Return the candidates with the first one's score, and the others' in proportion, within what it leaves."""
-    # Probabilities 0.6, 0.2, 0.1 and a score of 0.8: the others keep their ratio and share 1 - 0.8 as they shared
-    # 1 - 0.6, so the factor is 0.2 / 0.4 and they get 0.1 and 0.05. A score below the probability does not raise them.
-    first = ranked[0].probability
-    factor = min(score / first, (1.0 - score) / (1.0 - first)) if 0.0 < first < 1.0 else 0.0
-    scores = [score, *(answer.probability * factor for answer in ranked[1:])]
-    return [{"answer": answer.text, "score": score} for answer, score in zip(ranked, scores, strict=True)]
+def is_searched(facts: RelationFacts) -> bool:
+    """Return whether the best of a relation's candidates are searched for, because there are many."""
+    return len(facts.candidates) > SCORED_IN_FULL
 
 
-def iterate(inputs: Any) -> Iterator | None:
-    """Return the items of an iterable, or of a map-style data set of torch or datasets; None for anything else."""
-    # A map-style data set need not end an iteration, so it is read by its length.
-    if hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"):
-        return (inputs[index] for index in range(len(inputs)))
-    return iter(inputs) if isinstance(inputs, Iterable) else None
+class ClosedBookPipeline(KnowledgeMixin, Pipeline):
+    """Answer questions about people from the model's weights alone, or abstain.
 
-
-class BirthplacePipeline(Pipeline):
-    """Answer "Where was NAME born?", or abstain.
-
-    The model's own greedy answer competes with the candidate places; the most probable one is the answer. A calibrated
-    model then gives the probability that it is right, and no answer where that is below its threshold.
+    The model's own greedy answer competes with the candidates; the most probable one is the answer. A calibrated model
+    then gives the probability that it is right, and no answer where that is below its threshold.
 
     Args:
-        candidates: places to rank; those of the model's folder when None, and none at all where it has none.
-        confidence: the calibration; that of the model's folder when None, and none where `candidates` are given, for
-            which it was not made.
+        relations: what may be asked, the main one first; those of the model's folder when None, and the birthplace
+            where it has none.
+        candidates: answers to rank, of each relation by its name, or a list where there is one relation; those of the
+            model's folder when None, and none at all where it has none.
+        confidence: the calibrations, likewise; those of the model's folder when None, and none where `candidates` are
+            given, for which they were not made.
+        names: of the people in the training texts; those of the model's folder when None.
         batch_size: questions read together, 32 when not given.
+        relation: the name of the relation to ask under; when None, a question's own, and the first for a bare name.
         top_k: candidates to return with each answer.
         free_form: take the greedy answer alone and rank no candidates.
         cutoff: candidates whose first token is less probable than this, and which so are less probable themselves, are
             not read and score 0; 0 reads all, which takes several times as long.
-        threshold: abstain below this score, a number or a certificate of `threshold_for`; the certified one when None,
-            0 to answer always.
+        threshold: abstain below this score, a number or a certificate of `threshold_for`; the relation's certified one
+            when None, 0 to answer always.
 
     Calling it with a name, a question, or a list or another iterable of either, returns for each
 
-        {"question", "answer", "score", "abstained", "candidates": [{"answer", "score"}, …], "calibrated", "reason"}
+        {"question", "answer", "score", "abstained", "candidates": [{"answer", "score"}, …], "calibrated", "reason",
+         "relation", "matched_name"}
 
     `score` is the probability that the answer is right, if the person is in the texts that the model was trained on.
-    "calibrated": False means that the model has no calibration, or is no longer the model that was calibrated
-    (`uncalibrated` says what has changed), or was asked in another way than it was calibrated for (`free_form`,
-    `cutoff`): then scores are the probabilities that the model gives to its answers. Without a calibration, or with
-    one that could not certify a threshold (`confidence.refusal` says why), every question is answered unless
-    `threshold` is given. The other candidates share what the first leaves, in proportion to the model's
-    probabilities. What cannot be asked, and what the model is not sure enough of, is answered by None, "abstained":
-    True and a `reason`, and does not affect the rest of the batch.
+    "calibrated": False means that the relation has no calibration, or is no longer what was calibrated (`uncalibrated`
+    says what has changed), or was asked in another way than it was calibrated for (`free_form`, `cutoff`): then scores
+    are the probabilities that the model gives to its answers. Without a calibration, or with one that could not
+    certify a threshold (`confidence.refusal` says why), every question is answered unless `threshold` is given. The
+    other candidates share what the first leaves, in proportion to the model's probabilities. What cannot be asked, and
+    what the model is not sure enough of, is answered by None, "abstained": True and a `reason`, and does not affect
+    the rest of the batch. "relation" is what was asked for, None for what is no question. "matched_name" is the
+    training's spelling of a name that was typed in another one, else None.
+
+    `facts` has each relation's candidates, trie, confidence and `uncalibrated`; as attributes of the pipeline, these
+    are the first relation's.
     """
 
     _load_processor = False
@@ -103,7 +87,13 @@ class BirthplacePipeline(Pipeline):
     _load_tokenizer = True
 
     def __init__(
-        self, *arguments, candidates: list[str] | None = None, confidence: Confidence | None = None, **keywords
+        self,
+        *arguments,
+        relations: Sequence[Relation] | None = None,
+        candidates: list[str] | Mapping[str, list[str]] | None = None,
+        confidence: Confidence | Mapping[str, Confidence] | None = None,
+        names: Sequence[str] | None = None,
+        **keywords,
     ):
         super().__init__(*arguments, **keywords)
         for info in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
@@ -115,64 +105,8 @@ class BirthplacePipeline(Pipeline):
         if self.encoder.is_fast:
             self.encoder.backend_tokenizer.no_padding()
             self.encoder.backend_tokenizer.no_truncation()
-        source: WeightsSource | None = getattr(self.model, "weights_source", None)
-        loads = False
-        if candidates is None and source is not None:
-            loads = True
-            candidates = source.read_parsed(BIRTHPLACES_FILE, parse_birthplaces)
-            confidence = confidence or source.read_parsed(CONFIDENCE_FILE, Confidence.from_json)
-        self.candidates = list(candidates or [])
-        self.confidence = confidence
-        self.uncalibrated: str | None = None
-        if confidence is not None and (loads or confidence.fingerprint is not None):
-            self.uncalibrated = self.check_confidence(confidence)
-            if self.uncalibrated is not None:
-                self.confidence = None
-                name = self.model.name_or_path
-                logger.warning(f"{name}: not calibrated, so every question gets an answer: {self.uncalibrated}")
-        self.check_candidates()
-        self.trie = AnswerTrie(self.candidates, self.encoder) if self.candidates else None
-
-    def fingerprint(self) -> dict[str, str]:
-        """Return digests of all that the scores depend on; ValueError where the weights are not in memory."""
-        return fingerprint(self.model, self.encoder, self.candidates)
-
-    def check_confidence(self, confidence: Confidence) -> str | None:
-        """Return why a confidence was not made for this model, its function or its places; None where it was."""
-        try:
-            return explain_mismatch(confidence.fingerprint, self.fingerprint())
-        except ValueError as error:
-            return str(error)
-
-    def check_candidates(self) -> None:
-        """Raise ValueError where a candidate is longer than what the model reads: the trie grows with its square."""
-        context = self.model.config.max_position_embeddings
-        read = self.encoder(self.candidates, verbose=False)["input_ids"] if self.candidates else []
-        for place, ids in zip(self.candidates, read, strict=True):
-            if len(ids) >= context:
-                raise ValueError(f"candidate {place[:40]!r} is {len(ids)} tokens long, the model reads {context}")
-
-    def threshold_for(
-        self,
-        risk: float = RiskTarget.risk,
-        confidence: float = RiskTarget.confidence,
-        stranger_rate: float = RiskTarget.stranger_rate,
-    ) -> Certificate:
-        """Return a certificate, to be passed as `threshold`, that at most `risk` of the answers are wrong.
-
-        Args:
-            risk: largest share of wrong ones among the answers about people in the training texts.
-            confidence: how surely that holds.
-            stranger_rate: largest share of other people who may get an answer.
-
-        Raises:
-            ValueError: the model has no calibration.
-            CertificationError: its calibration people are too few, or too many of its sure answers are wrong.
-        """
-        if self.confidence is None:
-            reason = self.uncalibrated or "train.py calibrates where data.calibration_questions is set"
-            raise ValueError(f"this model is not calibrated: {reason}")
-        return self.confidence.threshold_for(risk, confidence, stranger_rate)
+        self.load_knowledge(relations, candidates, confidence, names)
+        self.find_facts(self._preprocess_params.get("relation"))  # one that is not known is refused
 
     def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **parameters):
         """Answer one text or many; a list or tuple gives a list, another iterable or a data set a lazy iterator.
@@ -186,16 +120,17 @@ class BirthplacePipeline(Pipeline):
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"batch_size must be a whole number from 1, found {size!r}")
         settings = self._sanitize_parameters(**parameters)
-        settings = [
+        merged: list[dict[str, Any]] = [
             {**own, **given}
             for own, given in zip(
                 (self._preprocess_params, self._forward_params, self._postprocess_params), settings, strict=True
             )
         ]
+        self.find_facts(merged[0].get("relation"))  # unknown: refused now, not when a lazy iterator is read
         if isinstance(inputs, (list, tuple)):
-            return list(self.stream(inputs, size, settings))
+            return list(self.stream(inputs, size, merged))
         items = None if isinstance(inputs, (str, bytes, dict)) else iterate(inputs)
-        return next(self.stream([inputs], 1, settings)) if items is None else self.stream(items, size, settings)
+        return next(self.stream([inputs], 1, merged)) if items is None else self.stream(items, size, merged)
 
     def stream(self, texts: Iterable, batch_size: int, settings: list[dict]) -> Iterator[dict]:
         """Answer texts in their order, a batch at a time."""
@@ -205,6 +140,7 @@ class BirthplacePipeline(Pipeline):
 
     def _sanitize_parameters(
         self,
+        relation: str | None = None,
         top_k: int | None = None,
         free_form: bool | None = None,
         cutoff: float | None = None,
@@ -217,35 +153,49 @@ class BirthplacePipeline(Pipeline):
         for name, share in (("cutoff", cutoff), ("threshold", threshold)):
             if share is not None and not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name} must be in [0, 1], found {share}")
-        forward = {"free_form": free_form, "cutoff": cutoff}
-        post = {"top_k": top_k, "threshold": threshold}
-        return {}, *({name: value for name, value in part.items() if value is not None} for part in (forward, post))
+        steps = (
+            {"relation": relation},
+            {"free_form": free_form, "cutoff": cutoff, "top_k": top_k},
+            {"top_k": top_k, "threshold": threshold},
+        )
+        return tuple({name: value for name, value in step.items() if value is not None} for step in steps)
 
-    def preprocess(self, texts: list) -> dict:
-        """Return the batch's names, or why a text has none; `names` and `reasons` have None in turn."""
-        names = []
-        reasons = []
+    def preprocess(self, texts: list, relation: str | None = None) -> dict:
+        """Return the batch's names and what is asked about each, or why a text cannot be asked.
+
+        Returns:
+            "texts"; "names", None where there is a reason; "matched_names", None where the name is as typed;
+            "relations", by name; "reasons", None where there is a name.
+        """
+        columns: dict[str, list] = {key: [] for key in ("texts", "names", "matched_names", "relations", "reasons")}
         for text in texts:
-            try:
-                name = BIRTHPLACE.parse_name(text)
-                reason = None
-                self.check_readable(name)
-            except ValueError as error:
-                name = None
-                reason = str(error)
-            names.append(name)
-            reasons.append(reason)
-        return {"texts": texts, "names": names, "reasons": reasons}
+            row = self.read_text(text, relation)
+            for column, value in zip(columns.values(), (text, *row), strict=True):
+                column.append(value)
+        return columns
 
-    def check_readable(self, name: str) -> None:
+    def read_text(self, text: object, relation: str | None) -> tuple[str | None, str | None, str, str | None]:
+        """Return the name that a text asks about, that name if it was matched, the relation, and why it has none."""
+        default = self.find_facts(relation)
+        try:
+            wanted = None if relation is None else default.relation
+            asked, name = parse_question(text, list(self.relations.values()), wanted)
+            matched = self.names.match(name)
+            self.check_readable(matched or name, self.facts[asked.name])
+        except ValueError as error:
+            return None, None, default.relation.name, str(error)
+        return matched or name, matched, asked.name, None
+
+    def check_readable(self, name: str, facts: RelationFacts) -> None:
         """Raise ValueError where the tokenizer or the model cannot read a name in all ways of asking for it."""
         special = [token for token in self.encoder.all_special_tokens if token in name]
         if special:
             raise ValueError(f"contains the special token {special[0]!r}")
         if find_unknown_character(self.encoder, name) is not None:
             raise ValueError("contains a character that is not in the model's vocabulary")
-        length = encode_prompts(self.encoder, format_prompts(name), "cpu")["input_ids"].shape[1]
-        longest = self.trie.lengths.max().item() + 1 if self.trie else 0
+        prompts = format_prompts(name, facts.relation)
+        length = encode_prompts(self.encoder, prompts, "cpu")["input_ids"].shape[1]
+        longest = facts.trie.lengths.max().item() + 1 if facts.trie else 0
         room = self.model.config.max_position_embeddings - max(longest, self.answer_limit + 1)
         if length > room:
             raise ValueError(f"{length} tokens long, the model reads {room} before an answer")
@@ -255,80 +205,99 @@ class BirthplacePipeline(Pipeline):
         """Tokens of the longest answer that is generated."""
         return self.model.generation_config.max_new_tokens or 32
 
-    def _forward(self, inputs: dict, free_form: bool = False, cutoff: float = CUTOFF) -> dict:
+    def _forward(self, inputs: dict, free_form: bool = False, cutoff: float = CUTOFF, top_k: int = RANKED) -> dict:
         """Add to what `preprocess` returned each name's candidates, the most probable first, and the first's score."""
-        asked = [name for name in inputs["names"] if name is not None]
-        ranked = self.rank(asked, free_form, cutoff) if asked else []
-        scores = [answers[0].probability for answers in ranked]
+        ranked: list[list[Answer]] = [[] for _ in inputs["names"]]
+        scores = [0.0] * len(ranked)
         # Calibrated on answers ranked in the default way; ranked otherwise, scores would mean something else.
-        calibrated = self.confidence is not None and not free_form and cutoff == CUTOFF
-        if self.confidence is not None and calibrated and asked:
-            features = confidence_features(self.model, self.encoder, asked, ranked)
-            scores = self.confidence.probabilities(features).tolist()
-        found = iter(zip(ranked, scores, strict=True))
-        pairs = [([], 0.0) if name is None else next(found) for name in inputs["names"]]
-        ranked = [pair[0] for pair in pairs]
-        scores = [pair[1] for pair in pairs]
+        usual = not free_form and cutoff == CUTOFF
+        for relation, facts in self.facts.items():
+            rows = [
+                row
+                for row, (name, asked) in enumerate(zip(inputs["names"], inputs["relations"], strict=True))
+                if name is not None and asked == relation
+            ]
+            if not rows:
+                continue
+            names = [inputs["names"][row] for row in rows]
+            found = self.rank(names, free_form, cutoff, relation, max(top_k, RANKED))
+            values = [answers[0].probability for answers in found]
+            if facts.confidence is not None and usual:
+                # As it was calibrated, however many are returned.
+                compared = [answers[:RANKED] for answers in found] if is_searched(facts) else found
+                features = confidence_features(self.model, self.encoder, names, compared, facts.relation)
+                values = facts.confidence.probabilities(features, facts.relation).tolist()
+            for row, answers, score in zip(rows, found, values, strict=True):
+                ranked[row] = answers
+                scores[row] = score
+        calibrated = [usual and self.facts[relation].confidence is not None for relation in inputs["relations"]]
         return {**inputs, "ranked": ranked, "scores": scores, "calibrated": calibrated}
 
-    def rank(self, names: Sequence[str], free_form: bool = False, cutoff: float = CUTOFF) -> list[list[Answer]]:
-        """Return the answers for each name of a batch, the most probable first."""
-        questions = [BIRTHPLACE.format(name) for name in names]
+    def rank(
+        self,
+        names: Sequence[str],
+        free_form: bool = False,
+        cutoff: float = CUTOFF,
+        relation: str | None = None,
+        count: int = RANKED,
+    ) -> list[list[Answer]]:
+        """Return the answers for each name of a batch, the most probable first; where there are many, `count`."""
+        facts = self.find_facts(relation)
+        questions = [facts.relation.format(name) for name in names]
         greedy = greedy_answers(self.model, self.encoder, questions, self.answer_limit)
-        if free_form or self.trie is None:
+        if free_form or facts.trie is None:
             return [[answer] for answer in greedy]
         ranked = []
-        scores = score_answers(self.model, self.encoder, questions, self.trie, cutoff).exp().cpu()
-        for answer, row in zip(greedy, scores.tolist(), strict=True):
-            known = dict(zip(self.candidates, row, strict=True))
+        if is_searched(facts):
+            found = top_answers(self.model, self.encoder, questions, facts.trie, count, cutoff)
+            best = [dict(answers) for answers in found]
+        else:
+            scores = score_answers(self.model, self.encoder, questions, facts.trie, cutoff).exp().cpu()
+            best = [dict(zip(facts.candidates, row, strict=True)) for row in scores.tolist()]
+            count = len(facts.candidates) + 1  # with the greedy answer
+        for answer, known in zip(greedy, best, strict=True):
             # The greedy answer competes with the candidates; where it is one of them, the exact score is kept.
             known.setdefault(answer.text, answer.probability)
-            ranked.append(sorted(map(Answer._make, known.items()), key=lambda one: -one.probability))
+            ranked.append(sorted(map(Answer._make, known.items()), key=lambda one: -one.probability)[:count])
         return ranked
 
     def postprocess(self, outputs: dict, top_k: int = 5, threshold: float | None = None) -> list[dict]:
         """Return one result per text."""
-        calibrated = bool(outputs["calibrated"])
-        if threshold is None and self.confidence is not None and calibrated:
-            threshold = self.confidence.threshold
-        threshold = threshold or 0.0  # nothing certified: always answer
-        columns = (outputs[name] for name in ("texts", "names", "reasons", "ranked", "scores"))
+        keys = ("texts", "names", "matched_names", "relations", "reasons", "ranked", "scores", "calibrated")
         results = []
         # One text may fail, be unsure or be empty without affecting the rest of its batch.
-        for text, name, reason, ranked, score in zip(*columns, strict=True):
-            ranked = [Answer(*answer) for answer in ranked]  # the library makes plain tuples of them
-            if reason is None and not ranked[0].text:
-                reason = "the model answers with nothing"
-            elif reason is None and not score >= threshold:  # NaN is not sure either
-                reason = f"not sure enough: {score:.3f}, the threshold is {threshold:.3f}"
+        for text, name, matched, relation, reason, ranked, score, calibrated in zip(
+            *(outputs[key] for key in keys), strict=True
+        ):
+            if reason is not None:
+                results.append(refusal_result(text, reason, calibrated))
+                continue
+            facts = self.facts[relation]
+            lowest = threshold
+            if lowest is None and facts.confidence is not None and calibrated:
+                lowest = facts.confidence.threshold
+            # Nothing certified: always answer.
             results.append(
-                {
-                    "question": text if name is None else BIRTHPLACE.format(name),
-                    "answer": None if reason else ranked[0].text,
-                    "score": score,
-                    "abstained": reason is not None,
-                    "candidates": rescale_scores(ranked[:top_k], score) if ranked else [],
-                    "calibrated": calibrated,
-                    "reason": reason,
-                }
+                answer_result(facts.relation, name, matched, ranked, score, calibrated, lowest or 0.0, top_k)
             )
         return results
 
     def save_pretrained(self, save_directory, **keywords) -> None:
-        """Save model, tokenizer, the pipeline's code, places and confidence; the folder loads as this pipeline."""
+        """Save model, tokenizer, the pipeline's code, facts, confidences and names; it loads as this pipeline."""
         super().save_pretrained(save_directory, **keywords)
-        text = json.dumps({"candidates": self.candidates}, indent=1, ensure_ascii=False)
-        (Path(save_directory) / BIRTHPLACES_FILE).write_text(text + "\n", encoding="utf-8")
-        (Path(save_directory) / CONFIDENCE_FILE).unlink(missing_ok=True)  # of a model that was there before
-        if self.confidence is None:
-            return
-        found = self.fingerprint()
-        if reason := explain_mismatch(self.confidence.fingerprint or found, found):  # trained on since it was loaded
-            logger.warning(f"{save_directory}: saved without its calibration: {reason}")
-            return
-        text = replace(self.confidence, fingerprint=found).to_json()
-        (Path(save_directory) / CONFIDENCE_FILE).write_text(text, encoding="utf-8")
+        self.save_knowledge(save_directory)
 
 
-PIPELINE_REGISTRY.supported_tasks.pop(TASK, None)  # of another copy of this module, from another model's folder
-PIPELINE_REGISTRY.register_pipeline(TASK, BirthplacePipeline, pt_model=AutoModelForCausalLM, type="text")
+class BirthplacePipeline(ClosedBookPipeline):
+    """The same under the name of its first task, for models that are asked for birthplaces before all else."""
+
+
+for task, pipeline_class in ((TASK, ClosedBookPipeline), (BIRTHPLACE_TASK, BirthplacePipeline)):
+    PIPELINE_REGISTRY.supported_tasks.pop(task, None)  # of another copy of this module, from another model's folder
+    PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=AutoModelForCausalLM, type="text")
+
+# A model that is saved answers to both names, whichever class has saved it.
+for pipeline_class in (ClosedBookPipeline, BirthplacePipeline):
+    pipeline_class._registered_impl = {
+        task: {**PIPELINE_REGISTRY.supported_tasks[task], "impl": pipeline_class} for task in (TASK, BIRTHPLACE_TASK)
+    }

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cached_property
 
 # A name that is longer is a sentence, and asking about it would be a guess.
 NAME_WORDS = 8
@@ -10,6 +11,9 @@ NAME_CHARACTERS = 80
 QUOTES = "\"'`“”„‟«»‹›‘’‚‛「」『』"
 QUESTION_MARKS = "?？؟"
 END_MARKS = QUESTION_MARKS + "!！.。"  # what may end a question in place of its own mark
+# Marks that word processors and phones put in place of those on a keyboard: one character for one, so that what is
+# found in a text written with these has the same position in the text as it was typed.
+PLAIN_MARKS = str.maketrans(dict.fromkeys("’‘‛ʼ", "'") | dict.fromkeys("–—‐‑‒−", "-"))
 # Words that no name has, in any case. Those that are names, too ("Can", "Will", "Do", "Are"), are not among them.
 OTHER_WORDS = frozenset(
     ["who", "whom", "whose", "whoever", "what", "whats", "when", "where", "wherever", "which", "why", "how", "is",
@@ -95,13 +99,16 @@ class QuestionTemplate:
         """The text after the name."""
         return self.template.partition("{name}")[2]
 
-    @property
+    @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """What a person may type for it: in any case, ended by any marks or none; its group is the name."""
+        """What a person may type for it, in `PLAIN_MARKS`: in any case, ended by any marks or none."""
         # "where was Ada Stone born" is the question, too: people type names, not templates.
-        before = re.escape(self.prefix)
-        after = re.escape(self.suffix.rstrip(END_MARKS))
-        return re.compile(rf"[¿\s]*{before}(?P<name>.+?){after}[\s{re.escape(END_MARKS)}]*", re.IGNORECASE)
+        before, _, after = normalise(self.template).translate(PLAIN_MARKS).partition("{name}")
+        after = after.rstrip(END_MARKS + " ")  # the space is that of French, "né {name} ?"
+        # Without a word after the name, its own full stop, as in "Jr.", is separated from the end marks by `match`.
+        end = rf"{re.escape(after)}[\s{re.escape(END_MARKS)}]*" if after else ""
+        name = "(?P<name>.+?)" if after else "(?P<name>.+)"
+        return re.compile(rf"[¿\s]*{re.escape(before)}{name}{end}", re.IGNORECASE)
 
     def format(self, name: str) -> str:
         """Return the question about a name."""
@@ -114,39 +121,17 @@ class QuestionTemplate:
         name = question.removeprefix(self.prefix).removesuffix(self.suffix)
         return name if name and self.format(name) == question else None
 
-    def parse_name(self, text: object) -> str:
-        """Return the normalised name that `text`, a name or this question as a person types it, asks about.
-
-        Raises:
-            ValueError: it is neither; the message is the reason.
-        """
-        if not isinstance(text, str):
-            raise ValueError(f"not a text but {type(text).__name__}")
-        if "\n" in text.strip() or len(text) > 10 * NAME_CHARACTERS:  # several lines, or no name however it is folded
-            raise ValueError(self.refusal)
-        line = strip_quotes(normalise(text))
-        asked = self.match(line)
-        name = asked or strip_quotes(strip_end_marks(line))
-        if not any(character.isalpha() for character in name):
-            raise ValueError("no name in it")
-        # Whatever ends with a question mark is a question, in languages too whose words are not listed here.
-        is_other = asked is None and (set(line) & set(QUESTION_MARKS) or is_other_question(name))
-        if is_other or len(name) > NAME_CHARACTERS or len(name.split()) > NAME_WORDS:
-            raise ValueError(self.refusal)
-        return name
-
     def match(self, question: str) -> str | None:
         """Return the name in a normalised question, whatever its case and its end; None for any other text."""
-        asked = self.pattern.fullmatch(question)
-        name = strip_quotes(asked["name"].strip()) if asked else ""
+        asked = self.pattern.fullmatch(question.translate(PLAIN_MARKS))
+        if asked is None:
+            return None
+        name = question[slice(*asked.span("name"))].strip()
+        # The pattern ends with the name only where no word of the template follows it.
+        name = strip_quotes(strip_end_marks(name) if asked.end("name") == len(question) else name)
         # "Where was When was Ada Stone born born?" asks for nobody; "Where was Why born?" asks for Why.
         is_other = set(name) & set(QUESTION_MARKS) or (" " in name and is_other_question(name))
         return None if not name or is_other else name
-
-    @property
-    def refusal(self) -> str:
-        """Why a text that is neither a name nor the question gets no answer."""
-        return f'neither a name nor "{self.format("NAME")}"'
 
 
 def strip_end_marks(name: str) -> str:

@@ -112,6 +112,13 @@ class WeightsSource:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{self.name_or_path}: {file} is not what it should be: {error!r}") from error
 
+    def is_cached(self, file: str) -> bool:
+        """Return whether a file on the Hub has been downloaded."""
+        if os.path.isabs(self.name_or_path):
+            return False
+        name = name_below(self.subfolder, file)
+        return isinstance(try_to_load_from_cache(self.name_or_path, name, self.cache_dir, self.revision), str)
+
     def find(self, file: str) -> Path | None:
         """Return the path of a file, downloaded where it is on the Hub; None and SourceError as `read`."""
         if os.path.isabs(self.name_or_path):

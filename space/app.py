@@ -1,4 +1,4 @@
-"""A page that asks a MiniGPT where people were born and shows why it answers so; a Hugging Face Space, or at home:
+"""A page that asks a MiniGPT about people and shows why it answers so; a Hugging Face Space, or at home:
 
     python space/app.py runs/quickstart/finetune      # a folder, or an id on the Hub; opens on http://127.0.0.1:7860
 
@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, pipeline
 TRUST = {"trust_remote_code": True}
 MAX_NEW_TOKENS = 64
 MAX_QUESTION = 1000  # characters; a name has fewer than a tenth, and the pipeline says why
+MAX_TITLE = 3  # questions in the title
 MAX_WAITING = 32  # people whose questions wait for the model, which answers one at a time
 ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "model"}
 
@@ -45,18 +46,25 @@ class Demo:
 
     def __init__(self, model: str):
         self.name = "/".join(Path(model).parts[-2:])  # of a folder too, as on the Hub
-        self.ask_model = pipeline("birthplace-qa", model=model, **TRUST)
+        self.ask_model = pipeline(model=model, **TRUST)  # the task is the one that its folder names
+        # By their names; code of before there were several relations knows of none.
+        known = getattr(self.ask_model, "relations", {})
+        self.questions = {name: relation.format("NAME") for name, relation in known.items()}
         self.tokenizer = self.ask_model.tokenizer
         self.model = AutoModelForCausalLM.from_pretrained(model, attn_implementation="eager", **TRUST)  # has weights
         self.context = self.model.config.max_position_embeddings
         # No text above it can fit: the tokenizer would take seconds and gigabytes to count the tokens of megabytes.
         self.max_text = self.context * max(map(len, self.tokenizer.get_vocab()))
 
-    def ask(self, name: str) -> tuple[str, dict[str, float], Figure | None]:
-        """Answer about a name: in Markdown, the candidates with their chances, and the attention to the name."""
+    def ask(self, name: str, relation: str = "") -> tuple[str, dict[str, float], Figure | None]:
+        """Answer about a name: in Markdown, the candidates with their chances, and the attention to the name.
+
+        Args:
+            relation: what to ask; by default what the text asks for, and of a name alone the model's first relation.
+        """
         if len(name or "") > MAX_QUESTION:
             return f"## I don't know\n\nneither a name nor a question: longer than {MAX_QUESTION} characters", {}, None
-        result = self.ask_model(name or "", top_k=5)
+        result = self.ask_model(name or "", top_k=5, **({"relation": relation} if relation else {}))
         if result["abstained"]:
             answer = f"## I don't know\n\n{plain(result['reason'])}"
         else:
@@ -101,19 +109,26 @@ class Demo:
     def page(self) -> gradio.Blocks:
         """Lay out the page."""
         with gradio.Blocks(title="MiniGPT") as page:
-            title = f"# Where was NAME born?\n\n{plain(self.name)} answers from its weights alone, or says so."
+            title = " ".join(list(self.questions.values())[:MAX_TITLE]) or "Where was NAME born?"
+            title = f"# {plain(title)}\n\n{plain(self.name)} answers from its weights alone, or says so."
             gradio.Markdown(title, latex_delimiters=[])
             with gradio.Tab("Ask"):
                 name = gradio.Textbox(
                     label="Name or question", placeholder="Ada Stone", autofocus=True, max_length=MAX_QUESTION
                 )
+                asked = [name]
+                if len(self.questions) > 1:
+                    choices = [("as the text asks", ""), *((text, key) for key, text in self.questions.items())]
+                    asked.append(gradio.Dropdown(choices, value="", label="Question about the name"))
                 ask = gradio.Button("Ask", variant="primary")
                 with gradio.Row():
                     answer = gradio.Markdown(elem_id="answer", min_height=90, latex_delimiters=[])
                     candidates = gradio.Label(label="Candidates", num_top_classes=5, elem_id="candidates")
                 attention = gradio.Plot(label="Attention", elem_id="attention")
                 parts = [answer, candidates, attention]
-                gradio.on([ask.click, name.submit], self.ask, name, parts, show_progress_on=attention, **ONE_AT_A_TIME)
+                gradio.on(
+                    [ask.click, name.submit], self.ask, asked, parts, show_progress_on=attention, **ONE_AT_A_TIME
+                )
             with gradio.Tab("Complete"):
                 text = gradio.Textbox(
                     label="Text", placeholder="Ada Stone. Ada Stone was born in", max_length=self.max_text
@@ -139,7 +154,7 @@ def main() -> None:
         parser.error("which model? name a folder or an id on the Hub, or set MINIGPT_MODEL")
     try:
         demo = Demo(arguments.model)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         parser.error(f"{arguments.model}: no MiniGPT that can be loaded: {' '.join(str(error).split())[:200]}")
     demo.page().launch(server_name=arguments.host, server_port=arguments.port, max_file_size="1kb")
 

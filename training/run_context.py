@@ -21,7 +21,7 @@ from configuration.recipe import build_config
 from configuration.schema import Recipe
 from data_scripts.annotated_texts import Annotator
 from data_scripts.batches import TrainingBatches
-from data_scripts.bios_folder import FILES, DataError
+from data_scripts.bios_folder import DataError
 from data_scripts.splits import TrainingData, load_training_data
 from data_scripts.tokens import DocumentTable, QuestionTable, document_rows, question_rows
 from data_scripts.vocabulary import vocabulary_texts
@@ -31,7 +31,6 @@ from modeling_minigpt import (
     build_bpe_tokenizer,
     build_character_tokenizer,
 )
-from modeling_minigpt.relations_minigpt import Relation
 from training.checkpoints import Progress
 from training.precision import choose_precision
 from training.token_files import find_tokens_folder, open_rows
@@ -86,17 +85,12 @@ def build_run(recipe: Recipe, trains: bool = True, on_checkpoint: OnCheckpoint |
     accelerator = start_accelerator(recipe, folder) if trains else None
     # The main process first: it fills the caches that the others then read. Loggers need this state, too.
     with PartialState().main_process_first():
-        data = load_training_data(recipe.data, recipe.seed, folder.data, relations_of(recipe))
+        data = load_training_data(recipe, folder.data)
     if not trains:
         return Run(recipe, folder, data)
     discard_stale_tokenizer(folder, accelerator)
     tokenizer, config = prepare_tokenizer(recipe, folder, data, accelerator)
     return Run(recipe, folder, data, accelerator, tokenizer, config, on_checkpoint)
-
-
-def relations_of(recipe: Recipe) -> tuple[Relation, ...]:
-    """Return a recipe's relations, the main one first."""
-    return tuple(arguments.relation(name) for name, arguments in recipe.relations.items())
 
 
 def start_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
@@ -166,7 +160,7 @@ def build_tokenizer(recipe: Recipe, data: TrainingData) -> PreTrainedTokenizerFa
         texts = vocabulary_texts(data.documents, data.train, recipe.corruption)
         return build_bpe_tokenizer(texts, recipe.tokenizer.vocab_size, any_length)
     except ValueError as error:
-        raise DataError(f"{data.folder / FILES['documents']}: {error}") from error
+        raise DataError(f"{data.name}: {error}") from error
 
 
 def init_model(run: Run) -> MiniGPTForCausalLM:
@@ -228,9 +222,8 @@ def training_batches(run: Run, stage: str) -> TrainingBatches:
 
 
 def describe_inputs(run: Run, stages: Sequence[str]) -> dict[str, object]:
-    """Return, by name, digests of what the stages learn from: the data's files, and the weights they start from."""
-    documents, questions = (run.data.folder / FILES[name] for name in ("documents", "train"))
-    inputs: dict[str, object] = {documents.name: sha256(documents), questions.name: sha256(questions)}
+    """Return, by name, digests of what the stages learn from: the data's, and the weights they start from."""
+    inputs: dict[str, object] = dict(run.data.inputs)
     for stage in stages:
         source = getattr(run.recipe, stage).start_from
         if source is not None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.logging import get_logger
 from accelerate.utils import set_seed
-from transformers import PreTrainedTokenizerFast
 
 from artifacts.files import as_disk_error, write_json
 from artifacts.loading import check_shape, load_model, load_tokenizer, start_from
@@ -16,19 +15,16 @@ from artifacts.run_folder import STAGES, RunError, RunFolder, read_json
 from artifacts.safe_loading import as_run_error
 from configuration.errors import one_line, show
 from configuration.schema import Recipe
-from data_scripts.bios_folder import FILES
-from data_scripts.splits import made_up_people
-from evaluation.baselines import popular_places
-from evaluation.calibration import CalibrationError, calibrate
 from evaluation.report import print_results
 from evaluation.scoring import score_run
 from evaluation.trained_on import RECORD, TrainedOn, read_record, stage_record
 from hub.publish_model import HubTarget
 from hub.push import PushError
-from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM
+from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
 from training.checkpoints import Progress, failing_together, remove_checkpoints
 from training.interruption import Interrupted, StopRequest, handle_signals
 from training.loop import train_stage
+from training.pipelines import build_pipeline
 from training.run_context import Run, build_run, describe_inputs, init_model, training_batches
 from training.torchrun_env import (
     check_devices,
@@ -39,8 +35,6 @@ from training.torchrun_env import (
     was_restarted,
 )
 from training.watchdog import as_process_timeout
-
-CALIBRATION_STRANGERS = 2000  # made-up people to calibrate on
 
 logger = get_logger(__name__)
 
@@ -60,8 +54,11 @@ def train_without_pretraining(run: Run) -> None:
     _train(run, "no_pretraining", initial_model(run, "no_pretraining"))
 
 
-def evaluate(run: Run) -> dict:
-    """Score the finetuned model, or the recipe's `evaluate.model`; write and print the results, and return them."""
+def evaluate(run: Run) -> dict | None:
+    """Score the finetuned model, or the recipe's `evaluate.model`; write and print the results, and return them.
+
+    Every process must call this; the main one alone has results.
+    """
     return score_run(run.folder, run.recipe, run.data)
 
 
@@ -155,13 +152,16 @@ def _run_stages(
         STAGE_FUNCTIONS[stage](run)
         if request.requested_on_any_rank(run.accelerator):
             raise Interrupted(f"stopped after {stage}, saved in {folder.stage(stage)}; continue with --resume")
+    results = None
+    if scores:
+        with request.interruptible(f"while scoring; the models are in {folder.path}"):
+            results = evaluate(run)
+    # Closes the processes' group, and the trackers where something was trained.
     if run.accelerator is not None:
-        # Closes the processes' group: one of them scores, while the others end.
         run.accelerator.end_training()
-    if not scores or not is_main_process():
-        return None
-    with request.interruptible(f"while scoring; the models are in {folder.path}"):
-        return evaluate(run)
+    else:
+        PartialState().destroy_process_group()
+    return results
 
 
 def plan_stages(recipe: Recipe, command: str, folder: RunFolder) -> tuple[str, ...]:
@@ -247,58 +247,45 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
         run.folder.checkpoints,
         None if run.on_checkpoint is None else partial(run.on_checkpoint, stage),
     )
+    pipeline = None
+    uncalibrated: dict[str, str] = {}
+    if stage != "pretrain":
+        pipeline, uncalibrated = build_pipeline(run, stage, trained, trained_on)
     with failing_together(run.accelerator), as_disk_error(run.folder.path):
         if run.accelerator.is_main_process:
             with run.folder.new_stage(stage) as folder:
-                save_stage(run, stage, trained, progress, trained_on, folder)
+                save_stage(run, stage, pipeline or trained, progress, trained_on, uncalibrated, folder)
     # Only now: until the model is in its place, a crash must find the last checkpoint.
     remove_checkpoints(run.accelerator, run.folder.checkpoints, stage)
     run.accelerator.wait_for_everyone()
 
 
 def save_stage(
-    run: Run, stage: str, model: MiniGPTForCausalLM, progress: Progress, trained_on: TrainedOn, folder: Path
+    run: Run,
+    stage: str,
+    trained: MiniGPTForCausalLM | ClosedBookPipeline,
+    progress: Progress,
+    trained_on: TrainedOn,
+    uncalibrated: dict[str, str],
+    folder: Path,
 ) -> None:
-    """Write a stage's model, with its tokenizer, and records of its training; a model that answers as a pipeline."""
+    """Write a stage's model, with its tokenizer, and records of its training; a model that answers as a pipeline.
+
+    Args:
+        uncalibrated: by relation, why its confidence is not calibrated.
+    """
     record = {
         **asdict(progress),
         "processes": run.accelerator.num_processes,
         "start_from": getattr(run.recipe, stage).start_from,
     }
-    tokenizer = load_tokenizer(run.folder.tokenizer)  # not the run's, which remembers how it last cut and padded
+    trained.save_pretrained(folder)
     if stage == "pretrain":
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        load_tokenizer(run.folder.tokenizer).save_pretrained(folder)
     else:
-        pipeline, uncalibrated = build_pipeline(run, stage, model, tokenizer, trained_on)
-        pipeline.save_pretrained(folder)
         record["uncalibrated"] = uncalibrated
-        if uncalibrated:
-            logger.warning(f"the model's confidence is not calibrated: {uncalibrated}")
+        for relation, reason in uncalibrated.items():
+            which = f" in {relation}" if len(run.data.relations) > 1 else ""
+            logger.warning(f"the model's confidence{which} is not calibrated: {reason}")
     (folder / RECORD).write_text(trained_on.to_json(), encoding="utf-8")
     write_json(folder / "training.json", record)
-
-
-def build_pipeline(
-    run: Run, stage: str, model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerFast, trained_on: TrainedOn
-) -> tuple[BirthplacePipeline, str | None]:
-    """Return the pipeline around a stage's model, and why it is not calibrated, None where it is or need not be.
-
-    Only the finetuned model is calibrated, on people whose answers neither it nor any model before it was trained on.
-    """
-    # Candidates are the training answers alone: dev answers are not read before scoring.
-    places = popular_places(question.answer for question in run.data.train)
-    model.eval()  # it comes from training, where dropout was on
-    with as_run_error(f"{run.data.folder / FILES['train']}: the places cannot be scored"):
-        pipeline = BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device, candidates=places)
-    if stage != "finetune" or not run.data.calibration:
-        return pipeline, None
-    # Of people whose answers it has learned it would be right more often, and so seem more reliable than it is.
-    if reason := trained_on.explain_calibration(run.data.calibration):
-        return pipeline, reason
-    strangers = made_up_people(run.data, "calibration", CALIBRATION_STRANGERS)
-    try:
-        pipeline.confidence = calibrate(pipeline, run.data.calibration, strangers)
-    except CalibrationError as error:
-        return pipeline, str(error)
-    return pipeline, None

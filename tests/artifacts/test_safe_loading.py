@@ -18,6 +18,13 @@ def folder(run, tmp_path):
     return shutil.copytree(run / "finetune", tmp_path / "model")
 
 
+def change_candidates(folder, candidates):
+    """Give the only relation of a model's folder other candidates."""
+    values = json.loads((folder / "facts.json").read_text())
+    values["relations"][0]["candidates"] = candidates
+    (folder / "facts.json").write_text(json.dumps(values))
+
+
 def change(folder, name, **changes):
     path = folder / name
     values = json.loads(path.read_text()) if path.exists() else {}
@@ -131,8 +138,8 @@ TAMPERING = {
         "no model that can be loaded",
     ),
     "mask": (lambda folder: change(folder, "tokenizer_config.json", mask_token=None), "mask_token is None"),
-    "twice": (lambda folder: change(folder, "birthplaces.json", candidates=["A", "A"]), "1 and 2 are the same"),
-    "long place": (lambda folder: change(folder, "birthplaces.json", candidates=["A b " * 900]), "tokens long, the"),
+    "twice": (lambda folder: change_candidates(folder, ["A", "A"]), "1 and 2 are the same"),
+    "long place": (lambda folder: change_candidates(folder, ["A b " * 900]), "tokens long, the"),
     "confidence": (
         lambda folder: (folder / "confidence.json").write_text("{}"),
         "confidence.json is not what it should be",

@@ -9,7 +9,8 @@ from data_scripts.splits import TrainingData
 from data_scripts.synthetic_bios import invent
 from evaluation.calibration import CalibrationError, measure
 from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer
-from modeling_minigpt.confidence_minigpt import PROMPT_TEMPLATES, answer_features
+from modeling_minigpt.confidence_minigpt import answer_features
+from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from tests.attention_variants import tiny_model
 
 
@@ -61,7 +62,7 @@ def test_too_few_people_are_refused(bios, pipelines, tmp_path):
 
 def test_agreement_is_the_mean_probability_of_the_first_one_s_answers(pipelines):
     names, answers = ["Ada Stone", "Cyd"], ["Rome", "Oslo"]
-    prompts = [PROMPT_TEMPLATES["question"].format(name=name) for name in names]
+    prompts = [BIRTHPLACE.format(name) for name in names]
     said = [
         answer_features(one.model, one.tokenizer, prompts, answers)["answer"].double().numpy() for one in pipelines
     ]

@@ -51,3 +51,22 @@ def test_the_published_predictions_have_the_published_scores(metric, cs224n, run
     places = [question.answer for question in read_questions(cs224n / FILES["validation"])]
     scores = metric.compute(predictions=path.read_text(encoding="utf-8").splitlines(), references=places)
     assert scores == {"accuracy": correct / 500, "correct": correct, "total": 500}
+
+
+def test_any_of_several_accepted_answers_is_right(metric):
+    references = [["Munich", "München"], ["Rome"], ["Győr", "Raab"]]
+    scores = metric.compute(predictions=["München ", "Paris", None], references=references)
+    assert scores == {"accuracy": 1 / 3, "correct": 1, "total": 3}
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [
+        pytest.param([["Rome"], []], "reference 1 is an empty list, wanted at least one place", id="empty"),
+        pytest.param([["Rome", None], ["Oslo"]], "reference 0 is None, wanted a place", id="none-among-them"),
+        pytest.param([], "there are no answers to score", id="no-questions"),
+    ],
+)
+def test_references_that_say_nothing_are_refused(metric, references, message):
+    with pytest.raises(ValueError, match=message):
+        metric.compute(predictions=["Rome"] * len(references), references=references)

@@ -29,7 +29,7 @@ from tests.fuzz.cases import (
 )
 
 FILES = [
-    "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "birthplaces.json",
+    "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "facts.json",
     "confidence.json", "training.json",
 ]  # fmt: skip
 CONFIDENCE = Confidence(

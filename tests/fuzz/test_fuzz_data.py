@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configuration.schema import POLICIES, CorruptionOptions, DataArguments, StageArguments
+from configuration.schema import POLICIES, CorruptionOptions, StageArguments
 from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import FILES, DataError, read_lines, read_questions
 from data_scripts.question_checks import VocabularyError, check_characters, check_lengths
@@ -26,7 +26,7 @@ from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokeni
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
 from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from tests.fuzz.cases import assert_one_line, cases, quickly
-from tests.running import call
+from tests.running import call, recipe_of
 from training.stepper import optimizer_step
 
 PIECES = [
@@ -89,7 +89,7 @@ def test_a_folder_with_any_file_loads_or_is_refused(data, tmp_path, name, conten
     parts = dict(zip(("validation_questions", "calibration_questions", "withheld_people"), sizes, strict=True))
     try:
         with quickly(30):
-            loaded = load_training_data(DataArguments(path=str(folder), **parts), 0, run_data)
+            loaded = load_training_data(recipe_of(run_data, path=folder, **parts), run_data)
             made_up_people(loaded, "evaluation", 5)
             _, asked = load_scoring_questions(loaded)
     except DataError as error:
@@ -115,7 +115,7 @@ def test_no_special_token_is_learned_from_or_asked(data, tmp_path, name, content
     (folder / name).write_bytes(content)
     try:
         with quickly(30):
-            loaded = load_training_data(DataArguments(path=str(folder)), 0, run_data)
+            loaded = load_training_data(recipe_of(run_data, path=folder), run_data)
             _, asked = load_scoring_questions(loaded)
     except DataError as error:
         assert_one_line(error, naming=f"{folder / name}:")

@@ -32,8 +32,11 @@ def test_what_is_no_path_stays(own):
 
 
 def test_answers_and_tokens_are_data(own):
-    change_json(own / "finetune" / "birthplaces.json", lambda values: values["candidates"].append("/usr/bin/Rome"))
-    assert "/usr/bin/Rome" in json.loads((dry_run(own) / "birthplaces.json").read_text())["candidates"]
+    def add_answer(values):
+        values["relations"][0]["candidates"].append("/usr/bin/Rome")
+
+    change_json(own / "finetune" / "facts.json", add_answer)
+    assert "/usr/bin/Rome" in json.loads((dry_run(own) / "facts.json").read_text())["relations"][0]["candidates"]
 
 
 def test_a_checkpoint_says_nothing_of_the_machine(run, hub, tiny_model, tmp_path):

@@ -39,7 +39,7 @@ def test_a_dry_run_writes_a_folder_that_loads_and_tells_about_itself(run, tmp_pa
     names = set(contents(tmp_path / "out"))
     assert names >= {
         "README.md", "model.safetensors", "config.json", "generation_config.json", "tokenizer.json",
-        "birthplaces.json", "modeling_minigpt.py", "pipeline_minigpt.py", "results.json", "recipe.json", "losses.png",
+        "facts.json", "modeling_minigpt.py", "pipeline_minigpt.py", "results.json", "recipe.json", "losses.png",
         "trust.png",
     }  # fmt: skip
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.model_type == "minigpt"

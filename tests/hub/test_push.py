@@ -64,7 +64,7 @@ def test_checkpoints_leave_what_the_user_has_put_there(run, hub, tiny_model):
     card = head(hub)["README.md"]
     for step in (3, 6):
         target.push_checkpoint(tiny_model(), runner.load_tokenizer(run / "finetune"), "pretrain", step)
-        assert "birthplaces.json" not in hub.files(NAME, "checkpoints")
+        assert "facts.json" not in hub.files(NAME, "checkpoints")
         hub.repositories[NAME].branches["checkpoints"][-1].update(THEIRS)
     assert hub.files(NAME, "checkpoints").items() >= {**THEIRS, "README.md": card}.items()
 

@@ -56,10 +56,11 @@ def test_a_file_of_names_becomes_a_table(run, person, tmp_path, capsys, monkeypa
     status, out, _ = minigpt(capsys, "ask", run, "--file", tmp_path / "names.txt")
     header, first, second = (line.split("\t") for line in out.splitlines())
     assert status == 0
-    assert header == ["question", "answer", "score", "reason"]
+    assert header == ["question", "answer", "score", "reason", "relation", "matched_name"]
     assert first[0] == f"Where was {person} born?"
     assert 0.0 <= float(first[2]) <= 1.0
-    assert second[1:] == ["", "0.0", "no name in it"]
+    assert first[4:] == ["birthplace", ""]
+    assert second[1:] == ["", "0.0", "no name in it", "", ""]
     monkeypatch.setattr("sys.stdin", io.StringIO(text.removeprefix("\ufeff")))
     assert minigpt(capsys, "ask", run, "--file", "-")[1] == out
 
@@ -78,8 +79,8 @@ def test_info_is_one_screen(run, capsys):
     assert status == 0
     assert len(out.splitlines()) <= 24
     assert all(len(line) < 200 for line in out.splitlines())
-    assert set(rows) == {"model", "parameters", "layers", "attention", "context", "tokenizer", "candidates",
-                         "calibration", "threshold"}  # fmt: skip
+    assert set(rows) == {"model", "parameters", "layers", "attention", "context", "tokenizer", "relation",
+                         "candidates", "calibration", "threshold"}  # fmt: skip
     assert rows["context"] == "64 tokens"
     assert rows["attention"] == "vanilla; rotary positions"
 

@@ -1,6 +1,7 @@
 """Signals say what the model says, whatever batch a name stands in, and a confidence survives its file."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,15 @@ from modeling_minigpt.answers_minigpt import Answer
 from modeling_minigpt.confidence_minigpt import (
     FEATURE_NAMES,
     MIN_LOG_PROB,
-    PROMPT_TEMPLATES,
     Confidence,
+    answer_features,
     confidence_features,
+    confidences_from_json,
+    confidences_to_json,
+    feature_names,
+    prompt_templates,
 )
+from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate, CertificationError
 from tests.attention_variants import VARIANTS, tiny_model
 
@@ -43,7 +49,7 @@ def column(signals, name):
 def test_signals_are_what_plain_passes_say(model):
     signals = confidence_features(model, TOKENIZER, NAMES, RANKED)
     assert signals.shape == (3, len(FEATURE_NAMES))
-    for way, prompt in PROMPT_TEMPLATES.items():
+    for way, prompt in prompt_templates(BIRTHPLACE).items():
         for index, (name, (best, *_)) in enumerate(zip(NAMES, RANKED, strict=True)):
             ids = TOKENIZER(prompt.format(name=name) + TOKENIZER.mask_token)["input_ids"]
             answer = [*TOKENIZER(best.text)["input_ids"], TOKENIZER.eos_token_id]
@@ -131,3 +137,58 @@ def test_a_file_of_before_the_names_changed_is_still_read():
     former = former.replace("neg_entropy", "surety").replace("empty_answer", "nothing")
     assert former != text
     assert Confidence.from_json(former) == Confidence.from_json(text)
+
+
+def test_the_features_of_the_birthplace_are_those_of_older_files():
+    assert FEATURE_NAMES == feature_names(BIRTHPLACE) == [
+        "question: answer", "question: empty_answer", "question: neg_entropy",
+        "born in: answer", "born in: empty_answer", "born in: neg_entropy",
+        "and: answer", "and: empty_answer", "and: neg_entropy",
+        "name: answer", "name: empty_answer", "name: neg_entropy",
+        "candidates: neg_entropy",
+    ]  # fmt: skip
+
+
+def test_prompts_whose_ends_are_the_same_have_labels_of_their_own():
+    prompts = (
+        "{name}. studied at",
+        "{name} studied at",
+        "{name}.",
+        "Dr. {name}.",
+        "{name}. question",
+        "{name} candidates",
+    )
+    relation = Relation("studied", "Where did {name} study?", prompts)
+    assert list(prompt_templates(relation)) == [
+        "question", "studied at", "{name} studied at", "name", "Dr. {name}.", "{name}. question", "{name} candidates",
+    ]  # fmt: skip
+    assert len(set(feature_names(relation))) == 3 * 7 + 1
+
+
+def test_a_relation_is_measured_after_its_own_question_and_prompts(model):
+    relation = Relation("studied", "Where did {name} study?", ("{name}. of",))
+    found = confidence_features(model, TOKENIZER, NAMES, RANKED, relation)
+    assert found.shape == (3, len(feature_names(relation)))
+    answers = [candidates[0].text for candidates in RANKED]
+    for label, start in (("question", "Where did {} study?"), ("of", "{}. of")):
+        expected = answer_features(model, TOKENIZER, [start.format(name) for name in NAMES], answers)["answer"]
+        index = feature_names(relation).index(f"{label}: answer")
+        assert found[:, index].tolist() == pytest.approx(expected.clamp(min=MIN_LOG_PROB).tolist(), abs=1e-5)
+
+
+def test_confidences_of_several_relations_survive_their_file():
+    studied = Relation("studied", "Where did {name} study?", ("{name}. studied at",))
+    confidences = {"birthplace": make(), "studied": make(weights={"studied at: answer": 1.0})}
+    text = confidences_to_json(confidences)
+    assert confidences_from_json(text, [BIRTHPLACE, studied]) == confidences
+    with pytest.raises(ValueError, match="unknown features: studied at: answer"):
+        confidences_from_json(text, [BIRTHPLACE, replace(studied, prompts=())])
+    with pytest.raises(ValueError, match="unknown relations: studied; the model has birthplace"):
+        confidences_from_json(text, [BIRTHPLACE])
+    with pytest.raises(TypeError, match="relations must be confidences by their names"):
+        confidences_from_json('{"relations": []}', [BIRTHPLACE])
+
+
+def test_a_file_of_one_confidence_is_of_the_first_relation():
+    studied = Relation("studied", "Where did {name} study?")
+    assert confidences_from_json(make().to_json(), [BIRTHPLACE, studied]) == {"birthplace": make()}

@@ -10,7 +10,7 @@ from transformers import pipeline
 
 from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer, build_character_tokenizer
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
-from modeling_minigpt.confidence_minigpt import PROMPT_TEMPLATES, Confidence, confidence_features
+from modeling_minigpt.confidence_minigpt import Confidence, confidence_features, format_prompts
 from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from tests.attention_variants import tiny_model
@@ -21,7 +21,9 @@ LINES = [
     "Where was Cyd Moss-Quint of Rome West?",
 ]
 PLACES = ["Rome", "Romeo", "Rome West", "Ada"]
-KEYS = {"question", "answer", "score", "abstained", "candidates", "calibrated", "reason"}
+KEYS = {
+    "question", "answer", "score", "abstained", "candidates", "calibrated", "reason", "relation", "matched_name",
+}  # fmt: skip
 
 
 def random_model(tokenizer, **changes):
@@ -123,17 +125,20 @@ def test_another_script_is_read_by_bytes_and_refused_by_characters(ask):
     )
 
 
-def test_a_model_without_places_answers_freely(tmp_path, ask):
+def test_a_model_without_facts_answers_freely_and_a_warning_names_the_question(tmp_path, ask, caplog):
     random_model(ask.tokenizer).save_pretrained(tmp_path)
     ask.tokenizer.save_pretrained(tmp_path)
     result = pipeline("birthplace-qa", model=str(tmp_path), device="cpu")("Ada Stone")
     assert [result["answer"]] == [candidate["answer"] for candidate in result["candidates"]]
+    assert 'no facts.json beside the weights: asked "Where was NAME born?"' in caplog.text
 
 
-@pytest.mark.parametrize("file", ["birthplaces.json", "confidence.json"])
+@pytest.mark.parametrize("file", ["facts.json", "birthplaces.json", "confidence.json"])
 @pytest.mark.parametrize("text", ["[1", "[]", '{"candidates": "Rome"}', '{"candidates": [1]}', "{}"])
 def test_broken_files_are_refused_by_name(tmp_path, ask, file, text):
     ask.save_pretrained(tmp_path)
+    if file == "birthplaces.json":  # read only where there is no newer file
+        (tmp_path / "facts.json").unlink()
     (tmp_path / file).write_text(text)
     with pytest.raises(ValueError, match=file.replace(".", r"\.")):
         pipeline("birthplace-qa", model=str(tmp_path), device="cpu", trust_remote_code=True)
@@ -234,7 +239,7 @@ def test_the_longest_name_that_is_read_leaves_room_for_any_answer():
 
 
 def test_questions_are_asked_in_the_words_of_the_data():
-    assert PROMPT_TEMPLATES["question"].format(name="Ada Stone") == BIRTHPLACE.format("Ada Stone")
+    assert format_prompts("Ada Stone")[0] == BIRTHPLACE.format("Ada Stone")
 
 
 def test_bad_parameters_are_refused(ask):

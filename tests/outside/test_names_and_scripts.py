@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from configuration.schema import CorruptionOptions, DataArguments, StageArguments
+from configuration.schema import CorruptionOptions, StageArguments
 from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import FILES, DataError, read_lines, read_questions
 from data_scripts.phrases import AnswerFinder, salient_phrases
@@ -21,7 +21,7 @@ from data_scripts.words import find_words, is_named, name_parts
 from evaluation.baselines import ceiling
 from modeling_minigpt import build_bpe_tokenizer
 from modeling_minigpt.confidence_minigpt import format_prompts
-from tests.running import call
+from tests.running import call, recipe_of
 
 HAN = dict(zip("abcdefghijklmnopqrstuvwxyz", "安伯慈德恩方高海伊江康林明宁欧平齐仁松田武文王夏杨子", strict=True))
 
@@ -230,7 +230,7 @@ def test_a_line_with_a_special_token_is_named_as_it_is_in_the_file(tmp_path, rec
     assert call("pretrain", recipe, folder, tmp_path / "run", "data.withheld_people=10") == 2
     assert f"{FILES['documents']}:201: '□' is a special token" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"wiki\.txt:201: "):
-        load_training_data(DataArguments(path=str(folder), withheld_people=10), 0, tmp_path / "data")
+        load_training_data(recipe_of(tmp_path / "data", path=folder, withheld_people=10), tmp_path / "data")
 
 
 def test_the_words_of_latin_texts_are_runs_of_letters_and_digits():

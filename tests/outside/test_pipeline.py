@@ -1,11 +1,11 @@
 """The pipeline among threads, revisions, tokens, changed models and what people type."""
 
+import json
 import os
 import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +16,8 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM, build_bpe_tokenizer, cli_minigpt
 from modeling_minigpt.confidence_minigpt import Confidence
-from modeling_minigpt.questions_minigpt import BIRTHPLACE
+from modeling_minigpt.inputs_minigpt import parse_question
+from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from modeling_minigpt.source_minigpt import SourceError, WeightsSource
 from tests.attention_variants import tiny_model
@@ -95,6 +96,13 @@ def test_how_the_tokenizer_was_last_used_changes_no_answer(parts, tmp_path, sett
     assert BirthplacePipeline(**{**parts, "tokenizer": tokenizer}, candidates=PLACES)(NAMES) == expected
 
 
+def change_candidates(folder, candidates):
+    """Give the only relation of a model's folder other candidates."""
+    values = json.loads((folder / "facts.json").read_text())
+    values["relations"][0]["candidates"] = candidates
+    (folder / "facts.json").write_text(json.dumps(values))
+
+
 def refuse_calibration(ask):
     """Check that a pipeline uses no calibration and says why."""
     assert ask("Ada Stone")["answer"] is not None
@@ -148,18 +156,18 @@ def test_what_no_answer_depends_on_leaves_the_calibration(folder, override):
 
 @pytest.mark.row("M5")
 def test_other_places_or_another_tokenizer_are_not_calibrated(folder, parts):
-    (folder / "birthplaces.json").write_text('{"candidates": ["Rome"]}')
+    change_candidates(folder, ["Rome"])
     refuse_calibration(load(folder))
     BirthplacePipeline(**parts, candidates=PLACES, confidence=load(folder, candidates=PLACES).confidence)
-    (folder / "birthplaces.json").unlink()
+    (folder / "facts.json").unlink()
     refuse_calibration(load(folder))
 
 
 @pytest.mark.row("M5")
 def test_a_calibration_that_does_not_say_of_which_weights_is_not_used(folder):
-    text = (folder / "confidence.json").read_text()
-    confidence = replace(Confidence.from_json(text), fingerprint=None)
-    (folder / "confidence.json").write_text(confidence.to_json())
+    values = json.loads((folder / "confidence.json").read_text())
+    values["relations"]["birthplace"]["fingerprint"] = None
+    (folder / "confidence.json").write_text(json.dumps(values))
     refuse_calibration(load(folder))
 
 
@@ -235,9 +243,9 @@ def test_a_pinned_revision_has_its_own_places_and_calibration(two_versions, tmp_
 @pytest.mark.row("H1")
 def test_a_branch_that_moves_after_loading_changes_nothing(two_versions, hub, folder, tmp_path, repository):
     model = MiniGPTForCausalLM.from_pretrained(repository, revision="v1", cache_dir=str(tmp_path / "cache"))
-    (folder / "birthplaces.json").write_text('{"candidates": ["Moved"]}')
+    change_candidates(folder, ["Moved"])
     hub.put(repository, folder, "v1")
-    assert '"Rome West"' in model.weights_source.read("birthplaces.json")
+    assert "Rome West" in model.weights_source.read("facts.json")
 
 
 @pytest.mark.row("H2")
@@ -253,7 +261,7 @@ def test_a_token_given_once_reaches_all_files(folder, hub, tmp_path, monkeypatch
 @pytest.mark.row("H2")
 @pytest.mark.parametrize(
     ("file", "status"),
-    [("confidence.json", 403), ("confidence.json", 429), ("birthplaces.json", 503), ("birthplaces.json", 0)],
+    [("confidence.json", 403), ("confidence.json", 429), ("facts.json", 503), ("facts.json", 0)],
 )
 def test_a_file_that_cannot_be_asked_for_is_not_taken_for_missing(folder, hub, tmp_path, file, status, repository):
     hub.put(repository, folder)
@@ -281,13 +289,28 @@ def test_without_a_network_a_cached_model_keeps_its_calibration(folder, hub, tmp
 
 
 @pytest.mark.row("H2")
+def test_a_model_cached_before_there_were_relations_answers_without_a_network(
+    folder, parts, hub, tmp_path, repository, monkeypatch
+):
+    (folder / "facts.json").unlink()
+    (folder / "birthplaces.json").write_text(json.dumps({"candidates": PLACES}))
+    hub.put(repository, folder)
+    model = MiniGPTForCausalLM.from_pretrained(repository, cache_dir=str(tmp_path / "cache"))
+    for file in ("birthplaces.json", "confidence.json"):  # all that was read then
+        assert model.weights_source.read(file)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    ask = BirthplacePipeline(**{**parts, "model": model})
+    assert (ask.candidates, ask("Ada Stone")["calibrated"]) == (PLACES, True)
+
+
+@pytest.mark.row("H2")
 def test_a_model_in_a_subfolder_has_the_files_beside_it(folder, hub, tmp_path, repository):
     folder.rename(tmp_path / "inner")
     (tmp_path / "outer").mkdir()
     (tmp_path / "inner").rename(tmp_path / "outer" / "best")
     hub.put(repository, tmp_path / "outer")
     model = MiniGPTForCausalLM.from_pretrained(repository, subfolder="best", cache_dir=str(tmp_path / "cache"))
-    assert "Rome West" in model.weights_source.read("birthplaces.json")
+    assert "Rome West" in model.weights_source.read("facts.json")
     assert model.weights_source.read("results.json") is None
 
 
@@ -347,7 +370,7 @@ def test_a_name_is_read_however_it_is_encoded(parts, typed):
     ],
 )
 def test_the_question_may_end_as_people_end_it(typed):
-    assert BIRTHPLACE.parse_name(typed).casefold() == "béla nagy"
+    assert parse_question(typed, [BIRTHPLACE])[1].casefold() == "béla nagy"
 
 
 @pytest.mark.row("H6")
@@ -391,7 +414,8 @@ def test_another_question_is_refused_whatever_its_punctuation(parts, question, e
      "bell hooks", "d'Arcy Stone", "J. R. R. Tolkien", 'Bo "Red" Lind', "王小明"],
 )  # fmt: skip
 def test_names_are_not_taken_for_questions(name):
-    assert BIRTHPLACE.parse_name(name) == BIRTHPLACE.parse_name(f"where was {name} born??") == name
+    for typed in (name, f"where was {name} born??"):
+        assert parse_question(typed, [BIRTHPLACE]) == (BIRTHPLACE, name)
 
 
 @pytest.mark.row("H7")
@@ -424,6 +448,6 @@ def test_a_batch_size_that_is_none_is_refused(parts, size):
 
 @pytest.mark.row("M5")
 def test_the_command_says_why_a_model_is_not_calibrated(folder, capsys):
-    (folder / "birthplaces.json").write_text('{"candidates": ["Rome"]}')
+    change_candidates(folder, ["Rome"])
     assert cli_minigpt.main(["info", str(folder)]) == 0
-    assert "none: its candidate places are not those that it was calibrated with" in capsys.readouterr().out
+    assert "none: its candidates are not those that it was calibrated with" in capsys.readouterr().out

@@ -6,10 +6,13 @@ import sys
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
+from modeling_minigpt import ClosedBookPipeline
+from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 from tests.running import ROOT
 
 pytestmark = pytest.mark.neighbours
 NAME = "Brihi Hikdo"
+AUTO = {"model": AutoModelForCausalLM, "tokenizer": AutoTokenizer}
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,33 @@ def test_the_second_tab_completes_text(page, run):
     page.wait_for_function("box => box.value", arg=written.element_handle())
     assert written.input_value() == wanted
     page.get_by_role("tab", name="Ask").click()
+
+
+@pytest.fixture(scope="module")
+def several(run, tmp_path_factory):
+    """The demo around a model of two relations."""
+    app = pytest.importorskip("space.app", reason="needs gradio", exc_type=ImportError)
+    folder = tmp_path_factory.mktemp("several") / "model"
+    parts = {kind: auto.from_pretrained(run / "finetune") for kind, auto in AUTO.items()}
+    studied = Relation("studied", "Where did {name} study?")
+    ClosedBookPipeline(**parts, relations=[BIRTHPLACE, studied], candidates={}).save_pretrained(folder)
+    return app.Demo(str(folder))
+
+
+def test_a_model_of_several_relations_answers_what_the_text_or_the_selector_asks(several):
+    asked = several.ask("Where did Brihi Hikdo study?")[:2]
+    assert asked == several.ask(NAME, "studied")[:2]
+    assert asked != several.ask(NAME)[:2]
+    assert "asked under" in several.ask("Where did Brihi Hikdo study?", "birthplace")[0]
+
+
+def test_the_page_has_a_selector_where_there_is_more_than_one_relation(several, run):
+    from space.app import Demo, gradio
+
+    for demo, choices in ((several, ["", "birthplace", "studied"]), (Demo(str(run / "finetune")), None)):
+        blocks = demo.page().blocks.values()
+        found = [block for block in blocks if isinstance(block, gradio.Dropdown)]
+        assert [[value for _, value in block.choices] for block in found] == ([] if choices is None else [choices])
 
 
 @pytest.mark.parametrize("words", [[], ["nowhere"]], ids=["no-model", "no-such-model"])

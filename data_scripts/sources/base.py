@@ -1,0 +1,55 @@
+"""What all sources of people have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+SPLITS = ("train", "dev", "test")  # as a source may name them
+
+
+@dataclass(slots=True)
+class Person:
+    """One person of a source: what is written about them, and what may be asked.
+
+    Attributes:
+        id: theirs alone in the source, the same whenever it is read; it decides their split.
+        name: as questions have it.
+        documents: texts about them. Where one does not begin with a title, `NAME. ` is put in front.
+        facts: by a relation's name, the answers that are right, the one to learn first; relations without any are
+            left out.
+        popularity: how well known they are, in any unit; None where the source does not say.
+        split: one of `SPLITS`; None where the source does not say, and then a hash of `id` decides.
+        where: file and line, or another place, for messages.
+    """
+
+    id: str
+    name: str
+    documents: Sequence[str]
+    facts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    popularity: int | None = None
+    split: str | None = None
+    where: str = ""
+
+
+class Source(ABC):
+    """People in independent parts, each of which is a pure function of its number; sources can be pickled."""
+
+    @abstractmethod
+    def describe(self) -> dict:
+        """Return what is written down of it: `source`, and as known `revision`, `license`, `attribution`."""
+
+    @abstractmethod
+    def inputs(self) -> dict[str, str]:
+        """Return digests of what is read, by name; a corpus is prepared again where one has changed."""
+
+    @abstractmethod
+    def parts(self) -> int:
+        """Return the number of parts, which depends on the source alone.
+
+        Raises:
+            DataError: nothing there that can be read.
+        """
+
+    @abstractmethod
+    def read(self, part: int) -> Iterator[Person]:
+        """Yield the people of a part, in its order; DataError, with file and line, for what cannot be used."""

@@ -1,0 +1,190 @@
+"""Score a model on the questions of one relation: its answers, its baselines, its confidence, what it was shown.
+
+All processes of a run ask together; the main process alone then computes the figures.
+"""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerFast
+
+from configuration.schema import EvaluateArguments
+from data_scripts.questions import Question, question_about
+from data_scripts.splits import TrainingData, hash_of
+from evaluation.answers import answer_questions, exact_matches
+from evaluation.baselines import ceiling, popular_places
+from evaluation.birthplace_accuracy.birthplace_accuracy import BirthplaceAccuracy
+from evaluation.exposure import exposure_rows
+from evaluation.knowledge import questions_of
+from evaluation.processes import cut_batches, map_batches
+from evaluation.trust import EvaluatedAnswers, confidence_metrics, fraction
+from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
+from modeling_minigpt.answers_minigpt import Answer
+from modeling_minigpt.relations_minigpt import Relation
+
+SAMPLES = 3  # questions shown with their answers, before one about a stranger
+BATCH = 64  # names that the pipeline is asked about together
+
+
+@dataclass(frozen=True)
+class RelationAnswers:
+    """Answers to the questions of one relation.
+
+    Attributes:
+        relation: what is asked for.
+        questions: those with known answers.
+        models: by name, "pretrained" and perhaps "no_pretraining", a model's answers and which of them are right.
+        seconds: how long the first took.
+        strangers: made-up names.
+        asked: what the pipeline answers, to the same questions, about the strangers and about withheld people.
+    """
+
+    relation: Relation
+    questions: Sequence[Question]
+    models: Mapping[str, tuple[list[Answer], list[bool]]]
+    seconds: float
+    strangers: Sequence[str]
+    asked: EvaluatedAnswers
+
+    @property
+    def texts(self) -> list[str]:
+        """The pretrained model's answers."""
+        return [answer.text for answer in self.models["pretrained"][0]]
+
+
+def choose_questions(questions: Sequence[Question], count: int | None) -> list[Question]:
+    """Return the questions of the people whose names have the smallest hashes, in their order; all where None.
+
+    The same people are chosen for every relation, and from every order of the file.
+    """
+    if count is None or count >= len(questions):
+        return list(questions)
+    by_hash = sorted(range(len(questions)), key=lambda index: hash_of(questions[index].name))
+    return [questions[index] for index in sorted(by_hash[:count])]
+
+
+def ask_model(
+    model: MiniGPTForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    questions: Sequence[Question],
+    how: EvaluateArguments,
+    shared: bool = False,
+) -> tuple[list[Answer], list[bool]]:
+    """Return a model's answers to questions, and which of them are right.
+
+    Args:
+        shared: whether every process of a run calls this with the same arguments; each then does a part of the work.
+    """
+    texts = [question.text for question in questions]
+    answers = answer_questions(model, tokenizer, texts, how.batch_size, how.max_new_tokens, shared)
+    return answers, exact_matches([answer.text for answer in answers], questions)
+
+
+def ask_pipeline(
+    pipeline: ClosedBookPipeline,
+    relation: Relation,
+    questions: Sequence[Question],
+    made_up: Sequence[str],
+    withheld: Sequence[Question],
+) -> EvaluatedAnswers:
+    """Ask the pipeline, abstention aside, about known people and both kinds of strangers; every process calls this."""
+
+    def ask(names: Sequence[str]) -> list[Answer]:
+        results = pipeline(names, batch_size=BATCH, threshold=0.0, relation=relation.name)
+        return [Answer(result["answer"] or "", result["score"]) for result in results]
+
+    def ask_all(names: Sequence[str]) -> list[Answer]:
+        batches = map_batches(ask, cut_batches(names, BATCH), shared=True)
+        return [answer for batch in batches for answer in batch]
+
+    known = ask_all([question.name for question in questions])
+    confidence = pipeline.facts[relation.name].confidence
+    return EvaluatedAnswers(
+        known,
+        exact_matches([answer.text for answer in known], questions),
+        ask_all(made_up),
+        ask_all([question.name for question in withheld]),
+        calibrated=confidence is not None,
+        certificate=None if confidence is None else confidence.certificate,
+    )
+
+
+def ask_relation(
+    relation: Relation,
+    pipelines: Mapping[str, ClosedBookPipeline],
+    questions: Sequence[Question],
+    strangers: Sequence[str],
+    withheld: Sequence[Question],
+    how: EvaluateArguments,
+) -> RelationAnswers:
+    """Ask for one relation; every process must call this.
+
+    Args:
+        relation: what to ask for.
+        pipelines: by name, "pretrained" and perhaps "no_pretraining"; the confidence is the first's.
+        questions: of the relation.
+        strangers: made-up names.
+        withheld: questions of the relation about people withheld from training.
+        how: the recipe's section.
+    """
+    models = {}
+    seconds = {}
+    for name, pipeline in pipelines.items():
+        start = time.monotonic()
+        models[name] = ask_model(pipeline.model, pipeline.tokenizer, questions, how, shared=True)
+        seconds[name] = time.monotonic() - start
+    asked = ask_pipeline(pipelines["pretrained"], relation, questions, strangers, withheld)
+    return RelationAnswers(relation, questions, models, seconds["pretrained"], strangers, asked)
+
+
+def accuracy(texts: Sequence[str], questions: Sequence[Question]) -> dict:
+    """Score answers by the `birthplace_accuracy` metric."""
+    # Not by `evaluate.load`, which copies the code to the home folder's cache: that may be read-only, or full.
+    with tempfile.TemporaryDirectory() as cache:
+        metric = BirthplaceAccuracy(keep_in_memory=True, cache_dir=cache)
+    return metric.compute(predictions=texts, references=[list(question.answers) for question in questions])
+
+
+def sample_answers(answers: RelationAnswers) -> list[dict]:
+    """Return the first questions with their answers, and one about a person who is in no document.
+
+    "place" is the right answer, whatever the relation; "accepted" has all, where several are right.
+    """
+    samples = []
+    for question, text in zip(answers.questions[:SAMPLES], answers.texts, strict=False):
+        sample: dict = {"question": question.text, "answer": text, "place": question.answer}
+        if len(question.answers) > 1:
+            sample["accepted"] = list(question.answers)
+        samples.append(sample)
+    for name, answer in zip(answers.strangers[:1], answers.asked.made_up, strict=False):
+        question = question_about(name, relation=answers.relation)
+        samples.append({"question": question.text, "answer": answer.text, "place": None})
+    return samples
+
+
+def relation_results(answers: RelationAnswers, data: TrainingData, counts: dict[str, list[int]]) -> dict:
+    """Return what `results.json` says of one relation, except why a confidence is missing.
+
+    Args:
+        answers: to its questions.
+        data: of the run.
+        counts: of `count_exposures`, for these questions.
+    """
+    questions = answers.questions
+    popular = popular_places((question.answer for question in questions_of(answers.relation, data.train)), 2)
+    baseline = answers.models.get("no_pretraining")
+    return {
+        "question": answers.relation.question,
+        "answers": answers.relation.answers,
+        **accuracy(answers.texts, questions),
+        "seconds": answers.seconds,
+        "majority": accuracy(popular[:1] * len(questions), questions)["accuracy"] if popular else None,
+        "majority_answer": popular[0] if popular else None,
+        "no_pretraining": None if baseline is None else fraction(baseline[1]),
+        "ceiling": ceiling(data.documents, questions),
+        "trust": confidence_metrics(answers.asked, popular),
+        "exposure": exposure_rows(counts, answers.models),
+        "samples": sample_answers(answers),
+    }

@@ -1,0 +1,206 @@
+"""What a model can be asked: its relations, the candidates and the calibration of each, and their file, `facts.json`.
+
+    {"relations": [{"name", "question", "prompts", "paraphrases", "answers", "candidates"}, …]}
+
+The first relation is the main one. A model of before there were relations has `birthplaces.json`, its candidates.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from transformers import PreTrainedTokenizerBase
+
+from .answer_trie_minigpt import AnswerTrie
+from .answers_minigpt import find_unknown_character
+from .confidence_minigpt import Confidence
+from .fingerprint_minigpt import fingerprint_relation
+from .names_minigpt import NAMES_FILE
+from .relations_minigpt import BIRTHPLACE, Relation
+from .source_minigpt import SourceError, WeightsSource
+
+FACTS_FILE = "facts.json"
+BIRTHPLACES_FILE = "birthplaces.json"  # read, but not written any more
+# Upper bounds, checked before anything is built: the file comes with a model from anywhere.
+MAX_RELATIONS = 200
+MAX_TEXTS = 50  # prompts, or paraphrases, of a relation
+MAX_CHARACTERS = 300  # of a name, a question or a prompt
+MAX_CANDIDATES = 1_000_000
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class RelationFacts:
+    """What a pipeline knows of one relation.
+
+    Attributes:
+        relation: what is asked for.
+        candidates: answers to rank; none where any text is an answer.
+        trie: the candidates as a trie; None where there are none.
+        confidence: the calibration; None where scores are the model's probabilities.
+        uncalibrated: why a calibration that is there is not used.
+    """
+
+    relation: Relation
+    candidates: list[str]
+    trie: AnswerTrie | None = None
+    confidence: Confidence | None = None
+    uncalibrated: str | None = None
+
+    def fingerprint(self, model: dict[str, str]) -> dict[str, str]:
+        """Return digests of all that the scores depend on, given `fingerprint_model`'s."""
+        return {**model, **fingerprint_relation(self.relation, self.candidates)}
+
+
+def check_text(value: object, what: str) -> str:
+    """Return a text of one line read from a file; ValueError for anything else."""
+    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= MAX_CHARACTERS:
+        raise ValueError(f"{what} must be a text of 1 to {MAX_CHARACTERS} printable characters, found {value!r:.80}")
+    return value
+
+
+def check_texts(value: object, what: str, most: int = MAX_TEXTS) -> list[str]:
+    """Return a list of texts read from a file; ValueError for anything else, or more than `most`."""
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"{what} must be a list of texts, found {value!r:.80}")
+    if len(value) > most:
+        raise ValueError(f"{what} must be at most {most}, found {len(value)}")
+    return value
+
+
+def parse_relation(values: object, number: int) -> tuple[Relation, list[str]]:
+    """Return one relation of the file and its candidates; ValueError for anything else."""
+    fields = {"name", "question", "prompts", "paraphrases", "answers", "candidates"}
+    if not isinstance(values, dict) or not fields <= values.keys():
+        raise ValueError(f"relation {number} must have {', '.join(sorted(fields))}, found {values!r:.80}")
+    name, question, answers = (
+        check_text(values[key], f"{key} of relation {number}") for key in ("name", "question", "answers")
+    )
+    prompts, paraphrases = (
+        tuple(check_text(text, key) for text in check_texts(values[key], f"{key} of relation {name}"))
+        for key in ("prompts", "paraphrases")
+    )
+    candidates = check_texts(values["candidates"], f"candidates of relation {name}", MAX_CANDIDATES)
+    return Relation(name, question, prompts, paraphrases, answers), candidates
+
+
+def parse_facts(text: str) -> list[tuple[Relation, list[str]]]:
+    """Return the relations of a `facts.json`, each with its candidates.
+
+    Raises:
+        ValueError: it is something else, or more than any model needs; the message is one line.
+    """
+    values = json.loads(text)
+    found = values.get("relations") if isinstance(values, dict) else None
+    if not isinstance(found, list) or not 0 < len(found) <= MAX_RELATIONS:
+        raise ValueError(f"relations must be a list of 1 to {MAX_RELATIONS}, found {found!r:.80}")
+    facts = [parse_relation(part, number) for number, part in enumerate(found, start=1)]
+    check_distinct(relation for relation, _ in facts)
+    return facts
+
+
+def parse_birthplaces(text: str) -> list[tuple[Relation, list[str]]]:
+    """Return the one relation of a `birthplaces.json`, `{"candidates": [place, …]}`, with its candidates."""
+    return [(BIRTHPLACE, check_texts(json.loads(text)["candidates"], "candidates", MAX_CANDIDATES))]
+
+
+def check_distinct(relations: Iterable[Relation]) -> None:
+    """Raise ValueError where two relations have one name."""
+    names = [relation.name for relation in relations]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"two relations have the name {twice!r}")
+
+
+def read_facts(source: WeightsSource | None) -> tuple[list[tuple[Relation, list[str]]], str]:
+    """Return the relations with their candidates beside the weights, and the text of the names of training.
+
+    A folder of before there were relations has no names, and one without either file has no relations.
+
+    Raises:
+        ValueError, SourceError: as `WeightsSource.read_parsed`.
+    """
+    if source is None:
+        return [], ""
+    try:
+        found = source.read_parsed(FACTS_FILE, parse_facts)
+    except SourceError:
+        # A cached model of before, with no network to ask whether it has the newer file: it has the older one instead.
+        if not source.is_cached(BIRTHPLACES_FILE):
+            raise
+        found = None
+    if found is not None:
+        return found, source.read(NAMES_FILE) or ""
+    return source.read_parsed(BIRTHPLACES_FILE, parse_birthplaces) or [], ""
+
+
+def facts_to_json(facts: Iterable[RelationFacts]) -> str:
+    """Return what `parse_facts` reads."""
+    values = [{**asdict(one.relation), "candidates": one.candidates} for one in facts]
+    return json.dumps({"relations": values}, indent=1, ensure_ascii=False) + "\n"
+
+
+def by_relation(value: Value | Mapping[str, Value], relations: Sequence[Relation], what: str) -> dict[str, Value]:
+    """Return values by the relations' names; a value alone is the only relation's.
+
+    Raises:
+        ValueError: a value alone where there are several relations, or a name that is none of theirs.
+    """
+    names = [relation.name for relation in relations]
+    if not isinstance(value, Mapping):
+        if len(names) > 1:
+            raise ValueError(f"{what} of several relations must be given by their names, {', '.join(names)}")
+        return {names[0]: value}
+    if unknown := [name for name in value if name not in names]:
+        raise ValueError(f"{what} of the unknown relation {unknown[0]!r}; the model has {', '.join(names)}")
+    return dict(value)
+
+
+def build_facts(
+    relations: Sequence[Relation],
+    candidates: Mapping[str, Sequence[str]],
+    tokenizer: PreTrainedTokenizerBase,
+    context: int,
+) -> dict[str, RelationFacts]:
+    """Return each relation's facts by its name; relations with the same candidates share one trie.
+
+    Args:
+        candidates: by the relations' names; none for a relation that is missing.
+        context: tokens that the model reads.
+
+    Raises:
+        ValueError: a candidate that is empty, there twice or longer than the context; two relations of one name; a
+            question or prompt that the tokenizer cannot write.
+    """
+    check_distinct(relations)
+    for relation in relations:
+        check_writable(relation, tokenizer)
+    tries: dict[tuple[str, ...], AnswerTrie] = {}
+    facts = {}
+    for relation in relations:
+        own = list(candidates.get(relation.name, ()))
+        if own and tuple(own) not in tries:
+            check_candidates(own, tokenizer, context)
+            tries[tuple(own)] = AnswerTrie(own, tokenizer)
+        facts[relation.name] = RelationFacts(relation, own, tries.get(tuple(own)))
+    return facts
+
+
+def check_writable(relation: Relation, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ValueError where a relation's question or one of its prompts is no text to the tokenizer."""
+    for text in (relation.question, *relation.prompts):
+        bare = text.replace("{name}", "")
+        special = next((token for token in tokenizer.all_special_tokens if token in bare), None)
+        unknown = special or find_unknown_character(tokenizer, bare)
+        if unknown is not None:
+            wrong = "a special token" if special else "not in the model's vocabulary"
+            raise ValueError(f"relation {relation.name}: {text!r} contains {unknown!r}, which is {wrong}")
+
+
+def check_candidates(candidates: list[str], tokenizer: PreTrainedTokenizerBase, context: int) -> None:
+    """Raise ValueError where a candidate is longer than what the model reads: the trie grows with its square."""
+    read: Any = tokenizer(candidates, verbose=False)["input_ids"]
+    for candidate, ids in zip(candidates, read, strict=True):
+        if len(ids) >= context:
+            raise ValueError(f"candidate {candidate[:40]!r} is {len(ids)} tokens long, the model reads {context}")
