@@ -44,7 +44,7 @@ def small(recipe, data, tmp_path):
 
 def tables(run):
     """Return the modification time of every table of a run."""
-    return {path: path.stat().st_mtime_ns for path in run.folder.data.glob("tokens-*/*")}
+    return {path: path.stat().st_mtime_ns for path in run.folder.path.rglob("tokens-*/*")}
 
 
 def test_tables_are_built_once_for_all_stages(small):
