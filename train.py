@@ -2,6 +2,7 @@
 
     python train.py show --config quickstart
     python train.py all --config quickstart
+    python train.py prepare --config RECIPE --set data.path=USER/NAME --set prepare.folder=FOLDER
     python train.py all --config cs224n --set data.path=FOLDER --set output=runs/mine
     accelerate launch train.py pretrain --config RECIPE
     python train.py all --config RECIPE --push_to_hub USER/NAME
@@ -17,12 +18,15 @@ import os
 import sys
 
 HELP = {
+    "prepare": "make the corpus of the recipe's source: people, documents, questions; the other commands do it, too",
     "pretrain": "learn the biographies by span corruption",
     "finetune": "learn to answer, from the output folder's pretrained model, or finetune.start_from",
     "evaluate": "score the finetuned model, or evaluate.model, beside the baselines",
     "all": "pretrain, finetune, train the baseline without pretraining, evaluate",
     "show": "print what a recipe would run: settings with their meanings, sizes, minutes, training rows",
 }
+
+WITHOUT_TRAINING = ("prepare", "show")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -43,7 +47,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             "--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE",
             help="override a recipe's value; may be repeated, the last one wins",
         )  # fmt: skip
-        if name == "show":
+        if name in WITHOUT_TRAINING:
             continue
         command.add_argument(
             "--resume", action="store_true", help="continue from the output folder's latest valid checkpoint"
@@ -52,7 +56,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         command.add_argument("--private", action="store_true", help="make the repository private if it is new")
         command.add_argument("--push_checkpoints", action="store_true", help="push intermediate checkpoints too")
     arguments = parser.parse_args(argv)
-    if arguments.command == "show":
+    if arguments.command in WITHOUT_TRAINING:
         return arguments
     if arguments.push_to_hub is None and (arguments.private or arguments.push_checkpoints):
         parser.error("--private and --push_checkpoints go with --push_to_hub USER/NAME")
@@ -76,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
             from hub.publish_model import HubTarget
             from training.console import configure_logging
             from training.interruption import handle_signals
+            from training.preparation import prepare_corpus
             from training.preview import show
             from training.runner import run_command
         except ModuleNotFoundError as error:
@@ -88,6 +93,10 @@ def main(argv: list[str] | None = None) -> int:
         recipe = load_recipe(path, arguments.overrides)
         if arguments.command == "show":
             show(recipe)
+            return
+        if arguments.command == "prepare":
+            with handle_signals(ends_process=argv is None):
+                prepare_corpus(recipe)
             return
         target = (arguments.push_to_hub, arguments.private, arguments.push_checkpoints)
         hub = HubTarget(*target) if arguments.push_to_hub else None

@@ -119,11 +119,11 @@ class RunFolder:
         return training_record(self.stage(name))
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, keeps_data: bool = False) -> Iterator[None]:
         """Lock the folder until the block ends; the system unlocks it when the process dies.
 
         Where the file system has no locks, a warning says so. A folder that is made here and in which nothing is
-        trained or scored is removed again.
+        trained or scored is removed again, unless prepared data are to stay.
 
         Raises:
             RunError: another process has locked it, or the folder cannot be written.
@@ -146,12 +146,17 @@ class RunFolder:
         finally:
             if lock is not None:
                 lock.release()
-            if is_new:
+            if is_new and not keeps_data:
                 self.remove_if_unused()
 
     def remove_if_unused(self) -> None:
-        """Remove the folder unless something was trained or scored there, or somebody else's file is in it."""
+        """Remove the folder unless something was trained or scored there, or somebody else's file is in it.
+
+        Parts of a preparation that was stopped stay: they may have taken hours.
+        """
         with suppress(OSError):
+            if any((self.data / "corpus" / "parts").glob("*.parquet")):
+                return
             names = {path.name for path in self.path.iterdir()}
             if names <= {".lock", "data", "checkpoints"} and not self.has_checkpoints(STAGES):
                 for name in names:

@@ -42,7 +42,7 @@ def train_toy_model(people: int = 24, steps: int = 110, seed: int = 0, **fields)
         model = MiniGPTForCausalLM._from_config(config, attn_implementation="eager")
     stage = StageArguments(steps=steps, batch_size=32, question_fraction=0.5)
     corruption = CorruptionOptions(short_fraction=1.0, answer_fraction=1.0)
-    batches = TrainingBatches(invented.documents, invented.train, tokenizer, stage, corruption, seed, 64)
+    batches = TrainingBatches.from_texts(invented.documents, invented.train, tokenizer, stage, corruption, seed, 64)
     stepper = Stepper.prepare(model, stage, Accelerator(cpu=True), len(batches))
     for step in range(len(batches)):
         stepper.step(step, batches[step])

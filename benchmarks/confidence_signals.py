@@ -8,7 +8,6 @@ cross-validation. Other runs of the same recipe, with other seeds, give the cost
 probability that all of them give to the answer.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from artifacts.loading import load_model, load_tokenizer
-from artifacts.run_folder import RunError, RunFolder
+from artifacts.run_folder import RunError, RunFolder, read_json
 from benchmarks.harness import Point, Record, new_parser, results_of, write_report
 from configuration.errors import run_main
-from configuration.schema import DataArguments
+from configuration.recipe import recipe_from_json
 from data_scripts.splits import TrainingData, load_training_data, made_up_people
 from evaluation.answers import exact_matches
 from evaluation.calibration import BATCH, CalibrationError, fit_ranker, rank_and_measure
@@ -219,11 +218,8 @@ def main(argv: list[str] | None = None) -> int:
         folder = RunFolder(arguments.run)
         if not folder.recipe.is_file():
             raise RunError(f"{folder.recipe} not found; wanted a run's output folder")
-        recipe = json.loads(folder.recipe.read_text())
-        pipeline = open_run(arguments.run)
-        relations = list(pipeline.relations.values())
-        data = load_training_data(DataArguments(**recipe["data"]), recipe["seed"], folder.data, relations)
-        results = compare(pipeline, [open_run(run) for run in arguments.others], data)
+        data = load_training_data(recipe_from_json(read_json(folder.recipe)), folder.data)
+        results = compare(open_run(arguments.run), [open_run(run) for run in arguments.others], data)
         signals = results.pop("signals")
         record = Record(arguments.output, report, results)
         record.results = {Point(signal): [found] for signal, found in signals.items()}

@@ -156,7 +156,9 @@ def our_batches(
 ) -> TrainingBatches:
     """Return the package's batches of the published corruption, with no questions and every token a target."""
     stage = replace(stage, question_fraction=0.0, title_loss=True)
-    return TrainingBatches(texts.documents, [], tokenizer, stage, corruption(shape), seed=0, max_length=shape.block)
+    return TrainingBatches.from_texts(
+        texts.documents, [], tokenizer, stage, corruption(shape), seed=0, max_length=shape.block
+    )
 
 
 def train_ours(subject: str, texts: Texts, tokenizer: PreTrainedTokenizerFast, settings: Settings) -> Training:

@@ -137,10 +137,13 @@ class PrepareArguments:
     """Number of tasks that share the source's parts, at least 1 (executor: local, slurm, ray)."""
     workers: int = 1
     """Tasks that run at once, at least 1 (executor: local, slurm, ray)."""
+    partition: str | None = None
+    """The cluster's partition (executor: slurm)."""
 
     def __post_init__(self):
         for name in ("tasks", "workers"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
         require_at_most(self, {"tasks": 100_000, "workers": 10_000})
+        require(self.executor != "slurm" or self.partition is not None, "executor is slurm, but partition is not set")
         is_process = self.executor == "process"
         require(not is_process or self.tasks == self.workers == 1, "executor is process, but tasks or workers is set")

@@ -265,6 +265,17 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
     return recipe
 
 
+def recipe_from_json(values: dict) -> Recipe:
+    """Return the recipe that a run has written down; keys newer than the run have their defaults.
+
+    Raises:
+        RecipeError: it has a key that no recipe has any more, or a value that none may have.
+    """
+    relations = values.get("relations") or {name: dataclasses.asdict(one) for name, one in default_relations().items()}
+    sections = {name: build_section(name, cls, values.get(name, {}), {}) for name, cls in SECTIONS.items()}
+    return Recipe(values["output"], values["seed"], build_relations(relations, {}), **sections)
+
+
 def check_rotation(config: MiniGPTConfig) -> None:
     """Raise RecipeError unless the library can make the rotary positions that the config asks for."""
     if config.position_embedding_type != "rotary":

@@ -2,8 +2,8 @@
 
 Step s belongs to pool s // bucket_batches. A pool draws the rows of that many batches: documents, which each epoch
 corrupts differently, and questions, both in the order of the epoch's permutation. It sorts them by length and cuts
-them into batches, so that little of a batch is padding. All texts are tokenised once; a row is put together from
-pieces of them.
+them into batches, so that little of a batch is padding. All texts were tokenised once, into tables; a pool reads the
+rows that it draws, and a batch is put together from pieces of them.
 
 With bucket_batches = 2 and batches of two rows, three documents A, B, C and no questions, pool 0 draws places 0 … 3 of
 the endless stream B A C | C B A | …, where | separates epochs:
@@ -13,33 +13,29 @@ the endless stream B A C | C B A | …, where | separates epochs:
     sorted    A C' C B
     batches   (A C') (C B)      in an order of their own, so that short batches do not always come first
 
-A resumed run computes the same pool again, and each of two processes computes it whole and takes its rows.
+A resumed run computes the same pool again. Each of several processes reads and corrupts it whole, as the lengths of
+all rows decide which batch each is in, and puts together its own rows of a batch alone.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from configuration.schema import CorruptionOptions, StageArguments
+from data_scripts.annotated_texts import Annotator
 from data_scripts.bios_folder import DataError
+from data_scripts.permutations import permute
 from data_scripts.questions import Question
 from data_scripts.ragged import ranges
 from data_scripts.span_corruption import SpanCorruptor
-from data_scripts.tokenized_text import TokenizedText, encode
+from data_scripts.tokens import DocumentTable, QuestionTable
 
 IGNORE_INDEX = -100
 # What a random permutation is for; part of its seed, so that documents and questions are shuffled independently.
 DOCUMENT_STREAM, QUESTION_STREAM, BATCH_ORDER = range(3)
-
-
-@lru_cache(maxsize=8)  # a pool needs one or two epochs of each stream
-def permutation(size: int, seed: int, stream: int, epoch: int) -> np.ndarray:
-    """Return the order of `size` examples in one epoch of one stream."""
-    return np.random.default_rng([seed, stream, epoch]).permutation(size)
 
 
 @dataclass(frozen=True)
@@ -58,12 +54,47 @@ class Rows:
     targets: np.ndarray
     examples: np.ndarray
 
-    def part(self, first: int, end: int) -> "Rows":
-        """Return the rows from number `first` to `end`."""
-        begin = self.lengths[:first].sum()
-        rows = slice(first, end)
-        tokens = slice(begin, begin + self.lengths[rows].sum())
-        return Rows(self.ids[tokens], self.lengths[rows], self.targets[tokens], self.examples[rows])
+
+@dataclass(frozen=True)
+class Pool:
+    """Rows that are drawn, corrupted and sorted, but not yet put together: each is pieces of tokens.
+
+    Attributes:
+        ids: tokens that the pieces are parts of.
+        first: where in `ids` each piece begins; (N, pieces).
+        lengths: of the pieces, in tokens; (N, pieces).
+        counted: whether the tokens of each piece count in the loss; (N, pieces).
+        first_targets: the first token of each row that may count; (N,).
+        examples: as in `Rows`.
+    """
+
+    ids: np.ndarray
+    first: np.ndarray
+    lengths: np.ndarray
+    counted: np.ndarray
+    first_targets: np.ndarray
+    examples: np.ndarray
+
+    def rows(self, chosen: np.ndarray) -> Rows:
+        """Put together the chosen rows."""
+        lengths = self.lengths[chosen]
+        row_lengths = lengths.sum(1)
+        # Whether each token is at or after its row's first target.
+        late = ranges(np.zeros_like(row_lengths), row_lengths) >= np.repeat(self.first_targets[chosen], row_lengths)
+        return Rows(
+            ids=self.ids[ranges(self.first[chosen].ravel(), lengths.ravel())],
+            lengths=row_lengths,
+            targets=late & np.repeat(self.counted[chosen].ravel(), lengths.ravel()),
+            examples=self.examples[chosen],
+        )
+
+    def count_targets(self, chosen: np.ndarray) -> int:
+        """Return how many tokens of the chosen rows the loss counts, without putting them together."""
+        ends = np.cumsum(self.lengths[chosen], axis=1)
+        # The first token of a row is never predicted.
+        first = np.maximum(self.first_targets[chosen], 1)[:, None]
+        late = ends - np.maximum(ends - self.lengths[chosen], first)
+        return int(late[self.counted[chosen] & (late > 0)].sum())
 
 
 class TrainingBatches(torch.utils.data.Dataset):
@@ -72,11 +103,13 @@ class TrainingBatches(torch.utils.data.Dataset):
     No attention mask is needed: a causal model never looks right, and padding has no label.
 
     Args:
-        documents: biographies, corrupted as `corruption` says. All their tokens are targets, except the title's where
-            `title_loss` is off, and all but the masked spans where `context_loss` is off.
-        questions: to learn from. Their targets are the tokens after the first sentinel.
-        tokenizer: gives ids, the sentinel and the pad.
+        documents: the tokens of biographies, corrupted as `corruption` says; None where all rows are questions. All
+            their tokens are targets, except the title's where `title_loss` is off, and all but the masked spans where
+            `context_loss` is off.
+        questions: those of questions. Their targets are the tokens after the first sentinel.
+        tokenizer: gives the sentinel and the pad.
         stage: batch size, share of questions, bucketing.
+        corruption: the one that the documents' table was made for.
         seed: of all random draws.
         max_length: the model's context in tokens; longer rows are cut.
 
@@ -86,6 +119,35 @@ class TrainingBatches(torch.utils.data.Dataset):
 
     def __init__(
         self,
+        documents: DocumentTable | None,
+        questions: QuestionTable,
+        tokenizer: PreTrainedTokenizerBase,
+        stage: StageArguments,
+        corruption: CorruptionOptions,
+        seed: int,
+        max_length: int,
+    ):
+        self.document_table = documents
+        self.question_table = questions
+        self.stage = stage
+        self.corruption = corruption
+        self.seed = seed
+        self.max_length = max_length
+        self.pad_token_id = tokenizer.pad_token_id
+        self.sentinel = tokenizer.mask_token_id
+        self.documents = 0 if documents is None else len(documents)
+        self.questions = len(questions)
+        self.steps = stage.total_steps(self.questions if documents is None else self.documents)
+        try:
+            stage.check_mix(self.steps)
+        except ValueError as error:
+            raise DataError(error) from error
+        self._pool_number = -1
+        self._pool = None
+
+    @classmethod
+    def from_texts(
+        cls,
         documents: Sequence[str],
         questions: Sequence[Question],
         tokenizer: PreTrainedTokenizerBase,
@@ -93,87 +155,97 @@ class TrainingBatches(torch.utils.data.Dataset):
         corruption: CorruptionOptions,
         seed: int,
         max_length: int,
-    ):
-        self.stage = stage
-        self.seed = seed
-        self.max_length = max_length
-        self.pad_token_id = tokenizer.pad_token_id
-        questions_alone = stage.question_fraction == 1.0
-        self.documents = len(documents)
-        self.questions = len(questions)
-        self.steps = stage.total_steps(self.questions if questions_alone else self.documents)
-        try:
-            stage.check_mix(self.steps)
-        except ValueError as error:
-            raise DataError(error) from error
-        answers = frozenset(question.answer for question in questions)
-        names = frozenset(question.name for question in questions)
-        self.corruptor = SpanCorruptor([] if questions_alone else documents, corruption, answers, names)
-        starts = self.corruptor.starts
-        text = TokenizedText(tokenizer, self.corruptor.text, starts, self.corruptor.phrases())
-        mixed_in = questions if stage.question_fraction else ()
-        asked = encode(tokenizer, [question.training_text(tokenizer.mask_token) for question in mixed_in])["input_ids"]
-        self.place = text.place
-        # Documents, then questions, in one array of ids: a row of either kind is pieces of it.
-        self.ids = np.concatenate([text.ids, *asked])
-        lengths = np.array([len(ids) for ids in asked], np.int64)
-        ends = len(text.ids) + np.cumsum(lengths)
-        self.question_pieces = np.stack([ends - lengths, ends], 1)  # places in `ids`
-        self.question_targets = np.array([count_prompt(ids, tokenizer.mask_token_id) for ids in asked], np.int64)
-        # A document's title is known to whoever asks about it, so by default it is read and not predicted.
-        titles = self.place[self.corruptor.title_ends] - self.place[starts[:-1]]
-        self.document_targets = np.zeros_like(titles) if stage.title_loss else titles
-        self._pool_number = -1
-        self._pool = None
+    ) -> "TrainingBatches":
+        """Return the batches of texts in memory, by the same tables."""
+        document_table = None
+        if stage.question_fraction < 1.0:
+            document_table = DocumentTable.of(documents, tokenizer, Annotator.for_questions(questions, corruption))
+        question_table = QuestionTable.of(questions, tokenizer)
+        return cls(document_table, question_table, tokenizer, stage, corruption, seed, max_length)
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
-        rows = self.rows(step)
+        return self.tensors(self.rows(step))
+
+    def tensors(self, rows: Rows, width: int | None = None) -> dict[str, torch.Tensor]:
+        """Return rows as a batch, padded to `width` tokens, or to the longest of them."""
         # Boolean assignment fills row by row, in the order in which `rows.ids` has them.
-        real = np.arange(rows.lengths.max()) < rows.lengths[:, None]  # (B, T)
+        real = np.arange(rows.lengths.max() if width is None else width) < rows.lengths[:, None]  # (B, T)
         input_ids = np.full(real.shape, self.pad_token_id)
         labels = np.full(real.shape, IGNORE_INDEX)
         input_ids[real] = rows.ids
         labels[real] = np.where(rows.targets, rows.ids, IGNORE_INDEX)
         return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
 
-    def rows(self, step: int) -> Rows:
-        """Return the rows of batch `step`."""
+    def rows(self, step: int, own: np.ndarray | None = None) -> Rows:
+        """Return the rows of batch `step`, or those of these numbers."""
+        pool, chosen = self.find(step)
+        return pool.rows(chosen if own is None else chosen[own])
+
+    def share(self, step: int, own: np.ndarray) -> tuple[dict[str, torch.Tensor], int]:
+        """Return some rows of batch `step`, as long as its longest, and how many tokens of all of it the loss counts.
+
+        The other rows are not put together.
+        """
+        rows = self.rows(step, own)
+        pool, chosen = self.find(step)
+        width = int(pool.lengths[chosen].sum(1).max())
+        return self.tensors(rows, width), pool.count_targets(chosen)
+
+    def find(self, step: int) -> tuple[Pool, np.ndarray]:
+        """Return the pool of batch `step`, and which of its rows are the batch."""
         number, place = divmod(step, self.stage.bucket_batches)
         if number != self._pool_number:
-            self._pool_number = number
             self._pool = self.pool(number)
+            self._pool_number = number
         if self.stage.bucket_batches > 1:
-            place = permutation(self.stage.bucket_batches, self.seed, BATCH_ORDER, number)[place]
-        return self._pool.part(place * self.stage.batch_size, (place + 1) * self.stage.batch_size)
+            place = int(permute(np.array([place]), self.stage.bucket_batches, self.seed, BATCH_ORDER, number)[0])
+        return self._pool, np.arange(place * self.stage.batch_size, (place + 1) * self.stage.batch_size)
 
-    def pool(self, number: int) -> Rows:
+    def pool(self, number: int) -> Pool:
         """Draw and corrupt the rows of pool `number`, shortest first where there are several batches of them."""
         document_places, question_places = self.places(number)
         epochs, documents = self.draw(document_places, self.documents, DOCUMENT_STREAM)
         _, questions = self.draw(question_places, self.questions, QUESTION_STREAM)
-        corrupted, masked = self.corruptor.pieces(self.seed, epochs, documents)
-        pieces = np.zeros((len(documents) + len(questions), *corrupted.shape[1:]), np.int64)  # (rows, pieces, 2)
-        pieces[: len(documents)] = self.place[corrupted]
-        pieces[len(documents) :, 0] = self.question_pieces[questions]
-        counted = np.ones(pieces.shape[:2], bool)
-        counted[: len(documents)] = masked | self.stage.context_loss
+        text_ids, text_pieces, counted, text_targets = self.corrupt(epochs, documents)
+        question_ids, lengths, prompts = self.question_table.read(questions)
+        # Documents, then questions, in one array of ids: a row of either kind is pieces of it.
+        ends = len(text_ids) + np.cumsum(lengths)
+        pieces = np.zeros((len(documents) + len(questions), *text_pieces.shape[1:]), np.int64)  # (N, pieces, 2)
+        pieces[: len(documents)] = text_pieces
+        pieces[len(documents) :, 0] = np.stack([ends - lengths, ends], 1)
+        counted = np.concatenate([counted, np.ones((len(questions), counted.shape[1]), bool)])
         # Where each piece ends in its row; clipped, so that pieces beyond the context become empty or shorter.
         ends = np.cumsum(pieces[..., 1] - pieces[..., 0], axis=1).clip(max=self.max_length)
-        order = np.argsort(ends[:, -1], kind="stable") if self.stage.bucket_batches > 1 else slice(None)
-        lengths = np.diff(ends, axis=1, prepend=0)[order]
-        row_lengths = ends[order, -1]
-        first_targets = np.concatenate([self.document_targets[documents], self.question_targets[questions]])[order]
-        # Whether each token is at or after its row's first target.
-        late = ranges(np.zeros_like(row_lengths), row_lengths) >= np.repeat(first_targets, row_lengths)
-        return Rows(
-            ids=self.ids[ranges(pieces[order, :, 0].ravel(), lengths.ravel())],
-            lengths=row_lengths,
-            targets=late & np.repeat(counted[order].ravel(), lengths.ravel()),
+        order = np.argsort(ends[:, -1], kind="stable") if self.stage.bucket_batches > 1 else np.arange(len(ends))
+        return Pool(
+            ids=np.concatenate([text_ids, question_ids]),
+            first=pieces[order, :, 0],
+            lengths=np.diff(ends, axis=1, prepend=0)[order],
+            counted=counted[order],
+            first_targets=np.concatenate([text_targets, prompts])[order],
             examples=np.concatenate([documents, self.documents + questions])[order],
         )
+
+    def corrupt(self, epochs: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Read and corrupt documents.
+
+        Returns:
+            Their tokens, (tokens,); where in these each piece begins and ends, (N, pieces, 2); whether it counts in
+            the loss, (N, pieces); and each row's first token that may, (N,).
+        """
+        if self.document_table is None:
+            none = np.zeros(0, np.int64)
+            return none, np.zeros((0, 1, 2), np.int64), np.zeros((0, 1), bool), none
+        texts, tokens = self.document_table.read(documents, self.sentinel)
+        corruptor = SpanCorruptor(texts, self.corruption)
+        pieces, masked = corruptor.pieces(self.seed, epochs, documents, np.arange(len(documents)))
+        # A document's title is known to whoever asks about it, so by default it is read and not predicted.
+        titles = tokens.place[texts.title_ends] - tokens.place[texts.starts[:-1]]
+        targets = np.zeros_like(titles) if self.stage.title_loss else titles
+        return tokens.ids, tokens.place[pieces], masked | self.stage.context_loss, targets
 
     def places(self, number: int) -> tuple[range, range]:
         """Return pool `number`'s places in the stream of documents and in that of questions."""
@@ -189,7 +261,7 @@ class TrainingBatches(torch.utils.data.Dataset):
         # A pool may begin in one epoch and end in another, several later where there are few examples.
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
-            indices[chosen] = permutation(size, self.seed, stream, int(epoch))[within[chosen]]
+            indices[chosen] = permute(within[chosen], size, self.seed, stream, int(epoch))
         return epochs, indices
 
     def name(self, examples: np.ndarray) -> list[str]:
@@ -205,11 +277,6 @@ class TrainingBatches(torch.utils.data.Dataset):
         _, drawn = self.draw(documents, self.documents, DOCUMENT_STREAM)
         _, asked = self.draw(questions, self.questions, QUESTION_STREAM)
         return self.name(np.concatenate([drawn, self.documents + asked]))
-
-
-def count_prompt(ids: list[int], sentinel: int) -> int:
-    """Return how many ids end with the first sentinel; all of them where there is none."""
-    return ids.index(sentinel) + 1 if sentinel in ids else len(ids)
 
 
 def count_targets(labels: torch.Tensor) -> int:

@@ -12,7 +12,7 @@ names the file, the line, what was found and what was wanted.
 
 import hashlib
 import os
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from configuration.errors import UserError
@@ -33,13 +33,19 @@ class DataError(UserError, ValueError):
     """A data file that cannot be used; the message is one line for the user."""
 
 
-def check_folder(folder: Path, relations: Sequence[Relation] = (BIRTHPLACE,)) -> None:
-    """Raise DataError unless `folder` has all four files and its documents have titles; reads no dev or test file."""
+def check_files(folder: Path) -> None:
+    """Raise DataError where `folder` lacks a file; the questions without answers may be missing."""
+    needed = [name for key, name in FILES.items() if key != "test"]
     if not os.path.isdir(folder):  # unlike pathlib, False where the name is too long to be one
-        raise DataError(f"{folder}: no such folder; wanted one with {', '.join(FILES.values())}")
-    missing = [name for name in FILES.values() if not (folder / name).is_file()]
+        raise DataError(f"{folder}: no such folder; wanted one with {', '.join(needed)}")
+    missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
-        raise DataError(f"{folder}: {', '.join(missing)} not found; the folder must have {', '.join(FILES.values())}")
+        raise DataError(f"{folder}: {', '.join(missing)} not found; the folder must have {', '.join(needed)}")
+
+
+def check_folder(folder: Path, relations: Sequence[Relation] = (BIRTHPLACE,)) -> None:
+    """Raise DataError unless `folder` has the files and its documents have titles; reads no dev or test file."""
+    check_files(folder)
     questions = read_questions(folder / FILES["train"], relations)
     check_titles(folder / FILES["documents"], [question.name for question in questions])
 
@@ -77,9 +83,18 @@ def read_bytes(path: str | Path) -> bytes:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's contents; DataError where it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:  # the latter for a NUL in the name
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
+
+
 def sha256_prefix(path: str | Path) -> str:
-    """Return a short digest of a file's contents; DataError where it cannot be read."""
-    return hashlib.sha256(read_bytes(path)).hexdigest()[:16]
+    """Return the first 16 digits of a file's SHA-256; DataError where it cannot be read."""
+    return sha256(path)[:16]
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -162,30 +177,6 @@ def check_answer(answer: str, where: str, relations: Sequence[Relation]) -> None
         raise DataError(f"{where}: found the question {answer[:60]!r} in the answer's column")
     if answer.startswith('"') != answer.endswith('"'):
         raise DataError(f"{where}: the answer {answer[:60]!r} has a quotation mark on one side")
-
-
-def asked_relations(
-    questions: Iterable[Question], relations: Sequence[Relation], optional: Container[str], path: str | Path
-) -> tuple[Relation, ...]:
-    """Return the relations that a file's questions ask for, in the given order.
-
-    Args:
-        questions: all of the file.
-        relations: those that are known.
-        optional: names of those that need no question, and are then left out.
-        path: the file, for the message.
-
-    Raises:
-        DataError: there is no question of a relation that is not optional.
-    """
-    asked = {question.relation for question in questions}
-    for relation in relations:
-        if relation.name not in asked and relation.name not in optional:
-            raise DataError(
-                f"{path}: found no question of the relation {relation.name}, wanted "
-                f"`{relation.format('NAME')}`; or remove it with --set relations.{relation.name}=null"
-            )
-    return tuple(relation for relation in relations if relation.name in asked)
 
 
 def read_questions(

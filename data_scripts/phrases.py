@@ -1,16 +1,21 @@
 """Find the phrases of a biography that are worth asking for: names, places, and whatever answers a question."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
+from functools import lru_cache
 
 from data_scripts.words import IS_UNSPACED, WORD, find_words
 
 Spans = list[tuple[int, int]]
 
 
-def capitalised_phrases(text: str) -> Spans:
-    """Return (start, end) of the runs of capitalised words, those joined by a hyphen too."""
+def capitalised_phrases(text: str, words: Spans | None = None) -> Spans:
+    """Return (start, end) of the runs of capitalised words, those joined by a hyphen too.
+
+    Args:
+        words: (start, end) of the text's words, where they are known.
+    """
     phrases: Spans = []
-    for start, end in find_words(text):
+    for start, end in find_words(text) if words is None else words:
         if not text[start].isupper():
             continue
         # "New York" and "Saint-Denis" are one phrase; "Paris, Texas" is two, as a comma separates its words.
@@ -39,43 +44,65 @@ class AnswerFinder:
                 start, end = words[0]
                 self.by_first_word.setdefault(answer[start:end], []).append((start, answer))
 
-    def find(self, text: str) -> Spans:
-        """Return (start, end) of the answers in a text, none of which overlap."""
-        words = find_words(text)
-        ends = {end for _, end in words}
+    def find(self, text: str, words: Spans | None = None) -> Spans:
+        """Return (start, end) of the answers in a text, none of which overlap; `words` as `capitalised_phrases`."""
+        if words is None:
+            words = find_words(text)
         found: Spans = []
+        ends: set[int] = set()  # of the words; found only where something begins as an answer does
         reached = 0
         for start, end in words:
             for offset, answer in self.by_first_word.get(text[start:end], ()):
                 first = start - offset
                 last = first + len(answer)
-                is_whole = last in ends or not answer[-1].isalnum()
-                if first >= reached and is_whole and text.startswith(answer, first):
+                if first < reached or not text.startswith(answer, first):
+                    continue
+                ends = ends or {end for _, end in words}
+                if last in ends or not answer[-1].isalnum():
                     found.append((first, last))
                     reached = last
                     break
         return found
 
 
-def salient_phrases(title: str, body: str, answers: AnswerFinder | None = None) -> Spans:
+def salient_phrases(
+    title: str,
+    body: str,
+    answers: AnswerFinder | None = None,
+    words: Spans | None = None,
+    known: Set[str] | None = None,
+) -> Spans:
     """Return (start, end) of the body's phrases that say more than the title.
 
     These are runs of capitalised words that do not open the body, and answers that are not part of such a run.
+
+    Args:
+        words: (start, end) of the body's words, where they are known.
+        known: the title's words, where they are known.
     """
-    phrases = [(start, end) for start, end in capitalised_phrases(body) if start > 0]
-    for start, end in answers.find(body) if answers is not None else ():
+    if words is None:
+        words = find_words(body)
+    if known is None:
+        known = set(WORD.findall(title))
+    phrases = [(start, end) for start, end in capitalised_phrases(body, words) if start > 0]
+    for start, end in answers.find(body, words) if answers is not None else ():
         crossed = [phrase for phrase in phrases if phrase[0] < end and start < phrase[1]]
         # "Rome" in "Rome West" is part of the longer name; "Rio de Janeiro" replaces the two names in it.
         if not any(first <= start and end <= last for first, last in crossed):
             phrases = [phrase for phrase in phrases if phrase not in crossed] + [(start, end)]
-    known = set(WORD.findall(title))
     return [span for span in sorted(phrases) if not is_known(body[slice(*span)], title, known)]
 
 
-def is_known(phrase: str, title: str, words: set[str]) -> bool:
+@lru_cache(maxsize=2**16)  # places are in many biographies
+def words_to_know(phrase: str) -> frozenset[str]:
+    """Return the words of a phrase; none where every character is a word."""
+    return frozenset() if IS_UNSPACED.search(phrase) else frozenset(WORD.findall(phrase))
+
+
+def is_known(phrase: str, title: str, words: Set[str]) -> bool:
     """Return whether somebody who has read a title, of these words, can copy a phrase, or a part of it, from there."""
     # Whoever reads "Ada Stone. Stone was born in Rome" can copy Stone, but has to know Rome. Where every character is
     # a word, one that a name shares with a place gives nothing away.
-    if IS_UNSPACED.search(phrase):
-        return phrase in title
-    return not words.isdisjoint(WORD.findall(phrase))
+    if phrase_words := words_to_know(phrase):
+        return not words.isdisjoint(phrase_words)
+    return phrase in title

@@ -7,7 +7,8 @@ import random
 import zlib
 from collections.abc import Iterable
 
-from data_scripts.words import is_named, name_parts
+from data_scripts.name_finder import NameFinder, PartsFinder
+from data_scripts.words import name_parts
 
 # What made-up names are used for. A name's hash decides, so that no name is used for both, whatever the seed.
 FOLDS = ("calibration", "evaluation")
@@ -19,12 +20,12 @@ def withhold_people(documents: Iterable[str], people: Iterable[str]) -> tuple[li
     Returns:
         Those to learn from, and the others.
     """
-    names = set(people)
+    finder = NameFinder(people)
     learned = []
     withheld = []
     for document in documents:
         # Anywhere, not in the title alone: "Bo Lind. She married Ada Stone of Rome" tells of Ada Stone, too.
-        (withheld if any(is_named(name, document) for name in names) else learned).append(document)
+        (withheld if finder.any_in(document) else learned).append(document)
     return learned, withheld
 
 
@@ -58,15 +59,15 @@ def made_up_names(
     firsts = sorted({first for first, _ in parts})
     lasts = sorted({last for _, last in parts})
     taken = {*names, *others, *(first + last for first, last in parts)}
-    text = "\n".join(documents)
     pairs = len(firsts) * len(lasts)
-    found: list[str] = []
     # Pair p is first name p // L and last name p % L, of L last names. Sampling the numbers of pairs needs no list of
     # all pairs, which a million names would make a trillion of.
-    for pair in random.Random(seed).sample(range(pairs), min(pairs, 50 * count + 10_000)):
-        if len(found) == count:
-            break
-        name = firsts[pair // len(lasts)] + lasts[pair % len(lasts)]
-        if name not in taken and fold in (None, fold_of(name)) and name not in text:
-            found.append(name)
-    return found
+    drawn = random.Random(seed).sample(range(pairs), min(pairs, 50 * count + 10_000))
+    made = {}
+    for pair in drawn:
+        first, last = firsts[pair // len(lasts)], lasts[pair % len(lasts)]
+        if first + last not in taken and fold in (None, fold_of(first + last)):
+            made.setdefault(first + last, (first, last))
+    finder = PartsFinder(made.values())
+    named = {name for document in documents for name in finder.find(document)}
+    return [name for name in made if name not in named][:count]

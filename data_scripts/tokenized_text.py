@@ -1,13 +1,13 @@
 """A text that is tokenised once, and whose tokens can be looked up by the positions of its characters."""
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
 
 import numpy as np
 from tokenizers import Encoding
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from data_scripts.words import unspaced_places
+from data_scripts.words import SPACE, classify, unspaced_places
 
 Spans = Sequence[tuple[int, int]]
 OPENERS = '([{<"“„«`'  # after these a word has other tokens than after a space
@@ -26,33 +26,60 @@ class TokenizedText:
     3 as well: the space before a word belongs to the word's token.
 
     Args:
-        tokenizer: gives ids; its mask token is the sentinel.
+        ids: the tokens of all texts; (tokens,).
+        begins: where each token begins, white space at its front aside; rising, (tokens,).
+        length: characters of all texts.
+        sentinel: the id of the sentinel.
+
+    Attributes:
+        ids: the tokens of all texts, and the sentinel's; (tokens + 1,).
+        place: for each position in the text, the place in `ids` of the first token that begins there or after it; for
+            the sentinel's position, `length`, and the one after it too.
+    """
+
+    def __init__(self, ids: np.ndarray, begins: np.ndarray, length: int, sentinel: int):
+        self.ids = np.append(ids, sentinel)
+        # How many tokens begin before each position: those that begin at it are counted from the next one on.
+        counts = np.bincount(begins + 1, minlength=length + 2)
+        counts[length + 1] += 1  # the sentinel
+        self.place = np.cumsum(counts)
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, text: str, starts: np.ndarray, phrases: Spans = ()
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the tokens of texts, where each begins, as `TokenizedText` wants them, and how many each text has.
+
+    Args:
+        tokenizer: gives ids.
         text: all texts.
         starts: position of each text's first character, and the last one's end; (N + 1,).
         phrases: (start, end) of phrases, which have the tokens that they have alone, as if a space stood before them:
             also after an opening bracket or quotation mark, and in scripts without spaces.
-
-    Attributes:
-        ids: the tokens of all texts, and the sentinel's; (tokens + 1,).
-        place: for each position in the text, the place in `ids` of the first token that begins there or after it,
-            white space at its front aside; for the sentinel's position, `len(text)`, and the one after it too.
     """
+    # Tokenised part by part: no token may reach over the end of a text, or over the beginning of a phrase that has the
+    # tokens of the phrase alone.
+    bounds = sorted({*starts.tolist(), *find_bounds(text, phrases)})
+    parts = encode(tokenizer, cut(text, bounds))
+    length = np.array([len(part) for part in parts], np.int64)
+    ids = flat_array((number for part in parts for number in part.ids), length.sum())
+    offsets = flat_array((bound for part in parts for bound in chain.from_iterable(part.offsets)), 2 * length.sum())
+    words = flat_array((-1 if word is None else word for part in parts for word in part.word_ids), length.sum())
+    limits = np.array(bounds, np.int64)
+    spans = offsets.reshape(-1, 2) + np.repeat(limits[: len(parts)], length)[:, None]
+    # A token of no word at the end, as a tokenizer may add one, is after the part's text.
+    last = np.cumsum(length)[length > 0] - 1
+    is_added = words[last] < 0
+    spans[last[is_added]] = limits[1:][length > 0][is_added, None]
+    # A word of one part is none of the next one's.
+    words += np.repeat(np.arange(len(parts)) << 32, length)
+    until = np.concatenate([[0], np.cumsum(length)])[np.searchsorted(limits, starts)]
+    return ids, find_begins((classify(text) & SPACE) > 0, spans, words), np.diff(until)
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str, starts: np.ndarray, phrases: Spans = ()):
-        bounds = sorted({*starts.tolist(), *find_bounds(text, phrases)})
-        parts = cut(text, bounds)
-        encoded = encode(tokenizer, parts, return_offsets_mapping=True)
-        ids = []
-        begins = []
-        # Tokenised part by part: no token may reach over the end of a text, or over the beginning of a phrase that has
-        # the tokens of the phrase alone.
-        for number, (first, part) in enumerate(zip(bounds, parts, strict=False)):
-            ids += encoded["input_ids"][number]
-            begins += [first + begin for begin in find_begins(part, encoded.encodings[number])]
-        self.ids = np.array([*ids, tokenizer.mask_token_id], np.int64)
-        # `begins` rises, so the first token at or after each position is found by bisection.
-        place = np.searchsorted(np.array([*begins, len(text)]), np.arange(len(text) + 2))
-        self.place = place.astype(np.min_scalar_type(len(self.ids)))  # there is one for each character
+
+def flat_array(numbers: Iterable[int], count: int) -> np.ndarray:
+    """Return that many numbers as an array."""
+    return np.fromiter(numbers, np.int64, count)
 
 
 def cut(text: str, bounds: Sequence[int]) -> list[str]:
@@ -74,29 +101,32 @@ def find_bounds(text: str, phrases: Spans) -> set[int]:
     return bounds
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], **options) -> BatchEncoding:
-    """Tokenise texts, whatever their number and length."""
-    if not texts:
-        return BatchEncoding({"input_ids": []})
-    return tokenizer(texts, return_attention_mask=False, verbose=False, **options)  # it would warn of long ones
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Encoding]:
+    """Tokenise texts, whatever their number and length, each on its own."""
+    # Not by calling the tokenizer, which takes as long again to put ids and offsets into dictionaries.
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return backend.encode_batch(texts)
 
 
-def find_begins(text: str, encoding: Encoding) -> list[int]:
-    """Return where each token of a text begins, white space at its front aside.
+def find_begins(space: np.ndarray, spans: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Return where each token begins, white space at its front aside; (tokens,).
 
     A token that is nothing but the space before a word begins where the word does.
+
+    Args:
+        space: whether each character of the text is white space; (characters,).
+        spans: (start, end) of each token; (tokens, 2).
+        words: the word of the text that each token is of; -1 is none; (tokens,).
     """
-    # From the back, because a token of white space alone begins where the token after it does.
-    begins = []
-    following = len(text)
-    following_word = None
-    for (start, end), word in zip(reversed(encoding.offsets), reversed(encoding.word_ids), strict=True):
-        piece = text[start:end]
-        if piece.strip():
-            following = start + len(piece) - len(piece.lstrip())
-            following_word = word
-        elif word != following_word:
-            following = start
-            following_word = word
-        begins.append(following)
-    return begins[::-1]
+    position = np.arange(len(space) + 1)
+    following = np.minimum.accumulate(np.where(np.append(space, False), len(space), position)[::-1])[::-1]
+    begins = following[spans[:, 0]]
+    is_blank = begins >= spans[:, 1]
+    begins[is_blank] = spans[is_blank, 0]
+    # Space, space, word, all of one word of the tokenizer: both begin where the third does.
+    copies = np.append(is_blank[:-1] & (words[:-1] == words[1:]), False)
+    number = np.arange(len(begins))
+    source = np.minimum.accumulate(np.where(copies, len(begins), number)[::-1])[::-1]
+    return begins[source]

@@ -5,51 +5,11 @@ from itertools import chain
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from configuration.errors import UserError
-from data_scripts.bios_folder import DataError
+from data_scripts.question_checks import check_characters, check_lengths
 from data_scripts.questions import Question
 from evaluation.birthplace_accuracy.birthplace_accuracy import is_exact_match
 from evaluation.processes import cut_batches, map_batches
-from modeling_minigpt.answers_minigpt import Answer, find_unknown_character, greedy_answers
-
-
-class VocabularyError(UserError, ValueError):
-    """A question has a character that a character tokenizer does not know."""
-
-
-def check_characters(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) -> None:
-    """Raise VocabularyError, with question and character, where the tokenizer cannot write a question."""
-    if not questions:
-        return
-    try:
-        tokenizer(list(questions))
-    except Exception as error:  # of one text or of another cause, which the search below raises again
-        for number, question in enumerate(questions, start=1):
-            if unknown := find_unknown_character(tokenizer, question):
-                vocabulary = len(tokenizer.get_vocab())
-                raise VocabularyError(
-                    f"question {number}, {question!r}: character {unknown!r} (U+{ord(unknown):04X}) is not in the "
-                    f"model's vocabulary of {vocabulary} characters"
-                ) from error
-        raise
-
-
-def check_lengths(
-    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], answers: Sequence[str], context: int
-) -> None:
-    """Raise DataError, with its number and length, where a question or an answer leaves no room for the other.
-
-    Args:
-        questions, answers: texts that the tokenizer can write; each on its own.
-        context: tokens that the model reads.
-    """
-    for kind, texts, sentinels in (("question", questions, 1), ("answer", answers, 0)):
-        for number, ids in enumerate(tokenizer(list(texts))["input_ids"] if texts else [], start=1):
-            if len(ids) + sentinels >= context:
-                raise DataError(
-                    f"{kind} {number}, {texts[number - 1][:60]!r}, is {len(ids)} tokens long, the "
-                    f"model reads {context}"
-                )
+from modeling_minigpt.answers_minigpt import Answer, greedy_answers
 
 
 def exact_matches(answers: Sequence[str], questions: Sequence[Question]) -> list[bool]:

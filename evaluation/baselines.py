@@ -1,6 +1,6 @@
 """What a score must be held against: the most popular place, and the best that the documents allow."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from data_scripts.questions import Question
@@ -16,12 +16,16 @@ def popular_places(places: Iterable[str], count: int | None = None) -> list[str]
 def ceiling(documents: Iterable[str], questions: Sequence[Question]) -> float:
     """Return the share of questions an answer of which is in a document that the person is the title of."""
     people = {question.name for question in questions}
-    by_title: dict[str, list[str]] = {}
-    for document in documents:
-        # The full stop of "Bo Lind Jr." is also the title's.
-        by_title.setdefault(split_title(document, people)[0].rstrip("."), []).append(document)
-    answerable = 0
+    # By title: the answers asked for. The full stop of "Bo Lind Jr." is also the title's.
+    asked: dict[str, set[str]] = defaultdict(set)
     for question in questions:
-        own = by_title.get(question.name.rstrip("."), ())
-        answerable += any(answer in document for document in own for answer in question.answers)
+        asked[question.name.rstrip(".")].update(question.answers)
+    said: dict[str, set[str]] = defaultdict(set)
+    for document in documents:
+        title = split_title(document, people)[0].rstrip(".")
+        if missing := asked.get(title, frozenset()) - said.get(title, frozenset()):
+            said[title].update(answer for answer in missing if answer in document)
+    answerable = sum(
+        not said.get(question.name.rstrip("."), frozenset()).isdisjoint(question.answers) for question in questions
+    )
     return answerable / len(questions)

@@ -1,13 +1,13 @@
 """Why pretraining matters: accuracy and confidence by how often training showed the person, the place, and both."""
 
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from data_scripts.name_finder import NameFinder
 from data_scripts.questions import Question
-from data_scripts.words import is_named
 from modeling_minigpt.answers_minigpt import Answer
 
 BOUNDS = (1, 2, 4, 16)  # times seen: never, once, 2 to 3, 4 to 15, more
@@ -15,9 +15,9 @@ LABELS = ("never", "once", "2 – 3", "4 – 15", "16 or more")
 
 
 def count_exposures(
-    questions: Sequence[Question], documents: Sequence[str], train: Sequence[Question]
+    questions: Sequence[Question], documents: Iterable[str], train: Iterable[Question]
 ) -> dict[str, list[int]]:
-    """Return how often each question's person and answer were there to be learned from.
+    """Return how often each question's person and answers were there to be learned from, in one pass.
 
     Args:
         questions: those that are asked.
@@ -25,18 +25,40 @@ def count_exposures(
         train: the training questions.
 
     Returns:
-        "person": documents that name the person; "place": documents that name the place and training answers that
-        are it; "both": documents that name both.
+        "person": documents that name the person; "place": documents that name one of the question's answers, and
+        training answers that are one; "both": documents that name the person and one of the answers.
     """
-    answers = Counter(question.answer for question in train)
-    counts: dict[str, list[int]] = {"person": [], "place": [], "both": []}
+    finder = NameFinder(phrase for question in questions for phrase in (question.name, *question.answers))
+    # Questions with the same answers share a count: one place is the answer to many of them.
+    by_answer: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    by_name: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for question in questions:
-        place = question.answer
-        own = [document for document in documents if is_named(question.name, document)]
-        counts["person"].append(len(own))
-        counts["place"].append(sum(is_named(place, document) for document in documents) + answers[place])
-        counts["both"].append(sum(is_named(place, document) for document in own))
-    return counts
+        by_name[question.name].add(question.answers)
+        for answer in question.answers:
+            by_answer[answer].add(question.answers)
+    people: Counter[str] = Counter()
+    places: Counter[tuple[str, ...]] = Counter()
+    both: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    for document in documents:
+        named = finder.find(document)
+        # A set: a document that names two of a question's answers is one document.
+        answers = {answers for phrase in named if phrase in by_answer for answers in by_answer[phrase]}
+        for wanted in answers:
+            places[wanted] += 1
+        for name in named:
+            if name in by_name:
+                people[name] += 1
+                for wanted in by_name[name] & answers:
+                    both[name, wanted] += 1
+    learned = Counter(question.answer for question in train)
+    return {
+        "person": [people[question.name] for question in questions],
+        "place": [
+            places[question.answers] + sum(learned[answer] for answer in set(question.answers))
+            for question in questions
+        ],
+        "both": [both[question.name, question.answers] for question in questions],
+    }
 
 
 def exposure_rows(

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from configuration.schema import StageArguments
+from data_scripts.person_splits import hash_of
 from data_scripts.phrases import AnswerFinder, capitalised_phrases
 from data_scripts.questions import Question
-from data_scripts.splits import TrainingData, hash_of
+from data_scripts.splits import TrainingData
 from data_scripts.titles import split_title
 from modeling_minigpt.questions_minigpt import normalise
 from modeling_minigpt.source_minigpt import WeightsSource

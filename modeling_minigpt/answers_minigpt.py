@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
+from .answer_trie_minigpt import AnswerTrie, Rows
 from .cache_layers_minigpt import PreallocatedLayer
 
 
@@ -88,125 +89,13 @@ def greedy_answers(
     ]
 
 
-class Rows(NamedTuple):
-    """Prefixes of answers, laid out in rows that follow their questions.
-
-    Attributes:
-        question: which question each row follows, (R,).
-        prefixes: the trie's prefixes in it, (R, S); -1 for padding.
-        parents: the position in the row of each one's parent, (R, S); -1 where that is the question.
-    """
-
-    question: torch.Tensor
-    prefixes: torch.Tensor
-    parents: torch.Tensor
-
-    def part(self, some: torch.Tensor) -> "Rows":
-        """Take some of the rows, cut to the longest of them."""
-        longest = int((self.prefixes[some] >= 0).sum(-1).max())
-        return Rows(self.question[some], self.prefixes[some, :longest], self.parents[some, :longest])
-
-
-class AnswerTrie:
-    """Answers as a trie of tokens, so that a common beginning is read once.
-
-    The answers "New York", "New Delhi" and "York" (one token a word) have the prefixes, in sorted order,
-
-        0: New          no answer, parent: the question
-        1: New Delhi    answer 1, parent: prefix 0
-        2: New York     answer 0, parent: prefix 0
-        3: York         answer 2, parent: the question
-
-    and the first tokens New and York. With tree attention one row reads all four, each prefix seeing the question and
-    its own ancestors: 4 tokens instead of the 5 of one row per answer.
-
-    Args:
-        answers: texts; as a model's answers they stand after the sentinel and before another.
-        tokenizer: the model's.
-
-    Attributes:
-        tokens: the last token of each prefix, (N,).
-        answers: which answer each prefix is, whole, (N,); -1 for none.
-        is_ancestor: whether prefix j is prefix i or one of its ancestors, at [i, j] of (N, N).
-        lengths: the number of tokens of each prefix, (N,).
-        first: the first tokens of all answers, (F,).
-        branches, chains: for each first token, the layouts that rows are made of: one of all prefixes that begin with
-            it, and one of each answer's.
-
-    Raises:
-        ValueError: no answers, an empty one, or two that have the same tokens.
-    """
-
-    def __init__(self, answers: Sequence[str], tokenizer: PreTrainedTokenizerBase):
-        if not answers:
-            raise ValueError("found no answers to score")
-        self.size = len(answers)
-        self.end = tokenizer.eos_token_id
-        numbers: dict[tuple[int, ...], int] = {}
-        for number, (answer, ids) in enumerate(zip(answers, tokenizer(list(answers))["input_ids"], strict=True)):
-            if not answer.strip():
-                raise ValueError(f"answer {number + 1} is empty")
-            if numbers.setdefault(tuple(ids), number) != number:
-                raise ValueError(f"answers {numbers[tuple(ids)] + 1} and {number + 1} are the same: {answer!r}")
-        # Sorted, each prefix comes right after its parent and the parent's earlier children.
-        prefixes = sorted({ids[: length + 1] for ids in numbers for length in range(len(ids))})
-        self.places = {prefix: place for place, prefix in enumerate(prefixes)}
-        self.tokens = torch.tensor([prefix[-1] for prefix in prefixes])
-        self.answers = torch.tensor([numbers.get(prefix, -1) for prefix in prefixes])
-        self.lengths = torch.tensor([len(prefix) for prefix in prefixes])
-        self.first = self.tokens[self.lengths == 1]
-        self.is_ancestor = torch.zeros(len(prefixes), len(prefixes), dtype=torch.bool)
-        branches: dict[int, list[tuple[int, ...]]] = {}
-        chains: dict[int, list[list[tuple[int, ...]]]] = {}
-        for prefix, place in self.places.items():
-            beginnings = [prefix[:length] for length in range(1, len(prefix) + 1)]
-            self.is_ancestor[place, [self.places[beginning] for beginning in beginnings]] = True
-            branches.setdefault(prefix[0], []).append(prefix)
-            if prefix in numbers:
-                chains.setdefault(prefix[0], []).append(beginnings)
-        self.branches = [[self.layout(branch)] for branch in branches.values()]
-        self.chains = [[self.layout(chain) for chain in several] for several in chains.values()]
-
-    def layout(self, prefixes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[int]]:
-        """Return the numbers of some prefixes, and the position of each one's parent among them; -1 for none."""
-        at = {prefix: index for index, prefix in enumerate(prefixes)}
-        return [self.places[prefix] for prefix in prefixes], [at.get(prefix[:-1], -1) for prefix in prefixes]
-
-    def rows(self, kept: torch.Tensor, tree_attention: bool, width: int = 64) -> Rows:
-        """Lay out the prefixes that begin with the kept first tokens.
-
-        Args:
-            kept: whether the answers with a first token are read after a question, (B, F).
-            tree_attention: put several answers into a row, which needs an attention mask that separates them.
-            width: prefixes in such a row, unless those of one first token need more.
-        """
-        layouts = self.branches if tree_attention else self.chains
-        laid: list[tuple[int, list[int], list[int]]] = []
-        # Layouts fill a row until the next would not fit; a question always begins a row of its own, since a row
-        # follows one question. With width 3, layouts of 2, 1 and 2 prefixes make the rows (2 + 1) and (2).
-        for question, chosen in enumerate(kept.tolist()):
-            row: tuple[int, list[int], list[int]] | None = None
-            for several in (layout for layout, follow in zip(layouts, chosen, strict=True) if follow):
-                for prefixes, parents in several:
-                    if row is None or not tree_attention or len(row[1]) + len(prefixes) > width:
-                        row = (question, [], [])
-                        laid.append(row)
-                    start = len(row[1])  # by which the positions of parents move, as the layout does
-                    row[1].extend(prefixes)
-                    row[2].extend(parent if parent < 0 else start + parent for parent in parents)
-        laid.sort(key=lambda row: len(row[1]))  # rows of similar length are read together, with little padding
-        return Rows(
-            question=torch.tensor([row[0] for row in laid], dtype=torch.long),
-            prefixes=pad_rows([row[1] for row in laid]),
-            parents=pad_rows([row[2] for row in laid]),
-        )
-
-
-def pad_rows(rows: Sequence[list[int]]) -> torch.Tensor:
-    """Return lists as one tensor (R, S), padded by -1."""
-    longest = max(map(len, rows), default=0)
-    padded = [row + [-1] * (longest - len(row)) for row in rows]
-    return torch.tensor(padded, dtype=torch.long).reshape(len(rows), longest)
+def select_rows(cache: Cache, rows: torch.Tensor) -> Cache:
+    """Return a cache with the rows (R,) of another, which does not change when rows are read on from the new one."""
+    selected = copy.copy(cache)
+    # Selecting gives a layer new tensors, so a layer's copy may begin with those of the original.
+    selected.layers = [copy.copy(layer) for layer in cache.layers]
+    selected.batch_select_indices(rows)
+    return selected
 
 
 def read_rows(
@@ -218,9 +107,7 @@ def read_rows(
         cache: the questions', (B, …); not changed.
         mask: the questions', (B, T).
     """
-    # Each row reads on from its question's keys and values: the cache's rows are repeated as `rows.question` says.
-    cache = copy.deepcopy(cache)
-    cache.batch_select_indices(rows.question)
+    cache = select_rows(cache, rows.question)
     real = rows.prefixes >= 0
     number = rows.prefixes.clamp(min=0)
     is_ancestor = (

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from .answers_minigpt import AnswerTrie, find_unknown_character
+from .answer_trie_minigpt import AnswerTrie
+from .answers_minigpt import find_unknown_character
 from .confidence_minigpt import Confidence
 from .fingerprint_minigpt import fingerprint_relation
 from .names_minigpt import NAMES_FILE
@@ -115,13 +116,13 @@ def check_distinct(relations: Iterable[Relation]) -> None:
 def read_facts(source: WeightsSource | None) -> tuple[list[tuple[Relation, list[str]]], str]:
     """Return the relations with their candidates beside the weights, and the text of the names of training.
 
-    Without any file it is the birthplace, without candidates; with that of before there were relations, no names.
+    A folder of before there were relations has no names, and one without either file has no relations.
 
     Raises:
         ValueError, SourceError: as `WeightsSource.read_parsed`.
     """
     if source is None:
-        return [(BIRTHPLACE, [])], ""
+        return [], ""
     try:
         found = source.read_parsed(FACTS_FILE, parse_facts)
     except SourceError:
@@ -131,7 +132,7 @@ def read_facts(source: WeightsSource | None) -> tuple[list[tuple[Relation, list[
         found = None
     if found is not None:
         return found, source.read(NAMES_FILE) or ""
-    return source.read_parsed(BIRTHPLACES_FILE, parse_birthplaces) or [(BIRTHPLACE, [])], ""
+    return source.read_parsed(BIRTHPLACES_FILE, parse_birthplaces) or [], ""
 
 
 def facts_to_json(facts: Iterable[RelationFacts]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .answers_minigpt import AnswerTrie
+from .answer_trie_minigpt import AnswerTrie
 from .confidence_minigpt import CONFIDENCE_FILE, Confidence, confidences_from_json, confidences_to_json
 from .facts_minigpt import (
     BIRTHPLACES_FILE,
@@ -25,7 +25,7 @@ from .facts_minigpt import (
 )
 from .fingerprint_minigpt import explain_mismatch, fingerprint_model
 from .names_minigpt import NAMES_FILE, NameIndex
-from .relations_minigpt import Relation
+from .relations_minigpt import BIRTHPLACE, Relation
 from .risk_control_minigpt import Certificate, RiskTarget
 from .source_minigpt import WeightsSource
 
@@ -58,10 +58,14 @@ class KnowledgeMixin:
             ValueError, SourceError: as `build_facts`, `by_relation` and `WeightsSource.read_parsed`.
         """
         source: WeightsSource | None = getattr(self.model, "weights_source", None)
-        is_given = None not in (relations, candidates, names)
+        is_given = all(value is not None for value in (relations, candidates, names))
         stored, text = read_facts(None if is_given else source)
         if relations is None:
-            relations = [relation for relation, _ in stored]
+            # Of a model that was saved without its pipeline nobody knows what it was trained to answer.
+            if source is not None and not stored and candidates is None:
+                asked = BIRTHPLACE.format("NAME")
+                logger.warning(f'{self.model.name_or_path}: no {FACTS_FILE} beside the weights: asked "{asked}"')
+            relations = [relation for relation, _ in stored] or [BIRTHPLACE]
         if not relations:
             raise ValueError("found no relations, wanted at least one")
         own = {relation.name for relation in relations}
@@ -74,7 +78,8 @@ class KnowledgeMixin:
         # Where candidates are given, a stored calibration was not made for them.
         reads = source is not None and candidates is None
         if source is not None and reads and (confidence is None or isinstance(confidence, Mapping)):
-            parse = partial(confidences_from_json, relations=[relation for relation, _ in stored])
+            known = [relation for relation, _ in stored] or list(relations)
+            parse = partial(confidences_from_json, relations=known)
             found = source.read_parsed(CONFIDENCE_FILE, parse) or {}
             confidences = {name: one for name, one in found.items() if name in own} | confidences
         self.add_confidences(confidences, must_say=reads)

@@ -14,6 +14,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .answer_search_minigpt import top_answers
 from .answers_minigpt import Answer, encode_prompts, find_unknown_character, greedy_answers, score_answers
 from .confidence_minigpt import Confidence, confidence_features, format_prompts
 from .facts_minigpt import RelationFacts
@@ -28,6 +29,14 @@ BIRTHPLACE_TASK = "birthplace-qa"
 # An answer is at most as probable as its first token, so a candidate that begins less probably than this can neither
 # be the answer nor move its score.
 CUTOFF = 1e-3
+# Up to so many candidates all are scored; of more, the best are searched for, and no more are ranked unless asked for.
+SCORED_IN_FULL = 200
+RANKED = 20
+
+
+def is_searched(facts: RelationFacts) -> bool:
+    """Return whether the best of a relation's candidates are searched for, because there are many."""
+    return len(facts.candidates) > SCORED_IN_FULL
 
 
 class ClosedBookPipeline(KnowledgeMixin, Pipeline):
@@ -146,7 +155,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
                 raise ValueError(f"{name} must be in [0, 1], found {share}")
         steps = (
             {"relation": relation},
-            {"free_form": free_form, "cutoff": cutoff},
+            {"free_form": free_form, "cutoff": cutoff, "top_k": top_k},
             {"top_k": top_k, "threshold": threshold},
         )
         return tuple({name: value for name, value in step.items() if value is not None} for step in steps)
@@ -196,7 +205,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         """Tokens of the longest answer that is generated."""
         return self.model.generation_config.max_new_tokens or 32
 
-    def _forward(self, inputs: dict, free_form: bool = False, cutoff: float = CUTOFF) -> dict:
+    def _forward(self, inputs: dict, free_form: bool = False, cutoff: float = CUTOFF, top_k: int = RANKED) -> dict:
         """Add to what `preprocess` returned each name's candidates, the most probable first, and the first's score."""
         ranked: list[list[Answer]] = [[] for _ in inputs["names"]]
         scores = [0.0] * len(ranked)
@@ -211,10 +220,12 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
             if not rows:
                 continue
             names = [inputs["names"][row] for row in rows]
-            found = self.rank(names, free_form, cutoff, relation)
+            found = self.rank(names, free_form, cutoff, relation, max(top_k, RANKED))
             values = [answers[0].probability for answers in found]
             if facts.confidence is not None and usual:
-                features = confidence_features(self.model, self.encoder, names, found, facts.relation)
+                # As it was calibrated, however many are returned.
+                compared = [answers[:RANKED] for answers in found] if is_searched(facts) else found
+                features = confidence_features(self.model, self.encoder, names, compared, facts.relation)
                 values = facts.confidence.probabilities(features, facts.relation).tolist()
             for row, answers, score in zip(rows, found, values, strict=True):
                 ranked[row] = answers
@@ -223,21 +234,31 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         return {**inputs, "ranked": ranked, "scores": scores, "calibrated": calibrated}
 
     def rank(
-        self, names: Sequence[str], free_form: bool = False, cutoff: float = CUTOFF, relation: str | None = None
+        self,
+        names: Sequence[str],
+        free_form: bool = False,
+        cutoff: float = CUTOFF,
+        relation: str | None = None,
+        count: int = RANKED,
     ) -> list[list[Answer]]:
-        """Return the answers for each name of a batch, the most probable first."""
+        """Return the answers for each name of a batch, the most probable first; where there are many, `count`."""
         facts = self.find_facts(relation)
         questions = [facts.relation.format(name) for name in names]
         greedy = greedy_answers(self.model, self.encoder, questions, self.answer_limit)
         if free_form or facts.trie is None:
             return [[answer] for answer in greedy]
         ranked = []
-        scores = score_answers(self.model, self.encoder, questions, facts.trie, cutoff).exp().cpu()
-        for answer, row in zip(greedy, scores.tolist(), strict=True):
-            known = dict(zip(facts.candidates, row, strict=True))
+        if is_searched(facts):
+            found = top_answers(self.model, self.encoder, questions, facts.trie, count, cutoff)
+            best = [dict(answers) for answers in found]
+        else:
+            scores = score_answers(self.model, self.encoder, questions, facts.trie, cutoff).exp().cpu()
+            best = [dict(zip(facts.candidates, row, strict=True)) for row in scores.tolist()]
+            count = len(facts.candidates) + 1  # with the greedy answer
+        for answer, known in zip(greedy, best, strict=True):
             # The greedy answer competes with the candidates; where it is one of them, the exact score is kept.
             known.setdefault(answer.text, answer.probability)
-            ranked.append(sorted(map(Answer._make, known.items()), key=lambda one: -one.probability))
+            ranked.append(sorted(map(Answer._make, known.items()), key=lambda one: -one.probability)[:count])
         return ranked
 
     def postprocess(self, outputs: dict, top_k: int = 5, threshold: float | None = None) -> list[dict]:

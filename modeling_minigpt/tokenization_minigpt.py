@@ -7,7 +7,7 @@ Both are plain `tokenizers` pipelines in a `PreTrainedTokenizerFast`, so a saved
 """
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -34,12 +34,19 @@ def wrap(tokenizer: Tokenizer, max_length: int) -> PreTrainedTokenizerFast:
     )
 
 
-def refuse_special_tokens(texts: Iterable[str]) -> None:
-    """Raise ValueError, with the line's number, where the text already has a special token."""
+def without_special_tokens(texts: Iterable[str]) -> Iterator[str]:
+    """Yield texts; raise ValueError, with the line's number, where one already has a special token."""
     for number, text in enumerate(texts, start=1):
         for token in (PAD_TOKEN, SENTINEL_TOKEN):
             if token in text:
                 raise ValueError(f"line {number}: {token!r} is a special token and may not occur in the text")
+        yield text
+
+
+def refuse_special_tokens(texts: Iterable[str]) -> None:
+    """Raise ValueError as `without_special_tokens`."""
+    for _ in without_special_tokens(texts):
+        pass
 
 
 def build_character_tokenizer(texts: Iterable[str], max_length: int) -> PreTrainedTokenizerFast:
@@ -52,10 +59,10 @@ def build_character_tokenizer(texts: Iterable[str], max_length: int) -> PreTrain
     Raises:
         ValueError: a line has a special token.
     """
-    texts = list(texts)
-    refuse_special_tokens(texts)
-    characters = sorted({"\n"}.union(*texts))
-    vocabulary = {token: index for index, token in enumerate([PAD_TOKEN, SENTINEL_TOKEN, *characters])}
+    characters = {"\n"}
+    for text in without_special_tokens(texts):
+        characters.update(text)
+    vocabulary = {token: index for index, token in enumerate([PAD_TOKEN, SENTINEL_TOKEN, *sorted(characters)])}
     # Without an unknown token an unknown character raises; as a token it would become a wrong answer.
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")  # `.` would not match a newline
@@ -98,21 +105,21 @@ def build_bpe_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) 
     start of a line, in a question and as an answer. No byte is out of its vocabulary.
 
     Args:
-        texts: the pretraining lines.
+        texts: the pretraining lines; gone through twice, and so made a list if they can be gone through only once.
         vocab_size: entries, the 256 bytes and the special tokens included.
         max_length: the model's context, in tokens.
 
     Raises:
         ValueError: a line has a special token, or `vocab_size` has no room for bytes and special tokens.
     """
-    texts = list(texts)
-    refuse_special_tokens(texts)
     if vocab_size < 258:
         raise ValueError(
             f"a byte-level vocabulary needs at least 258 entries (256 bytes, 2 special), found {vocab_size}"
         )
+    if iter(texts) is texts:
+        texts = list(texts)
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = split_into_words(need_marks(texts))
+    tokenizer.pre_tokenizer = split_into_words(need_marks(without_special_tokens(texts)))
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

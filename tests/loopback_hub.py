@@ -132,9 +132,26 @@ class LoopbackHub:
         large = {"lfs": {"oid": oid, "size": len(content), "pointerSize": 1}} if oid in self.objects else {}
         return {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest(), **large}
 
-    def ask(self, key: str, what: str, revision: str, body: bytes) -> tuple:
+    def tree(self, files: dict[str, bytes], folder: str, is_recursive: bool) -> tuple:
+        """Answer what is in a folder: files and folders, those below them too where it is recursive."""
+        prefix = f"{folder}/" if folder else ""
+        below = [path for path in sorted(files) if path.startswith(prefix)]
+        if not below:
+            raise Missing("file")
+        inner = {path[:end] for path in below for end, mark in enumerate(path) if mark == "/" and end > len(prefix)}
+        entries = [{"type": "directory", "path": name, "size": 0, "oid": ""} for name in sorted(inner)]
+        entries += [self.entry(path, files[path]) for path in below]
+        return 200, {}, [one for one in entries if is_recursive or "/" not in one["path"].removeprefix(prefix)]
+
+    def ask(self, key: str, what: str, revision: str, body: bytes, is_recursive: bool = False) -> tuple:
         """Answer what is asked of one repository under /api/."""
         repository = self.repository(key)
+        if what == "refs":
+            branches = [
+                {"name": name, "ref": f"refs/heads/{name}", "targetCommit": repository.commit_id(name, -1)}
+                for name in repository.branches
+            ]
+            return 200, {}, {"branches": branches, "tags": [], "converts": []}
         if what == "branch":
             if revision in repository.branches:
                 return 409, {}, {"error": "there already"}
@@ -156,15 +173,14 @@ class LoopbackHub:
             return 200, {}, {"files": files}
         commit, files = repository.find(revision.partition("/")[0])
         if what == "tree":
-            below = revision.partition("/")[2]
-            return 200, {}, [self.entry(path, files[path]) for path in sorted(files) if path.startswith(below)]
+            return self.tree(files, revision.partition("/")[2], is_recursive)
         if what == "paths-info":
             wanted = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
             return 200, {}, [self.entry(path, files[path]) for path in wanted if path in files]
         about = {"id": repository.name.removeprefix("datasets/"), "sha": commit, "private": repository.private}
         return 200, {}, {**about, "siblings": [{"rfilename": path} for path in sorted(files)], "tags": []}
 
-    def answer(self, method: str, path: str, body: bytes) -> tuple:
+    def answer(self, method: str, path: str, body: bytes, query: str = "") -> tuple:
         """Return status, headers, and bytes or what is to become JSON."""
         if path == "/api/repos/create":
             return self.create(body)
@@ -176,9 +192,9 @@ class LoopbackHub:
             assert hashlib.sha256(body).hexdigest() == path.removeprefix("/lfs/")
             self.objects[path.removeprefix("/lfs/")] = body
             return 200, {}, b""
-        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/([a-z-]+)/(.+))?", path):
+        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/([a-z-]+)(?:/(.+))?)?", path):
             key = found[2] if found[1] == "models" else f"datasets/{found[2]}"
-            return self.ask(key, found[3] or "revision", found[4] or "main", body)
+            return self.ask(key, found[3] or "revision", found[4] or "main", body, "recursive=true" in query.lower())
         if found := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             commit, files = self.repository(found[1]).find(found[2])
             if found[3] not in files:
@@ -196,7 +212,8 @@ class LoopbackHub:
             protocol_version = "HTTP/1.1"
 
             def handle_any(self):
-                path = unquote(self.path.partition("?")[0])
+                path, _, query = self.path.partition("?")
+                path = unquote(path)
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 hub.requests.append(f"{self.command} {path}")
                 if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
@@ -208,7 +225,7 @@ class LoopbackHub:
                     status, headers, content = hub.refusal[1], {}, {"error": "refused"}
                 else:
                     try:
-                        status, headers, content = hub.answer(self.command, path, body)
+                        status, headers, content = hub.answer(self.command, path, body, query)
                     except Missing as missing:
                         status, headers, content = 404, {"X-Error-Code": NOT_FOUND[missing.args[0]]}, b""
                 if not isinstance(content, bytes):

@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ import torch.distributed.run
 
 import train
 from artifacts.run_folder import RunFolder
+from configuration.recipe import load_recipe
+from configuration.schema import DataArguments, Recipe
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """\
@@ -58,6 +61,20 @@ no_pretraining:
 """
 
 TORCHRUN = ("--standalone", "--nproc_per_node", "2")  # the options of `start_torchrun`
+
+
+def recipe_of(output: Path, **data) -> Recipe:
+    """Return a minimal recipe over some data: keys of its `data` section, and `seed` and `relations` of its own."""
+    path = output / "recipe.yaml"
+    output.mkdir(parents=True, exist_ok=True)
+    path.write_text(MINIMAL_RECIPE, encoding="utf-8")
+    recipe = load_recipe(path, [f"output={output}"])
+    own = {key: data.pop(key) for key in ("seed", "relations") if key in data}
+    return replace(
+        recipe,
+        data=DataArguments(**{key: str(value) if key == "path" else value for key, value in data.items()}),
+        **own,
+    )
 
 
 def command_line(

@@ -34,10 +34,10 @@ STALLED_AT_STEP_FIVE = """
 import time
 from data_scripts.batches import TrainingBatches
 original = TrainingBatches.rows
-def rows(self, step):
+def rows(self, step, own=None):
     if step == 4:
         time.sleep(600)
-    return original(self, step)
+    return original(self, step, own)
 TrainingBatches.rows = rows
 """
 

@@ -24,6 +24,17 @@ from tests.running import (
     start_torchrun,
 )
 
+LATE_FOR_STEP_TWO = """
+import os, time
+from data_scripts.batches import TrainingBatches
+original = TrainingBatches.rows
+def rows(self, step, own=None):
+    if step == 1 and os.environ["RANK"] == "1":
+        time.sleep(9)
+    return original(self, step, own)
+TrainingBatches.rows = rows
+"""
+
 
 @pytest.fixture(scope="module")
 def uneven(recipe, data, tmp_path_factory):
@@ -48,6 +59,21 @@ def test_two_processes_have_the_losses_of_one_over_fifty_uneven_accumulated_step
     assert two["tokens"] == one["tokens"]
     assert len(losses(output)) == 50
     assert losses(output) == pytest.approx(losses(uneven), abs=1e-4)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_loader_workers_have_the_losses_of_one_process_without(world, uneven, recipe, data, tmp_path):
+    words = command_line("pretrain", recipe, data, tmp_path / "r", *UNEVEN, "run.loader_workers=2")
+    result = finish(start_torchrun(words, "--nproc_per_node", str(world)))
+    assert result.returncode == 0, result.stderr
+    assert losses(tmp_path / "r") == pytest.approx(losses(uneven), abs=1e-4)
+
+
+def test_a_process_that_does_not_come_ends_the_run_after_the_recipes_minutes(recipe, data, tmp_path):
+    words = command_line("pretrain", recipe, data, tmp_path / "r", "run.timeout_minutes=0.05")
+    result = finish(start_torchrun(words, program=patched(tmp_path, LATE_FOR_STEP_TWO)))
+    assert result.returncode != 0
+    assert "error: another process did not come within 0.05 minutes (run.timeout_minutes)" in result.stderr
 
 
 def test_a_run_goes_from_one_process_to_two_and_back_on_the_same_curve(uneven, recipe, data, tmp_path):

@@ -10,14 +10,15 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from configuration.schema import RunArguments, StageArguments
-from data_scripts.batches import TrainingBatches, count_targets
+from data_scripts.batches import TrainingBatches
 from training.checkpoints import Progress, load_latest, save_checkpoint
 from training.console import ProgressBar, log_above_bars
+from training.feed import as_loader_error, feed
 from training.interruption import Interrupted, StopRequest, handle_signals
 from training.optimizers import learning_rate_factor
 from training.precision import compiled_parts
 from training.state import TrainingState
-from training.stepper import Stepper
+from training.stepper import Stepper, own_rows
 from training.tracking import track, tracked
 from training.watchdog import Watchdog
 
@@ -199,6 +200,7 @@ def train_stage(
         Interrupted: a signal asked the run to stop, and its state is saved.
         DivergenceError: as `Watchdog.check`.
         CheckpointError: as `save_checkpoint`.
+        LoaderError: a process that reads batches ahead has died.
     """
     model_class = type(model)  # asked before FSDP2 changes it in place
     stepper = Stepper.prepare(model, stage, accelerator, len(batches))
@@ -215,6 +217,7 @@ def train_stage(
         log_above_bars(),
         tracked(accelerator, name, progress.step),
         compiled_parts(model, accelerator.device, rows),
+        as_loader_error(),
     ):
         train_steps(stepper, batches, meter, watchdog, saver, request)
     trained = unwrap(stepper.model, model_class, accelerator)
@@ -234,12 +237,12 @@ def train_steps(
     progress = meter.progress
     accelerator = stepper.accelerator
     remaining = range(progress.step, stepper.total_steps)
-    # With a generator of its own, the loader draws nothing from the global one, which dropout continues with.
-    loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=remaining, generator=torch.Generator())
+    shares = feed(batches, remaining, own_rows(stepper.stage.batch_size, accelerator), saver.run.loader_workers)
     # Strict: a loader that ends early is an error, not a shorter training.
-    for step, batch in zip(remaining, watchdog.batches_with_timeout(loader, progress.step), strict=True):
-        loss, gradient_norm = stepper.step(step, batch)
-        meter.add(loss, gradient_norm, count_targets(batch["labels"]))
+    for step, share in zip(remaining, watchdog.batches_with_timeout(shares, progress.step), strict=True):
+        batch, targets = share
+        loss, gradient_norm = stepper.step(step, batch, targets)
+        meter.add(loss, gradient_norm, targets)
         is_last = progress.step == stepper.total_steps
         logs = progress.step % saver.run.log_steps == 0 or is_last
         stops = request.requested_on_any_rank(accelerator)

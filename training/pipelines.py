@@ -6,7 +6,6 @@ from accelerate.utils import broadcast
 
 from artifacts.loading import load_tokenizer
 from artifacts.safe_loading import as_run_error
-from data_scripts.bios_folder import FILES
 from data_scripts.splits import TrainingData, made_up_people
 from evaluation.calibration import CalibrationError, calibrate
 from evaluation.knowledge import find_candidates, questions_of, training_names
@@ -26,7 +25,7 @@ def build_pipeline(
     """
     tokenizer = load_tokenizer(run.folder.tokenizer)  # not the run's, which remembers how it last cut and padded
     model.eval()  # it comes from training, where dropout was on
-    with as_run_error(f"{run.data.folder / FILES['train']}: the answers cannot be scored"):
+    with as_run_error(f"{run.data.name}: the training answers cannot be scored"):
         pipeline = ClosedBookPipeline(
             model=model,
             tokenizer=tokenizer,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from artifacts.memory import tune_glibc_malloc
 from artifacts.run_folder import STAGES, RunFolder
 from configuration.recipe import build_config
 from configuration.schema import Recipe
+from data_scripts.annotated_texts import Annotator
 from data_scripts.batches import TrainingBatches
-from data_scripts.bios_folder import FILES, DataError
+from data_scripts.bios_folder import DataError
 from data_scripts.splits import TrainingData, load_training_data
+from data_scripts.tokens import DocumentTable, QuestionTable, document_rows, question_rows
 from data_scripts.vocabulary import vocabulary_texts
 from modeling_minigpt import (
     MiniGPTConfig,
@@ -29,9 +31,9 @@ from modeling_minigpt import (
     build_bpe_tokenizer,
     build_character_tokenizer,
 )
-from modeling_minigpt.relations_minigpt import Relation
 from training.checkpoints import Progress
 from training.precision import choose_precision
+from training.token_files import find_tokens_folder, open_rows
 
 # (stage, unwrapped model, progress): benchmarks copy or average the weights here, `train.py` pushes them.
 OnCheckpoint = Callable[[str, MiniGPTForCausalLM, Progress], None]
@@ -83,18 +85,12 @@ def build_run(recipe: Recipe, trains: bool = True, on_checkpoint: OnCheckpoint |
     accelerator = start_accelerator(recipe, folder) if trains else None
     # The main process first: it fills the caches that the others then read. Loggers need this state, too.
     with PartialState().main_process_first():
-        optional = {name for name, arguments in recipe.relations.items() if arguments.optional}
-        data = load_training_data(recipe.data, recipe.seed, folder.data, relations_of(recipe), optional)
+        data = load_training_data(recipe, folder.data)
     if not trains:
         return Run(recipe, folder, data)
     discard_stale_tokenizer(folder, accelerator)
     tokenizer, config = prepare_tokenizer(recipe, folder, data, accelerator)
     return Run(recipe, folder, data, accelerator, tokenizer, config, on_checkpoint)
-
-
-def relations_of(recipe: Recipe) -> tuple[Relation, ...]:
-    """Return a recipe's relations, the main one first."""
-    return tuple(arguments.relation(name) for name, arguments in recipe.relations.items())
 
 
 def start_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
@@ -164,7 +160,7 @@ def build_tokenizer(recipe: Recipe, data: TrainingData) -> PreTrainedTokenizerFa
         texts = vocabulary_texts(data.documents, data.train, recipe.corruption)
         return build_bpe_tokenizer(texts, recipe.tokenizer.vocab_size, any_length)
     except ValueError as error:
-        raise DataError(f"{data.folder / FILES['documents']}: {error}") from error
+        raise DataError(f"{data.name}: {error}") from error
 
 
 def init_model(run: Run) -> MiniGPTForCausalLM:
@@ -177,23 +173,57 @@ def init_model(run: Run) -> MiniGPTForCausalLM:
 
 
 def training_batches(run: Run, stage: str) -> TrainingBatches:
-    """Return what a stage learns from, by step."""
-    # All stages read the same text; how much of it is questions and what counts in the loss is the stage's own.
+    """Return what a stage learns from, by step; every process must call this.
+
+    Raises:
+        DataError: a question or its answer is too long for the model, or the stage has too few rows for its mix.
+        VocabularyError: a question or its answer has a character that the tokenizer does not know.
+    """
+    # All stages read the same tables; how much of them is questions and what counts in the loss is the stage's own.
+    arguments = getattr(run.recipe, stage)
+    tokenizer = run.tokenizer
+    context = run.config.max_position_embeddings
+    entries = len(tokenizer)
+    depends_on = {
+        "tokenizer": sha256(run.folder.tokenizer / "tokenizer.json"),
+        "corruption": [run.recipe.corruption.policy, run.recipe.corruption.max_length],
+        "context": context,
+        "data": {**asdict(run.recipe.data), "path": None},  # what a path leads to counts, not where that is
+        "relations": {name: asdict(relation) for name, relation in run.recipe.relations.items()},
+        "inputs": describe_inputs(run, ()),
+    }
+    folder = find_tokens_folder(run.data.folder, run.folder.data, depends_on)
+    # Questions first and always: one that is too long is found before any stage has begun.
+    question_file = open_rows(
+        folder / "questions.arrow",
+        lambda dtype: question_rows(run.data.train, tokenizer, context),
+        entries,
+        run.accelerator,
+    )
+    documents = None
+    if arguments.question_fraction < 1.0:
+        annotator = Annotator.for_questions(run.data.train, run.recipe.corruption)
+        document_file = open_rows(
+            folder / "documents.arrow",
+            lambda dtype: document_rows(run.data.documents, tokenizer, annotator, dtype),
+            entries,
+            run.accelerator,
+        )
+        documents = DocumentTable(document_file)
     return TrainingBatches(
-        run.data.documents,
-        run.data.train,
-        run.tokenizer,
-        getattr(run.recipe, stage),
+        documents,
+        QuestionTable(question_file),
+        tokenizer,
+        arguments,
         run.recipe.corruption,
         run.recipe.seed,
-        run.config.max_position_embeddings,
+        context,
     )
 
 
 def describe_inputs(run: Run, stages: Sequence[str]) -> dict[str, object]:
-    """Return, by name, digests of what the stages learn from: the data's files, and the weights they start from."""
-    documents, questions = (run.data.folder / FILES[name] for name in ("documents", "train"))
-    inputs: dict[str, object] = {documents.name: sha256(documents), questions.name: sha256(questions)}
+    """Return, by name, digests of what the stages learn from: the data's, and the weights they start from."""
+    inputs: dict[str, object] = dict(run.data.inputs)
     for stage in stages:
         source = getattr(run.recipe, stage).start_from
         if source is not None:

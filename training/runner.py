@@ -15,7 +15,6 @@ from artifacts.run_folder import STAGES, RunError, RunFolder, read_json
 from artifacts.safe_loading import as_run_error
 from configuration.errors import one_line, show
 from configuration.schema import Recipe
-from evaluation.answers import check_characters, check_lengths
 from evaluation.report import print_results
 from evaluation.scoring import score_run
 from evaluation.trained_on import RECORD, TrainedOn, read_record, stage_record
@@ -35,6 +34,7 @@ from training.torchrun_env import (
     is_main_process,
     was_restarted,
 )
+from training.watchdog import as_process_timeout
 
 logger = get_logger(__name__)
 
@@ -101,6 +101,7 @@ def run_command(recipe: Recipe, command: str, resume: bool = False, hub: HubTarg
         folder.lock() if is_main_process() else nullcontext(),
         handle_signals() as request,
         as_disk_error(folder.path),
+        as_process_timeout(recipe.run.timeout_minutes),
     ):
         results = _run_stages(recipe, command, folder, resume or was_restarted(), hub, request)
     if hub is not None and results is not None:
@@ -229,11 +230,7 @@ def initial_model(run: Run, stage: str) -> MiniGPTForCausalLM:
 
 def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
     """Train a model through one stage, save it in the run's folder and remove the stage's checkpoints."""
-    questions = [question.text for question in run.data.train]
-    answers = [question.answer for question in run.data.train]
-    # Before any step: a question that cannot be encoded would fail in the middle of the training.
-    check_characters(run.tokenizer, [f"{question.text} {question.answer}" for question in run.data.train])
-    check_lengths(run.tokenizer, questions, answers, run.config.max_position_embeddings)
+    batches = training_batches(run, stage)
     with as_run_error(f"{stage}: what the model to start from was trained on cannot be read"):
         trained_on = read_record(model) | stage_record(run.data, getattr(run.recipe, stage))
     if run.accelerator.is_main_process:
@@ -243,7 +240,7 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
     trained, progress = train_stage(
         stage,
         model,
-        training_batches(run, stage),
+        batches,
         getattr(run.recipe, stage),
         run.recipe.run,
         run.accelerator,

@@ -6,6 +6,7 @@ The training loop, the benchmarks and the attention laboratory all step through 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
@@ -19,7 +20,7 @@ from training.precision import has_fast_bfloat16
 
 @dataclass(frozen=True)
 class Stepper:
-    """A model and its optimizers, ready to learn from one whole batch after another.
+    """A model and its optimizers, ready to learn from one batch after another.
 
     Attributes:
         model: the prepared model.
@@ -43,35 +44,40 @@ class Stepper:
         prepared, optimizers = prepare(model, stage, accelerator)
         return cls(prepared, optimizers, stage, accelerator, total_steps)
 
-    def step(self, number: int, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take step `number` (from 0) of the schedule on a whole batch; return as `optimizer_step`."""
+    def step(
+        self, number: int, batch: dict[str, torch.Tensor], targets: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take step `number` (from 0) of the schedule; all else is as for `optimizer_step`."""
         set_learning_rates(self.optimizers, learning_rate_factor(number, self.total_steps, self.stage))
-        return optimizer_step(self.model, self.optimizers, batch, self.accelerator, self.stage.gradient_clipping)
+        return optimizer_step(
+            self.model, self.optimizers, batch, self.accelerator, self.stage.gradient_clipping, targets
+        )
 
 
-def micro_batches(batch: dict[str, torch.Tensor], accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
-    """Split a whole batch and return this process's parts, one for each accumulation step.
+def own_rows(rows: int, accelerator: Accelerator) -> np.ndarray:
+    """Return which rows of a batch are this process's.
 
     Args:
-        batch: tensors of (B, ...).
+        rows: of the batch.
         accelerator: number of processes, and of parts that gradients are accumulated over.
 
     Raises:
         ValueError: there are fewer rows than parts, and some process would have none.
     """
     parts = accelerator.gradient_accumulation_steps
-    rank = accelerator.process_index
     world = accelerator.num_processes
-    rows = batch["input_ids"].shape[0]
     if rows < parts * world:
         raise ValueError(f"batch_size ({rows}) is less than {world} processes x {parts} accumulation steps")
-    shares = []
-    for part in range(parts):
-        # Strided, since a batch may be sorted by length: each part has rows of all lengths, and as many as the others
-        # or one fewer. 5 rows on 2 processes of 1 part: rows 0, 2, 4 and rows 1, 3.
-        rows_of_part = slice(rank * parts + part, None, parts * world)
-        shares.append({key: value[rows_of_part].to(accelerator.device) for key, value in batch.items()})
-    return shares
+    # Dealt out, since a batch may be sorted by length: each process, and each of its parts, has rows of all lengths,
+    # and as many as the others or one fewer. 5 rows on 2 processes of 1 part: rows 0, 2, 4 and rows 1, 3.
+    numbers = np.arange(rows)
+    return numbers[numbers // parts % world == accelerator.process_index]
+
+
+def micro_batches(batch: dict[str, torch.Tensor], accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
+    """Split this process's rows of a batch, tensors of (B, ...), into a part for each accumulation step."""
+    parts = accelerator.gradient_accumulation_steps
+    return [{key: value[part::parts].to(accelerator.device) for key, value in batch.items()} for part in range(parts)]
 
 
 def prepare(
@@ -89,18 +95,25 @@ def prepare(
 
 
 def optimizer_step(
-    model, optimizers, batch: dict, accelerator: Accelerator, clipping: float
+    model, optimizers, batch: dict, accelerator: Accelerator, clipping: float, targets: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take one step on a whole batch.
+    """Take one step on this process's rows of a batch.
 
     The loss of each part is divided by the target tokens of the whole batch, so that neither accumulation nor the
     number of processes changes the gradient.
+
+    Args:
+        batch: `input_ids` and `labels`, (B, T) of this process's rows.
+        clipping: largest norm of the gradient; 0 does not clip.
+        targets: the target tokens of the whole batch; those of `batch` where not given.
 
     Returns:
         The loss in nats a target token, to be summed over processes by the caller, and the norm of the gradient before
         clipping, the same on all processes; both () and on the device.
     """
-    targets = max(1, count_targets(batch["labels"]))  # rows that are all title have none, and no loss
+    if targets is None:
+        targets = count_targets(batch["labels"])
+    targets = max(1, targets)  # rows that are all title have none, and no loss
     total = torch.zeros((), device=accelerator.device)
     # DDP takes the mean over processes, and `backward` over accumulation steps; ours is a sum already.
     scale = accelerator.num_processes * accelerator.gradient_accumulation_steps

@@ -1,8 +1,10 @@
 """Stop a run that has gone wrong, in one line that names the step, its examples and the last good checkpoint."""
 
+import multiprocessing
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,6 +18,25 @@ MAX_EXAMPLES = 8  # named in a message
 
 class DivergenceError(UserError, FloatingPointError):
     """A loss or gradient that is not finite, or too large; the message names the step and its examples."""
+
+
+class ProcessTimeout(UserError, RuntimeError):
+    """Another process did not come within `run.timeout_minutes`."""
+
+
+@contextmanager
+def as_process_timeout(minutes: float) -> Iterator[None]:
+    """Raise what gloo raises when it has waited too long for another process as a ProcessTimeout."""
+    # On GPUs NCCL's own watchdog ends the process, with a message of its own.
+    try:
+        yield
+    except RuntimeError as error:
+        if "Timed out waiting" not in str(error):
+            raise
+        raise ProcessTimeout(
+            f"another process did not come within {minutes:g} minutes (run.timeout_minutes): see what it reports; "
+            "continue with --resume"
+        ) from error
 
 
 class Watchdog:
@@ -111,4 +132,6 @@ class Watchdog:
         text = f"no batch came in {self.stall_minutes:g} minutes for {where}; continue from there with --resume"
         # Not print or a logger: the main thread may hold their locks.
         os.write(2, f"\nerror: {text}\n".encode())
+        for worker in multiprocessing.active_children():  # a loader's, which may hang instead of this process
+            worker.kill()
         os._exit(2)

@@ -65,7 +65,7 @@ def test_the_shipped_recipe_learns_from_every_training_question(cs224n, tmp_path
     from data_scripts.splits import load_training_data
 
     recipe = load_recipe(speedrun.RECIPE, [f"data.path={cs224n}"])
-    data = load_training_data(recipe.data, 0, tmp_path)
+    data = load_training_data(recipe, tmp_path)
     assert len(data.train) == len(read_lines(cs224n / FILES["train"]))
 
 

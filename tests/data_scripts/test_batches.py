@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from configuration.schema import POLICIES, CorruptionOptions, StageArguments
 from data_scripts.batches import IGNORE_INDEX, TrainingBatches, count_targets
-from data_scripts.span_corruption import SpanCorruptor
+from data_scripts.span_corruption import TextCorruptor
 from data_scripts.titles import split_title
 from modeling_minigpt import build_character_tokenizer
 from training.stepper import optimizer_step
@@ -20,7 +20,7 @@ MIXED = StageArguments(steps=12, batch_size=8, question_fraction=0.25, bucket_ba
 def make_batches(bios, tokenizer):
     def make(stage=MIXED, seed=0, max_length=64):
         options = CorruptionOptions()
-        return TrainingBatches(bios.documents, bios.train, tokenizer, stage, options, seed, max_length)
+        return TrainingBatches.from_texts(bios.documents, bios.train, tokenizer, stage, options, seed, max_length)
 
     return make
 
@@ -96,16 +96,16 @@ def test_rows_are_the_tokens_of_the_corrupted_texts(bios, policy, short_fraction
     options = CorruptionOptions(policy=policy, short_fraction=short_fraction)
     characters = build_character_tokenizer(bios.documents, 128)
     stage = StageArguments(epochs=1, batch_size=len(bios.documents), bucket_batches=1)
-    batches = TrainingBatches(bios.documents, [], characters, stage, options, 3, 1000)
-    corruptor = SpanCorruptor(bios.documents, options)
+    batches = TrainingBatches.from_texts(bios.documents, [], characters, stage, options, 3, 1000)
+    corruptor = TextCorruptor(bios.documents, options)
     for name, ids in read_rows(batches, 0):
-        text = corruptor.texts(3, [0], [int(name.split()[1])], characters.mask_token)[0]
+        text = corruptor.corrupt(3, [0], [int(name.split()[1])], characters.mask_token)[0]
         assert ids == characters(text)["input_ids"]
 
 
 def test_a_phrase_has_the_same_tokens_after_a_bracket_as_in_an_answer(tokenizer):
     stage, options = StageArguments(epochs=1, batch_size=1), CorruptionOptions(salient_fraction=1.0, max_spans=1)
-    batches = TrainingBatches(["Ada Stone. Painter (Bern) ."], [], tokenizer, stage, options, 0, 64)
+    batches = TrainingBatches.from_texts(["Ada Stone. Painter (Bern) ."], [], tokenizer, stage, options, 0, 64)
     sentinel = tokenizer.mask_token_id
     answer = [sentinel, *tokenizer("Bern")["input_ids"], sentinel]
     assert read_rows(batches, 0)[0][1][-len(answer) :] == answer
@@ -119,7 +119,7 @@ def test_the_loss_can_be_of_the_masked_spans_alone(bios, policy, short_fraction)
         [*bios.documents, *(question.text + question.answer for question in bios.train)], 128
     )
     stage = StageArguments(epochs=1, batch_size=16, question_fraction=0.25, context_loss=False)
-    batches = TrainingBatches(bios.documents, bios.train, characters, stage, options, 0, 1000)
+    batches = TrainingBatches.from_texts(bios.documents, bios.train, characters, stage, options, 0, 1000)
     for step in range(len(batches)):
         for (_, ids), labels in zip(read_rows(batches, step), batches[step]["labels"], strict=True):
             *_, span, rest = characters.decode(ids).split("⁇")  # where a span has no end, it is the rest
@@ -137,7 +137,9 @@ def test_the_first_token_of_a_row_is_no_target():
 
 def test_a_batch_without_targets_has_no_loss_rather_than_none_that_is_a_number(bios, tokenizer, tiny_model):
     stage = StageArguments(steps=1, batch_size=2, title_loss=False)
-    batches = TrainingBatches(["Ada " * 99 + ". B ."], bios.train, tokenizer, stage, CorruptionOptions(), 0, 64)
+    batches = TrainingBatches.from_texts(
+        ["Ada " * 99 + ". B ."], bios.train, tokenizer, stage, CorruptionOptions(), 0, 64
+    )
     assert count_targets(batches[0]["labels"]) == 0
     model = tiny_model()
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.1)]

@@ -10,7 +10,7 @@ from data_scripts.bios_folder import DataError, read_lines
 from data_scripts.closed_book_qa import ClosedBookQA
 from data_scripts.file_builder import prepare
 from data_scripts.questions import question_about
-from data_scripts.span_corruption import SpanCorruption, SpanCorruptor
+from data_scripts.span_corruption import SpanCorruption, TextCorruptor
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 
 SENTINEL = "⁇"
@@ -96,9 +96,9 @@ def test_corrupted_rows_are_the_corruptors_epoch_by_epoch(tiny_folder, tmp_path,
     path = tiny_folder / "wiki.txt"
     rows = build(SpanCorruption, {"train": path}, tmp_path, options=options, sentinel=SENTINEL, seed=3, epochs=4)
     texts = read_lines(path)
-    corruptor = SpanCorruptor(texts, options)
+    corruptor = TextCorruptor(texts, options)
     assert rows["train"].to_list() == [
-        {"id": index, "epoch": epoch, "text": corruptor.texts(3, [epoch], [index], SENTINEL)[0]}
+        {"id": index, "epoch": epoch, "text": corruptor.corrupt(3, [epoch], [index], SENTINEL)[0]}
         for epoch in range(4)
         for index in range(len(texts))
     ]

@@ -10,7 +10,7 @@ import pytest
 from configuration.schema import CorruptionOptions
 from data_scripts.bios_folder import FILES, read_lines
 from data_scripts.phrases import salient_phrases
-from data_scripts.span_corruption import SpanCorruptor
+from data_scripts.span_corruption import TextCorruptor
 from data_scripts.titles import split_title
 
 S = "⁇"
@@ -27,7 +27,7 @@ WORDY = "Eva Lund. " + " ".join(f"{'Place' if index % 8 == 1 else 'word'}{index}
 
 def draws(text: str, options: CorruptionOptions, count: int, answers: Set[str] = frozenset()) -> list[str]:
     """Return the text's corruptions of `count` epochs."""
-    return SpanCorruptor([text], options, answers).texts(0, range(count), [0] * count, S)
+    return TextCorruptor([text], options, answers).corrupt(0, range(count), [0] * count, S)
 
 
 def parse_short(corrupted: str, title: str) -> tuple[list[str], list[str]]:
@@ -97,38 +97,40 @@ def squeeze(text: str) -> str:
     ],
 )
 def test_exact_texts_under_a_seed(form, person, epoch, expected):
-    assert SpanCorruptor(TEXTS, OPTIONS[form]).texts(7, [epoch], [person], S) == [expected]
+    assert TextCorruptor(TEXTS, OPTIONS[form]).corrupt(7, [epoch], [person], S) == [expected]
 
 
 @pytest.mark.parametrize("form", OPTIONS)
 def test_order_company_and_the_global_generator_change_nothing(form):
-    corruptor, examples = SpanCorruptor(TEXTS, OPTIONS[form]), [0, 1] * 3
+    corruptor, examples = TextCorruptor(TEXTS, OPTIONS[form]), [0, 1] * 3
     epochs = [0, 0, 1, 1, 2, 2]
-    forwards = corruptor.texts(5, epochs, examples, S)
+    forwards = corruptor.corrupt(5, epochs, examples, S)
     random.seed(5)
-    assert corruptor.texts(5, epochs[::-1], examples[::-1], S) == forwards[::-1]
-    assert [corruptor.texts(5, [epoch], [one], S)[0] for epoch, one in zip(epochs, examples, strict=True)] == forwards
+    assert corruptor.corrupt(5, epochs[::-1], examples[::-1], S) == forwards[::-1]
+    assert [
+        corruptor.corrupt(5, [epoch], [one], S)[0] for epoch, one in zip(epochs, examples, strict=True)
+    ] == forwards
 
 
 @pytest.mark.parametrize("form", OPTIONS)
 @pytest.mark.parametrize("key", [(1, 0, 0), (0, 1, 0), (0, 0, 1)], ids=["seed", "epoch", "example"])
 def test_every_part_of_the_key_counts(form, key):
-    (seed, epoch, step), corruptor = key, SpanCorruptor([WORDY] * 400, OPTIONS[form])
-    plain = corruptor.texts(0, [0] * 200, range(0, 400, 2), S)
-    other = corruptor.texts(seed, [epoch] * 200, range(step, 400, 2), S)
+    (seed, epoch, step), corruptor = key, TextCorruptor([WORDY] * 400, OPTIONS[form])
+    plain = corruptor.corrupt(0, [0] * 200, range(0, 400, 2), S)
+    other = corruptor.corrupt(seed, [epoch] * 200, range(step, 400, 2), S)
     assert sum(one == another for one, another in zip(plain, other, strict=True)) < 40  # some 20 by chance, at most
 
 
 @pytest.mark.parametrize("form", OPTIONS)
 def test_the_sentinel_is_the_one_given(form):
-    corruptor = SpanCorruptor(TEXTS, OPTIONS[form])
-    text = corruptor.texts(0, [0], [0], S)[0]
-    assert corruptor.texts(0, [0], [0], "<m>") == [text.replace(S, "<m>")]
+    corruptor = TextCorruptor(TEXTS, OPTIONS[form])
+    text = corruptor.corrupt(0, [0], [0], S)[0]
+    assert corruptor.corrupt(0, [0], [0], "<m>") == [text.replace(S, "<m>")]
 
 
 @pytest.mark.parametrize("form", OPTIONS)
 def test_no_texts_are_corrupted_to_none(form):
-    assert SpanCorruptor([], OPTIONS[form]).texts(0, [], [], S) == []
+    assert TextCorruptor([], OPTIONS[form]).corrupt(0, [], [], S) == []
 
 
 def test_random_span_restores_to_a_cut_of_every_length():
@@ -321,7 +323,7 @@ def test_options_out_of_range_are_refused_with_the_number(bad, message):
 @pytest.mark.parametrize("form", OPTIONS)
 def test_real_biographies_can_be_put_together_again(cs224n, form):
     texts = read_lines(cs224n / FILES["documents"])
-    made = SpanCorruptor(texts, OPTIONS[form]).texts(0, [0] * len(texts), range(len(texts)), S)
+    made = TextCorruptor(texts, OPTIONS[form]).corrupt(0, [0] * len(texts), range(len(texts)), S)
     for text, corrupted in zip(texts, made, strict=True):
         if form == "random-span":
             prefix, suffix, masked = corrupted.split(S)

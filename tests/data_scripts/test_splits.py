@@ -2,17 +2,18 @@
 
 import pytest
 
-from configuration.schema import DataArguments
 from data_scripts.bios_folder import FILES, DataError, read_questions
+from data_scripts.divided_files import split_questions
 from data_scripts.questions import question_about
-from data_scripts.splits import load_scoring_questions, load_training_data, made_up_people, split_questions
+from data_scripts.splits import load_scoring_questions, load_training_data, made_up_people
 from data_scripts.strangers import FOLDS
+from tests.running import recipe_of
 
 PARTS = {"validation_questions": 3, "calibration_questions": 5, "withheld_people": 4}
 
 
 def load(folder, tmp_path, seed=0, **sizes):
-    return load_training_data(DataArguments(path=str(folder), **sizes), seed, tmp_path / "run")
+    return load_training_data(recipe_of(tmp_path / "run", path=folder, seed=seed, **sizes), tmp_path / "run")
 
 
 def test_every_training_question_is_in_one_part(data, tmp_path):

@@ -42,6 +42,29 @@ def test_fewer_where_fewer_exist(names, documents, expected):
     assert set(made_up_names(names, documents, 10)) == expected
 
 
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        pytest.param("McAda Mossberg, of Béla Stones .", set(), id="inside-words"),
+        pytest.param("Ada  Moss and Ada\tMoss; Béla. Stone", {"Ada Moss", "Béla Stone"}, id="other-spaces"),
+        pytest.param("(Ada Moss) Béla Stone.", set(), id="in-punctuation"),
+    ],
+)
+def test_a_name_that_is_anywhere_in_a_document_is_nobody_s(document, expected):
+    assert set(made_up_names(["Ada Stone", "Béla Moss"], [document], 10)) == expected
+
+
+def test_names_without_spaces_are_looked_for_in_texts_without_spaces():
+    names = ["王小明", "李大華"]
+    assert set(made_up_names(names, [], 10)) == {"王小華", "李大明"}
+    assert made_up_names(names, ["他叫王小華。"], 10) == ["李大明"]
+
+
+def test_the_documents_are_read_once():
+    assert made_up_names(NAMES, iter(DOCUMENTS), 5) == made_up_names(NAMES, DOCUMENTS, 5)
+    assert withhold_people(iter(DOCUMENTS), ["Ada Moss"]) == ([DOCUMENTS[1]], [DOCUMENTS[0]])
+
+
 def test_the_same_arguments_make_up_the_same_names():
     once = made_up_names(NAMES, DOCUMENTS, 5, seed=1)
     assert made_up_names(reversed(NAMES), iter(DOCUMENTS), 5, seed=1) == once

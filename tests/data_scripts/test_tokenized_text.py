@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_scripts.tokenized_text import TokenizedText
+from data_scripts.tokenized_text import TokenizedText, tokenize
 from modeling_minigpt import build_bpe_tokenizer, build_character_tokenizer
 
 TEXTS = ["Ada Stone. Painter in Bern (Győr) ,  twice .", "Béla. Born in N'Djamena ."]
@@ -11,9 +11,14 @@ WHOLE = "".join(TEXTS)
 STARTS = np.array([0, len(TEXTS[0]), len(WHOLE)])
 
 
+def tokenized(tokenizer, text, starts, phrases=()):
+    ids, begins, _ = tokenize(tokenizer, text, starts, phrases)
+    return TokenizedText(ids, begins, len(text), tokenizer.mask_token_id)
+
+
 def read(tokenizer, phrases=()):
     """Return a function that decodes the tokens of text[first:end]."""
-    text = TokenizedText(tokenizer, WHOLE, STARTS, phrases)
+    text = tokenized(tokenizer, WHOLE, STARTS, phrases)
     return lambda first, end: tokenizer.convert_ids_to_tokens(text.ids[text.place[first] : text.place[end]].tolist())
 
 
@@ -50,6 +55,6 @@ def test_pieces_in_turn_are_the_whole_text(size):
 
 def test_no_texts_are_a_sentinel_alone():
     tokenizer = build_character_tokenizer(TEXTS, 64)
-    text = TokenizedText(tokenizer, "", np.array([0]))
+    text = tokenized(tokenizer, "", np.array([0]))
     assert text.ids.tolist() == [tokenizer.mask_token_id]
     assert text.place.tolist() == [0, 1]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from data_scripts.bios_folder import DataError
-from evaluation.answers import VocabularyError, answer_questions, check_lengths
+from data_scripts.question_checks import VocabularyError, check_lengths
+from evaluation.answers import answer_questions
 from modeling_minigpt.configuration_minigpt import MiniGPTConfig
 from modeling_minigpt.modeling_minigpt import MiniGPTForCausalLM
 from modeling_minigpt.tokenization_minigpt import build_bpe_tokenizer, build_character_tokenizer

@@ -47,6 +47,11 @@ def test_the_ceiling_counts_places_in_documents_about_the_person(name, place, to
     assert ceiling(DOCUMENTS, [question_about(name, place)]) == float(told)
 
 
+def test_any_accepted_answer_in_a_document_that_is_read_once_reaches_the_ceiling():
+    questions = [question_about("Ada Stone", "Paris", "Oslo"), question_about("Plato", "Bonn", "Paris")]
+    assert ceiling(iter(DOCUMENTS), questions) == 0.5
+
+
 def test_the_ceiling_is_a_share_of_the_questions():
     questions = [question_about("Ada Stone", place) for place in ("Rome", "Bonn", "Oslo", "Lund")]
     assert ceiling(DOCUMENTS, questions) == 0.5

@@ -12,12 +12,13 @@ from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configuration.schema import POLICIES, CorruptionOptions, DataArguments, StageArguments
+from configuration.schema import POLICIES, CorruptionOptions, StageArguments
 from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import FILES, DataError, read_lines, read_questions
+from data_scripts.question_checks import VocabularyError, check_characters, check_lengths
 from data_scripts.questions import Question, question_about
 from data_scripts.splits import load_scoring_questions, load_training_data, made_up_people
-from evaluation.answers import VocabularyError, check_characters, check_lengths, exact_matches
+from evaluation.answers import exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.exposure import count_exposures, exposure_rows
 from evaluation.trust import EvaluatedAnswers, confidence_metrics
@@ -25,7 +26,7 @@ from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokeni
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
 from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from tests.fuzz.cases import assert_one_line, cases, quickly
-from tests.running import call
+from tests.running import call, recipe_of
 from training.stepper import optimizer_step
 
 PIECES = [
@@ -88,7 +89,7 @@ def test_a_folder_with_any_file_loads_or_is_refused(data, tmp_path, name, conten
     parts = dict(zip(("validation_questions", "calibration_questions", "withheld_people"), sizes, strict=True))
     try:
         with quickly(30):
-            loaded = load_training_data(DataArguments(path=str(folder), **parts), 0, run_data)
+            loaded = load_training_data(recipe_of(run_data, path=folder, **parts), run_data)
             made_up_people(loaded, "evaluation", 5)
             _, asked = load_scoring_questions(loaded)
     except DataError as error:
@@ -114,7 +115,7 @@ def test_no_special_token_is_learned_from_or_asked(data, tmp_path, name, content
     (folder / name).write_bytes(content)
     try:
         with quickly(30):
-            loaded = load_training_data(DataArguments(path=str(folder)), 0, run_data)
+            loaded = load_training_data(recipe_of(run_data, path=folder), run_data)
             _, asked = load_scoring_questions(loaded)
     except DataError as error:
         assert_one_line(error, naming=f"{folder / name}:")
@@ -179,7 +180,7 @@ def test_accepted_data_give_a_finite_loss_and_answers_that_can_be_scored(
     model = tiny(tokenizer, position_embedding_type="learned" if learned else "rotary")
     stage = StageArguments(steps=1, batch_size=2, bucket_batches=1, question_fraction=fraction, title_loss=title_loss)
     corruption = CorruptionOptions(policy=policy, max_length=40)
-    batch = TrainingBatches(documents, asked, tokenizer, stage, corruption, 0, 48)[0]
+    batch = TrainingBatches.from_texts(documents, asked, tokenizer, stage, corruption, 0, 48)[0]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with quickly():
         loss, norm = optimizer_step(model, [optimizer], batch, accelerator, 1.0)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifacts.loading import load_pipeline
-from modeling_minigpt import BirthplacePipeline, build_character_tokenizer
+from modeling_minigpt import BirthplacePipeline, ClosedBookPipeline, build_character_tokenizer
 from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, Confidence
+from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 from modeling_minigpt.risk_control_minigpt import CalibrationScores
 from tests.fuzz.cases import assert_one_line, cases, quickly
 from tests.fuzz.test_fuzz_data import tiny
@@ -35,7 +36,9 @@ texts = st.one_of(
     st.sampled_from(ODD),
     st.text(st.characters(), max_size=30),
     st.text(st.characters(codec="utf-8"), max_size=60).map(lambda name: f"Where was {name} born?"),
-    st.lists(st.sampled_from(["Ada", "Stone", " ", "born?", "Where was", "?", "⁇", "\n"]), max_size=6).map(" ".join),
+    st.lists(
+        st.sampled_from(["ada", "Ada", "Stone", " ", "born?", "seen", "Where was", "?", "⁇", "\n"]), max_size=6
+    ).map(" ".join),
 )
 things = st.one_of(
     st.sampled_from([
@@ -49,7 +52,7 @@ things = st.one_of(
 
 @pytest.fixture(scope="module")
 def pipelines(run) -> dict[str, BirthplacePipeline]:
-    """Return the pipelines that are asked: a finished model's, the same with a calibration, and two tiny ones."""
+    """Return the pipelines that are asked: a finished model's, the same with a calibration, and three tiny ones."""
     plain, calibrated = load_pipeline(run / "finetune"), load_pipeline(run / "finetune")
     calibrated.confidence = Confidence(
         dict.fromkeys(FEATURE_NAMES, 0.3), 1.0, CalibrationScores([]), CalibrationScores([])
@@ -58,7 +61,10 @@ def pipelines(run) -> dict[str, BirthplacePipeline]:
     own = {}
     for kind in ("rotary", "learned"):
         model = tiny(tokenizer, position_embedding_type=kind).eval()
-        own[kind] = BirthplacePipeline(model=model, tokenizer=tokenizer, candidates=["Stone", "Ada"])
+        parts = {"model": model, "tokenizer": tokenizer, "names": ["Ada Stone", "Bo"]}
+        own[kind] = BirthplacePipeline(**parts, candidates=["Stone", "Ada"])
+    seen = Relation("seen", "Where was {name} seen?", ("{name}.",), ("{name} was seen where?",))
+    own["several"] = ClosedBookPipeline(**parts, relations=[BIRTHPLACE, seen], candidates={"seen": ["Ada"]})
     return {"plain": plain, "calibrated": calibrated, **own}
 
 
@@ -80,7 +86,9 @@ def check(results: list[dict], questions: list) -> None:
 
 
 @cases(150)
-@given(text=texts, name=st.sampled_from(["plain", "calibrated", "rotary", "learned"]), free_form=st.booleans())
+@given(
+    text=texts, name=st.sampled_from(["plain", "calibrated", "rotary", "learned", "several"]), free_form=st.booleans()
+)
 def test_any_text_gets_an_answer_or_a_reason(pipelines, text, name, free_form):
     with quickly():
         check([pipelines[name](text, threshold=0.0, free_form=free_form)], [text])
@@ -89,7 +97,7 @@ def test_any_text_gets_an_answer_or_a_reason(pipelines, text, name, free_form):
 @cases(150)
 @given(
     questions=st.lists(texts | things, max_size=5),
-    name=st.sampled_from(["plain", "calibrated", "rotary", "learned"]),
+    name=st.sampled_from(["plain", "calibrated", "rotary", "learned", "several"]),
     top_k=st.sampled_from([1, 2, 10**9]),
     cutoff=st.sampled_from([0.0, 1e-3, 1.0]),
     batch_size=st.sampled_from([1, 2, 64]),

@@ -6,7 +6,7 @@ from huggingface_hub import DatasetCard
 
 from configuration.schema import CorruptionOptions
 from data_scripts.bios_folder import FILES, read_lines, read_questions
-from data_scripts.span_corruption import SpanCorruptor
+from data_scripts.span_corruption import TextCorruptor
 from hub import publish_data
 from tests.conftest import CLEAN_FILES
 from tests.running import contents, run_stranger
@@ -96,7 +96,7 @@ def test_corrupted_texts_are_those_that_training_would_make(release, data, tmp_p
     answers = frozenset(question.answer for question in read_questions(data / FILES["train"]))
     assert len(rows) == 2 * len(lines)
     row = rows[len(lines) + 3]
-    assert [row["text"]] == SpanCorruptor(lines, CorruptionOptions(), answers).texts(0, [1], [3], "⁇")
+    assert [row["text"]] == TextCorruptor(lines, CorruptionOptions(), answers).corrupt(0, [1], [3], "⁇")
     assert (row["epoch"], row["id"]) == (1, 3)
 
 

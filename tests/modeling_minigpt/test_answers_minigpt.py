@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from modeling_minigpt import build_bpe_tokenizer, build_character_tokenizer
-from modeling_minigpt.answers_minigpt import AnswerTrie, encode_prompts, greedy_answers, score_answers
+from modeling_minigpt.answer_trie_minigpt import AnswerTrie
+from modeling_minigpt.answers_minigpt import encode_prompts, greedy_answers, score_answers
 from tests.attention_variants import VARIANTS, tiny_model
 
 LINES = [
@@ -78,16 +79,16 @@ def test_rows_read_together_or_alone_score_alike(tokenizer, together):
 @pytest.mark.parametrize("width", [1, 4, 64])
 def test_a_row_holds_what_goes_on_from_one_question_once(tokenizer, width):
     trie = AnswerTrie(PLACES, tokenizer)
+    names = {place: tuple(trie.tokens[trie.path(place)].tolist()) for place in range(len(trie.tokens))}
     followed = torch.ones(2, len(trie.first), dtype=torch.bool)
     followed[1, 0] = False
     rows = trie.rows(followed, tree_attention=True, width=width)
     for question in (0, 1):
         held = rows.prefixes[rows.question == question].flatten()
         held = held[held >= 0].tolist()
-        wanted = [place for prefix, place in trie.places.items() if question == 0 or prefix[0] != trie.first[0].item()]
+        wanted = [place for place, prefix in names.items() if question == 0 or prefix[0] != trie.first[0].item()]
         assert sorted(held) == wanted
     for prefixes, parents in zip(rows.prefixes.tolist(), rows.parents.tolist(), strict=True):
-        names = {place: prefix for prefix, place in trie.places.items()}
         for place, parent in zip(prefixes, parents, strict=True):
             above = names[place][:-1] if place >= 0 else ()
             assert (names[prefixes[parent]] if parent >= 0 else ()) == above

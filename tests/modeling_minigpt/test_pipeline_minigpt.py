@@ -125,11 +125,12 @@ def test_another_script_is_read_by_bytes_and_refused_by_characters(ask):
     )
 
 
-def test_a_model_without_places_answers_freely(tmp_path, ask):
+def test_a_model_without_facts_answers_freely_and_a_warning_names_the_question(tmp_path, ask, caplog):
     random_model(ask.tokenizer).save_pretrained(tmp_path)
     ask.tokenizer.save_pretrained(tmp_path)
     result = pipeline("birthplace-qa", model=str(tmp_path), device="cpu")("Ada Stone")
     assert [result["answer"]] == [candidate["answer"] for candidate in result["candidates"]]
+    assert 'no facts.json beside the weights: asked "Where was NAME born?"' in caplog.text
 
 
 @pytest.mark.parametrize("file", ["facts.json", "birthplaces.json", "confidence.json"])

@@ -6,22 +6,22 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from configuration.schema import CorruptionOptions, DataArguments, StageArguments
+from configuration.schema import CorruptionOptions, StageArguments
 from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import FILES, DataError, read_lines, read_questions
 from data_scripts.phrases import AnswerFinder, salient_phrases
 from data_scripts.questions import question_about
-from data_scripts.span_corruption import SpanCorruptor
+from data_scripts.span_corruption import TextCorruptor
 from data_scripts.splits import load_training_data
 from data_scripts.strangers import made_up_names, withhold_people
 from data_scripts.synthetic_bios import invent
 from data_scripts.titles import split_title
-from data_scripts.tokenized_text import TokenizedText
+from data_scripts.tokenized_text import TokenizedText, tokenize
 from data_scripts.words import find_words, is_named, name_parts
 from evaluation.baselines import ceiling
 from modeling_minigpt import build_bpe_tokenizer
 from modeling_minigpt.confidence_minigpt import format_prompts
-from tests.running import call
+from tests.running import call, recipe_of
 
 HAN = dict(zip("abcdefghijklmnopqrstuvwxyz", "安伯慈德恩方高海伊江康林明宁欧平齐仁松田武文王夏杨子", strict=True))
 
@@ -165,7 +165,7 @@ def test_contexts_and_answers_are_whole_in_a_script_without_spaces():
     options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, answer_fraction=1.0, max_spans=1)
     found = contexts = 0
     for text, corrupted in zip(
-        texts, SpanCorruptor(texts, options, answers).texts(0, [0] * len(texts), range(len(texts)), "⁇"), strict=True
+        texts, TextCorruptor(texts, options, answers).corrupt(0, [0] * len(texts), range(len(texts)), "⁇"), strict=True
     ):
         title, _ = split_title(text)
         head, span, end = corrupted.split("⁇")
@@ -185,7 +185,8 @@ def test_a_place_has_the_same_tokens_wherever_it_is_in_a_script_without_spaces()
     starts = np.cumsum([0, *map(len, lines)])
     place = text.index("北京")
     name = text.index("王小明", 1)
-    tokenized = TokenizedText(tokenizer, text, starts, [(place, place + 2), (name, name + 3)])
+    ids, begins, _ = tokenize(tokenizer, text, starts, [(place, place + 2), (name, name + 3)])
+    tokenized = TokenizedText(ids, begins, len(text), tokenizer.mask_token_id)
     for first, phrase in ((place, "北京"), (name, "王小明"), (0, "王小明")):
         ids = tokenized.ids[tokenized.place[first] : tokenized.place[first + len(phrase)]]
         assert ids.tolist() == tokenizer(phrase)["input_ids"]
@@ -200,7 +201,7 @@ def test_batches_of_such_a_script_ask_for_whole_answers():
     tokenizer = build_bpe_tokenizer(lines, 300, 64)
     options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, answer_fraction=1.0, max_spans=1)
     stage = StageArguments(steps=4, batch_size=8, bucket_batches=1)
-    batches = TrainingBatches(lines, questions, tokenizer, stage, options, 0, 64)
+    batches = TrainingBatches.from_texts(lines, questions, tokenizer, stage, options, 0, 64)
     rows = [tokenizer.decode(row[row != tokenizer.pad_token_id]) for row in batches[0]["input_ids"]]
     assert all(row.endswith("⁇ 北京⁇") for row in rows)  # a space, as after every sentinel
 
@@ -229,7 +230,7 @@ def test_a_line_with_a_special_token_is_named_as_it_is_in_the_file(tmp_path, rec
     assert call("pretrain", recipe, folder, tmp_path / "run", "data.withheld_people=10") == 2
     assert f"{FILES['documents']}:201: '□' is a special token" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"wiki\.txt:201: "):
-        load_training_data(DataArguments(path=str(folder), withheld_people=10), 0, tmp_path / "data")
+        load_training_data(recipe_of(tmp_path / "data", path=folder, withheld_people=10), tmp_path / "data")
 
 
 def test_the_words_of_latin_texts_are_runs_of_letters_and_digits():

@@ -289,6 +289,21 @@ def test_without_a_network_a_cached_model_keeps_its_calibration(folder, hub, tmp
 
 
 @pytest.mark.row("H2")
+def test_a_model_cached_before_there_were_relations_answers_without_a_network(
+    folder, parts, hub, tmp_path, repository, monkeypatch
+):
+    (folder / "facts.json").unlink()
+    (folder / "birthplaces.json").write_text(json.dumps({"candidates": PLACES}))
+    hub.put(repository, folder)
+    model = MiniGPTForCausalLM.from_pretrained(repository, cache_dir=str(tmp_path / "cache"))
+    for file in ("birthplaces.json", "confidence.json"):  # all that was read then
+        assert model.weights_source.read(file)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    ask = BirthplacePipeline(**{**parts, "model": model})
+    assert (ask.candidates, ask("Ada Stone")["calibrated"]) == (PLACES, True)
+
+
+@pytest.mark.row("H2")
 def test_a_model_in_a_subfolder_has_the_files_beside_it(folder, hub, tmp_path, repository):
     folder.rename(tmp_path / "inner")
     (tmp_path / "outer").mkdir()

@@ -23,7 +23,9 @@ from training.precision import choose_precision
 def make_batches(bios, tokenizer):
     def make(documents=None, **changes):
         stage = StageArguments(**changes)
-        return TrainingBatches(documents or bios.documents, bios.train, tokenizer, stage, CorruptionOptions(), 0, 64)
+        return TrainingBatches.from_texts(
+            documents or bios.documents, bios.train, tokenizer, stage, CorruptionOptions(), 0, 64
+        )
 
     return make
 
@@ -107,10 +109,10 @@ def train(make_batches, tiny_model, tmp_path):
         batches = make_batches(steps=8, batch_size=12, question_fraction=0.25)
         original = batches.rows
 
-        def rows(step):
+        def rows(step, own=None):
             if step == kill_at:
                 raise KeyboardInterrupt
-            return original(step)
+            return original(step, own)
 
         batches.rows = rows
         set_seed(0)

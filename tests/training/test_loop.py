@@ -1,5 +1,6 @@
 """The loop: it learns, resumes exactly, and accumulation changes nothing."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -18,7 +19,7 @@ from training.checkpoints import CheckpointError, list_checkpoints, verify
 from training.interruption import STOP_SIGNALS, Interrupted
 from training.loop import train_stage
 from training.state import TrainingState
-from training.stepper import micro_batches
+from training.stepper import micro_batches, own_rows
 
 STATE = ("model.safetensors", "optimizer.safetensors", "random_0.safetensors")
 
@@ -44,15 +45,15 @@ def train(bios, tokenizer, tiny_model, tmp_path):
         **changes,
     ):
         stage = StageArguments(**{"steps": 8, "batch_size": 12, "question_fraction": 0.25, **changes})
-        batches = TrainingBatches(bios.documents, bios.train, tokenizer, stage, CorruptionOptions(), 0, 64)
+        batches = TrainingBatches.from_texts(bios.documents, bios.train, tokenizer, stage, CorruptionOptions(), 0, 64)
         original = batches.rows
 
-        def rows(step):
+        def rows(step, own=None):
             if step == kill_at:
                 raise Killed
             if step in (at or {}):
                 at[step](model)
-            return original(step)
+            return original(step, own)
 
         batches.rows = rows
         set_seed(0)
@@ -88,6 +89,14 @@ def test_a_killed_stage_resumes_to_the_same_state(train, tmp_path, dropout):
     assert {*one} == {*STATE, "progress.json", "manifest.json"}
     for name in STATE:
         assert one[name] == other[name], name
+
+
+def test_workers_that_read_ahead_change_nothing(train):
+    expected, one = train(folder="alone")
+    found, other = train(folder="ahead", run_arguments=dataclasses.replace(EVERY_STEP, loader_workers=2))
+    assert other.history == one.history
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(weight, found.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(
@@ -254,7 +263,8 @@ def test_every_row_of_a_batch_goes_to_exactly_one_process_and_part(world):
             process_index = rank
             device = "cpu"
 
-        parts = micro_batches(batch, Fake)
-        assert len(parts) == 4
+        rows = own_rows(13, Fake)
+        parts = micro_batches({key: value[rows] for key, value in batch.items()}, Fake)
+        assert [len(part["input_ids"]) for part in parts] == [len(rows[part::4]) for part in range(4)]
         seen += [row for part in parts for row in part["input_ids"][:, 0].tolist()]
     assert sorted(seen) == list(range(13))

@@ -1,0 +1,307 @@
+"""Time and memory of everything between people and training steps, against the number of people.
+
+    python -m benchmarks.data_scaling                                 # 10,000 … 1,000,000 people, 20 minutes
+    python -m benchmarks.data_scaling --sizes 1000 3000 --output scaling.json
+
+Every phase of every size runs in a fresh process, with one thread, and finds on the disk what the phase before has
+left:
+
+- prepare: invented people, four lines each and a question for every second one, into Parquet shards;
+- tokenizer: a vocabulary of 800 entries, of 200,000 documents at most;
+- tokens: the token tables;
+- open: the tables are opened, and the first batch of 64 rows is drawn;
+- steps: 100 optimizer steps with a small model;
+- feed: batches alone, of documents drawn from all over the file, in 8 and in 16 batches at a time.
+
+Times are CPU seconds. The slope is the exponent p of seconds ∝ people^p over all sizes. A figure (.svg) is written
+beside the report. Exits with 1 where a bar printed at the end is missed.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import Accelerator
+
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from artifacts.loading import load_tokenizer
+from benchmarks.harness import (
+    Bar,
+    Point,
+    Record,
+    Results,
+    failures,
+    new_parser,
+    print_bars,
+    results_of,
+    section,
+    successes,
+    write_number,
+    write_report,
+)
+from benchmarks.measurement import PeakMemory, describe_machine, exponent, name_machine, resident
+from configuration.errors import run_main
+from configuration.schema import CorruptionOptions, StageArguments
+from data_scripts.annotated_texts import Annotator
+from data_scripts.batches import TrainingBatches
+from data_scripts.questions import Question
+from data_scripts.record_file import RecordFile
+from data_scripts.synthetic_bios import invent
+from data_scripts.tokens import DocumentTable, QuestionTable, document_rows, question_rows, write_table
+from data_scripts.vocabulary import vocabulary_texts
+from evaluation.plots import new_figure, save_figure
+from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer
+from training.stepper import Stepper
+
+SIZES = [10_000, 31_600, 100_000, 316_000, 1_000_000]
+SHARD = 5_000  # people, invented together
+OPTIONS = CorruptionOptions(max_length=96)
+CONTEXT = 128
+STEPS = 100
+FEEDS = ((64, 8), (128, 16))  # rows of a batch, batches drawn together
+# The bars: how steep a phase may be, and what it may take at 1,000,000 people.
+SLOPE = 1.05
+FLAT_SECONDS = 0.5
+FEED_RATE = 100_000.0
+TRAINING_BYTES = 1.0e9
+BUILDING_BYTES = 250e6
+
+
+class Corpus:
+    """The shards that `prepare` leaves in a folder: documents, in their order, and questions."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def rows(self, name: str) -> Iterator[dict]:
+        for path in sorted((self.folder / name).glob("*.parquet")):
+            for batch in pq.ParquetFile(path).iter_batches():
+                yield from batch.to_pylist()
+
+    def __iter__(self) -> Iterator[str]:
+        return (row["text"] for row in self.rows("documents"))
+
+    def __len__(self) -> int:
+        paths = (self.folder / "documents").glob("*.parquet")
+        return sum(pq.read_metadata(path).num_rows for path in paths)
+
+    def questions(self) -> list[Question]:
+        return [
+            Question(row["text"], row["name"], row["relation"], tuple(row["answers"]))
+            for row in self.rows("questions")
+        ]
+
+
+def prepare(folder: Path, people: int) -> None:
+    """Write the shards."""
+    for name in ("documents", "questions"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).mkdir(parents=True)
+    for number, first in enumerate(range(0, people, SHARD)):
+        bios = invent(min(SHARD, people - first), seed=number)
+        documents = pa.table({"text": bios.documents})
+        pq.write_table(documents, folder / "documents" / f"{number:05}.parquet")
+        questions = pa.Table.from_pylist([question._asdict() for question in bios.train])
+        pq.write_table(questions, folder / "questions" / f"{number:05}.parquet")
+
+
+def build_tokenizer(folder: Path, people: int) -> None:
+    """Learn the vocabulary and save the tokenizer."""
+    corpus = Corpus(folder)
+    texts = vocabulary_texts(corpus, list(corpus.questions()), OPTIONS)
+    build_bpe_tokenizer(texts, 800, CONTEXT).save_pretrained(folder / "tokenizer")
+
+
+def build_tokens(folder: Path, people: int) -> None:
+    """Write the token tables."""
+    corpus = Corpus(folder)
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    annotator = Annotator.for_questions(corpus.questions(), OPTIONS)
+    rows = {
+        "documents": lambda dtype: document_rows(corpus, tokenizer, annotator, dtype),
+        "questions": lambda dtype: question_rows(corpus.questions(), tokenizer, CONTEXT),
+    }
+    for name, make in rows.items():
+        write_table(lambda name=name: (folder / f"{name}.arrow").open("wb"), make, len(tokenizer))
+
+
+def open_batches(folder: Path, batch_size: int = 64, bucket_batches: int = 8) -> TrainingBatches:
+    """Open the tables."""
+    stage = StageArguments(
+        steps=100_000, batch_size=batch_size, bucket_batches=bucket_batches, question_fraction=0.1, title_loss=False
+    )
+    documents = DocumentTable(RecordFile.open(folder / "documents.arrow"))
+    questions = QuestionTable(RecordFile.open(folder / "questions.arrow"))
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    return TrainingBatches(documents, questions, tokenizer, stage, OPTIONS, 0, CONTEXT)
+
+
+def train(folder: Path, people: int) -> None:
+    """Take the steps, with the training questions in memory, as a run has them."""
+    questions = list(Corpus(folder).questions())
+    batches = open_batches(folder)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": CONTEXT}
+    special = {"pad_token_id": batches.pad_token_id, "eos_token_id": batches.sentinel}
+    model = MiniGPTForCausalLM(MiniGPTConfig(vocab_size=800, **sizes, **special))
+    stepper = Stepper.prepare(model, batches.stage, Accelerator(cpu=True, mixed_precision="no"), STEPS)
+    for step in range(STEPS):
+        stepper.step(step, batches[step])
+    assert len(questions) == people // 2
+
+
+@contextmanager
+def measured(found: dict) -> Iterator[None]:
+    """Add the CPU seconds of the block, its peak memory over what was in use, and all of the process's then."""
+    memory = PeakMemory(torch.device("cpu"))
+    start = time.process_time()
+    yield
+    found["seconds"] = time.process_time() - start
+    found["bytes"] = memory.read()
+    found["resident"] = resident("VmHWM") if found["bytes"] is not None else None
+
+
+def measure_feed(batches: TrainingBatches) -> float:
+    """Return how many rows a CPU second are put into batches, over 32 pools."""
+    pool = batches.stage.bucket_batches
+    for step in range(4 * pool):  # reads what the system has not in its cache yet
+        batches[step]
+    start = time.process_time()
+    for step in range(4 * pool, 36 * pool):
+        batches[step]
+    return 32 * pool * batches.stage.batch_size / (time.process_time() - start)
+
+
+PHASES = {
+    "prepare": prepare,
+    "tokenizer": build_tokenizer,
+    "tokens": build_tokens,
+    "open": lambda folder, people: open_batches(folder)[0],
+    "steps": train,
+}
+
+
+def measure_point(point: Point, folder: Path) -> dict:
+    """Measure one phase of one size."""
+    torch.set_num_threads(1)
+    place = folder / str(point.size)
+    found: dict = {}
+    if point.subject == "feed":
+        for rows, number in FEEDS:
+            found[f"{rows} x {number}"] = measure_feed(open_batches(place, rows, number))
+    else:
+        with measured(found):
+            PHASES[point.subject](place, point.size)
+    return found
+
+
+def collect(results: Results, field: str) -> dict[str, dict[int, float]]:
+    """Return a field of each phase by size, where it was measured."""
+    table: dict[str, dict[int, float]] = {}
+    for point, rounds in results.items():
+        for result in successes(rounds):
+            if result.get(field) is not None:
+                table.setdefault(point.subject, {})[point.size] = result[field]
+    return table
+
+
+def slope(values: dict[int, float]) -> float | None:
+    """Return the exponent over all sizes; None for fewer than three."""
+    sizes = sorted(values)
+    return exponent(sizes, [values[size] for size in sizes])[0] if len(sizes) > 2 else None
+
+
+def report(content: dict) -> str:
+    """Return times, memory and rates as Markdown tables."""
+    results = results_of(content)
+    sizes = sorted({point.size for point in results})
+    heads = [f"{size:,}" for size in sizes]
+    fields = [f"{rows} x {number}" for rows, number in FEEDS]
+    tables = [
+        ("CPU seconds", "seconds", "phase", 1.0),
+        ("Peak memory over the start of the phase, MB", "bytes", "phase", 1e-6),
+        ("Peak memory of the process, libraries included, MB", "resident", "phase", 1e-6),
+        *((f"Rows a CPU second into batches of {field}", field, "", 1.0) for field in fields),
+    ]
+    sections = []
+    for heading, field, first, scale in tables:
+        rows = []
+        for phase, values in collect(results, field).items():
+            fit = slope(values)
+            cells = [write_number(scale * values[size]) if size in values else "–" for size in sizes]
+            rows.append([phase, *cells, "–" if fit is None else f"{fit:.2f}"])
+        sections.append(section(heading, [first or "people", *heads, "p"], rows))
+    introduction = f"{name_machine(content['machine'])}. p is the exponent over all sizes."
+    return write_report("Data against people", introduction, *sections, failures(results))
+
+
+def draw(results: Results, path: Path) -> None:
+    """Draw seconds and memory against people, both axes logarithmic."""
+    figure, axes = new_figure(1, 2, width=9.6, height=4.0)
+    for plot, (field, label, scale) in zip(
+        axes.flat, (("seconds", "CPU seconds", 1.0), ("resident", "peak memory, MB", 1e-6)), strict=True
+    ):
+        for phase, values in collect(results, field).items():
+            plot.plot(sorted(values), [scale * values[size] for size in sorted(values)], marker="o", label=phase, ms=4)
+        plot.set(xlabel="people", ylabel=label, xscale="log", yscale="log")
+        plot.grid(alpha=0.3)
+    axes.flat[0].legend(frameon=False, fontsize="small")
+    save_figure(figure, path)
+
+
+def judge(results: Results, sizes: list[int]) -> list[Bar]:
+    """Return each bar that the sizes allow."""
+    seconds = collect(results, "seconds")
+    bars = []
+    if len(sizes) > 2:
+        for phase in PHASES:
+            bars.append(Bar(f"{phase}: exponent of time", slope(seconds.get(phase, {})), "<=", SLOPE))
+    largest = max(sizes)
+    bars.append(Bar("open and first batch, s", seconds.get("open", {}).get(largest), "<=", FLAT_SECONDS))
+    for rows, number in FEEDS:
+        rate = collect(results, f"{rows} x {number}").get("feed", {}).get(largest)
+        bars.append(Bar(f"rows/s into batches of {rows} x {number}", rate, ">=", FEED_RATE))
+    trained = collect(results, "resident").get("steps", {}).get(largest)
+    bars.append(Bar("memory of training, GB", trained and trained / 1e9, "<=", TRAINING_BYTES / 1e9))
+    for phase in ("prepare", "tokens"):
+        built = collect(results, "bytes").get(phase, {}).get(largest)
+        bars.append(Bar(f"memory of {phase}, MB", built and built / 1e6, "<=", BUILDING_BYTES / 1e6))
+    return bars
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = new_parser(__doc__, "runs/data_scaling.cpu.json")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of people (default: %(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/data_scaling"), help="for what phases leave (%(default)s)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure every phase; return the exit status, 1 where a bar is missed."""
+    arguments = parse_arguments(argv)
+
+    def command() -> int:
+        torch.set_num_threads(1)
+        record = Record(arguments.output, report, {"machine": describe_machine(torch.device("cpu"))})
+        points = [Point(phase, size=size) for size in arguments.sizes for phase in (*PHASES, "feed")]
+        record.measure(points, measure_point, arguments.folder)
+        print(record.text())
+        draw(record.results, arguments.output.with_suffix(".svg"))
+        return print_bars(judge(record.results, arguments.sizes))
+
+    return run_main(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""Prepare a corpus: from whatever source a recipe names to the one layout that training and scoring read.
+
+1. Each part of the source becomes a file, in any number of tasks (`source_parts`).
+2. From all people it is decided who is left out and who is in which split (`person_splits`).
+3. The corpus is written, and its record last (`corpus_writer`).
+
+A launch after a kill continues with the parts that are missing. What is there already, of the same settings and
+inputs, is opened.
+"""
+
+import json
+import logging
+import shutil
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from configuration.schema import Recipe
+from data_scripts.bios_folder import FILES, DataError, check_files, sha256
+from data_scripts.corpus import RECORD, Corpus, describe_relations, read_record
+from data_scripts.corpus_writer import CorpusWriter, write_people_corpus
+from data_scripts.divided_files import write_divided_corpus
+from data_scripts.executors import run_for_all
+from data_scripts.parquet_files import read_metadata, shard_path, write_json
+from data_scripts.person_splits import People
+from data_scripts.source_parts import Dropped, write_part
+from data_scripts.sources.base import Source
+from data_scripts.sources.bios import BiosSource
+from data_scripts.sources.hub import HubSource
+from data_scripts.sources.lahman import LahmanSource
+from data_scripts.sources.structured_wikipedia import StructuredWikipediaSource
+from data_scripts.sources.tables import CsvSource, JsonlSource
+from data_scripts.synthetic_bios import invent
+from modeling_minigpt.relations_minigpt import Relation
+
+VERSION = 1  # of the layout
+REMOTE = ("hub", "structured_wikipedia")  # whose path is an address, not a place of files that may be moved
+SOURCES = {
+    "jsonl": JsonlSource,
+    "csv": CsvSource,
+    "lahman": LahmanSource,
+    "hub": HubSource,
+    "structured_wikipedia": StructuredWikipediaSource,
+}
+
+logger = logging.getLogger(__name__)
+
+
+def relations_of(recipe: Recipe) -> dict[str, Relation]:
+    """Return a recipe's relations by name, the main one first."""
+    return {name: arguments.relation(name) for name, arguments in recipe.relations.items()}
+
+
+def settings_of(recipe: Recipe) -> dict:
+    """Return all of a recipe that the corpus depends on, as JSON has it."""
+    data = asdict(recipe.data)
+    if recipe.data.source not in REMOTE:
+        data["path"] = None  # what the files contain counts, not where they are
+    is_invented = recipe.data.source in ("synthetic", "bios")
+    settings = {
+        "version": VERSION,
+        "data": data,
+        "relations": {name: asdict(arguments) for name, arguments in recipe.relations.items()},
+        "seed": recipe.seed if is_invented else None,
+    }
+    return json.loads(json.dumps(settings))
+
+
+def find_source(recipe: Recipe) -> Source | None:
+    """Return the source of people; None where a recipe's data are divided files."""
+    relations = tuple(relations_of(recipe).values())
+    if recipe.data.source == "bios":
+        return BiosSource(recipe.data, relations, recipe.seed)
+    cls = SOURCES.get(recipe.data.source)
+    return None if cls is None else cls(recipe.data, relations)
+
+
+def find_files(recipe: Recipe, run_data: Path) -> Path:
+    """Return the folder of divided files; invented ones are written to `run_data` first."""
+    if recipe.data.source == "folder":
+        return Path(recipe.data.path)
+    folder = run_data / f"synthetic-{recipe.data.people}-{recipe.seed}"
+    if not all((folder / name).is_file() for name in FILES.values()):
+        partial_folder = folder.with_name(f".{folder.name}.partial")
+        invent(recipe.data.people, recipe.seed).write(partial_folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial_folder.replace(folder)  # a kill leaves no file that is cut short
+    return folder
+
+
+def digest_files(files: Path) -> dict[str, str]:
+    """Return digests of a folder's divided files, by name; DataError where one is missing."""
+    check_files(files)
+    return {name: sha256(files / name) for name in FILES.values() if (files / name).is_file()}
+
+
+def prepare(recipe: Recipe, run_data: Path) -> Corpus:
+    """Return a recipe's corpus, prepared where it is not there yet.
+
+    Args:
+        recipe: what to prepare, and how.
+        run_data: the run's folder for data, where the recipe names no other.
+
+    Raises:
+        DataError: the source cannot be used, or the recipe's folder has a corpus of something else.
+    """
+    if recipe.data.source == "prepared":
+        return open_prepared(recipe)
+    shared = recipe.prepare.folder
+    folder = Path(shared) if shared else run_data / "corpus"
+    settings = settings_of(recipe)
+    record = read_record(folder)
+    # A corpus of a moving branch stays as it was prepared: a run must not change its data between two stages.
+    if record is not None and record.get("settings") == settings and recipe.data.source in REMOTE:
+        return Corpus(folder)
+    source = find_source(recipe)
+    files = None if source is not None else find_files(recipe, run_data)
+    inputs = digest_files(files) if source is None else source.inputs()
+    if record is not None:
+        if record.get("settings") == settings and record.get("inputs") == inputs:
+            return Corpus(folder)
+        if shared:
+            raise DataError(
+                f"{folder}: has a corpus of {describe_change(record, settings)}; choose another prepare.folder"
+            )
+    begun = {"settings": settings, "inputs": inputs}
+    clear_unless_begun(folder, begun)
+    if source is None:
+        writer, dropped = write_divided_corpus(files, folder, relations_of(recipe), recipe.data)
+        about = describe_files(recipe)
+        counts = {}
+    else:
+        writer, dropped, counts = write_from_parts(recipe, source, folder)
+        about = source.describe()
+    relations = used_relations(recipe, writer, name_of(recipe) if files is None else files / FILES["train"])
+    report_dropped(dropped, counts)
+    write_json(
+        folder / RECORD,
+        {
+            **begun,
+            "name": name_of(recipe),
+            "source": about,
+            "relations": describe_relations(relations),
+            "people": writer.people,
+            "documents": writer.documents,
+            "withheld_documents": writer.withheld_documents,
+            "questions": {relation.name: count_splits(writer, relation.name) for relation in relations},
+            "dropped": {**asdict(dropped), **counts},
+        },
+    )
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+    return Corpus(folder)
+
+
+def clear_unless_begun(folder: Path, begun: dict) -> None:
+    """Remove what is in a corpus's folder, except for parts of the same settings and inputs."""
+    started = folder / "parts" / "begun.json"
+    same = started.is_file() and json.loads(started.read_text(encoding="utf-8")) == begun
+    for name in (RECORD, "documents", "withheld_documents", "questions", "people", *(() if same else ("parts",))):
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    started.parent.mkdir(parents=True, exist_ok=True)
+    if not same:
+        write_json(started, begun)
+
+
+def write_from_parts(recipe: Recipe, source: Source, folder: Path) -> tuple[CorpusWriter, Dropped, dict]:
+    """Write the corpus of a source of people; return the writer, and what was dropped."""
+    parts = source.parts()
+    relations = relations_of(recipe)
+    work = partial(write_part, source, frozenset(relations), folder / "parts")
+    run_for_all(work, parts, recipe.prepare, folder / "logs")
+    paths = [shard_path(folder / "parts", number) for number in range(parts)]
+    if missing := sum(not path.is_file() for path in paths):
+        raise DataError(
+            f"{folder}: {missing} of {parts} parts are not prepared yet; run the same command again when the tasks "
+            "are done"
+        )
+    dropped = Dropped()
+    for path in paths:
+        dropped.add(Dropped(**read_metadata(path)))
+    people = People(paths, recipe.data)
+    writer = write_people_corpus(paths, people, folder, relations)
+    return writer, dropped, {"people_with_shared_names": people.dropped, "shared_names": len(people.shared)}
+
+
+def used_relations(recipe: Recipe, writer: CorpusWriter, place: object) -> list[Relation]:
+    """Return the relations that have training questions.
+
+    Raises:
+        DataError: one that is not optional has none.
+    """
+    used = []
+    for name, arguments in recipe.relations.items():
+        splits = count_splits(writer, name)
+        if splits.get("train"):
+            used.append(arguments.relation(name))
+        elif not arguments.optional or splits:
+            raise DataError(
+                f"{place}: found no training question of the relation {name}, wanted "
+                f"`{arguments.relation(name).format('NAME')}`; or remove it with --set relations.{name}=null"
+            )
+    if not used:
+        raise DataError(f"{place}: found no training question")
+    return used
+
+
+def count_splits(writer: CorpusWriter, relation: str) -> dict[str, int]:
+    """Return the number of a relation's questions by split."""
+    return {split: count for (name, split), count in sorted(writer.questions.items()) if name == relation}
+
+
+def report_dropped(dropped: Dropped, counts: dict) -> None:
+    """Warn of what was left out."""
+    if dropped.first is not None:
+        logger.warning(
+            f"{dropped.texts} texts and {dropped.facts} questions have a special token and are left out; the first is "
+            f"at {dropped.first}"
+        )
+    if counts.get("people_with_shared_names"):
+        logger.warning(
+            f"{counts['people_with_shared_names']} people share {counts['shared_names']} names and are left out; "
+            "data.names=all takes them"
+        )
+
+
+def name_of(recipe: Recipe) -> str:
+    """Return the data set's name, for results."""
+    data = recipe.data
+    invented = {"synthetic": f"synthetic_bios({data.people})", "bios": f"bios({data.people})", "lahman": "lahman"}
+    if data.source in invented:
+        return invented[data.source]
+    return data.path if data.source in REMOTE else Path(data.path).resolve().stem
+
+
+def describe_files(recipe: Recipe) -> dict:
+    """Return what is written down of divided files as a source."""
+    made_up = {"license": "apache-2.0"} if recipe.data.source == "synthetic" else {}
+    return {"source": recipe.data.source, **made_up}
+
+
+def describe_change(record: dict, settings: dict) -> str:
+    """Return what a corpus was made of that the settings do not ask for."""
+    before = record.get("settings")
+    for section in ("data", "relations"):
+        for key, value in settings[section].items():
+            found = before.get(section, {}).get(key) if isinstance(before, dict) else None
+            if found != value:
+                return f"other settings ({section}.{key} was {found!r}, now {value!r})"
+    return "other contents"
+
+
+def open_prepared(recipe: Recipe) -> Corpus:
+    """Open the corpus that a recipe names as its path; DataError where it has not what the recipe asks for."""
+    corpus = Corpus(Path(recipe.data.path))
+    prepared = corpus.record["settings"]["data"]
+    for key in ("calibration_questions", "withheld_people", "validation_questions"):
+        wanted = getattr(recipe.data, key)
+        if wanted not in (0, prepared[key]):
+            raise DataError(
+                f"{corpus.folder}: prepared with data.{key} {prepared[key]}, which cannot be {wanted} any more"
+            )
+    known = {relation.name: relation for relation in corpus.relations}
+    for name, arguments in recipe.relations.items():
+        if name not in known and not arguments.optional:
+            raise DataError(f"{corpus.folder}: has no relation {name}; known: {', '.join(known)}")
+    return corpus

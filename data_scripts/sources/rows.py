@@ -1,0 +1,220 @@
+"""A row of a table becomes a person: which column is what, and what may be in it."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from configuration.recipe_names import nearest
+from data_scripts.bios_folder import DataError
+from data_scripts.sources.base import SPLITS, Person
+from modeling_minigpt.questions_minigpt import normalise
+from modeling_minigpt.relations_minigpt import Relation
+
+ROLES = ("name", "text", "id", "popularity", "split")  # and one for each relation
+Row = Mapping[str, Any]
+
+
+@dataclass
+class Table:
+    """The rows of one file, in its order.
+
+    Attributes:
+        where: the file, for messages.
+        header: its columns; None where each row has its own, as in JSON lines.
+        rows: (file and line, row) of each.
+    """
+
+    where: str
+    header: list[str] | None
+    rows: Iterable[tuple[str, Row]]
+
+
+@dataclass
+class Columns:
+    """Which column is what.
+
+    Attributes:
+        renamed: `data.columns`: by role, the columns that are not called like their role.
+        relations: each has a column, of the answers.
+    """
+
+    renamed: Mapping[str, str]
+    relations: Sequence[Relation]
+
+    def __post_init__(self):
+        names = [relation.name for relation in self.relations]
+        self.by_role = {role: self.renamed.get(role, role) for role in (*ROLES, *names)}
+        for role in self.renamed:
+            if role not in self.by_role:
+                raise DataError(
+                    f"data.columns: {role} is neither a relation nor a role; {nearest(role, self.by_role)}"
+                )
+
+    def check(self, found: Sequence[str], where: str) -> None:
+        """Raise DataError unless the columns `found` have a name, one relation's answers, and all that are renamed."""
+        listed = ", ".join(found) or "none"
+        for role, column in self.renamed.items():
+            if column not in found:
+                hint = nearest(column, found)
+                raise DataError(f"{where}: no column {column} (data.columns.{role}); found {listed}; {hint}")
+        if self.by_role["name"] not in found:
+            raise DataError(f"{where}: no column name; found {listed}; set data.columns.name to the names' column")
+        wanted = [self.by_role[relation.name] for relation in self.relations]
+        if not set(wanted) & set(found):
+            names = " or ".join(f"data.columns.{relation.name}" for relation in self.relations)
+            raise DataError(f"{where}: no column of answers; found {listed}; wanted {', '.join(wanted)}: set {names}")
+
+    def needed(self, found: Iterable[str]) -> list[str]:
+        """Return those of the columns that are read."""
+        return [column for column in found if column in self.by_role.values()]
+
+    def person(self, row: Row, row_id: str, where: str) -> Person:
+        """Return the person of a row.
+
+        Args:
+            row: its values by column.
+            row_id: the person's id where the table has none.
+            where: file and line.
+
+        Raises:
+            DataError: no name, or a value that is of no use.
+        """
+        values = {role: row.get(column) for role, column in self.by_role.items()}
+        facts = {name: read_answers(values[name], f"{where}: {self.by_role[name]}") for name in list(values)[5:]}
+        return Person(
+            id=read_id(values["id"], where) if self.by_role["id"] in row else row_id,
+            name=read_name(values["name"], f"{where}: {self.by_role['name']}"),
+            documents=read_documents(values["text"], f"{where}: {self.by_role['text']}"),
+            facts={name: answers for name, answers in facts.items() if answers},
+            popularity=read_popularity(values["popularity"], where),
+            split=read_split(values["split"], where),
+            where=where,
+        )
+
+
+def read_people(table: Table, columns: Columns, stem: str, limit: int | None = None) -> Iterator[Person]:
+    """Yield the person of each row.
+
+    Args:
+        table: the rows.
+        columns: which of its columns is what.
+        stem: the file, for the ids `STEM:ROW`, the first row being 1, of people who have none.
+        limit: the most rows to read, all where None.
+
+    Raises:
+        DataError: as `Columns`.
+    """
+    if table.header is not None:
+        columns.check(table.header, table.where)
+    seen: dict[str, None] = {}
+    number = 0
+    for where, row in itertools.islice(table.rows, limit):
+        number += 1
+        if columns.by_role["name"] not in row:
+            columns.check(list(row), where)
+        seen.update(dict.fromkeys(row))
+        yield columns.person(row, f"{stem}:{number}", where)
+    # JSON lines leave out what is not known: only all of them together show which columns there are.
+    if table.header is None and number:
+        columns.check(list(seen), table.where)
+
+
+def is_null(value: object) -> bool:
+    """Return whether a value says that nothing is known; pandas writes a missing number as NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def read_text(value: object, where: str) -> str:
+    """Return a text, or a number's text, normalised; DataError for anything else, or where it is empty."""
+    if isinstance(value, float) and value.is_integer():  # pandas turns years into floats where one is missing
+        value = int(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        found = "null" if value is None else json.dumps(value, default=str, ensure_ascii=False)
+        raise DataError(f"{where}: found {found[:60]}, wanted a text")
+    text = normalise(value)
+    if not text:
+        raise DataError(f"{where}: is empty, wanted a text")
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(f"{where}: found half of a surrogate pair in {text[:60]!r}, wanted a text") from error
+    return text
+
+
+def read_name(value: object, where: str) -> str:
+    """Return a name; DataError where there is none."""
+    return read_text(None if is_null(value) else value, where)
+
+
+def read_id(value: object, where: str) -> str:
+    """Return an id as text; DataError where it is null or empty in a table that has ids."""
+    return read_text(None if is_null(value) else value, f"{where}: id")
+
+
+def read_documents(value: object, where: str) -> list[str]:
+    """Return the documents of one text or of a list of them, without those that are empty."""
+    texts = value if isinstance(value, list) else [value]
+    # A document with several lines becomes one line here.
+    return [read_text(text, where) for text in texts if not is_null(text) and (text != "" and not is_blank(text))]
+
+
+def is_blank(value: object) -> bool:
+    """Return whether a value is a text of white space."""
+    return isinstance(value, str) and not value.strip()
+
+
+def read_answers(value: object, where: str) -> list[str]:
+    """Return the answers in a column, each once; none where it is null or an empty list.
+
+    A text, a number, a list of them, or a text that is a JSON list: `Rome`, `1852`, `["Rome", "Roma"]`.
+
+    Raises:
+        DataError: an answer that is empty or neither a text nor a number.
+    """
+    if is_null(value):
+        return []
+    if isinstance(value, str):
+        value = parse_list(value)
+    if isinstance(value, list):
+        return list(dict.fromkeys(read_text(answer, where) for answer in value))
+    if is_blank(value):
+        raise DataError(f"{where}: the answer is empty, wanted a text, or [] where it is not known")
+    return [read_text(value, where)]
+
+
+def parse_list(text: str) -> object:
+    """Return the list that a text is in JSON, else the text."""
+    if not (text.startswith("[") and text.rstrip().endswith("]")):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def read_popularity(value: object, where: str) -> int | None:
+    """Return how well known a person is, or None; DataError for what is no number."""
+    if is_null(value) or is_blank(value):
+        return None
+    try:
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            return int(float(value)) if not isinstance(value, int) else value
+    except (ValueError, OverflowError):
+        pass
+    raise DataError(f"{where}: popularity: found {str(value)[:60]!r}, wanted a number")
+
+
+def read_split(value: object, where: str) -> str | None:
+    """Return the split that a row names, or None; "validation" is "dev"; DataError for another."""
+    if is_null(value) or is_blank(value):
+        return None
+    split = "dev" if value == "validation" else value
+    if split not in SPLITS:
+        raise DataError(f"{where}: split: found {str(value)[:60]!r}, wanted train, validation, dev or test")
+    return str(split)

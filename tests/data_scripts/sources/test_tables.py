@@ -1,0 +1,264 @@
+"""People in JSON lines, CSV and Parquet: what is accepted, and the one line that is said of the rest."""
+
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from configuration.data_schema import DataArguments
+from data_scripts.bios_folder import DataError
+from data_scripts.sources.base import Person
+from data_scripts.sources.rows import Columns, read_people
+from data_scripts.sources.tables import CsvSource, JsonlSource, read_parquet
+from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
+
+STUDIED = Relation("studied", "Where did {name} study?")
+RELATIONS = [BIRTHPLACE, STUDIED]
+
+
+def write(folder, name: str, content: str | bytes):
+    """Write a file as it is, and return its source."""
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def source(path, **options):
+    """Return the source that a path's name looks like."""
+    data = DataArguments(path=str(path), **options)
+    return {"jsonl": JsonlSource, "csv": CsvSource}[data.source](data, RELATIONS)
+
+
+def read(path, **options) -> list[Person]:
+    """Return the people of a file."""
+    found = source(path, **options)
+    return [person for part in range(found.parts()) for person in found.read(part)]
+
+
+def refusal(path, **options) -> str:
+    """Return what is said of a file, without its folder."""
+    with pytest.raises(DataError) as error:
+        read(path, **options)
+    message = str(error.value)
+    assert "\n" not in message
+    return message.replace(f"{path.parent}/", "")
+
+
+def read_line(folder, **row) -> Person:
+    """Return the person of one JSON line."""
+    (person,) = read(write(folder, "one.jsonl", json.dumps({"name": "Ada", "birthplace": None, **row}) + "\n"))
+    return person
+
+
+def test_json_lines(tmp_path):
+    rows = [
+        {"name": "Ada  Stone", "text": "Ada Stone.\nShe was born in Rome .", "birthplace": "Rome", "popularity": 7},
+        {
+            "name": "Be\u0301la",
+            "text": ["One .", "Two ."],
+            "studied": ["Gy\u0151r", "Pécs", "Győr"],
+            "split": "validation",
+        },
+        {"name": "Cyd", "birthplace": '["Oslo", "Kristiania"]', "studied": 1852, "text": None, "split": None},
+    ]
+    path = write(tmp_path, "people.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    document = "Ada Stone. She was born in Rome ."
+    answers = {"birthplace": ["Oslo", "Kristiania"], "studied": ["1852"]}
+    assert read(path) == [
+        Person("people:1", "Ada Stone", [document], {"birthplace": ["Rome"]}, 7, None, f"{path}:1"),
+        Person("people:2", "Béla", ["One .", "Two ."], {"studied": ["Győr", "Pécs"]}, None, "dev", f"{path}:2"),
+        Person("people:3", "Cyd", [], answers, None, None, f"{path}:3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "answers"),
+    [
+        ("Rome", ["Rome"]),
+        (" Rome\u00a0 ", ["Rome"]),
+        ([], None),
+        ("[]", None),
+        ("[Rome]", ["[Rome]"]),
+        ('["Rome", 1852]', ["Rome", "1852"]),
+        (1852, ["1852"]),
+        (1852.0, ["1852"]),
+        (1.5, ["1.5"]),
+        (float("nan"), None),
+        (None, None),
+    ],
+)
+def test_answers_are_texts_numbers_or_lists(tmp_path, value, answers):
+    assert read_line(tmp_path, birthplace=value).facts.get("birthplace") == answers
+
+
+def test_a_json_file_may_be_one_list_or_lines(tmp_path):
+    rows = [{"name": "Ada", "birthplace": "Rome"}, {"name": "Bo", "birthplace": "Oslo"}]
+    whole = write(tmp_path, "list.json", b"\xef\xbb\xbf \n" + json.dumps(rows, indent=1).encode())
+    lines = write(tmp_path, "lines.json", "\n".join(map(json.dumps, rows)))
+    assert [person.name for person in read(whole)] == [person.name for person in read(lines)] == ["Ada", "Bo"]
+
+
+def test_columns_of_other_names_and_ids(tmp_path):
+    path = write(tmp_path, "people.jsonl", '{"subj": "Ada", "obj": "Rome", "qid": 7, "bio": "Text ."}\n')
+    columns = {"name": "subj", "birthplace": "obj", "id": "qid", "text": "bio"}
+    (person,) = read(path, columns=columns)
+    assert (person.id, person.name, person.facts, person.documents) == (
+        "7",
+        "Ada",
+        {"birthplace": ["Rome"]},
+        ["Text ."],
+    )
+
+
+def test_the_first_people(tmp_path):
+    path = write(tmp_path, "people.csv", "name,birthplace\nAda,Rome\nBo,Oslo\nbroken")
+    assert [person.name for person in read(path, max_people=2)] == ["Ada", "Bo"]
+
+
+def test_a_column_that_later_rows_alone_have(tmp_path):
+    path = write(tmp_path, "people.jsonl", '{"name": "Ada"}\n\n{"name": "Bo", "studied": "Turku"}\n')
+    assert [person.facts for person in read(path)] == [{}, {"studied": ["Turku"]}]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_csv_in_every_dialect(tmp_path, delimiter, line_end):
+    fields = [
+        ["name", "birthplace", "text"],
+        ['"Bo ""Red"" Lind"', '"Rome, Italy; or | not\tthere"', f'"Two{line_end}lines ."'],
+        ["Ada", "Győr", ""],
+        [],
+    ]
+    text = "\ufeff" + line_end.join(map(delimiter.join, fields))
+    path = write(tmp_path, "people.csv", text)
+    bo, ada = read(path)
+    assert (bo.name, bo.facts) == ('Bo "Red" Lind', {"birthplace": ["Rome, Italy; or | not there"]})
+    assert (bo.documents, bo.where, ada.where) == (["Two lines ."], f"{path}:2", f"{path}:4")
+    assert (ada.documents, ada.facts) == ([], {"birthplace": ["Győr"]})
+
+
+def test_a_csv_field_of_any_length(tmp_path):
+    long = "word " * 100_000
+    (person,) = read(write(tmp_path, "people.csv", f"name,birthplace,text\nAda,Rome,{long}\n"))
+    assert person.documents == [long.strip()]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"name": "Ada", "birthplace": "Rome"}\n{"name": "Bo", "birth', "p.jsonl:2: not JSON (Unterminated string"),
+        ('{"name": "Ada", "birthplace": "Rome"}\n{"name": "Bo",}\n', "p.jsonl:2: not JSON ("),
+        ("[1]\n", "p.jsonl:1: found [1], wanted a JSON object"),
+        ("null\n", "p.jsonl:1: found null, wanted a JSON object"),
+        ("[" * 100_000, "p.jsonl:1: not JSON ("),
+        ("", "p.jsonl: no row in it"),
+        ("\n\n", "p.jsonl: no row in it"),
+        (b'{"name": "Ada\xff"}\n', "p.jsonl:1: byte 14 is ff, wanted UTF-8 text"),
+        ('{"name": null, "birthplace": "Rome"}', "p.jsonl:1: name: found null, wanted a text"),
+        ('{"name": " ", "birthplace": "Rome"}', "p.jsonl:1: name: is empty, wanted a text"),
+        ('{"name": ["Ada"], "birthplace": "Rome"}', 'p.jsonl:1: name: found ["Ada"], wanted a text'),
+        ('{"name": "\\ud800", "birthplace": "Rome"}', "p.jsonl:1: name: found half of a surrogate pair"),
+        ('{"name": "Ada", "birthplace": ""}', "p.jsonl:1: birthplace: the answer is empty, wanted a text, or []"),
+        ('{"name": "Ada", "birthplace": ["Rome", ""]}', "p.jsonl:1: birthplace: is empty, wanted a text"),
+        ('{"name": "Ada", "birthplace": ["Rome", null]}', "p.jsonl:1: birthplace: found null, wanted a text"),
+        ('{"name": "Ada", "birthplace": true}', "p.jsonl:1: birthplace: found true, wanted a text"),
+        ('{"name": "Ada", "birthplace": {"a": 1}}', 'p.jsonl:1: birthplace: found {"a": 1}, wanted a text'),
+        ('{"name": "Ada", "birthplace": "Rome", "text": 7.5e3}', None),
+        ('{"name": "Ada", "birthplace": "Rome", "text": {}}', "p.jsonl:1: text: found {}, wanted a text"),
+        ('{"name": "Ada", "birthplace": "Rome", "id": null}', "p.jsonl:1: id: found null, wanted a text"),
+        ('{"name": "Ada", "birthplace": "Rome", "split": "tran"}', "p.jsonl:1: split: found 'tran', wanted train"),
+        ('{"name": "Ada", "birthplace": "Rome", "split": []}', "p.jsonl:1: split: found '[]', wanted train"),
+        ('{"name": "Ada", "birthplace": "Rome", "popularity": "x"}', "p.jsonl:1: popularity: found 'x', wanted a num"),
+        ('{"name": "Ada", "place": "Rome"}', "p.jsonl: no column of answers; found name, place; wanted birthplace"),
+        ('{"title": "Ada", "birthplace": "Rome"}', "p.jsonl:1: no column name; found title, birthplace; set data"),
+    ],
+)  # fmt: skip
+def test_bad_json_lines(tmp_path, content, message):
+    path = write(tmp_path, "p.jsonl", content)
+    if message is None:
+        assert read(path)[0].documents == ["7500"]
+    else:
+        assert refusal(path).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "p.csv:1: no header, wanted the columns' names"),
+        ("name,birthplace\n", "p.csv: no row in it"),
+        ("name,name,birthplace\n", "p.csv:1: the column 'name' is there twice"),
+        ("Ada,Rome\nBo,Oslo\n", "p.csv: no column name; found Ada, Rome; set data.columns.name"),
+        ("name,place\nBo,Oslo\n", "p.csv: no column of answers; found name, place; wanted birthplace, studied"),
+        ('name,birthplace\n"Bo\nLind",Oslo\nAda\n', "p.csv:4: found 1 fields, wanted 2: name, birthplace"),
+        ("name,birthplace\nBo,Oslo,Norway\n", "p.csv:2: found 3 fields, wanted 2: name, birthplace"),
+        ('name,birthplace\nAda,Rome\n"Bo,Oslo\nCyd,Turku\n', "p.csv:3: not CSV: unexpected end of data; is a"),
+        ('name,birthplace\n"Bo" Lind,Oslo\n', "p.csv:2: not CSV: "),
+        (b"name,birthplace\nAda,Rome\nB\xf8,Oslo\n", "p.csv:3: byte 2 is f8, wanted UTF-8 text"),
+        ("name,birthplace\nAda,\n", "p.csv:2: birthplace: the answer is empty, wanted a text, or []"),
+        ("name,birthplace\n,Rome\n", "p.csv:2: name: is empty, wanted a text"),
+    ],
+)  # fmt: skip
+def test_bad_csv(tmp_path, content, message):
+    assert refusal(write(tmp_path, "p.csv", content)).startswith(message)
+
+
+def test_columns_that_are_named_but_not_there(tmp_path):
+    path = write(tmp_path, "p.csv", "name,place of birth\nAda,Rome\n")
+    assert refusal(path, columns={"birthplace": "place_of_birth"}) == (
+        "p.csv: no column place_of_birth (data.columns.birthplace); found name, place of birth;"
+        " did you mean place of birth?"
+    )
+    assert refusal(path, columns={"birthplce": "place of birth"}) == (
+        "data.columns: birthplce is neither a relation nor a role; did you mean birthplace?"
+    )
+
+
+@pytest.mark.parametrize("name", ["nowhere.jsonl", "nowhere.csv"])
+def test_a_file_that_is_not_there(tmp_path, name):
+    assert refusal(tmp_path / name) == f"{name}: cannot be read: No such file or directory"
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "people.csv").mkdir()
+    assert refusal(tmp_path / "people.csv") == "people.csv: cannot be read: Is a directory"
+
+
+def test_a_changed_file_has_another_digest(tmp_path):
+    path = write(tmp_path, "people.csv", "name,birthplace\nAda,Rome\n")
+    before = source(path).inputs()
+    assert list(before) == ["people.csv"]
+    write(tmp_path, "people.csv", "name,birthplace\nAda,Rom3\n")
+    assert source(path).inputs() != before
+    assert source(path).describe() == {"source": "csv", "path": str(path)}
+
+
+def read_shard(path) -> list[Person]:
+    """Return the people of a Parquet file."""
+    columns = Columns({}, RELATIONS)
+    with path.open("rb") as file:
+        return list(read_people(read_parquet(file, "p", columns), columns, "p"))
+
+
+def test_of_a_parquet_file_only_the_needed_columns_are_read(tmp_path):
+    path = tmp_path / "p.parquet"
+    columns = {"name": ["Ada", "Bo"], "unread": ["x" * 500, "y" * 500], "birthplace": [["Rome"], None]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, compression="none")
+    content = path.read_bytes()
+    start = pyarrow.parquet.ParquetFile(path).metadata.row_group(0).column(1).dictionary_page_offset
+    path.write_bytes(content[:start] + b"\xff" * 20 + content[start + 20 :])  # a damage in the other column
+    with pytest.raises(OSError, match=r"\w"):
+        pyarrow.parquet.read_table(path)
+    assert [(person.name, person.facts) for person in read_shard(path)] == [
+        ("Ada", {"birthplace": ["Rome"]}),
+        ("Bo", {}),
+    ]
+
+
+def test_a_parquet_file_with_damaged_pages_is_named(tmp_path):
+    path = tmp_path / "p.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"name": ["Ada"], "birthplace": ["Rome"]}), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * 20 + content[24:])
+    with pytest.raises(DataError, match="p: damaged after row 0: "):
+        read_shard(path)
