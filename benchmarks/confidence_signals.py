@@ -218,8 +218,9 @@ def main(argv: list[str] | None = None) -> int:
         folder = RunFolder(arguments.run)
         if not folder.recipe.is_file():
             raise RunError(f"{folder.recipe} not found; wanted a run's output folder")
+        pipeline = open_run(arguments.run)
         data = load_training_data(recipe_from_json(read_json(folder.recipe)), folder.data)
-        results = compare(open_run(arguments.run), [open_run(run) for run in arguments.others], data)
+        results = compare(pipeline, [open_run(run) for run in arguments.others], data)
         signals = results.pop("signals")
         record = Record(arguments.output, report, results)
         record.results = {Point(signal): [found] for signal, found in signals.items()}

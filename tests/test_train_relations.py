@@ -125,10 +125,10 @@ def test_a_relation_alone_is_the_main_one_and_an_optional_one_is_left_out(recipe
 def test_a_relation_without_questions_is_refused_by_its_name(recipe, data, tmp_path, capfd):
     assert call("all", recipe, data, tmp_path / "run", STUDIED) == 2
     error = capfd.readouterr().err.strip()
-    assert error == (
-        f"error: {data / FILES['train']}: found no question of the relation studied, wanted `Where did NAME study?`; "
-        "or remove it with --set relations.studied=null"
-    )
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    assert str(data) in error
+    assert "question of the relation studied, wanted `Where did NAME study?`; or remove it with" in error
 
 
 def test_a_question_of_an_unknown_form_is_refused_with_all_that_are_known(recipe, tmp_path, capfd):
