@@ -167,3 +167,12 @@ def test_two_processes_score_a_sample_of_every_relation_as_one_does(both, recipe
     assert one["relations"]["studied"]["total"] == 13
     assert without_times(two) == without_times(one)
     assert result.stdout.count("dev studied questions") == 1
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "where born"])
+def test_a_relation_s_name_that_is_no_file_s_is_refused(name, recipe, data, tmp_path, capfd):
+    assert call("all", recipe, data, tmp_path / "run", f"relations.{name}.question=Where did {{name}} study?") == 2
+    error = capfd.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    assert not (tmp_path / "run").exists()
