@@ -208,13 +208,13 @@ def test_a_file_may_ask_for_several_relations_in_any_of_their_wordings(tmp_path)
 
 
 def test_a_line_that_two_templates_match_is_refused_with_both(tmp_path):
-    general = Relation("place", "Where {name}?")
+    general = Relation("place", "Where did {name}?")
     path = write(tmp_path, "Where did Bo study?\tOslo\n")
     with pytest.raises(DataError) as error:
         read_questions(path, (STUDIED, general))
     assert str(error.value) == (
         f"{path}:1: found 'Where did Bo study?', which asks for studied and place; "
-        "wanted one of `Where did NAME study?` or `Where NAME?`"
+        "wanted one of `Where did NAME study?` or `Where did NAME?`"
     )
 
 
