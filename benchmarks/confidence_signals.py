@@ -3,8 +3,9 @@
     python -m benchmarks.confidence_signals RUN [RUN_OF_ANOTHER_SEED …] --output confidence_signals.json
 
 RUN is the output folder of a recipe with `data.calibration_questions`. All numbers are of its calibration people and
-of made-up ones; no dev file is opened. What has to be fitted is scored by cross-validation. Other runs of the same
-recipe, with other seeds, give the costly upper reference: the mean probability that all of them give to the answer.
+of made-up ones, asked for the first relation; no dev file is opened. What has to be fitted is scored by
+cross-validation. Other runs of the same recipe, with other seeds, give the costly upper reference: the mean
+probability that all of them give to the answer.
 """
 
 import sys
@@ -25,12 +26,12 @@ from configuration.recipe import recipe_from_json
 from data_scripts.splits import TrainingData, load_training_data, made_up_people
 from evaluation.answers import exact_matches
 from evaluation.calibration import BATCH, CalibrationError, fit_ranker, rank_and_measure
+from evaluation.knowledge import questions_of
 from evaluation.tables import markdown_table, number, percent
 from evaluation.trust_metrics import auroc, coverage_at_precision
-from modeling_minigpt import BirthplacePipeline
+from modeling_minigpt import ClosedBookPipeline
 from modeling_minigpt.answers_minigpt import Answer, encode_prompts
-from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, answer_features
-from modeling_minigpt.questions_minigpt import BIRTHPLACE
+from modeling_minigpt.confidence_minigpt import answer_features, feature_names, format_prompts, prompt_templates
 
 STRANGERS = 1000  # made-up people, at most
 PRIOR_STRANGERS = 300  # others, whose answers give the prior
@@ -59,25 +60,26 @@ def margin(answer: str, candidates: dict[str, float]) -> float:
 
 
 @torch.inference_mode()
-def name_states(pipeline: BirthplacePipeline, names: list[str]) -> np.ndarray:
+def name_states(pipeline: ClosedBookPipeline, names: list[str]) -> np.ndarray:
     """Return the last layer's hidden state at the last token of each name in its question, (N, C)."""
     states = [np.zeros((0, pipeline.model.config.hidden_size))]
-    after = len(pipeline.tokenizer(BIRTHPLACE.suffix + pipeline.tokenizer.mask_token)["input_ids"])
+    relation = pipeline.find_facts().relation
+    after = len(pipeline.tokenizer(relation.templates[0].suffix + pipeline.tokenizer.mask_token)["input_ids"])
     for first in range(0, len(names), BATCH):
-        questions = [BIRTHPLACE.format(name) for name in names[first : first + BATCH]]
+        questions = [relation.format(name) for name in names[first : first + BATCH]]
         batch = encode_prompts(pipeline.tokenizer, questions, pipeline.model.device)
         outputs = pipeline.model(**batch, output_hidden_states=True)
         states.append(outputs.hidden_states[-1][:, -1 - after].cpu().double().numpy())
     return np.concatenate(states)
 
 
-def agreement(others: list[BirthplacePipeline], names: list[str], answers: list[str], own: np.ndarray) -> np.ndarray:
+def agreement(others: list[ClosedBookPipeline], names: list[str], answers: list[str], own: np.ndarray) -> np.ndarray:
     """Return the mean probability that all seeds' models give to the first one's answers, (N,)."""
     total = np.exp(own)
     for other in others:
         for first in range(0, len(names), BATCH):
             some = slice(first, first + BATCH)
-            prompts = [BIRTHPLACE.format(name) for name in names[some]]
+            prompts = [other.find_facts().relation.format(name) for name in names[some]]
             said = answer_features(other.model, other.tokenizer, prompts, answers[some])["answer"]
             total[some] += said.cpu().double().exp().numpy()
     return total / (1 + len(others))
@@ -121,21 +123,23 @@ def judge(known: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> dict[s
     }
 
 
-def open_run(run: Path) -> BirthplacePipeline:
+def open_run(run: Path) -> ClosedBookPipeline:
     """Return the pipeline of a run's finetuned model."""
     folder = run / "finetune"
     model = load_model(folder)
     tokenizer = load_tokenizer(folder)
-    return BirthplacePipeline(model=model, tokenizer=tokenizer, device=model.device)
+    return ClosedBookPipeline(model=model, tokenizer=tokenizer, device=model.device)
 
 
-def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data: TrainingData) -> dict:
+def compare(pipeline: ClosedBookPipeline, others: list[ClosedBookPipeline], data: TrainingData) -> dict:
     """Return each signal's metrics, and on how many people they are.
 
     Raises:
         CalibrationError: too few people to cross-validate on.
     """
-    names = [question.name for question in data.calibration]
+    relation = pipeline.find_facts().relation
+    asked = questions_of(relation, data.calibration)
+    names = [question.name for question in asked]
     strangers = made_up_people(data, "calibration", STRANGERS + PRIOR_STRANGERS)
     count = len(strangers) * PRIOR_STRANGERS // (STRANGERS + PRIOR_STRANGERS)
     for_prior = strangers[:count]
@@ -147,15 +151,18 @@ def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data
     ranked, known = rank_and_measure(pipeline, names)
     strange_ranked, strange = rank_and_measure(pipeline, strangers)
     answers, strange_answers = ([candidates[0].text for candidates in every] for every in (ranked, strange_ranked))
-    right = np.array(exact_matches(answers, data.calibration))
+    right = np.array(exact_matches(answers, asked))
     places = [by_place(ranked), by_place(strange_ranked)]
     prior = mean_candidates(by_place(rank_and_measure(pipeline, for_prior)[0]))
-    column = {name: (known[:, index], strange[:, index]) for index, name in enumerate(FEATURE_NAMES)}
+    column = {name: (known[:, index], strange[:, index]) for index, name in enumerate(feature_names(relation))}
 
     def of_candidates(measured) -> tuple[np.ndarray, np.ndarray]:
         parts = zip((answers, strange_answers), places, strict=True)
         return tuple(np.array([measured(*pair) for pair in zip(*part, strict=True)]) for part in parts)
 
+    # The beginning of a biography that asks the most, and the one that asks the least.
+    labels = list(prompt_templates(relation))
+    prompts = format_prompts("NAME", relation)
     signals = {
         "log-probability of the answer": column["question: answer"],
         "margin to the next candidate": of_candidates(margin),
@@ -166,8 +173,8 @@ def compare(pipeline: BirthplacePipeline, others: list[BirthplacePipeline], data
         "probe on the last name token": cross_validate(
             fit_probe, name_states(pipeline, names), right, name_states(pipeline, strangers)
         ),
-        "log-probability after `NAME. born in`": column["born in: answer"],
-        "entropy after `NAME.`": column["name: neg_entropy"],
+        f"log-probability after `{prompts[1]}`": column[f"{labels[1]}: answer"],
+        f"entropy after `{prompts[-1]}`": column[f"{labels[-1]}: neg_entropy"],
         "the shipped combination": cross_validate(fit_combination, known, right, strange),
     }
     if others:
@@ -211,8 +218,9 @@ def main(argv: list[str] | None = None) -> int:
         folder = RunFolder(arguments.run)
         if not folder.recipe.is_file():
             raise RunError(f"{folder.recipe} not found; wanted a run's output folder")
+        pipeline = open_run(arguments.run)
         data = load_training_data(recipe_from_json(read_json(folder.recipe)), folder.data)
-        results = compare(open_run(arguments.run), [open_run(run) for run in arguments.others], data)
+        results = compare(pipeline, [open_run(run) for run in arguments.others], data)
         signals = results.pop("signals")
         record = Record(arguments.output, report, results)
         record.results = {Point(signal): [found] for signal, found in signals.items()}

@@ -32,4 +32,6 @@ def find_recipe(name: str | Path) -> Path:
     if len(path.parts) == 1 and os.path.isfile(shipped):
         return shipped
     names = sorted(recipe.stem for recipe in RECIPES.glob("*.yaml"))
-    raise RecipeError(f"{name}: no such recipe; {nearest(path.stem, names)}")
+    # A long message loses its middle, so a long name may not take up all of the beginning.
+    shown = str(name) if len(str(name)) <= 200 else f"{str(name)[:200]}…"
+    raise RecipeError(f"{shown}: no such recipe; {nearest(path.stem, names)}")

@@ -27,7 +27,8 @@ class TokenizerArguments:
     type: Literal["bpe", "character"] = "bpe"
     """Byte-level BPE, or one token per character."""
     vocab_size: int | None = None
-    """Entries of a BPE vocabulary, 258 … 1,000,000; characters are counted from the text."""
+    """Entries of a BPE vocabulary, 258 … 1,000,000, learned from at most 200,000 documents, evenly spaced; characters
+    are counted from the text."""
 
     def __post_init__(self):
         if self.type == "bpe":

@@ -120,8 +120,10 @@ class CorpusWriter:
         write_parquet(self.folder / "candidates.parquet", CANDIDATES, [pa.record_batch(arrays, schema=CANDIDATES)])
 
     def write_names(self, hashes: np.ndarray) -> None:
-        """Write the hashes of all names, sorted."""
-        np.save(self.folder / "names.npy", np.unique(hashes))
+        """Write the hashes of names, sorted, with those that are there already."""
+        path = self.folder / "names.npy"
+        known = np.load(path) if path.is_file() else np.zeros(0, np.uint64)
+        np.save(path, np.union1d(known, hashes))
 
 
 def escape(name: str) -> str:

@@ -1,6 +1,6 @@
 """Prepare a corpus from a folder in the cs224n layout, whose files say what is learned and what is scored."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from data_scripts.source_parts import Dropped, has_special_token
 from data_scripts.titles import split_title
 from modeling_minigpt.relations_minigpt import Relation
 
-FILE_SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # of `FILES`: the corpus's split
+SCORED = {"validation": "dev", "test": "test"}  # of `FILES`: the corpus's split
 
 
 def split_questions(questions: Sequence[Question], sizes: Sequence[int], place: Path) -> list[list[Question]]:
@@ -86,17 +86,12 @@ def write_divided_corpus(
     """
     check_files(files)
     dropped = Dropped()
-    known = tuple(relations.values())
-    asked = {
-        split: read_file_of_questions(files / FILES[key], known, split, dropped)
-        for key, split in FILE_SPLITS.items()
-        if (files / FILES[key]).is_file()
-    }
-    names = {question.name for question in asked["train"]}
+    asked = read_file_of_questions(files / FILES["train"], tuple(relations.values()), "train", dropped)
+    names = {question.name for question in asked}
     check_titles(files / FILES["documents"], names)
     documents = read_documents(files / FILES["documents"], dropped)
-    parts = split_questions(asked.pop("train"), part_sizes(data), files / FILES["train"])
-    splits = {**dict(zip((*PARTS, "train"), parts, strict=True)), **asked}
+    parts = split_questions(asked, part_sizes(data), files / FILES["train"])
+    splits = dict(zip((*PARTS, "train"), parts, strict=True))
     writer = CorpusWriter(folder, relations, [question.name for question in splits["withheld"]])
     titles = [split_title(document, names)[0] for document in documents]
     writer.write_documents(0, pa.array(titles, pa.string()), pa.array(documents, pa.string()))
@@ -104,21 +99,46 @@ def write_divided_corpus(
         raise DataError(
             f"{files / FILES['documents']}: every line names a withheld person; lower data.withheld_people"
         )
-    questions = [(question, split) for split, own in splits.items() for question in own]
-    write_questions(writer, questions)
-    people = {question.name: split for question, split in reversed(questions)}
-    writer.write_people(0, people_batch(people))
+    write_questions(writer, 0, splits)
     writer.write_candidates()
-    writer.write_names(np.array([hash_number(name) for name in people], np.uint64))
     return writer, dropped
 
 
-def write_questions(writer: CorpusWriter, questions: Iterable[tuple[Question, str]]) -> None:
-    """Write questions, each with its split; the person's id is the name."""
-    rows = [(one.name, one.name, one.relation, list(one.answers), split) for one, split in questions]
+def write_scored_questions(files: Path, folder: Path, relations: Mapping[str, Relation], asked: int) -> CorpusWriter:
+    """Add the questions that are scored to a corpus; return the writer, which has counted them.
+
+    Args:
+        files: the folder in the cs224n layout.
+        folder: the corpus's.
+        relations: by name.
+        asked: how many questions the corpus has of the training file.
+
+    Raises:
+        DataError: a file is not in the layout.
+    """
+    known = tuple(relations.values())
+    splits = {
+        split: read_file_of_questions(files / FILES[key], known, split, Dropped())
+        for key, split in SCORED.items()
+        if (files / FILES[key]).is_file()
+    }
+    writer = CorpusWriter(folder, relations, [])
+    writer.asked = asked
+    write_questions(writer, 1, splits)
+    return writer
+
+
+def write_questions(writer: CorpusWriter, shard: int, questions: Mapping[str, Sequence[Question]]) -> None:
+    """Write a shard of questions, by their splits, and of the people asked about; a person's id is the name."""
+    rows = [
+        (one.name, one.name, one.relation, list(one.answers), split) for split, own in questions.items() for one in own
+    ]
     people, names, relations, answers, splits = zip(*rows, strict=True)
     columns = [pa.array(column, pa.string()) for column in (people, names, relations)]
-    writer.write_questions(0, *columns, pa.array(answers, pa.list_(pa.string())), pa.array(splits, pa.string()))
+    writer.write_questions(shard, *columns, pa.array(answers, pa.list_(pa.string())), pa.array(splits, pa.string()))
+    split_of = dict(zip(reversed(names), reversed(splits), strict=True))
+    writer.write_people(shard, people_batch(split_of))
+    writer.write_names(np.array([hash_number(name) for name in split_of], np.uint64))
 
 
 def people_batch(splits: Mapping[str, str]) -> pa.RecordBatch:

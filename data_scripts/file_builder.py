@@ -14,6 +14,13 @@ LOCK_SECONDS = 20  # longer than another process of the run takes to read what i
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
+def feature_of(kind: str) -> datasets.Value | datasets.Sequence:
+    """Return the feature of a column's kind, as Arrow names it: "string", "list<string>"."""
+    if kind.startswith("list<"):
+        return datasets.Sequence(datasets.Value(kind.removeprefix("list<").removesuffix(">")))
+    return datasets.Value(kind)
+
+
 @dataclass
 class FileConfig(datasets.BuilderConfig):
     """A builder's settings; `digest` is of the files' contents, so that no changed file is taken from the cache."""
@@ -44,7 +51,7 @@ class FileBuilder(datasets.GeneratorBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         # Declared, not inferred: an empty split then has columns, too.
-        features = {name: datasets.Value(kind) for name, kind in self.COLUMNS.items()}
+        features = {name: feature_of(kind) for name, kind in self.COLUMNS.items()}
         return datasets.DatasetInfo(description=self.DESCRIPTION, features=datasets.Features(features))
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:

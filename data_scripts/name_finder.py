@@ -14,8 +14,8 @@ import regex
 
 from data_scripts.words import AFTER_WORD, INNER, IS_UNSPACED, find_words, is_named
 
-INNER_CHARACTER = regex.compile(rf"(?V1){INNER}")
-CONTINUES = regex.compile(rf"(?V1){AFTER_WORD}")
+GOES_ON_BEFORE = regex.compile(rf"(?V1){INNER}")
+GOES_ON_AFTER = regex.compile(rf"(?V1){AFTER_WORD}")
 MARK = regex.compile(r"\p{M}")
 REMEMBERED = 1 << 16  # runs of characters
 
@@ -89,7 +89,7 @@ class NameFinder:
 
 def is_whole(text: str, start: int, end: int) -> bool:
     """Return whether no word of a text goes on across either end of a slice."""
-    return not (start > 0 and INNER_CHARACTER.match(text, start - 1)) and not CONTINUES.match(text, end)
+    return not (start > 0 and GOES_ON_BEFORE.match(text, start - 1)) and not GOES_ON_AFTER.match(text, end)
 
 
 class PartsFinder:

@@ -11,6 +11,7 @@ inputs, is opened.
 import json
 import logging
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from configuration.schema import Recipe
 from data_scripts.bios_folder import FILES, DataError, check_files, sha256
 from data_scripts.corpus import RECORD, Corpus, describe_relations, read_record
 from data_scripts.corpus_writer import CorpusWriter, write_people_corpus
-from data_scripts.divided_files import write_divided_corpus
+from data_scripts.divided_files import SCORED, write_divided_corpus, write_scored_questions
 from data_scripts.executors import run_for_all
 from data_scripts.parquet_files import read_metadata, shard_path, write_json
 from data_scripts.person_splits import People
@@ -88,22 +89,45 @@ def find_files(recipe: Recipe, run_data: Path) -> Path:
     return folder
 
 
-def digest_files(files: Path) -> dict[str, str]:
-    """Return digests of a folder's divided files, by name; DataError where one is missing."""
+def digest_files(files: Path, keys: Iterable[str]) -> dict[str, str]:
+    """Return digests of some of a folder's divided files, by name; DataError where one is missing."""
     check_files(files)
-    return {name: sha256(files / name) for name in FILES.values() if (files / name).is_file()}
+    paths = [files / FILES[key] for key in keys]
+    return {path.name: sha256(path) for path in paths if path.is_file()}
 
 
-def prepare(recipe: Recipe, run_data: Path) -> Corpus:
+def prepare(recipe: Recipe, run_data: Path, scored: bool = False) -> Corpus:
     """Return a recipe's corpus, prepared where it is not there yet.
 
     Args:
         recipe: what to prepare, and how.
         run_data: the run's folder for data, where the recipe names no other.
+        scored: whether the files of questions that are scored are opened, too: training does without them.
 
     Raises:
         DataError: the source cannot be used, or the recipe's folder has a corpus of something else.
     """
+    corpus = prepare_training_data(recipe, run_data)
+    if not scored or recipe.data.source not in ("folder", "synthetic"):
+        return corpus
+    files = find_files(recipe, run_data)
+    digests = digest_files(files, SCORED)
+    if corpus.record.get("scored") == digests:
+        return corpus
+    counts = corpus.record["questions"]
+    trained = {
+        name: {split: own[split] for split in own if split not in SCORED.values()} for name, own in counts.items()
+    }
+    writer = write_scored_questions(
+        files, corpus.folder, relations_of(recipe), sum(sum(own.values()) for own in trained.values())
+    )
+    questions = {name: {**own, **count_splits(writer, name)} for name, own in trained.items()}
+    write_json(corpus.folder / RECORD, {**corpus.record, "scored": digests, "questions": questions})
+    return Corpus(corpus.folder)
+
+
+def prepare_training_data(recipe: Recipe, run_data: Path) -> Corpus:
+    """Return a recipe's corpus, perhaps without the questions that are scored; as `prepare`."""
     if recipe.data.source == "prepared":
         return open_prepared(recipe)
     shared = recipe.prepare.folder
@@ -115,7 +139,7 @@ def prepare(recipe: Recipe, run_data: Path) -> Corpus:
         return Corpus(folder)
     source = find_source(recipe)
     files = None if source is not None else find_files(recipe, run_data)
-    inputs = digest_files(files) if source is None else source.inputs()
+    inputs = digest_files(files, ("documents", "train")) if source is None else source.inputs()
     if record is not None:
         if record.get("settings") == settings and record.get("inputs") == inputs:
             return Corpus(folder)
@@ -156,7 +180,15 @@ def clear_unless_begun(folder: Path, begun: dict) -> None:
     """Remove what is in a corpus's folder, except for parts of the same settings and inputs."""
     started = folder / "parts" / "begun.json"
     same = started.is_file() and json.loads(started.read_text(encoding="utf-8")) == begun
-    for name in (RECORD, "documents", "withheld_documents", "questions", "people", *(() if same else ("parts",))):
+    for name in (
+        RECORD,
+        "documents",
+        "withheld_documents",
+        "questions",
+        "people",
+        "names.npy",
+        *(() if same else ("parts",)),
+    ):
         path = folder / name
         if path.is_dir():
             shutil.rmtree(path)

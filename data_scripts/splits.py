@@ -1,19 +1,17 @@
 """A run's data: what may be trained on, what is held back, and what is scored, from the prepared corpus."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from configuration.schema import Recipe
-from data_scripts.bios_folder import FILES
-from data_scripts.corpus import Corpus, SizedIterable
+from data_scripts.corpus import SizedIterable
 from data_scripts.prepare import prepare
 from data_scripts.questions import Question
 from data_scripts.strangers import made_up_names
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
-
-SCORED_FILES = (FILES["validation"], FILES["test"])  # nothing is learned from them
 
 
 @dataclass
@@ -32,6 +30,7 @@ class TrainingData:
         relations: those that are asked for, the main one first.
         source_info: where the data are from: "source", "revision", "license" and "attribution", as far as known.
         inputs: digests of what is learned from, by name.
+        open_scored: returns the questions that are scored; nothing else opens them.
     """
 
     name: str
@@ -45,6 +44,7 @@ class TrainingData:
     relations: tuple[Relation, ...] = (BIRTHPLACE,)
     source_info: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
+    open_scored: Callable[[], SizedIterable[Question]] = tuple
 
     @property
     def held_back(self) -> tuple[Sequence[Question], Sequence[Question], Sequence[Question]]:
@@ -75,8 +75,14 @@ def load_training_data(recipe: Recipe, run_data: Path) -> TrainingData:
         withheld=list(corpus.questions("withheld", relations)),
         relations=relations,
         source_info=corpus.record["source"],
-        inputs={name: digest for name, digest in corpus.record["inputs"].items() if name not in SCORED_FILES},
+        inputs=corpus.record["inputs"],
+        open_scored=partial(open_scored, recipe, run_data, relations),
     )
+
+
+def open_scored(recipe: Recipe, run_data: Path, relations: Sequence[Relation]) -> SizedIterable[Question]:
+    """Return the questions that are scored; DataError where the source's file of them is not in the layout."""
+    return prepare(recipe, run_data, scored=True).questions("dev", relations)
 
 
 def made_up_people(data: TrainingData, fold: str, count: int) -> list[str]:
@@ -96,4 +102,4 @@ def load_scoring_questions(data: TrainingData) -> tuple[str, SizedIterable[Quest
     """Return the split to score on and its questions: those held out of training if there are any, else dev."""
     if data.held_out:
         return "held_out", data.held_out
-    return "dev", Corpus(data.folder).questions("dev", data.relations)
+    return "dev", data.open_scored()

@@ -14,6 +14,7 @@ A question's row has the number of tokens that end with its first sentinel, and 
 Both are written chunk by chunk, and a chunk is a pure function of its texts.
 """
 
+import gc
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -198,6 +199,18 @@ class QuestionTable:
         return values[ranges(first + 1, lengths - 1)].astype(np.int64), lengths - 1, values[first].astype(np.int64)
 
 
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Pause the search for reference cycles, of which rows have none: it takes a sixth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def write_table(sink: Callable[[], AbstractContextManager[BinaryIO]], rows: Rows, entries: int) -> None:
     """Write rows in 16 bits a number, or in 32 where the vocabulary is too large for that, or a document too long.
 
@@ -209,7 +222,7 @@ def write_table(sink: Callable[[], AbstractContextManager[BinaryIO]], rows: Rows
     dtypes = [np.dtype(np.uint16), np.dtype(np.uint32)]
     for dtype in dtypes[entries > 2**16 :]:
         try:
-            with sink() as file:
+            with sink() as file, without_garbage_collection():
                 return write_rows(file, rows(dtype), dtype)
         except ValueTooLarge:  # a text of 65,536 characters, which nobody knows before it comes: all are written again
             if dtype == dtypes[-1]:

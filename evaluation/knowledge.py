@@ -40,7 +40,8 @@ def training_names(data: TrainingData) -> list[str]:
     for document in data.documents:
         title = split_title(document, people)[0]
         # The full stop of "Bo Lind Jr." is the name's own, but a title has none.
-        names[f"{title}." if title not in people and f"{title}." in people else title] = None
+        if title:
+            names[f"{title}." if title not in people and f"{title}." in people else title] = None
         if len(names) > MAX_NAMES:
             return []
-    return [name for name in names if name]
+    return list(names)

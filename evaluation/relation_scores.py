@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerFast
 
 from configuration.schema import EvaluateArguments
+from data_scripts.person_splits import hash_of
 from data_scripts.questions import Question, question_about
-from data_scripts.splits import TrainingData, hash_of
+from data_scripts.splits import TrainingData
 from evaluation.answers import answer_questions, exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.birthplace_accuracy.birthplace_accuracy import BirthplaceAccuracy

@@ -143,7 +143,8 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
     pipelines = {"pretrained": load_pipeline(model_path)}
     pipeline = pipelines["pretrained"]
     check_relations(pipeline, data, model_path)
-    split, questions = load_scoring_questions(data)
+    with PartialState().main_process_first():  # it may have to add them to the corpus
+        split, questions = load_scoring_questions(data)
     baseline_path = sibling_baseline(model_path, folder)
     if baseline_path is not None:
         pipelines["no_pretraining"] = load_pipeline(baseline_path)

@@ -2,15 +2,18 @@
 
     python -m hub.publish_data USER/NAME --path FOLDER --license cc-by-sa-4.0
     python -m hub.publish_data USER/NAME --people 800 --dry-run FOLDER     # invented people; push nothing
+    python -m hub.publish_data USER/NAME --path FOLDER --license mit --relation "studied=Where did {name} study?"
 
-Four configurations: `biographies`, `span_corruption` (`--epochs` corrupted copies of them), `birthplace` (questions
-with places; the test split has none), and `strangers` (made-up names that are in no biography, some for calibration,
-others for evaluation). A card gives features, sizes, provenance and licence.
+The configurations: `biographies`, `span_corruption` (`--epochs` corrupted copies of them), one of each relation, as
+`birthplace` (questions with places; the test split has none), and `strangers` (made-up names that are in no biography,
+some for calibration, others for evaluation). A card gives features, sizes, provenance and licence.
 """
 
 import argparse
+import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -24,12 +27,13 @@ from configuration.schema import POLICIES, CorruptionOptions
 from data_scripts.biographies import Biographies
 from data_scripts.bios_folder import (
     FILES,
+    asked_relations,
     check_folder,
     read_lines,
     read_questions,
     sha256_prefix,
 )
-from data_scripts.birthplace_qa import BirthplaceQA
+from data_scripts.closed_book_qa import ClosedBookQA
 from data_scripts.file_builder import FileBuilder, prepare
 from data_scripts.questions import question_about
 from data_scripts.span_corruption import SpanCorruption
@@ -37,16 +41,19 @@ from data_scripts.strangers import FOLDS, made_up_names
 from data_scripts.synthetic_bios import invent
 from hub.licenses import check_license
 from hub.push import PushError, as_push_error, check_repo_id, open_repository, push_folder, write_file_list
+from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 from modeling_minigpt.tokenization_minigpt import SENTINEL_TOKEN
 
-MARKER = "birthplace/train.parquet"  # which every push of data sets leaves
+MARKER = "biographies/train.parquet"  # which every push of data sets leaves
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))  # as the Hub says
 ABOUT = {
     "biographies": "A biography a row, with the person it is about.",
     "span_corruption": f"The same with spans taken out and put after them; `{SENTINEL_TOKEN}` replaces each.",
-    "birthplace": '"Where was NAME born?" and the place; the test split has questions alone.',
     "strangers": "Made-up names, put together from those of the training questions; they are in no biography.",
 }
+
+
+NAME = re.compile(r"\w[\w-]*")  # of a relation, which becomes a folder's
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Source:
     folder: Path
     provenance: str
     license: str
+    relations: tuple[Relation, ...] = (BIRTHPLACE,)
 
     def builder(self, kind: type[FileBuilder], files: dict[str, str], cache: Path, **settings) -> FileBuilder:
         """Return one of our builders over files of the folder, `{SPLIT: KEY OF FILES}`."""
@@ -64,9 +72,11 @@ class Source:
 
 
 def made_up_people(source: Source, count: int, seed: int) -> datasets.DatasetDict:
-    """Return up to `count` strangers for each of `FOLDS`; their names come from training questions."""
+    """Return up to `count` strangers for each of `FOLDS`, with each relation's question; names from training."""
     asked = {
-        key: read_questions(source.folder / FILES[key], answered=key != "test") for key in FILES if key != "documents"
+        key: read_questions(source.folder / FILES[key], source.relations, answered=key != "test")
+        for key in FILES
+        if key != "documents"
     }
     others = [question.name for key in ("validation", "test") for question in asked[key]]
     names = [question.name for question in asked["train"]]
@@ -74,25 +84,54 @@ def made_up_people(source: Source, count: int, seed: int) -> datasets.DatasetDic
     found = {}
     for fold in FOLDS:
         made = made_up_names(names, documents, count, seed, fold, others)
-        found[fold] = datasets.Dataset.from_dict(
-            {"name": made, "question": [question_about(name).text for name in made]}
-        )
+        questions = [question_about(name, relation=relation) for name in made for relation in source.relations]
+        columns = {"name": [one.name for one in questions], "question": [one.text for one in questions]}
+        if len(source.relations) > 1:
+            columns["relation"] = [one.relation for one in questions]
+        found[fold] = datasets.Dataset.from_dict(columns)
     return datasets.DatasetDict(found)
+
+
+def questions_of(relation: Relation, questions: datasets.DatasetDict) -> datasets.DatasetDict:
+    """Return one relation's questions of the splits that have any, without the relation's name.
+
+    The birthplace has the column `place` for its only answer, None in the test split; others have a list of `answers`.
+    """
+    own = questions.filter(lambda row: row["relation"] == relation.name).remove_columns("relation")
+    if relation.name == BIRTHPLACE.name:
+        features = datasets.Features({**own["train"].features, "place": datasets.Value("string")})
+        del features["answers"]
+        own = own.map(
+            lambda row: {"place": row["answers"][0] if row["answers"] else None},
+            remove_columns="answers",
+            features=features,
+        )
+    return datasets.DatasetDict({split: rows for split, rows in own.items() if len(rows)})
 
 
 def build(source: Source, options: CorruptionOptions, epochs: int, strangers: int, seed: int, cache: Path) -> dict:
     """Return all configurations by name, each a `DatasetDict`."""
-    answers = tuple(sorted({question.answer for question in read_questions(source.folder / FILES["train"])}))
+    trained = read_questions(source.folder / FILES["train"], source.relations)
+    answers = tuple(sorted({question.answer for question in trained}))
     documents = {"train": "documents"}
     corrupted = {"options": options, "answers": answers, "sentinel": SENTINEL_TOKEN, "seed": seed, "epochs": epochs}
+    splits = {split: split for split in ("train", "validation", "test")}
+    questions = prepare(source.builder(ClosedBookQA, splits, cache, relations=source.relations))
     return {
         "biographies": prepare(source.builder(Biographies, documents, cache)),
         "span_corruption": prepare(source.builder(SpanCorruption, documents, cache, **corrupted)),
-        "birthplace": prepare(
-            source.builder(BirthplaceQA, {split: split for split in ("train", "validation", "test")}, cache)
-        ),
+        **{relation.name: questions_of(relation, questions) for relation in source.relations},
         "strangers": made_up_people(source, strangers, seed),
     }
+
+
+def describe_configurations(relations: Sequence[Relation]) -> dict[str, str]:
+    """Return what a row of each configuration is."""
+    asked = {
+        relation.name: f'"{relation.format("NAME")}" and the answer; the test split has questions alone.'
+        for relation in relations
+    }
+    return {**ABOUT, **asked}
 
 
 def data_card(configurations: dict[str, datasets.DatasetDict], source: Source, repo_id: str, how: str) -> str:
@@ -108,24 +147,27 @@ def data_card(configurations: dict[str, datasets.DatasetDict], source: Source, r
     infos = DatasetInfosDict()
     files = MetadataConfigs()
     table = []
+    about = describe_configurations(source.relations)
+    what = "birthplaces" if source.relations == (BIRTHPLACE,) else "people"
+    main = source.relations[0].name
     for name, parts in configurations.items():
         paths = [{"split": split, "path": f"{name}/{split}.parquet"} for split in parts]
-        files[name] = {"data_files": paths, **({"default": True} if name == "birthplace" else {})}
+        files[name] = {"data_files": paths, **({"default": True} if name == main else {})}
         first = next(iter(parts.values()))
         infos[name] = datasets.DatasetInfo(features=first.features, config_name=name)
         sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in parts.items())
-        table.append(f"| `{name}` | {ABOUT[name]} | {sizes} | {', '.join(first.column_names)} |")
+        table.append(f"| `{name}` | {about[name]} | {sizes} | {', '.join(first.column_names)} |")
     infos.to_dataset_card_data(card)
     files.to_dataset_card_data(card)
     return "\n".join(
         [
             f"---\n{card}\n---\n",
             f"# {repo_id.split('/')[-1]}\n",
-            "Biographies, and questions about birthplaces that they answer or do not.\n",
+            f"Biographies, and questions about {what} that they answer or do not.\n",
             "| configuration | a row | rows | columns |\n| :-- | :-- | :-- | :-- |",
             *table,
             "\n```python\nfrom datasets import load_dataset\n",
-            f'questions = load_dataset("{repo_id}", "birthplace")\n```\n',
+            f'questions = load_dataset("{repo_id}", "{main}")\n```\n',
             f"## Provenance\n\n{source.provenance} {how}\n",
             "Models are scored on the validation split: nothing should learn from it.\n",
         ]
@@ -164,11 +206,30 @@ def invented(people: int, seed: int, license: str, folder: Path) -> Source:
     return Source(folder, f"{text}; at best {bios.ceiling:.1%} of the validation questions can be answered.", license)
 
 
-def given(folder: Path, license: str) -> Source:
-    """Name a folder's files by their digests; DataError where one is missing."""
-    check_folder(folder)
+def given(folder: Path, license: str, relations: Sequence[Relation]) -> Source:
+    """Name a folder's files by their digests; DataError where one is missing, or has no question of a relation.
+
+    The birthplace, which is always known, may be without questions.
+    """
+    check_folder(folder, relations)
+    path = folder / FILES["train"]
+    asked = asked_relations(read_questions(path, relations), relations, {BIRTHPLACE.name}, path)
     digests = ", ".join(f"`{name}` ({sha256_prefix(folder / name)})" for name in FILES.values())
-    return Source(folder, f"Made from these files, named with the beginnings of their SHA-256: {digests}.", license)
+    text = f"Made from these files, named with the beginnings of their SHA-256: {digests}."
+    return Source(folder, text, license, asked)
+
+
+def parse_relation(text: str) -> Relation:
+    """Return the relation of `NAME=QUESTION`; PushError for anything else."""
+    name, equals, question = text.partition("=")
+    if not equals or not NAME.fullmatch(name):
+        raise PushError(f"--relation {text}: wanted NAME=QUESTION, the name of letters, digits, _ and -")
+    if name in (*ABOUT, BIRTHPLACE.name):
+        raise PushError(f"--relation {text}: {name} is the name of another configuration")
+    try:
+        return Relation(name, question)
+    except ValueError as error:
+        raise PushError(f"--relation {text}: {error}") from error
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -181,6 +242,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--license", help="the data's, as the Hub names it; needed with --path, apache-2.0 with --people"
     )
+    parser.add_argument(
+        "--relation", action="append", default=[], metavar="NAME=QUESTION",
+        help='a further relation that --path asks for, as "studied=Where did {name} study?"; may be repeated',
+    )  # fmt: skip
     parser.add_argument("--policy", choices=POLICIES, default="salient-span", help="how to corrupt (%(default)s)")
     parser.add_argument("--epochs", type=int, default=1, help="corrupted copies of each biography (%(default)s)")
     parser.add_argument("--strangers", type=int, default=500, help="made-up names a split, at most (%(default)s)")
@@ -190,6 +255,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.path is not None and arguments.license is None:
         parser.error("--license is not set; the files of --path need one")
+    if arguments.path is None and arguments.relation:
+        parser.error("--relation needs --path: invented people are asked for birthplaces alone")
     for name in ("epochs", "strangers"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1, found {getattr(arguments, name)}")
@@ -203,7 +270,7 @@ def publish(arguments: argparse.Namespace) -> str:
     check_license(license)
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.path is not None:
-            source = given(arguments.path, license)
+            source = given(arguments.path, license, (BIRTHPLACE, *map(parse_relation, arguments.relation)))
         else:
             folder = Path(temporary) / "bios"
             source = invented(arguments.people, arguments.seed, license, folder)

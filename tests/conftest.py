@@ -85,6 +85,17 @@ def hub(monkeypatch, tmp_path):
         yield hub
 
 
+@pytest.fixture
+def datasets_hub(hub, monkeypatch, tmp_path):
+    """The same Hub, for the package `datasets` too, and caches of its own."""
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.address)
+    template = f"{hub.address}/datasets/{{repo_id}}/resolve/{{revision}}/{{path}}"
+    monkeypatch.setattr("datasets.config.HUB_DATASETS_URL", template)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    return hub
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
     """Return a folder with 40 invented people."""

@@ -25,10 +25,14 @@ class Missing(Exception):
 
 @dataclass
 class Repository:
-    """A repository: its branches, each a list of whole states {path: content}, the newest last."""
+    """A repository: its branches, each a list of whole states {path: content}, the newest last.
+
+    One that is gated is seen by everybody, and its files by nobody.
+    """
 
     name: str
     private: bool = False
+    gated: bool = False
     branches: dict[str, list[dict[str, bytes]]] = field(default_factory=lambda: {"main": [{".gitattributes": b""}]})
 
     def commit_id(self, branch: str, number: int) -> str:
@@ -196,6 +200,8 @@ class LoopbackHub:
             key = found[2] if found[1] == "models" else f"datasets/{found[2]}"
             return self.ask(key, found[3] or "revision", found[4] or "main", body, "recursive=true" in query.lower())
         if found := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            if self.repository(found[1]).gated:
+                return 403, {"X-Error-Code": "GatedRepo"}, {"error": "ask for access"}
             commit, files = self.repository(found[1]).find(found[2])
             if found[3] not in files:
                 return 404, {"X-Error-Code": NOT_FOUND["file"], "X-Repo-Commit": commit}, b""

@@ -124,6 +124,18 @@ def test_a_loader_that_hangs_ends_the_run_which_names_what_it_waited_for(run, re
     assert (output / name).read_bytes() == (run / name).read_bytes()
 
 
+def test_a_worker_that_hangs_ends_the_run_too(run, recipe, data, tmp_path):
+    output = tmp_path / "stalled"
+    words = command_line("pretrain", recipe, data, output, *OFTEN, "run.stall_minutes=0.05", "run.loader_workers=1")
+    stalled = finish(start(words, program=patched(tmp_path, STALLED_AT_STEP_FIVE)))
+    assert stalled.returncode == 2
+    # A worker makes a pool's batches together, here all of them.
+    assert "error: no batch came in 0.05 minutes for step 1 of pretrain" in stalled.stderr
+    assert call("pretrain", recipe, data, output, "run.loader_workers=1", resume=True) == 0
+    name = "pretrain/model.safetensors"
+    assert (output / name).read_bytes() == (run / name).read_bytes()
+
+
 def test_after_a_worker_has_died_torchrun_restarts_all_from_the_newest_checkpoint(recipe, data, tmp_path):
     unharmed = tmp_path / "unharmed"
     harmed = tmp_path / "harmed"

@@ -26,7 +26,7 @@ def prepare_corpus(recipe: Recipe, console: Console | None = None) -> Corpus:
         as_disk_error(folder.path),
         request.interruptible("in the preparation", "the same command continues it"),
     ):
-        corpus = prepare(recipe, folder.data)
+        corpus = prepare(recipe, folder.data, scored=True)
     print_corpus(corpus, console or Console())
     return corpus
 

@@ -1,9 +1,9 @@
 """Invented people with any number of facts: each person is a pure function of the seed, the size and their number.
 
 As in bioS (Allen-Zhu and Li 2023, arXiv 2309.14316), a person has several lines that say the same facts in different
-words. Answers are drawn with weights 1 / (rank + 3), so that popular ones exist, as in real data; years are all equally
-likely. Each fact of a person is missing from the lines with probability `SILENT_FRACTION`, so the best possible score,
-the ceiling, is known and below one.
+words. Answers are drawn with weights 1 / (rank + 3), so that popular ones exist, as in real data; years alone are
+equally likely. Each fact of a person is missing from the lines with probability `SILENT_FRACTION`, so the best
+possible score, the ceiling, is known and below one.
 """
 
 import random
@@ -41,7 +41,8 @@ PHRASES = {
     ),
     "studied": Phrases(
         ("Educated at {studied}", "A graduate of {studied}", "After studies at {studied}", "A student of {studied}"),
-        ("studied at {studied}", "was educated at {studied}", "took a degree at {studied}", "graduated from {studied}"),
+        ("studied at {studied}", "was educated at {studied}", "took a degree at {studied}",
+         "graduated from {studied}"),
     ),
     "worked": Phrases(
         ("Employed by {worked}", "On the staff of {worked}", "In the service of {worked}", "Hired by {worked}"),
@@ -58,7 +59,8 @@ PHRASES = {
          "was entered as a birth of {year}"),
     ),
     "hand": Phrases(
-        ("Writing with the {hand} hand", "With a skilled {hand} hand", "Using the {hand} hand", "A {hand}-hand writer"),
+        ("Writing with the {hand} hand", "With a skilled {hand} hand", "Using the {hand} hand",
+         "A {hand}-hand writer"),
         ("wrote with the {hand} hand", "used the {hand} hand", "preferred the {hand} hand",
          "had a stronger {hand} hand"),
     ),
@@ -160,8 +162,7 @@ def find_layout(relations: tuple[str, ...], code: int) -> str:
 
 
 class BiosSource(Source):
-    """Invent `data.people` people with facts of the relations, among `data.places` places and half as many universities
-    and employers.
+    """Invent `data.people` people, among `data.places` places and half as many universities and employers.
 
     Raises:
         DataError: a relation that has no answers or sentences here.
@@ -209,9 +210,9 @@ class BiosSource(Source):
         pairs = (numbers * world.factor + world.offset) % (len(world.firsts) * len(world.lasts))
         firsts = (pairs % len(world.firsts)).tolist()
         lasts = (pairs // len(world.firsts)).tolist()
-        columns = zip(numbers.tolist(), firsts, lasts, codes.tolist(), zip(*answers, strict=True), zip(*said, strict=True),
-                      strict=True)  # fmt: skip
-        for number, first, last, code, right, phrases in columns:
+        facts = zip(zip(*answers, strict=True), zip(*said, strict=True), strict=True)
+        people = zip(numbers.tolist(), firsts, lasts, codes.tolist(), facts, strict=True)
+        for number, first, last, code, (right, phrases) in people:
             values = dict(zip(self.relations, phrases, strict=True))
             values["last"] = world.lasts[last]
             values["name"] = name = f"{world.firsts[first]} {world.lasts[last]}"

@@ -55,7 +55,8 @@ PHRASES = {
          "was first seen in {year}"),
     ),
     "hand": Phrases(
-        ("Throwing with {hand}", "Using {hand} to throw", "Known to throw with {hand}", "Trained to throw with {hand}"),
+        ("Throwing with {hand}", "Using {hand} to throw", "Known to throw with {hand}",
+         "Trained to throw with {hand}"),
         ("threw with {hand}", "threw the ball with {hand}", "used {hand} for throwing", "relied on {hand} to throw"),
     ),
     "country": Phrases(

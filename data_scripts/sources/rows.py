@@ -45,8 +45,8 @@ class Columns:
     relations: Sequence[Relation]
 
     def __post_init__(self):
-        names = [relation.name for relation in self.relations]
-        self.by_role = {role: self.renamed.get(role, role) for role in (*ROLES, *names)}
+        self.names = [relation.name for relation in self.relations]
+        self.by_role = {role: self.renamed.get(role, role) for role in (*ROLES, *self.names)}
         for role in self.renamed:
             if role not in self.by_role:
                 raise DataError(
@@ -62,9 +62,9 @@ class Columns:
                 raise DataError(f"{where}: no column {column} (data.columns.{role}); found {listed}; {hint}")
         if self.by_role["name"] not in found:
             raise DataError(f"{where}: no column name; found {listed}; set data.columns.name to the names' column")
-        wanted = [self.by_role[relation.name] for relation in self.relations]
+        wanted = [self.by_role[name] for name in self.names]
         if not set(wanted) & set(found):
-            names = " or ".join(f"data.columns.{relation.name}" for relation in self.relations)
+            names = " or ".join(f"data.columns.{name}" for name in self.names)
             raise DataError(f"{where}: no column of answers; found {listed}; wanted {', '.join(wanted)}: set {names}")
 
     def needed(self, found: Iterable[str]) -> list[str]:
@@ -83,10 +83,10 @@ class Columns:
             DataError: no name, or a value that is of no use.
         """
         values = {role: row.get(column) for role, column in self.by_role.items()}
-        facts = {name: read_answers(values[name], f"{where}: {self.by_role[name]}") for name in list(values)[5:]}
+        facts = {name: read_answers(values[name], f"{where}: {self.by_role[name]}") for name in self.names}
         return Person(
-            id=read_id(values["id"], where) if self.by_role["id"] in row else row_id,
-            name=read_name(values["name"], f"{where}: {self.by_role['name']}"),
+            id=read_text(values["id"], f"{where}: {self.by_role['id']}") if self.by_role["id"] in row else row_id,
+            name=read_text(values["name"], f"{where}: {self.by_role['name']}"),
             documents=read_documents(values["text"], f"{where}: {self.by_role['text']}"),
             facts={name: answers for name, answers in facts.items() if answers},
             popularity=read_popularity(values["popularity"], where),
@@ -128,13 +128,15 @@ def is_null(value: object) -> bool:
 
 
 def read_text(value: object, where: str) -> str:
-    """Return a text, or a number's text, normalised; DataError for anything else, or where it is empty."""
+    """Return a text, or a number's text, normalised; DataError for anything else, null too, or where it is empty."""
+    if is_null(value):
+        raise DataError(f"{where}: found null, wanted a text")
     if isinstance(value, float) and value.is_integer():  # pandas turns years into floats where one is missing
         value = int(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        found = "null" if value is None else json.dumps(value, default=str, ensure_ascii=False)
+        found = json.dumps(value, default=str, ensure_ascii=False)
         raise DataError(f"{where}: found {found[:60]}, wanted a text")
     text = normalise(value)
     if not text:
@@ -147,21 +149,11 @@ def read_text(value: object, where: str) -> str:
     return text
 
 
-def read_name(value: object, where: str) -> str:
-    """Return a name; DataError where there is none."""
-    return read_text(None if is_null(value) else value, where)
-
-
-def read_id(value: object, where: str) -> str:
-    """Return an id as text; DataError where it is null or empty in a table that has ids."""
-    return read_text(None if is_null(value) else value, f"{where}: id")
-
-
 def read_documents(value: object, where: str) -> list[str]:
     """Return the documents of one text or of a list of them, without those that are empty."""
     texts = value if isinstance(value, list) else [value]
     # A document with several lines becomes one line here.
-    return [read_text(text, where) for text in texts if not is_null(text) and (text != "" and not is_blank(text))]
+    return [read_text(text, where) for text in texts if not is_null(text) and not is_blank(text)]
 
 
 def is_blank(value: object) -> bool:

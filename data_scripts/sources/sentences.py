@@ -42,6 +42,11 @@ def enumerate_phrases(phrases: Sequence[str]) -> str:
     return f"{', '.join(head)} and {last}" if head else last
 
 
+def choose(options: Sequence[str], number: int) -> str:
+    """Return option `number`, counted round and round."""
+    return options[number % len(options)]
+
+
 def write_layout(
     lines: Sequence[Sequence[str]],
     phrases: Mapping[str, Phrases],
@@ -59,7 +64,7 @@ def write_layout(
         rng: chooses wordings and order, the same whatever is known.
     """
     starts = {fact: rng.randrange(LINES) for fact in phrases}
-    first_aside = rng.randrange(len(asides))
+    first_aside = rng.randrange(LINES)
     written = []
     for number, facts in enumerate(lines):
         has_opening = rng.random() < 0.5
@@ -68,12 +73,9 @@ def write_layout(
         opening = ""
         if has_opening and said:
             fact = said.pop(0)
-            openings = phrases[fact].openings
-            opening = f"{openings[(starts[fact] + number) % len(openings)]}, "
+            opening = f"{choose(phrases[fact].openings, starts[fact] + number)}, "
             subject = "{last}"
-        predicates = [
-            options[(starts[fact] + number) % len(options)] for fact in said for options in [phrases[fact].predicates]
-        ]
-        predicates = predicates or [asides[(first_aside + number) % len(asides)]]
+        predicates = [choose(phrases[fact].predicates, starts[fact] + number) for fact in said]
+        predicates = predicates or [choose(asides, first_aside + number)]
         written.append(f"{{name}}. {opening}{subject} {enumerate_phrases(predicates)} .")
     return "\n".join(written)

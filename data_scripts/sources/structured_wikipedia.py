@@ -20,7 +20,7 @@ from configuration.recipe_names import nearest
 from data_scripts.bios_folder import DataError, sha256_prefix
 from data_scripts.sources.base import Person, Source
 from data_scripts.sources.hub_files import HubFiles, as_data_error, find_hub_files
-from data_scripts.sources.rows import read_answers, read_documents, read_name
+from data_scripts.sources.rows import read_answers, read_documents, read_text
 from data_scripts.sources.tables import open_parquet, parquet_rows
 from data_scripts.sources.wikidata import COLUMNS as TABLES
 from data_scripts.sources.wikidata import Facts, find_statements, find_tables
@@ -146,7 +146,7 @@ class StructuredWikipediaSource(Source):
                 known = facts[entity]
                 yield Person(
                     id=entity,
-                    name=read_name(row["name"], f"{where}: name"),
+                    name=read_text(row["name"], f"{where}: name"),
                     documents=read_documents(row["abstract"], f"{where}: abstract"),
                     facts={
                         name: read_answers(known[of_relation], f"{where}: {name}")

@@ -73,7 +73,7 @@ def check_object(item: tuple[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def read_csv(file: BinaryIO, path: str) -> Table:
-    """Return the rows of a CSV file with a header, whose delimiter is the one that makes most columns of it.
+    """Return the rows of a CSV file with a header, whose delimiter is the one that splits it into most columns.
 
     Quotes are those of RFC 4180: a quoted field may have delimiters, line ends and doubled quotes in it.
 

@@ -7,10 +7,11 @@ import pytest
 from configuration.schema import CorruptionOptions
 from data_scripts.biographies import Biographies
 from data_scripts.bios_folder import DataError, read_lines
-from data_scripts.birthplace_qa import BirthplaceQA
+from data_scripts.closed_book_qa import ClosedBookQA
 from data_scripts.file_builder import prepare
 from data_scripts.questions import question_about
 from data_scripts.span_corruption import SpanCorruption, TextCorruptor
+from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 
 SENTINEL = "⁇"
 
@@ -30,21 +31,37 @@ def test_biographies_have_an_id_a_title_and_a_text(tiny_folder, tmp_path):
     ]
 
 
-def test_questions_have_a_name_and_a_place_but_for_the_test_file(tiny_folder, tmp_path):
+def test_questions_have_a_name_a_relation_and_answers_but_for_the_test_file(tiny_folder, tmp_path):
     files = {
         "train": tiny_folder / "birth_places_train.tsv",
         "validation": tiny_folder / "birth_dev.tsv",
         "test": tiny_folder / "birth_test_inputs.tsv",
     }
-    splits = build(BirthplaceQA, files, tmp_path)
+    splits = build(ClosedBookQA, files, tmp_path)
     assert splits["train"].to_list() == [
-        {"id": 0, "name": "Ada Stone", "question": "Where was Ada Stone born?", "place": "Rome"}
+        {
+            "id": 0,
+            "name": "Ada Stone",
+            "relation": "birthplace",
+            "question": "Where was Ada Stone born?",
+            "answers": ["Rome"],
+        }
     ]
-    assert splits["validation"]["place"][:] == ["Győr"]
-    assert splits["test"].to_list() == [
-        {"id": 0, "name": "Cyd Moss", "question": "Where was Cyd Moss born?", "place": None},
-        {"id": 1, "name": "Dee Finn", "question": "Where was Dee Finn born?", "place": None},
-    ]
+    assert splits["validation"]["answers"][:] == [["Győr"]]
+    assert splits["test"]["question"][:] == ["Where was Cyd Moss born?", "Where was Dee Finn born?"]
+    assert splits["test"]["answers"][:] == [[], []]
+
+
+def test_a_file_of_two_relations_is_read_as_one_of_each_by_those_that_are_known(tiny_folder, tmp_path):
+    path = tiny_folder / "birth_places_train.tsv"
+    path.write_text("Where did Ada Stone study?\tOslo\nWhere was Ada Stone born?\tRome\n", encoding="utf-8")
+    studied = Relation("studied", "Where did {name} study?")
+    rows = build(ClosedBookQA, {"train": path}, tmp_path, relations=(BIRTHPLACE, studied))["train"]
+    assert rows["relation"][:] == ["studied", "birthplace"]
+    assert rows["name"][:] == ["Ada Stone"] * 2
+    # Not from the cache of the same file with other relations.
+    with pytest.raises(DataError, match=r":2: found 'Where was Ada Stone born.', wanted `Where did NAME study.`"):
+        build(ClosedBookQA, {"train": path}, tmp_path, relations=(studied,))
 
 
 def test_training_text_of_a_question():
@@ -53,7 +70,7 @@ def test_training_text_of_a_question():
 
 def test_the_test_split_holds_questions_alone_whatever_its_file_is_called(tiny_folder, tmp_path):
     path = (tiny_folder / "birth_test_inputs.tsv").rename(tiny_folder / "questions.tsv")
-    assert build(BirthplaceQA, {"test": path}, tmp_path)["test"]["place"][:] == [None, None]
+    assert build(ClosedBookQA, {"test": path}, tmp_path)["test"]["answers"][:] == [[], []]
 
 
 @pytest.mark.parametrize("name", ["birth_dev.tsv", "birth_test_inputs.tsv"])
@@ -63,7 +80,7 @@ def test_the_train_split_alone_opens_no_dev_or_test_file(tiny_folder, tmp_path, 
         (tiny_folder / name).write_bytes(b"\xff\xfe\xff")
     else:
         (tiny_folder / name).unlink()
-    splits = build(BirthplaceQA, {"train": tiny_folder / "birth_places_train.tsv"}, tmp_path)
+    splits = build(ClosedBookQA, {"train": tiny_folder / "birth_places_train.tsv"}, tmp_path)
     assert list(splits) == ["train"]
     assert splits["train"].num_rows == 1
 
@@ -132,8 +149,8 @@ def test_a_file_changed_to_an_equally_old_one_is_read_anew(tiny_folder, tmp_path
         pytest.param(Biographies, "wiki.txt", b"A. b\n\nC. d\n", ":2: found an empty line", id="bios-empty-line"),
         pytest.param(Biographies, "wiki.txt", b"", ":1: found an empty line", id="bios-empty-file"),
         pytest.param(Biographies, "wiki.txt", b"A. b\n\xff\n", ":2: byte 1 is ff", id="bios-undecodable"),
-        pytest.param(BirthplaceQA, "birth_dev.tsv", b"Where?\n", ":1: found 0 tabs", id="questions-no-tab"),
-        pytest.param(BirthplaceQA, "birth_dev.tsv", b"Where?\t\n", ":1: the answer is empty", id="questions-no-place"),
+        pytest.param(ClosedBookQA, "birth_dev.tsv", b"Where?\n", ":1: found 0 tabs", id="questions-no-tab"),
+        pytest.param(ClosedBookQA, "birth_dev.tsv", b"Where?\t\n", ":1: the answer is empty", id="questions-no-place"),
         pytest.param(SpanCorruption, "wiki.txt", b"\xff\n", ":1: byte 1 is ff", id="corruption-undecodable"),
     ],
 )
@@ -176,7 +193,7 @@ def test_a_folder_may_have_any_name(tiny_folder, tmp_path, name):
     ("builder_class", "options", "complaint"),
     [
         (Biographies, {}, "Biographies needs data_files="),
-        (BirthplaceQA, {}, "BirthplaceQA needs data_files="),
+        (ClosedBookQA, {}, "ClosedBookQA needs data_files="),
         (SpanCorruption, {"data_files": {"train": "wiki.txt"}}, "SpanCorruption needs sentinel="),
     ],
     ids=["bios-no-files", "questions-no-files", "corruption-no-sentinel"],
@@ -193,6 +210,6 @@ def test_the_real_folder_builds_in_full(cs224n, tmp_path):
     documents = build(Biographies, {"train": cs224n / "wiki.txt"}, tmp_path)["train"]
     assert documents.num_rows == 2937
     assert documents[0]["title"] == "Khatchig Mouradian"
-    questions = build(BirthplaceQA, {"train": cs224n / "birth_places_train.tsv"}, tmp_path)["train"]
+    questions = build(ClosedBookQA, {"train": cs224n / "birth_places_train.tsv"}, tmp_path)["train"]
     assert questions.num_rows == 2000
-    assert None not in questions["place"][:]
+    assert {len(answers) for answers in questions["answers"][:]} == {1}

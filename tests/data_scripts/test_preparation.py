@@ -75,7 +75,7 @@ def digests(corpus: Corpus) -> dict[str, str]:
 
 
 def expected_parts(questions, sizes) -> list[list]:
-    """Return calibration, withheld and held-out questions and the rest, slowly: by the smallest hashes of the names."""
+    """Return calibration, withheld and held-out questions and the rest, by the smallest hashes of the names."""
     names = {question.name for question in questions}
     parts = []
     for number, size in enumerate(sizes):
@@ -90,7 +90,8 @@ def test_divided_data_are_the_files_own_in_their_order(make, tmp_path, source):
     invented = invent(90, seed=0)
     invented.write(tmp_path / "files")
     own = [f"data.path={tmp_path / 'files'}"] if source == "folder" else ["data.people=90"]
-    data = load_training_data(make(*own, *PARTS), tmp_path / "run")
+    recipe = make(*own, *PARTS)
+    data = load_training_data(recipe, tmp_path / "run")
     calibration, withheld, held_out, train = expected_parts(invented.train, (5, 4, 3))
     assert (data.calibration, data.withheld, data.held_out) == (calibration, withheld, held_out)
     assert data.train == train
@@ -98,7 +99,6 @@ def test_divided_data_are_the_files_own_in_their_order(make, tmp_path, source):
     pairs = list(zip(invented.documents, is_withheld, strict=True))
     assert data.documents == [text for text, named in pairs if not named]
     assert data.withheld_documents == [text for text, named in pairs if named]
-    assert list(Corpus(data.folder).questions("dev")) == invented.validation
 
 
 def test_a_folder_needs_no_test_file(make, tmp_path):

@@ -3,12 +3,13 @@
 import pytest
 
 from data_scripts.bios_folder import FILES, DataError, read_questions
+from data_scripts.divided_files import split_questions
 from data_scripts.questions import question_about
-from data_scripts.splits import load_scoring_questions, load_training_data, made_up_people, split_questions
+from data_scripts.splits import load_scoring_questions, load_training_data, made_up_people
 from data_scripts.strangers import FOLDS
+from tests.running import recipe_of
 
 PARTS = {"validation_questions": 3, "calibration_questions": 5, "withheld_people": 4}
-from tests.running import recipe_of
 
 
 def load(folder, tmp_path, seed=0, **sizes):

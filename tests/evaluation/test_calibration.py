@@ -8,6 +8,9 @@ from evaluation import calibration
 from evaluation.calibration import CalibrationError, calibrate, fit_platt, fit_ranker, split_halves
 from modeling_minigpt.answers_minigpt import Answer
 from modeling_minigpt.confidence_minigpt import FEATURE_NAMES
+from modeling_minigpt.facts_minigpt import RelationFacts
+from modeling_minigpt.names_minigpt import NameIndex
+from modeling_minigpt.relations_minigpt import BIRTHPLACE
 
 RIGHT_SIGNAL, KNOWN_SIGNAL = FEATURE_NAMES.index("question: answer"), FEATURE_NAMES.index("name: neg_entropy")
 
@@ -17,10 +20,16 @@ class Rememberer:
 
     model = tokenizer = None
 
-    def preprocess(self, names):
+    def __init__(self, names=()):
+        self.names = NameIndex.from_names(names)
+
+    def find_facts(self, relation):
+        return RelationFacts(BIRTHPLACE, [])
+
+    def preprocess(self, names, relation):
         return {"reasons": ["unreadable" if "⁇" in name else None for name in names]}
 
-    def rank(self, names):
+    def rank(self, names, relation):
         return [[Answer("Rome", 0.5)] for _ in names]
 
 
@@ -28,7 +37,7 @@ class Rememberer:
 def signals(monkeypatch):
     """Replace the signals by ones that know who is right and who exists, with noise."""
 
-    def find(model, tokenizer, names, ranked):
+    def find(model, tokenizer, names, ranked, relation):
         found = np.random.default_rng(len(names)).normal(size=(len(names), len(FEATURE_NAMES)))
         found[:, RIGHT_SIGNAL] += [3.0 * name.startswith("Right") for name in names]
         found[:, KNOWN_SIGNAL] += [3.0 * ("Stranger" not in name) for name in names]
@@ -88,6 +97,19 @@ def test_who_is_asked_for_twice_counts_once_and_who_cannot_be_read_not_at_all(si
     questions = people(60, 40)
     confidence = calibrate(Rememberer(), [*questions, *questions[:9], question_about("Right ⁇", "Rome")], STRANGERS)
     assert [len(half.known) for half in (confidence.selection, confidence.certification)] == [50, 50]
+
+
+def test_a_made_up_name_that_is_another_spelling_of_somebody_s_is_no_stranger(signals):
+    confidence = calibrate(Rememberer(["STRANGER 7", "Stranger 8"]), people(60, 40), STRANGERS)
+    # "Stranger 8" is as training has it: whoever draws strangers leaves it out by itself.
+    assert sum(len(half.strangers) for half in (confidence.selection, confidence.certification)) == 399
+
+
+def test_any_accepted_answer_of_a_calibration_person_is_right(signals):
+    both = [question._replace(answers=("Roma", "Rome")) for question in people(300, 0)]
+    confidence = calibrate(Rememberer(), [*both, *people(0, 100)], STRANGERS)
+    known = [*confidence.selection.known, *confidence.certification.known]
+    assert sum(is_right for _, is_right in known) == 300
 
 
 def test_a_half_without_a_wrong_answer_makes_no_certainties():

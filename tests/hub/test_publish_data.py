@@ -10,6 +10,7 @@ from data_scripts.span_corruption import TextCorruptor
 from hub import publish_data
 from tests.conftest import CLEAN_FILES
 from tests.running import contents, run_stranger
+from tests.two_relations import SCHOOLS, write_two_relations
 
 NAME = "somebody/birthplaces"
 CONFIGURATIONS = {
@@ -42,6 +43,51 @@ def test_every_configuration_loads_by_its_name(release, data, tmp_path):
     assert set(loaded["birthplace"]["test"]["place"]) == {None}
     default = load_dataset(str(release), cache_dir=str(tmp_path / "cache"))
     assert set(default) == CONFIGURATIONS["birthplace"]
+
+
+STUDIED = "studied=Where did {name} study?"
+
+
+def test_each_relation_is_a_configuration_of_its_own(tmp_path):
+    data = write_two_relations(tmp_path / "data")
+    options = ("--path", data, "--license", "cc0-1.0", "--strangers", 5, "--relation", STUDIED)
+    assert dry_run(tmp_path / "out", *options) == 0
+    cache = str(tmp_path / "cache")
+    born, studied = (load_dataset(str(tmp_path / "out"), name, cache_dir=cache) for name in ("birthplace", "studied"))
+    assert born["train"].column_names == ["id", "name", "question", "place"]
+    assert studied["train"].column_names == ["id", "name", "question", "answers"]
+    assert set(studied) == {"train", "validation", "test"}
+    assert {answer for row in studied["validation"]["answers"] for answer in row} <= set(SCHOOLS)
+    assert set(map(tuple, studied["test"]["answers"])) == {()}
+    assert studied["train"]["question"][0] == f"Where did {studied['train']['name'][0]} study?"
+    strangers = load_dataset(str(tmp_path / "out"), "strangers", split="evaluation", cache_dir=cache)
+    assert strangers["relation"][:2] == ["birthplace", "studied"]
+    assert strangers["name"][0] == strangers["name"][1]
+    card = DatasetCard.load(tmp_path / "out" / "README.md")
+    assert '"Where did NAME study?" and the answer' in card.text
+
+
+def test_a_relation_alone_is_the_default_configuration(tmp_path):
+    data = write_two_relations(tmp_path / "data", birthplaces=False)
+    assert dry_run(tmp_path / "out", "--path", data, "--license", "mit", "--relation", STUDIED) == 0
+    rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows.column_names == ["id", "name", "question", "answers"]
+    assert not (tmp_path / "out" / "birthplace").exists()
+
+
+@pytest.mark.parametrize(
+    ("relation", "message"),
+    [
+        pytest.param("studied", "wanted NAME=QUESTION", id="no-question"),
+        pytest.param("a/b=Where did {name} study?", "wanted NAME=QUESTION", id="no-name-of-a-folder"),
+        pytest.param("studied=Where?", "has {name} exactly once", id="no-place-for-the-name"),
+        pytest.param("strangers=Where did {name} study?", "is the name of another configuration", id="taken"),
+        pytest.param(STUDIED, "found no question of the relation studied", id="nobody-asks"),
+    ],
+)
+def test_a_relation_that_cannot_be_published_is_one_line(relation, message, data, tmp_path, capsys):
+    assert dry_run(tmp_path / "out", "--path", data, "--license", "mit", "--relation", relation) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_corrupted_texts_are_those_that_training_would_make(release, data, tmp_path):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hub import publish_data
@@ -22,13 +22,13 @@ def dataset(data, tmp_path_factory):
     return folder
 
 
-def evaluate(model, dataset, task, output, *options):
+def evaluate(model, dataset, task, output, *options, **metadata):
     """Run the harness as its users do; return the task's results."""
     command = [
         sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu", "--batch_size", "8",
         "--model_args", f"pretrained={model},trust_remote_code=True",
         "--include_path", str(ROOT / "evaluation" / "lm_eval_tasks"), "--tasks", task,
-        "--metadata", json.dumps({"dataset": str(dataset)}), "--output_path", str(output), *options,
+        "--metadata", json.dumps({"dataset": str(dataset), **metadata}), "--output_path", str(output), *options,
     ]  # fmt: skip
     finished = subprocess.run(command, cwd=output.parent, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
@@ -45,6 +45,18 @@ def test_birthplaces_are_scored_as_we_score_them(run, dataset, tmp_path):
     assert len(answers) == ours["total"]
     # The harness lets every answer run to its end, we cut at evaluate.max_new_tokens.
     assert all(answers[number].startswith(text) for number, text in enumerate(predictions))
+
+
+def test_a_relation_is_scored_by_its_name_and_any_accepted_answer_is_right(run, dataset, tmp_path):
+    found = evaluate(run / "finetune", dataset, "closed_book_qa", tmp_path / "out", relation="birthplace")
+    assert found["exact_match,stripped"] == json.loads((run / "results.json").read_text())["dev"]["accuracy"]
+    # Data of one question with two answers, the second of which is the model's own.
+    answer = (run / "predictions.dev.txt").read_text().splitlines()[0]
+    question = load_dataset(str(dataset), "birthplace", split="validation")["question"][0]
+    row = Dataset.from_list([{"question": question, "answers": ["nowhere", answer]}])
+    row.to_parquet(tmp_path / "facts" / "validation.parquet")
+    found = evaluate(run / "finetune", tmp_path / "facts", "closed_book_qa", tmp_path / "second")
+    assert found["exact_match,stripped"] == 1.0
 
 
 def test_perplexity_is_that_of_the_model(run, dataset, tmp_path):

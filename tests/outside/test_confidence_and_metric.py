@@ -13,6 +13,9 @@ from evaluation import calibration
 from evaluation.calibration import CalibrationError, calibrate, fit_platt
 from modeling_minigpt.answers_minigpt import Answer
 from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, Confidence
+from modeling_minigpt.facts_minigpt import RelationFacts
+from modeling_minigpt.names_minigpt import NameIndex
+from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from tests.running import ROOT
 
@@ -21,11 +24,15 @@ class Rememberer:
     """A pipeline that answers everybody with "Rome"; the name says about which people it is right."""
 
     model = tokenizer = None
+    names = NameIndex("")
 
-    def preprocess(self, names):
+    def find_facts(self, relation):
+        return RelationFacts(BIRTHPLACE, [])
+
+    def preprocess(self, names, relation):
         return {"reasons": [None for _ in names]}
 
-    def rank(self, names):
+    def rank(self, names, relation):
         return [[Answer("Rome", 0.5)] for _ in names]
 
 
@@ -33,7 +40,7 @@ class Rememberer:
 def calibrated(monkeypatch):
     """Return a function that calibrates on numbers of right and wrong answers; strangers are less certain."""
 
-    def find(model, tokenizer, names, ranked):
+    def find(model, tokenizer, names, ranked, relation):
         found = np.random.default_rng(len(names)).normal(size=(len(names), len(FEATURE_NAMES)))
         found[:, 0] += [4.0 * ("Stranger" not in name) for name in names]
         found[:, 1] += [2.0 * name.startswith("Right") for name in names]

@@ -13,7 +13,7 @@ import transformers
 from artifacts import files
 from artifacts.run_folder import RunError, RunFolder
 from data_scripts import file_builder
-from data_scripts.birthplace_qa import BirthplaceQA
+from data_scripts.closed_book_qa import ClosedBookQA
 from data_scripts.file_builder import prepare
 from tests.outside.helpers import SAVED, WRITTEN, checkpoint_names, the_error
 from tests.running import call
@@ -107,7 +107,7 @@ def test_a_lock_that_a_dead_run_has_left_in_the_cache_stops_nobody(data, tmp_pat
 
     def build() -> list[dict]:
         files = {"train": str(data / "birth_places_train.tsv")}
-        return prepare(BirthplaceQA(data_files=files, cache_dir=str(tmp_path)))["train"].to_list()
+        return prepare(ClosedBookQA(data_files=files, cache_dir=str(tmp_path)))["train"].to_list()
 
     expected = build()
     monkeypatch.setattr(fcntl, "flock", refuse)

@@ -27,17 +27,6 @@ configs:
 """
 
 
-@pytest.fixture
-def loopback(hub, monkeypatch, tmp_path):
-    """The Hub on loopback, for the package `datasets` too."""
-    monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.address)
-    template = f"{hub.address}/datasets/{{repo_id}}/resolve/{{revision}}/{{path}}"
-    monkeypatch.setattr("datasets.config.HUB_DATASETS_URL", template)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    return hub
-
-
 def write_shard(path, numbers, **columns):
     """Write a shard of invented people."""
     table = {"name": [f"Person {n}" for n in numbers], "birthplace": [f"Town {n % 3}" for n in numbers]}
@@ -46,7 +35,7 @@ def write_shard(path, numbers, **columns):
 
 
 @pytest.fixture
-def people(loopback, tmp_path):
+def people(datasets_hub, tmp_path):
     """The same Hub with a data set of twenty people in four shards, two more in a test split, and a card."""
     folder = tmp_path / "people"
     for number in range(4):
@@ -56,8 +45,8 @@ def people(loopback, tmp_path):
     write_shard(folder / "data/test-00000-of-00001.parquet", [20, 21])
     (folder / "others.jsonl").write_text('{"name": "Ada", "studied": null}\n{"name": "Bo", "studied": "Turku"}\n')
     (folder / "README.md").write_text(CARD)
-    loopback.put("datasets/someone/people", folder)
-    return loopback
+    datasets_hub.put("datasets/someone/people", folder)
+    return datasets_hub
 
 
 def source(path="someone/people", config="people", **options) -> HubSource:
@@ -114,10 +103,10 @@ def test_another_split_and_another_config(people):
     assert [(person.name, person.facts) for person in others] == [("Ada", {}), ("Bo", {"studied": ["Turku"]})]
 
 
-def test_a_data_set_without_a_card_has_the_files_of_its_split(loopback, tmp_path):
+def test_a_data_set_without_a_card_has_the_files_of_its_split(datasets_hub, tmp_path):
     write_shard(tmp_path / "plain/train-1.parquet", [3])
     write_shard(tmp_path / "plain/train-0.parquet", [1, 2])
-    loopback.put("datasets/someone/plain", tmp_path / "plain")
+    datasets_hub.put("datasets/someone/plain", tmp_path / "plain")
     found = source("someone/plain", None)
     assert [person.name for person in read(found)] == ["Person 1", "Person 2", "Person 3"]
     assert found.describe()["license"] is None
@@ -131,17 +120,28 @@ def test_the_first_people_whatever_part_is_read_first(people, number):
     assert [name for part in parts for name in backwards[part]] == [f"Person {n}" for n in range(min(number, 20))]
 
 
-def test_the_first_people_of_files_that_do_not_say_how_many(loopback, tmp_path):
+def test_the_first_people_of_files_that_do_not_say_how_many(datasets_hub, tmp_path):
     folder = tmp_path / "lines"
     folder.mkdir()
     for number in range(3):
         lines = [f'{{"name": "Person {3 * number + n}", "birthplace": "Rome"}}\n' for n in range(3)]
         (folder / f"train-{number}.jsonl").write_text("".join(lines))
-    loopback.put("datasets/someone/lines", folder)
+    datasets_hub.put("datasets/someone/lines", folder)
     assert source("someone/lines", None).parts() == 3
     found = source("someone/lines", None, max_people=5)
     assert found.parts() == 1
     assert [person.name for person in read(found)] == [f"Person {n}" for n in range(5)]
+
+
+def test_csv_files_on_the_hub(datasets_hub, tmp_path):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "train.csv").write_text('name;birthplace\n"Lind; Bo";Oslo\nAda;\n')
+    datasets_hub.put("datasets/someone/tables", folder)
+    reading = source("someone/tables", None).read(0)
+    assert next(reading).name == "Lind; Bo"
+    with pytest.raises(DataError, match=r"^someone/tables/train.csv:3: birthplace: the answer is empty"):
+        next(reading)
 
 
 def test_an_empty_shard_has_nobody(people, tmp_path):
@@ -152,7 +152,7 @@ def test_an_empty_shard_has_nobody(people, tmp_path):
     assert [person.name for person in read(source("someone/gaps", None, max_people=1))] == ["Person 1"]
 
 
-def test_no_such_data_set(loopback):
+def test_no_such_data_set(datasets_hub):
     assert refusal(source("someone/nobody")) == ("someone/nobody: no such folder, and no such data set on the Hub")
 
 
@@ -167,6 +167,14 @@ def test_a_token_is_needed(people, monkeypatch):
 def test_refused_to_this_token(people):
     people.refusal = ("/api/datasets", 403)
     assert "(status 403): log in by `hf auth login` or set HF_TOKEN" in refusal(source())
+
+
+def test_a_gated_data_set(people):
+    people.repositories["datasets/someone/people"].gated = True
+    assert refusal(source()) == (
+        "someone/people: a gated data set: ask for access on its page on the Hub, and log in by `hf auth login` or set"
+        " HF_TOKEN"
+    )
 
 
 def test_no_network(people):
@@ -212,10 +220,10 @@ def test_a_shard_that_is_cut_off_is_named(people, tmp_path):
     assert refusal(source(max_people=20)) == message
 
 
-def test_a_file_of_another_kind(loopback, tmp_path):
+def test_a_file_of_another_kind(datasets_hub, tmp_path):
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / "train.txt").write_text("Ada\n")
-    loopback.put("datasets/someone/texts", folder)
+    datasets_hub.put("datasets/someone/texts", folder)
     message = refusal(source("someone/texts", None))
     assert message == "someone/texts/train.txt: wanted a file that ends in .parquet, .jsonl, .json, .csv, .tsv"

@@ -12,7 +12,6 @@ from configuration.data_schema import DataArguments
 from data_scripts.bios_folder import DataError
 from data_scripts.sources.structured_wikipedia import StructuredWikipediaSource
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
-from tests.data_scripts.sources.test_hub import loopback  # noqa: F401
 
 pytest.importorskip("duckdb")
 BORN = Relation("born", "When was {name} born?", answers="year")
@@ -114,9 +113,9 @@ def test_what_is_written_down(folders):
     assert [name for name in names if before[name] != after[name]] == ["labels.parquet"]
 
 
-def test_articles_and_statements_on_the_hub(folders, loopback):  # noqa: F811
-    commit = loopback.put("datasets/someone/articles", folders / "articles")
-    loopback.put("datasets/someone/wikidata", folders / "wikidata")
+def test_articles_and_statements_on_the_hub(folders, datasets_hub):
+    commit = datasets_hub.put("datasets/someone/articles", folders / "articles")
+    datasets_hub.put("datasets/someone/wikidata", folders / "wikidata")
     found = source(folders, path="someone/articles", statements="someone/wikidata")
     assert [person.id for person in read(found)] == ["Q1", "Q2", "Q3"]
     assert found.describe()["revision"] == found.inputs()["someone/articles"] == commit
