@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import typing
 from pathlib import Path
 
@@ -29,6 +30,9 @@ FIELD_TYPES: dict[tuple[str, ...], object] = {
     **{(name, key): kind for name, cls in SECTIONS.items() for key, kind in typing.get_type_hints(cls).items()},
     **{("model", key): kind for key, kind in MiniGPTConfig.__annotations__.items()},
 }
+RELATION_NAME = re.compile(r"\w[\w-]*")
+# Fields whose keys are the user's: each may be set by itself, as `data.columns.name=title`.
+DICTIONARIES = [keys for keys, kind in FIELD_TYPES.items() if kind == dict[str, str]]
 RELATION_TYPES = typing.get_type_hints(RelationArguments)
 PATHS = (
     ("output",),
@@ -45,6 +49,8 @@ def field_type(keys: tuple[str, ...]) -> object:
     """Return the type of a recipe's field, by its path of names; `Any` where it has none."""
     if keys[:1] == ("relations",) and len(keys) == 3:
         return RELATION_TYPES.get(keys[2], typing.Any)
+    if keys[:2] in DICTIONARIES and len(keys) == 3:
+        return str
     return FIELD_TYPES.get(keys, typing.Any)
 
 
@@ -79,7 +85,8 @@ def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]
     for override in overrides:
         name, equals, text = override.partition("=")
         keys = tuple(name.strip().split("."))
-        if not equals or not all(keys) or len(keys) > 2 + (keys[0] == "relations") or keys[0] == "base":
+        most = 3 if keys[0] == "relations" or keys[:2] in DICTIONARIES else 2
+        if not equals or not all(keys) or len(keys) > most or keys[0] == "base":
             raise RecipeError(
                 f"--set {override}: wanted section.key=value, relations.NAME.key=value, output=FOLDER or seed=NUMBER"
             )
@@ -182,6 +189,10 @@ def build_relations(values: dict, places: dict[tuple, str]) -> dict[str, Relatio
         raise RecipeError(f"{where}: relations is empty; wanted at least one")
     asked: dict[str, str] = {}
     for name, arguments in relations.items():
+        if not RELATION_NAME.fullmatch(name):  # it becomes a part of files' names
+            raise RecipeError(
+                f"{place_of(places, 'relations', name)}: relation {name!r}: wanted a name of letters, digits, _ and -"
+            )
         for wording in arguments.relation(name).wordings:
             other = asked.setdefault(wording.casefold(), name)
             if other != name:

@@ -189,7 +189,7 @@ def write_people_corpus(
     if merged.questions:
         writer.write_questions(shard, *merged.columns())
     writer.write_candidates()
-    writer.write_names(people.names[people.codes != DROPPED])
+    writer.write_names(people.names)  # of those left out, too: they are no strangers
     return writer
 
 
@@ -204,7 +204,7 @@ class SharedNames:
     """
 
     def __init__(self, people: People):
-        self.shared = people.shared
+        self.shared = people.repeated
         self.questions: dict[tuple[str, str], tuple[str, int, list[str]]] = {}
 
     def take_out(self, batch: pa.RecordBatch, hashes: np.ndarray, codes: np.ndarray) -> np.ndarray:

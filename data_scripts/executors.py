@@ -86,6 +86,8 @@ def run_local_tasks(step: Share, how: PrepareArguments, logs: Path) -> None:
     import datatrove.executor  # noqa: F401 - that it is missing is found before any process is started
 
     logs.mkdir(parents=True, exist_ok=True)
+    # The tasks are forked from one process that has imported what they need: that takes some seconds, each time.
+    get_context("forkserver").set_forkserver_preload(["datatrove.executor", "data_scripts.prepare"])
     with ThreadPoolExecutor(how.workers) as pool:
         reasons = list(pool.map(partial(run_task_apart, step, how.tasks, logs), range(how.tasks)))
     failed = [reason for reason in reasons if reason is not None]

@@ -84,11 +84,13 @@ class People:
     Args:
         parts: files of the first step.
         data: the recipe's section.
+        source: its name, for messages.
 
     Attributes:
         names: hashes of their names, (N,).
         codes: of `CODES`, or `DROPPED`; (N,).
         shared: the hashes of names that several people have, sorted.
+        repeated: the hashes of names that several rows have and of which none is left out, sorted.
         dropped: how many people are left out.
         withheld: names of the people whom no stage sees.
 
@@ -96,50 +98,59 @@ class People:
         DataError: nobody would be left to learn from.
     """
 
-    def __init__(self, parts: Sequence[Path], data: DataArguments):
+    def __init__(self, parts: Sequence[Path], data: DataArguments, source: str):
         names: list[np.ndarray] = []
+        ids: list[np.ndarray] = []
         splits: list[np.ndarray] = []
         has_answers: list[np.ndarray] = []
         train_limit = int(data.train_fraction * 2.0**64)
         for batch in read_batches(parts, ["id", "name", "split", "relations"]):
             names.append(np.array([hash_number(name) for name in batch["name"].to_pylist()], np.uint64))
+            keys = [hash_number(key) for key in batch["id"].to_pylist()]
+            ids.append(np.array(keys, np.uint64))
             codes = [
-                CODES[split] if split else CODES["train" if hash_number(key) < train_limit else "dev"]
-                for key, split in zip(batch["id"].to_pylist(), batch["split"].to_pylist(), strict=True)
+                CODES[split] if split else CODES["train" if key < train_limit else "dev"]
+                for key, split in zip(keys, batch["split"].to_pylist(), strict=True)
             ]
             splits.append(np.array(codes, np.uint8))
             has_answers.append(pc.list_value_length(batch["relations"]).to_numpy(zero_copy_only=False) > 0)
         if not names:
-            raise DataError("the source has nobody in it")
+            raise DataError(f"{source}: nobody is in it")
         self.names = np.concatenate(names)
         self.codes = np.concatenate(splits)
-        self._share_names(data)
-        self.withheld = self._draw(parts, data, (self.codes == CODES["train"]) & np.concatenate(has_answers))
+        self._share_names(np.concatenate(ids), data)
+        is_training = (self.codes == CODES["train"]) & np.concatenate(has_answers)
+        people = len(np.unique(self.names[is_training]))
+        if sum(part_sizes(data)) >= people:
+            raise too_few(source, people, part_sizes(data))
+        self.withheld = self._draw(parts, data, is_training)
 
-    def _share_names(self, data: DataArguments) -> None:
-        """Leave out people who share a name, or put them into one split."""
-        found, counts = np.unique(self.names, return_counts=True)
-        self.shared = found[counts > 1]
-        is_shared = np.isin(self.names, self.shared)
+    def _share_names(self, ids: np.ndarray, data: DataArguments) -> None:
+        """Leave out people who share a name, or put them into one split; rows of one id are one person."""
+        order = np.lexsort((ids, self.names))
+        names = self.names[order]
+        follows = names[1:] == names[:-1]  # the row before it in this order has the same name
+        is_other = ids[order][1:] != ids[order][:-1]
+        self.shared = np.unique(names[1:][follows & is_other])
+        self.repeated = np.unique(names[1:][follows])
         self.dropped = 0
         if data.names == "unique":
+            is_shared = np.isin(self.names, self.shared)
             self.codes[is_shared] = DROPPED
             self.dropped = int(is_shared.sum())
-            return
-        # One question asks for all of them: the first one's split is everybody's.
+            self.repeated = np.setdiff1d(self.repeated, self.shared)
+        # One question asks for all rows of a name: the first one's split is that of all.
         _, first, group = np.unique(self.names, return_index=True, return_inverse=True)
         self.codes = self.codes[first][group]
 
     def _draw(self, parts: Iterable[Path], data: DataArguments, is_training: np.ndarray) -> list[str]:
         """Draw calibration, withheld and held-out people among those trained on; return the withheld ones' names."""
         sizes = part_sizes(data)
-        people = len(np.unique(self.names[is_training]))
-        if sum(sizes) >= people:
-            raise too_few("the source", people, sizes)
         if not sum(sizes):
             return []
         smallest = SmallestHashes(sizes)
         seen: set[int] = set()
+        is_repeated = np.isin(self.names, self.repeated)
         first = 0
         for batch in read_batches(parts, ["name"]):
             chosen = np.flatnonzero(is_training[first : first + batch.num_rows])
@@ -147,8 +158,8 @@ class People:
                 number = int(self.names[first + index])
                 if number not in seen:
                     smallest.add(name)
-                # Only shared names come twice, and these are few.
-                if len(self.shared) and self.shared[np.searchsorted(self.shared, number) % len(self.shared)] == number:
+                # Only these names come twice, and they are few.
+                if is_repeated[first + index]:
                     seen.add(number)
             first += batch.num_rows
         drawn = smallest.draw()

@@ -214,8 +214,14 @@ def write_from_parts(recipe: Recipe, source: Source, folder: Path) -> tuple[Corp
     dropped = Dropped()
     for path in paths:
         dropped.add(Dropped(**read_metadata(path)))
-    people = People(paths, recipe.data)
+    people = People(paths, recipe.data, name_of(recipe))
     writer = write_people_corpus(paths, people, folder, relations)
+    if not writer.documents:
+        raise DataError(
+            f"{name_of(recipe)}: every text names a withheld person; lower data.withheld_people"
+            if writer.withheld_documents
+            else f"{name_of(recipe)}: there is no text to learn from; wanted a column of texts"
+        )
     return writer, dropped, {"people_with_shared_names": people.dropped, "shared_names": len(people.shared)}
 
 

@@ -34,8 +34,8 @@ class Dropped:
     """What was left out, and where the first of it is.
 
     Attributes:
-        texts: documents with a special token.
-        facts: answers of people whose name or answer has one.
+        texts: documents with a special token, or about people whose name has one.
+        facts: answers with one, or of such people.
         first: the place of the first of either.
     """
 
@@ -65,14 +65,21 @@ def with_title(name: str, text: str) -> str:
     return text if text.startswith(title) else title + text
 
 
-def person_row(person: Person, relations: frozenset[str], dropped: Dropped) -> tuple:
+def person_row(person: Person, relations: frozenset[str], dropped: Dropped) -> tuple | None:
     """Return a person as a row of `PARTS`, without what has special tokens; that is counted in `dropped`.
+
+    None where the name has one: it would be in every text and question.
 
     Raises:
         DataError: an answer is empty, or the split's name is unknown.
     """
     if person.split not in (None, *SPLITS):
         raise DataError(f"{person.where}: found the split {person.split!r}, wanted one of {', '.join(SPLITS)}")
+    if has_special_token(person.name):
+        dropped.texts += len(person.documents)
+        dropped.facts += sum(bool(person.facts.get(relation)) for relation in relations)
+        dropped.note(person.where)
+        return None
     texts = []
     for text in person.documents:
         if has_special_token(text):
@@ -87,7 +94,7 @@ def person_row(person: Person, relations: frozenset[str], dropped: Dropped) -> t
             continue
         if not all(accepted):
             raise DataError(f"{person.where}: the answer for {relation} is empty")
-        if has_special_token("".join((person.name, *accepted))):
+        if has_special_token("".join(accepted)):
             dropped.facts += 1
             dropped.note(person.where)
         else:
@@ -100,7 +107,9 @@ def batches_of(people: Iterable[Person], relations: frozenset[str], dropped: Dro
     """Yield people as batches of `PARTS`; the arguments are those of `person_row`."""
     rows: list[tuple] = []
     for person in people:
-        rows.append(person_row(person, relations, dropped))
+        row = person_row(person, relations, dropped)
+        if row is not None:
+            rows.append(row)
         if len(rows) == PEOPLE_TOGETHER:
             yield to_batch(rows)
             rows = []

@@ -196,7 +196,9 @@ def read_popularity(value: object, where: str) -> int | None:
         return None
     try:
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            return int(float(value)) if not isinstance(value, int) else value
+            number = int(float(value)) if not isinstance(value, int) else value
+            if abs(number) < 2**63:  # as large as a column of a file can have it
+                return number
     except (ValueError, OverflowError):
         pass
     raise DataError(f"{where}: popularity: found {str(value)[:60]!r}, wanted a number")
