@@ -206,8 +206,10 @@ def report(content: dict) -> str:
     agreement = [f"{sum(same.get(n, []))} of {sum(compared.get(n, []))}" for n in sizes]
     sections.append(section("Best answers that are full scoring's", ["by places", *columns], [["same", *agreement]]))
     rounds = max(map(len, results.values()), default=0)
-    shares = [p for found in values(results, "best-first, top 1", "probabilities").values() for p in found[:1]]
-    spread = " – ".join(f"{p:.1%}" for p in (min(shares[-1]), max(shares[-1]))) if shares else "–"
+    by_size = values(results, "best-first, top 1", "probabilities")
+    # Of the most places: fewer lack the answers to some of the questions.
+    shares = next((found[0] for _, found in sorted(by_size.items(), reverse=True) if found), None)
+    spread = f"{min(shares):.1%} – {max(shares):.1%}" if shares else "–"
     introduction = (
         f"{name_machine(content['machine'])}. Medians (and ranges) of {rounds} rounds; one question of a batch of "
         f"{QUESTIONS}. A model of 0.9 M parameters, three layers of width 128, was trained for {content['steps']} "

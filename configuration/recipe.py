@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import typing
 from pathlib import Path
 
@@ -29,6 +30,7 @@ FIELD_TYPES: dict[tuple[str, ...], object] = {
     **{(name, key): kind for name, cls in SECTIONS.items() for key, kind in typing.get_type_hints(cls).items()},
     **{("model", key): kind for key, kind in MiniGPTConfig.__annotations__.items()},
 }
+RELATION_NAME = re.compile(r"\w[\w-]*")
 # Fields whose keys are the user's: each may be set by itself, as `data.columns.name=title`.
 DICTIONARIES = [keys for keys, kind in FIELD_TYPES.items() if kind == dict[str, str]]
 RELATION_TYPES = typing.get_type_hints(RelationArguments)
@@ -187,6 +189,10 @@ def build_relations(values: dict, places: dict[tuple, str]) -> dict[str, Relatio
         raise RecipeError(f"{where}: relations is empty; wanted at least one")
     asked: dict[str, str] = {}
     for name, arguments in relations.items():
+        if not RELATION_NAME.fullmatch(name):  # it becomes a part of files' names
+            raise RecipeError(
+                f"{place_of(places, 'relations', name)}: relation {name!r}: wanted a name of letters, digits, _ and -"
+            )
         for wording in arguments.relation(name).wordings:
             other = asked.setdefault(wording.casefold(), name)
             if other != name:

@@ -18,7 +18,6 @@ from evaluation.answers import answer_questions, exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.birthplace_accuracy.birthplace_accuracy import BirthplaceAccuracy
 from evaluation.exposure import exposure_rows
-from evaluation.knowledge import questions_of
 from evaluation.processes import cut_batches, map_batches
 from evaluation.trust import EvaluatedAnswers, confidence_metrics, fraction
 from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
@@ -174,7 +173,8 @@ def relation_results(answers: RelationAnswers, data: TrainingData, counts: dict[
         counts: of `count_exposures`, for these questions.
     """
     questions = answers.questions
-    popular = popular_places((question.answer for question in questions_of(answers.relation, data.train)), 2)
+    name = answers.relation.name
+    popular = popular_places((question.answer for question in data.train if question.relation == name), 2)
     baseline = answers.models.get("no_pretraining")
     return {
         "question": answers.relation.question,

@@ -27,7 +27,7 @@ from configuration.schema import POLICIES, CorruptionOptions
 from data_scripts.biographies import Biographies
 from data_scripts.bios_folder import (
     FILES,
-    asked_relations,
+    DataError,
     check_folder,
     read_lines,
     read_questions,
@@ -65,6 +65,11 @@ class Source:
     license: str
     relations: tuple[Relation, ...] = (BIRTHPLACE,)
 
+    @property
+    def splits(self) -> list[str]:
+        """The splits of questions; that without answers may be missing."""
+        return [split for split in ("train", "validation", "test") if (self.folder / FILES[split]).is_file()]
+
     def builder(self, kind: type[FileBuilder], files: dict[str, str], cache: Path, **settings) -> FileBuilder:
         """Return one of our builders over files of the folder, `{SPLIT: KEY OF FILES}`."""
         paths = {split: self.folder / FILES[key] for split, key in files.items()}
@@ -74,12 +79,11 @@ class Source:
 def made_up_people(source: Source, count: int, seed: int) -> datasets.DatasetDict:
     """Return up to `count` strangers for each of `FOLDS`, with each relation's question; names from training."""
     asked = {
-        key: read_questions(source.folder / FILES[key], source.relations, answered=key != "test")
-        for key in FILES
-        if key != "documents"
+        split: read_questions(source.folder / FILES[split], source.relations, answered=split != "test")
+        for split in source.splits
     }
-    others = [question.name for key in ("validation", "test") for question in asked[key]]
-    names = [question.name for question in asked["train"]]
+    names = [question.name for question in asked.pop("train")]
+    others = [question.name for questions in asked.values() for question in questions]
     documents = read_lines(source.folder / FILES["documents"])
     found = {}
     for fold in FOLDS:
@@ -115,7 +119,7 @@ def build(source: Source, options: CorruptionOptions, epochs: int, strangers: in
     answers = tuple(sorted({question.answer for question in trained}))
     documents = {"train": "documents"}
     corrupted = {"options": options, "answers": answers, "sentinel": SENTINEL_TOKEN, "seed": seed, "epochs": epochs}
-    splits = {split: split for split in ("train", "validation", "test")}
+    splits = {split: split for split in source.splits}
     questions = prepare(source.builder(ClosedBookQA, splits, cache, relations=source.relations))
     return {
         "biographies": prepare(source.builder(Biographies, documents, cache)),
@@ -213,8 +217,13 @@ def given(folder: Path, license: str, relations: Sequence[Relation]) -> Source:
     """
     check_folder(folder, relations)
     path = folder / FILES["train"]
-    asked = asked_relations(read_questions(path, relations), relations, {BIRTHPLACE.name}, path)
-    digests = ", ".join(f"`{name}` ({sha256_prefix(folder / name)})" for name in FILES.values())
+    names = {question.relation for question in read_questions(path, relations)}
+    for relation in relations:
+        if relation.name not in (*names, BIRTHPLACE.name):
+            raise DataError(f"{path}: found no question of the relation {relation.name}")
+    asked = tuple(relation for relation in relations if relation.name in names)
+    there = [name for name in FILES.values() if (folder / name).is_file()]
+    digests = ", ".join(f"`{name}` ({sha256_prefix(folder / name)})" for name in there)
     text = f"Made from these files, named with the beginnings of their SHA-256: {digests}."
     return Source(folder, text, license, asked)
 

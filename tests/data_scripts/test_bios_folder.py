@@ -13,6 +13,7 @@ from data_scripts.bios_folder import (
 )
 from data_scripts.questions import question_about
 from data_scripts.titles import split_title
+from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 
 read_inputs = partial(read_questions, answered=False)
 
@@ -192,6 +193,29 @@ def test_questions_lose_surrounding_space(tmp_path):
 )
 def test_a_title_ends_at_its_own_full_stop(document, title, body):
     assert split_title(document) == (title, body)
+
+
+STUDIED = Relation("studied", "Where did {name} study?", paraphrases=("What was the school of {name}?",))
+
+
+def test_a_file_may_ask_for_several_relations_in_any_of_their_wordings(tmp_path):
+    path = write(tmp_path, "Where was Ada born?\tRome\nWhat was the school of Ada?\tLSE\nwhere did Bo study\tMIT\n")
+    assert read_questions(path, (BIRTHPLACE, STUDIED)) == [
+        question_about("Ada", "Rome"),
+        question_about("Ada", "LSE", relation=STUDIED),
+        question_about("Bo", "MIT", relation=STUDIED),
+    ]
+
+
+def test_a_line_that_two_templates_match_is_refused_with_both(tmp_path):
+    general = Relation("place", "Where did {name}?")
+    path = write(tmp_path, "Where did Bo study?\tOslo\n")
+    with pytest.raises(DataError) as error:
+        read_questions(path, (STUDIED, general))
+    assert str(error.value) == (
+        f"{path}:1: found 'Where did Bo study?', which asks for studied and place; "
+        "wanted one of `Where did NAME study?` or `Where did NAME?`"
+    )
 
 
 def test_a_title_that_ends_with_an_initial_does_not_swallow_a_sentence():

