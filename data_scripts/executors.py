@@ -4,13 +4,16 @@ Each number's work leaves a file. So every launch goes through all numbers and d
 number of tasks was before, and a task that is killed loses nothing but the number that it was at.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from configuration.data_schema import PrepareArguments
 from data_scripts.bios_folder import DataError
 
 SLURM_TIME = "24:00:00"  # of a task
+FAILED = 3  # the exit status of a task that has sent a reason
+RECEIVE_SECONDS = 5
 
 
 class Share:
@@ -88,35 +93,49 @@ def run_local_tasks(step: Share, how: PrepareArguments, logs: Path) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     # The tasks are forked from one process that has imported what they need: that takes some seconds, each time.
     get_context("forkserver").set_forkserver_preload(["datatrove.executor", "data_scripts.prepare"])
+    started: list[BaseProcess] = []
     with ThreadPoolExecutor(how.workers) as pool:
-        reasons = list(pool.map(partial(run_task_apart, step, how.tasks, logs), range(how.tasks)))
+        try:
+            reasons = list(pool.map(partial(run_task_apart, step, how.tasks, logs, started), range(how.tasks)))
+        except BaseException:  # a signal, too
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in started:
+                kill_group(process)
+            raise
     failed = [reason for reason in reasons if reason is not None]
     if failed:
         more = f" ({len(failed) - 1} more tasks failed)" if len(failed) > 1 else ""
         raise DataError(f"{failed[0]}{more}")
 
 
-def run_task_apart(step: Share, tasks: int, logs: Path, rank: int) -> str | None:
-    """Run one task in another process; return why it failed, None where it did not."""
+def run_task_apart(step: Share, tasks: int, logs: Path, started: list[BaseProcess], rank: int) -> str | None:
+    """Run one task in another process, which is added to `started`; return why it failed, None where it did not."""
     # Not in the library's pool of processes, which waits for ever for a task whose process was killed.
     context = get_context("forkserver")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=run_task, args=(step, tasks, logs, rank, sender))
     process.start()
+    started.append(process)
     sender.close()
     process.join()
     if process.exitcode == 0:
         return None
-    try:
-        return receiver.recv()
-    except EOFError:
-        return f"task {rank} of the preparation was killed; the same command continues where it was"
+    reason = receiver.recv() if process.exitcode == FAILED and receiver.poll(RECEIVE_SECONDS) else None
+    kill_group(process)
+    return reason or f"task {rank} of the preparation was killed; the same command continues where it was"
+
+
+def kill_group(process: BaseProcess) -> None:
+    """Kill a task's process and those that it has started: the library's outlive a process that is killed."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def run_task(step: Share, tasks: int, logs: Path, rank: int, failure: Connection) -> None:
-    """Run one task in this process; send the reason and exit with status 1 where it fails."""
+    """Run one task in this process; send the reason and exit with status `FAILED` where it fails."""
     from datatrove.executor import LocalPipelineExecutor
 
+    os.setpgid(0, 0)  # a group of its own, of which nothing is left behind
     # The library's log has a traceback for every failure; it goes to a file, and the user gets the reason.
     with (logs / f"task-{rank}.stderr").open("w", encoding="utf-8") as file, redirect_stderr(file):
         try:
@@ -131,4 +150,4 @@ def run_task(step: Share, tasks: int, logs: Path, rank: int, failure: Connection
             ).run()
         except Exception as error:
             failure.send(str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}")
-            sys.exit(1)
+            sys.exit(FAILED)

@@ -1,355 +1,284 @@
-"""The prepared corpus: the same in any number of tasks, whole or not there, and what it leaves out."""
+"""One corpus from any source: the same whoever prepares it, continued after a kill, and never opened half done."""
 
 import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from dataclasses import replace
-from pathlib import Path
+from itertools import chain
 
 import numpy as np
 import pytest
 
-from configuration.data_schema import PrepareArguments, RelationArguments
+from configuration.recipe import load_recipe
 from data_scripts import prepare as preparation
-from data_scripts.bios_folder import DataError
-from data_scripts.corpus import RECORD, Corpus
+from data_scripts.bios_folder import FILES, DataError
+from data_scripts.corpus import Corpus
+from data_scripts.parquet_files import read_batches, shards
+from data_scripts.person_splits import hash_number
 from data_scripts.prepare import prepare
-from data_scripts.sources.base import Person, Source
+from data_scripts.questions import question_about
+from data_scripts.splits import load_training_data
 from data_scripts.synthetic_bios import invent
-from tests.running import recipe_of
+from data_scripts.words import is_named
+from tests.running import MINIMAL_RECIPE, finish, start
 
-ROOT = Path(__file__).parents[2]
-PEOPLE = 30
-STUDIED = RelationArguments("Where did {name} study?", answers="university")
-BORN = RelationArguments("Where was {name} born?")
-
-
-class ToySource(Source):
-    """Ten people a part, of whom the first of each part may have something special."""
-
-    def __init__(self, parts: int = 3, **special):
-        self.count = parts
-        self.special = special
-
-    def describe(self) -> dict:
-        return {"source": "toy", "license": "cc0-1.0", "revision": "abc"}
-
-    def inputs(self) -> dict[str, str]:
-        return {"toy": str(self.special)}
-
-    def parts(self) -> int:
-        return self.count
-
-    def read(self, part):
-        for index in range(10):
-            number = 10 * part + index
-            fields = {
-                "id": f"Q{number}",
-                "name": f"Ada Stone{chr(97 + number)}",
-                "documents": [f"She was born in Rome{number % 3} ."],
-                "facts": {"birthplace": [f"Rome{number % 3}"], "studied": [f"Yale{number % 2}", "Yale"]},
-                "popularity": number,
-                "where": f"toy:{number + 1}",
-            }
-            yield Person(**{**fields, **(self.special if index == 0 else {})})
-
-
-class KilledOnce(ToySource):
-    """Kills the task that reads its second part, once."""
-
-    def __init__(self, folder: Path):
-        super().__init__()
-        self.folder = folder
-
-    def inputs(self):
-        return {}
-
-    def read(self, part):
-        if part == 1 and not (self.folder / "once").exists():
-            (self.folder / "once").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield from super().read(part)
+PARTS = ("data.calibration_questions=5", "data.withheld_people=4", "data.validation_questions=3")
+BIOS = ("data.source=bios", "data.people=200", "data.places=20", *PARTS)
 
 
 @pytest.fixture
-def toy(tmp_path, monkeypatch):
-    """Return a function that prepares toy people: special fields of some, and keys of the data section."""
+def make(tmp_path):
+    """Return a function that reads the shortest recipe with overrides."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(MINIMAL_RECIPE)
+    return lambda *overrides: load_recipe(path, list(overrides))
 
-    def run(folder: str = "run", special: dict | None = None, relations: dict | None = None, **data) -> Corpus:
-        source = ToySource(**(special or {}))
-        monkeypatch.setattr(preparation, "find_source", lambda recipe: source)
-        asked = relations or {"birthplace": BORN, "studied": STUDIED}
-        recipe = recipe_of(tmp_path / folder, source="lahman", relations=asked, **data)
-        return prepare(recipe, tmp_path / folder / "data")
+
+def people(count: int = 40) -> list[dict]:
+    """Return rows of people whose texts say where they were born."""
+    return [
+        {
+            "id": str(n),
+            "name": f"Ada{n} Stone",
+            "text": f"Ada{n} Stone. She was born in Rome{n % 5} .",
+            "birthplace": f"Rome{n % 5}",
+        }
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def prepare_rows(make, tmp_path):
+    """Return a function that prepares the corpus of a JSONL file's rows."""
+
+    def run(rows: list[dict], *overrides: str) -> Corpus:
+        path = tmp_path / "people.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return prepare(make(f"data.path={path}", *overrides), tmp_path / "run")
 
     return run
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of a corpus, by its path in it."""
-    files = [path for path in folder.rglob("*") if path.is_file() and "logs" not in path.parts]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def all_questions(corpus: Corpus) -> list:
+    return list(chain.from_iterable(corpus.questions(split) for split in ("train", "calibration", "withheld", "dev")))
 
 
-def bios_recipe(output: Path, people: int = 45_000, **how):
-    """Return a recipe of invented people in several parts."""
-    relations = {"birthplace": BORN, "studied": STUDIED}
-    sizes = {"calibration_questions": 40, "withheld_people": 30, "validation_questions": 20}
-    recipe = recipe_of(output, source="bios", people=people, relations=relations, **sizes)
-    return replace(recipe, prepare=PrepareArguments(**how))
+def digests(corpus: Corpus) -> dict[str, str]:
+    """Return the SHA-256 of each of a corpus's files, logs of executors apart."""
+    return {
+        str(path.relative_to(corpus.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in corpus.folder.rglob("*")
+        if path.is_file() and "logs" not in path.relative_to(corpus.folder).parts
+    }
 
 
-@pytest.mark.parametrize("tasks", [1, 2, 7])
-def test_any_number_of_tasks_gives_the_same_corpus_bit_for_bit(tmp_path, tasks):
-    alone = prepare(bios_recipe(tmp_path / "alone"), tmp_path / "alone")
-    shared = prepare(bios_recipe(tmp_path / "tasks", executor="local", tasks=tasks, workers=2), tmp_path / "tasks")
-    found = digests(shared.folder)
-    assert found == digests(alone.folder)
-    assert len(found) > 8
-    assert "parts" not in os.listdir(shared.folder)
+def expected_parts(questions, sizes) -> list[list]:
+    """Return calibration, withheld and held-out questions and the rest, by the smallest hashes of the names."""
+    names = {question.name for question in questions}
+    parts = []
+    for number, size in enumerate(sizes):
+        drawn = sorted(names, key=lambda name: hashlib.blake2b(f"{number} {name}".encode(), digest_size=8).digest())
+        parts.append(set(drawn[:size]))
+        names -= parts[-1]
+    return [[question for question in questions if question.name in part] for part in (*parts, names)]
 
 
-def test_what_a_killed_preparation_has_done_is_not_done_again(tmp_path):
-    whole = prepare(bios_recipe(tmp_path / "whole"), tmp_path / "whole")
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from tests.data_scripts.test_prepare import bios_recipe\n"
-        "from data_scripts.prepare import prepare\n"
-        "prepare(bios_recipe(Path(sys.argv[1])), Path(sys.argv[1]))\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "killed")], cwd=ROOT)
-    parts = tmp_path / "killed" / "corpus" / "parts"
+@pytest.mark.parametrize("source", ["synthetic", "folder"])
+def test_divided_data_are_the_files_own_in_their_order(make, tmp_path, source):
+    invented = invent(90, seed=0)
+    invented.write(tmp_path / "files")
+    own = [f"data.path={tmp_path / 'files'}"] if source == "folder" else ["data.people=90"]
+    recipe = make(*own, *PARTS)
+    data = load_training_data(recipe, tmp_path / "run")
+    calibration, withheld, held_out, train = expected_parts(invented.train, (5, 4, 3))
+    assert (data.calibration, data.withheld, data.held_out) == (calibration, withheld, held_out)
+    assert data.train == train
+    is_withheld = [any(is_named(question.name, text) for question in withheld) for text in invented.documents]
+    pairs = list(zip(invented.documents, is_withheld, strict=True))
+    assert data.documents == [text for text, named in pairs if not named]
+    assert data.withheld_documents == [text for text, named in pairs if named]
+
+
+def test_a_folder_needs_no_test_file(make, tmp_path):
+    invent(40).write(tmp_path / "files")
+    (tmp_path / "files" / FILES["test"]).unlink()
+    corpus = prepare(make(f"data.path={tmp_path / 'files'}"), tmp_path / "run")
+    assert len(corpus.questions("train")) == 20
+
+
+def test_any_number_of_tasks_gives_the_same_corpus(make, tmp_path):
+    pytest.importorskip("datatrove")
+    settings = (*BIOS, "data.people=30000")  # three parts: of seven tasks, four have nothing to do
+    alone = prepare(make(*settings), tmp_path / "alone")
+    for tasks in (2, 7):
+        shared = ("prepare.executor=local", f"prepare.tasks={tasks}", "prepare.workers=2")
+        assert digests(prepare(make(*settings, *shared), tmp_path / f"{tasks} tasks")) == digests(alone)
+
+
+def test_a_task_that_fails_says_why_in_one_line(make, tmp_path):
+    pytest.importorskip("datatrove")
+    path = tmp_path / "people.jsonl"
+    path.write_text('{"name": "Ada Stone", "text": "She was .", "birthplace": ""}\n')
+    recipe = make(f"data.path={path}", "prepare.executor=local", "prepare.tasks=2", "prepare.workers=2")
+    with pytest.raises(DataError, match=r"people\.jsonl:1: birthplace: the answer is empty"):
+        prepare(recipe, tmp_path / "run")
+
+
+def test_an_executor_that_is_not_installed_is_refused_with_the_command(make, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datatrove", None)
+    monkeypatch.setitem(sys.modules, "datatrove.executor", None)
+    with pytest.raises(DataError, match=r"datatrove.* is not installed; pip install -e '\.\[scale\]'"):
+        prepare(make(*BIOS, "prepare.executor=local"), tmp_path / "run")
+
+
+def test_a_kill_loses_the_part_that_was_being_written_and_no_other(make, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    settings = ("data.source=bios", "data.people=60000", f"output={tmp_path / 'run'}")
+    folder = tmp_path / "corpus"
+    sets = [word for one in (*settings, f"prepare.folder={folder}") for word in ("--set", one)]
+    recipe.write_text(MINIMAL_RECIPE)
+    process = start(["prepare", "--config", str(recipe), *sets])
     deadline = time.monotonic() + 120
-    while len(list(parts.glob("[0-9]*.parquet"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = {path: path.stat().st_mtime_ns for path in parts.glob("[0-9]*.parquet")}
-    assert 2 <= len(done) < 5
-    assert not (parts.parent / RECORD).exists()
+    while len(shards(folder / "parts")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(30)
     with pytest.raises(DataError, match="no prepared corpus"):
-        Corpus(parts.parent)
-    opened = []
-    read = preparation.write_part
+        Corpus(folder)
+    before = {path: path.stat().st_mtime_ns for path in shards(folder / "parts")}
+    assert 2 <= len(before) < 6
+    written = []
+    original = preparation.write_part
 
-    def counted(source, relations, folder, part):
-        opened.append(not (folder / f"{part:05}.parquet").is_file())
-        read(source, relations, folder, part)
+    def count(source, relations, parts, number):
+        known = len(shards(parts))
+        original(source, relations, parts, number)
+        written.append(len(shards(parts)) - known)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "write_part", counted)
-        again = prepare(bios_recipe(tmp_path / "killed"), tmp_path / "killed")
-    assert sum(opened) == 5 - len(done)
-    assert digests(again.folder) == digests(whole.folder)
+        patch.setattr(preparation, "write_part", count)
+        continued = prepare(make(*settings[:2], f"prepare.folder={folder}"), tmp_path / "other")
+    assert sum(written) == 6 - len(before)
+    assert digests(continued) == digests(prepare(make(*settings[:2]), tmp_path / "whole"))
 
 
-def test_a_killed_task_is_reported_in_one_line_and_the_others_finish(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "find_source", lambda recipe: KilledOnce(tmp_path))
-    recipe = recipe_of(tmp_path / "run", source="lahman", relations={"birthplace": BORN})
-    recipe = replace(recipe, prepare=PrepareArguments(executor="local", tasks=3, workers=3))
-    with pytest.raises(DataError, match="task 1 of the preparation was killed; the same command continues"):
-        prepare(recipe, tmp_path / "run")
-    parts = tmp_path / "run" / "corpus" / "parts"
-    assert sorted(path.name for path in parts.glob("[0-9]*")) == ["00000.parquet", "00002.parquet"]
-    assert len(prepare(recipe, tmp_path / "run").documents) == PEOPLE
+def test_what_is_prepared_is_only_opened(make, tmp_path, monkeypatch):
+    first = prepare(make(*BIOS), tmp_path / "run")
+    monkeypatch.setattr(preparation, "write_part", None)
+    assert digests(prepare(make(*BIOS), tmp_path / "run")) == digests(first)
 
 
-def test_what_is_prepared_is_opened_and_not_prepared_again(toy, monkeypatch):
-    corpus = toy()
-    before = digests(corpus.folder)
-    monkeypatch.setattr(preparation, "write_part", lambda *_: pytest.fail("read again"))
-    assert digests(toy().folder) == before
+def test_a_shared_folder_of_other_data_is_not_overwritten(make, tmp_path):
+    shared = f"prepare.folder={tmp_path / 'shared'}"
+    before = digests(prepare(make(*BIOS, shared), tmp_path / "run"))
+    with pytest.raises(DataError, match=r"shared: has a corpus of other settings \(data\.people was 200, now 300\)"):
+        prepare(make(*BIOS, "data.people=300", shared), tmp_path / "run")
+    assert digests(Corpus(tmp_path / "shared")) == before
 
 
-def test_other_settings_or_inputs_are_prepared_again(toy):
-    assert toy().record["documents"] == PEOPLE
-    assert toy(withheld_people=2).record["documents"] == PEOPLE - 2
-    changed = toy(special={"documents": ["One .", "Two ."]}, withheld_people=2)
-    assert changed.record["documents"] > PEOPLE - 2
-
-
-def test_a_shared_folder_with_another_corpus_is_refused_by_key(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "find_source", lambda recipe: ToySource())
-    recipe = recipe_of(tmp_path / "run", source="lahman", relations={"birthplace": BORN})
-    recipe = replace(recipe, prepare=PrepareArguments(folder=str(tmp_path / "shared")))
-    prepare(recipe, tmp_path / "run")
-    other = replace(recipe, data=replace(recipe.data, withheld_people=3))
-    with pytest.raises(
-        DataError, match=r"shared: has a corpus of other settings \(data.withheld_people was 0, now 3\)"
-    ):
-        prepare(other, tmp_path / "run")
-
-
-def test_questions_of_several_relations_have_all_their_answers(toy):
-    corpus = toy()
-    asked = [question for split in ("train", "dev") for question in corpus.questions(split)]
-    assert len(asked) == 2 * PEOPLE
-    one = next(question for question in asked if question.relation == "studied")
-    assert one.text == f"Where did {one.name} study?"
-    assert one.answers in (("Yale0", "Yale"), ("Yale1", "Yale"))
-    assert {question.relation for question in asked} == {"birthplace", "studied"}
-
-
-def test_a_person_with_several_facts_is_in_one_split(toy):
-    corpus = toy(calibration_questions=5, withheld_people=4, validation_questions=3)
-    sizes = {"calibration": 5, "withheld": 4, "held_out": 3}
+def test_nobody_is_in_two_splits_whatever_is_asked_about_them(make, tmp_path):
+    relations = ("relations.studied.question=Where did {name} study?",)
+    corpus = prepare(make(*BIOS, *relations), tmp_path / "run")
     splits: dict[str, set[str]] = {}
-    for split in ("train", *sizes, "dev"):
+    for split in ("train", "calibration", "withheld", "held_out", "dev"):
         for question in corpus.questions(split):
             splits.setdefault(question.name, set()).add(split)
-    assert all(len(found) == 1 for found in splits.values())
-    for split, size in sizes.items():
-        assert len({question.name for question in corpus.questions(split)}) == size
-        assert len(corpus.questions(split)) == 2 * size
+    assert {len(found) for found in splits.values()} == {1}
+    assert [len({q.name for q in corpus.questions(split)}) for split in ("calibration", "withheld")] == [5, 4]
+    assert len(all_questions(corpus)) + len(corpus.questions("held_out")) == 400
 
 
-def test_documents_that_name_withheld_people_are_apart(toy):
-    corpus = toy(withheld_people=4)
-    withheld = {question.name for question in corpus.questions("withheld")}
-    assert len(corpus.withheld_documents) == 4
-    assert not any(name in document for name in withheld for document in corpus.documents)
-    assert all(any(name in document for name in withheld) for document in corpus.withheld_documents)
+def test_withheld_people_are_in_no_document_to_learn_from(make, tmp_path):
+    corpus = prepare(make(*BIOS), tmp_path / "run")
+    names = [question.name for question in corpus.questions("withheld")]
+    assert not [text for text in corpus.documents for name in names if is_named(name, text)]
+    assert len(corpus.withheld_documents) == 4 * len(names)
 
 
-def test_a_text_gets_its_title_where_it_has_none(toy):
-    assert next(iter(toy().documents)).startswith("Ada Stonea. She was born in Rome")
-    titled = toy(special={"documents": ["Ada Stonex. She sang ."], "name": "Ada Stonex", "id": "X"}, folder="titled")
-    assert "Ada Stonex. She sang ." in list(titled.documents)
+@pytest.mark.parametrize("key", ["name", "text", "birthplace"])
+def test_what_has_a_special_token_is_dropped_counted_and_named_once(prepare_rows, caplog, key):
+    rows = people()
+    rows[3][key] = f"Ada3 □ {rows[3][key]}"
+    rows[7]["text"] += " ⁇"
+    corpus = prepare_rows(rows)
+    dropped = corpus.record["dropped"]
+    assert dropped["texts"] + dropped["facts"] == {"name": 3, "text": 2, "birthplace": 2}[key]
+    assert dropped["first"].endswith("people.jsonl:4")
+    assert not [text for text in corpus.documents if "□" in text or "⁇" in text]
+    assert len([record for record in caplog.records if "special token" in record.message]) == 1
 
 
-def test_texts_with_special_tokens_are_left_out_and_counted(toy, capfd):
-    corpus = toy(special={"documents": ["Fine .", "Not ⁇ fine .", "□ ."]})
-    assert corpus.record["dropped"]["texts"] == 6
-    assert corpus.record["dropped"]["first"] == "toy:1"
-    assert not any("⁇" in document or "□" in document for document in corpus.documents)
-    corpus = toy(special={"facts": {"birthplace": ["Ro⁇me"]}}, folder="answers")
-    assert corpus.record["dropped"]["facts"] == 3
+def test_a_name_of_two_people_is_left_out_and_counted(prepare_rows):
+    corpus = prepare_rows([*people(), {**people()[5], "id": "other", "birthplace": "Oslo"}])
+    assert corpus.record["dropped"]["people_with_shared_names"] == 2
+    assert "Ada5 Stone" not in {question.name for question in all_questions(corpus)}
+    assert not [text for text in corpus.documents if text.startswith("Ada5 Stone")]
 
 
-@pytest.mark.parametrize(
-    ("special", "complaint"),
-    [
-        ({"facts": {"birthplace": [""]}}, "toy:1: the answer for birthplace is empty"),
-        ({"split": "trian"}, "toy:1: found the split 'trian', wanted one of train, dev, test"),
-    ],
-    ids=["empty-answer", "unknown-split"],
-)
-def test_what_cannot_be_used_is_refused_with_its_place_and_nothing_is_left_to_open(toy, tmp_path, special, complaint):
-    with pytest.raises(DataError, match=complaint):
-        toy(special=special)
-    assert not (tmp_path / "run" / "data" / "corpus" / RECORD).exists()
+def test_a_name_of_two_people_has_all_their_answers_where_all_are_taken(prepare_rows):
+    corpus = prepare_rows([*people(), {**people()[5], "id": "other", "birthplace": "Oslo"}], "data.names=all")
+    asked = [question for question in all_questions(corpus) if question.name == "Ada5 Stone"]
+    assert asked == [question_about("Ada5 Stone", "Rome0", "Oslo")]
+    assert len([text for text in corpus.documents if text.startswith("Ada5 Stone")]) == 2
 
 
-def test_people_who_share_a_name_are_left_out_and_counted(toy):
-    corpus = toy(special={"name": "Bo Lind"})
-    assert corpus.record["people"] == PEOPLE - 3
-    assert corpus.record["dropped"]["people_with_shared_names"] == 3
-    assert not any("Bo Lind" in document for document in corpus.documents)
+def test_rows_of_one_id_are_one_person(prepare_rows):
+    corpus = prepare_rows([*people(), {**people()[5], "text": "She wrote letters .", "birthplace": "Lazio"}])
+    asked = [question for question in all_questions(corpus) if question.name == "Ada5 Stone"]
+    assert asked == [question_about("Ada5 Stone", "Rome0", "Lazio")]
+    assert corpus.record["dropped"]["people_with_shared_names"] == 0
+    assert "Ada5 Stone. She wrote letters ." in corpus.documents
 
 
-def test_people_who_share_a_name_may_all_be_taken_with_all_their_answers(toy):
-    corpus = toy(special={"name": "Bo Lind"}, names="all")
-    assert corpus.record["people"] == PEOPLE
-    asked = [
-        question for split in ("train", "dev") for question in corpus.questions(split) if question.name == "Bo Lind"
-    ]
-    assert [question.relation for question in asked] == ["birthplace", "studied"]
-    assert set(asked[0].answers) == {"Rome0", "Rome1", "Rome2"}
-    assert len([document for document in corpus.documents if "Bo Lind" in document]) == 3
+def test_everybody_s_name_is_known_those_left_out_too(prepare_rows):
+    corpus = prepare_rows([*people(), {**people()[5], "id": "other"}])
+    hashes = np.load(corpus.folder / "names.npy")
+    assert hashes.dtype == np.uint64
+    assert hashes.tolist() == sorted(hash_number(f"Ada{n} Stone") for n in range(40))
 
 
-def test_a_relation_without_questions_is_refused_unless_it_is_optional(toy):
-    died = RelationArguments("Where did {name} die?")
-    with pytest.raises(DataError, match=r"no training question of the relation died, wanted `Where did NAME die\?`"):
-        toy(relations={"birthplace": BORN, "died": died})
-    optional = replace(died, optional=True)
-    assert [one.name for one in toy(relations={"birthplace": BORN, "died": optional}, folder="b").relations] == [
-        "birthplace"
-    ]
+def test_candidates_are_the_answers_that_are_learned_with_their_counts(prepare_rows):
+    corpus = prepare_rows(people())
+    answers = [question.answer for question in corpus.questions("train")]
+    rows = [row for batch in read_batches([corpus.folder / "candidates.parquet"]) for row in batch.to_pylist()]
+    assert {row["answer"]: row["count"] for row in rows} == {one: answers.count(one) for one in set(answers)}
+    assert {row["relation"] for row in rows} == {"birthplace"}
 
 
-def test_a_source_splits_people_where_it_says_so(toy):
-    corpus = toy(special={"split": "test"})
-    tested = list(corpus.questions("test"))
-    assert [question.answers for question in tested] == [()] * 6
-    assert len(corpus.documents) == PEOPLE
+def test_people_without_answers_still_have_documents(prepare_rows):
+    rows = people()
+    rows[3]["birthplace"] = None
+    corpus = prepare_rows(rows)
+    assert "Ada3 Stone. She was born in Rome3 ." in corpus.documents
+    assert "Ada3 Stone" not in {question.name for question in all_questions(corpus)}
 
 
-def test_nobody_left_to_learn_from_is_refused(toy):
-    with pytest.raises(DataError, match=r"asks for \d+ people, but the recipe holds out 30"):
-        toy(withheld_people=30)
+def test_rows_without_any_text_are_refused(prepare_rows):
+    with pytest.raises(DataError, match="people: there is no text to learn from"):
+        prepare_rows([{key: value for key, value in row.items() if key != "text"} for row in people()])
 
 
-def test_candidates_and_names_are_of_the_corpus(toy):
-    import pyarrow.parquet as pq
-
-    corpus = toy()
-    rows = pq.read_table(corpus.folder / "candidates.parquet").to_pylist()
-    training = [question for question in corpus.questions("train") if question.relation == "birthplace"]
-    counts = {row["answer"]: row["count"] for row in rows if row["relation"] == "birthplace"}
-    assert sum(counts.values()) == len(training)
-    names = np.load(corpus.folder / "names.npy")
-    assert len(names) == PEOPLE
-    assert (np.diff(names.astype(object)) > 0).all()
+def test_a_column_of_another_name_can_be_set_by_itself(prepare_rows):
+    rows = [{"person": row.pop("name"), **row} for row in people()]
+    assert len(all_questions(prepare_rows(rows, "data.columns.name=person"))) == 40
 
 
-def test_a_folder_without_test_questions_is_enough(tmp_path):
-    invent(60, 0).write(tmp_path / "bios")
-    (tmp_path / "bios" / "birth_test_inputs.tsv").unlink()
-    corpus = prepare(recipe_of(tmp_path / "run", path=tmp_path / "bios"), tmp_path / "run")
-    assert "test" not in corpus.record["questions"]["birthplace"]
+def test_holding_out_everybody_is_refused_with_the_numbers(prepare_rows):
+    with pytest.raises(DataError, match=r"people: asks for \d+ people, but the recipe holds out 30"):
+        prepare_rows(people(), "data.calibration_questions=30")
 
 
-def test_a_folder_s_special_tokens_are_left_out_with_file_and_line(tmp_path):
-    folder = tmp_path / "bios"
-    invent(60, 0).write(folder)
-    path = folder / "wiki.txt"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    lines[4] = lines[4].replace(" ", " ⁇ ", 1)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    corpus = prepare(recipe_of(tmp_path / "run", path=folder), tmp_path / "run")
-    assert corpus.record["dropped"] == {"texts": 1, "facts": 0, "first": f"{path}:5"}
-    assert len(corpus.documents) == len(lines) - 1
+def test_a_popularity_beyond_all_numbers_of_a_file_is_refused(prepare_rows):
+    with pytest.raises(DataError, match=r"people\.jsonl:1: popularity: found '1e\+30', wanted a number"):
+        prepare_rows([{**people()[0], "popularity": 1e30}])
 
 
-def test_a_prepared_folder_is_a_source_too(tmp_path, toy):
-    corpus = toy(calibration_questions=4)
-    recipe = recipe_of(tmp_path / "other", path=corpus.folder, relations={"studied": STUDIED})
-    assert recipe.data.source == "prepared"
-    assert prepare(recipe, tmp_path / "other").folder == corpus.folder
-    unknown = recipe_of(
-        tmp_path / "third", path=corpus.folder, relations={"died": RelationArguments("Did {name} die?")}
-    )
-    with pytest.raises(DataError, match="has no relation died; known: birthplace, studied"):
-        prepare(unknown, tmp_path / "third")
-    sized = recipe_of(tmp_path / "fourth", path=corpus.folder, calibration_questions=9, relations={"studied": STUDIED})
-    with pytest.raises(DataError, match=r"prepared with data\.calibration_questions 4, which cannot be 9 any more"):
-        prepare(sized, tmp_path / "fourth")
-
-
-def test_a_record_that_is_cut_off_is_one_line(toy):
-    corpus = toy()
-    path = corpus.folder / RECORD
-    path.write_text(path.read_text()[:100])
-    with pytest.raises(DataError, match=r"prepared\.json: cannot be read"):
-        Corpus(corpus.folder)
-    path.write_text(json.dumps({"relations": 3}))
-    with pytest.raises(DataError, match="not the record of a prepared corpus"):
-        Corpus(corpus.folder)
-
-
-def test_a_full_disk_is_one_line_and_leaves_nothing_to_open(toy, monkeypatch, tmp_path):
-    from data_scripts import parquet_files
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(parquet_files.os, "replace", full)
-    with pytest.raises((DataError, OSError), match="No space left"):
-        toy()
-    assert not (tmp_path / "run" / "data" / "corpus" / RECORD).exists()
-    assert not list(tmp_path.rglob("*.partial"))
+def test_the_command_says_what_is_in_the_corpus(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(MINIMAL_RECIPE)
+    sets = [word for one in (*BIOS, f"output={tmp_path / 'run'}") for word in ("--set", one)]
+    result = finish(start(["prepare", "--config", str(recipe), *sets]))
+    assert result.returncode == 0, result.stderr
+    assert "200 people, 784 documents to learn from, 16 that name withheld people" in result.stdout
