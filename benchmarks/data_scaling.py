@@ -6,11 +6,13 @@
 Every phase of every size runs in a fresh process, with one thread, and finds on the disk what the phase before has
 left:
 
-- prepare: invented people, four lines each and a question for every second one, into Parquet shards;
+- prepare: invented people, four lines each, are prepared into a corpus, with one of 100 to calibrate on and one of
+  100 withheld;
 - tokenizer: a vocabulary of 800 entries, of 200,000 documents at most;
 - tokens: the token tables;
 - open: the tables are opened, and the first batch of 64 rows is drawn;
 - steps: 100 optimizer steps with a small model;
+- statistics: of a report on 2,000 questions: exposures, ceiling, made-up people;
 - feed: batches alone, of documents drawn from all over the file, in 8 and in 16 batches at a time.
 
 Times are CPU seconds. The slope is the exponent p of seconds ∝ people^p over all sizes. A figure (.svg) is written
@@ -23,10 +25,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 
@@ -50,23 +51,27 @@ from benchmarks.harness import (
 )
 from benchmarks.measurement import PeakMemory, describe_machine, exponent, name_machine, resident
 from configuration.errors import run_main
-from configuration.schema import CorruptionOptions, StageArguments
+from configuration.recipe import load_recipe
+from configuration.recipe_names import find_recipe
+from configuration.schema import CorruptionOptions, Recipe, StageArguments
 from data_scripts.annotated_texts import Annotator
 from data_scripts.batches import TrainingBatches
-from data_scripts.questions import Question
 from data_scripts.record_file import RecordFile
-from data_scripts.synthetic_bios import invent
+from data_scripts.splits import TrainingData, load_scoring_questions, load_training_data, made_up_people
 from data_scripts.tokens import DocumentTable, QuestionTable, document_rows, question_rows, write_table
 from data_scripts.vocabulary import vocabulary_texts
+from evaluation.baselines import ceiling
+from evaluation.exposure import count_exposures
 from evaluation.plots import new_figure, save_figure
+from evaluation.trust import STRANGERS
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer
 from training.stepper import Stepper
 
 SIZES = [10_000, 31_600, 100_000, 316_000, 1_000_000]
-SHARD = 5_000  # people, invented together
 OPTIONS = CorruptionOptions(max_length=96)
 CONTEXT = 128
 STEPS = 100
+ASKED = 2_000  # questions of the statistics
 FEEDS = ((64, 8), (128, 16))  # rows of a batch, batches drawn together
 # The bars: how steep a phase may be, and what it may take at 1,000,000 people.
 SLOPE = 1.05
@@ -76,59 +81,39 @@ TRAINING_BYTES = 1.0e9
 BUILDING_BYTES = 250e6
 
 
-class Corpus:
-    """The shards that `prepare` leaves in a folder: documents, in their order, and questions."""
+def recipe_of(people: int) -> Recipe:
+    """Return the recipe of a size: invented people who are asked for their birthplaces."""
+    sizes = ["data.source=bios", f"data.people={people}", "data.places=300"]
+    held_out = [f"data.{name}={people // 100}" for name in ("calibration_questions", "withheld_people")]
+    return load_recipe(find_recipe("quickstart"), [*sizes, *held_out])
 
-    def __init__(self, folder: Path):
-        self.folder = folder
 
-    def rows(self, name: str) -> Iterator[dict]:
-        for path in sorted((self.folder / name).glob("*.parquet")):
-            for batch in pq.ParquetFile(path).iter_batches():
-                yield from batch.to_pylist()
-
-    def __iter__(self) -> Iterator[str]:
-        return (row["text"] for row in self.rows("documents"))
-
-    def __len__(self) -> int:
-        paths = (self.folder / "documents").glob("*.parquet")
-        return sum(pq.read_metadata(path).num_rows for path in paths)
-
-    def questions(self) -> list[Question]:
-        return [
-            Question(row["text"], row["name"], row["relation"], tuple(row["answers"]))
-            for row in self.rows("questions")
-        ]
+def open_data(folder: Path, people: int) -> TrainingData:
+    """Open the corpus of a size, which is prepared where it is not there yet."""
+    return load_training_data(recipe_of(people), folder)
 
 
 def prepare(folder: Path, people: int) -> None:
-    """Write the shards."""
-    for name in ("documents", "questions"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / name).mkdir(parents=True)
-    for number, first in enumerate(range(0, people, SHARD)):
-        bios = invent(min(SHARD, people - first), seed=number)
-        documents = pa.table({"text": bios.documents})
-        pq.write_table(documents, folder / "documents" / f"{number:05}.parquet")
-        questions = pa.Table.from_pylist([question._asdict() for question in bios.train])
-        pq.write_table(questions, folder / "questions" / f"{number:05}.parquet")
+    """Prepare the corpus anew."""
+    shutil.rmtree(folder / "corpus", ignore_errors=True)
+    open_data(folder, people)
 
 
 def build_tokenizer(folder: Path, people: int) -> None:
     """Learn the vocabulary and save the tokenizer."""
-    corpus = Corpus(folder)
-    texts = vocabulary_texts(corpus, list(corpus.questions()), OPTIONS)
+    data = open_data(folder, people)
+    texts = vocabulary_texts(data.documents, data.train, OPTIONS)
     build_bpe_tokenizer(texts, 800, CONTEXT).save_pretrained(folder / "tokenizer")
 
 
 def build_tokens(folder: Path, people: int) -> None:
     """Write the token tables."""
-    corpus = Corpus(folder)
+    data = open_data(folder, people)
     tokenizer = load_tokenizer(folder / "tokenizer")
-    annotator = Annotator.for_questions(corpus.questions(), OPTIONS)
+    annotator = Annotator.for_questions(data.train, OPTIONS)
     rows = {
-        "documents": lambda dtype: document_rows(corpus, tokenizer, annotator, dtype),
-        "questions": lambda dtype: question_rows(corpus.questions(), tokenizer, CONTEXT),
+        "documents": lambda dtype: document_rows(data.documents, tokenizer, annotator, dtype),
+        "questions": lambda dtype: question_rows(data.train, tokenizer, CONTEXT),
     }
     for name, make in rows.items():
         write_table(lambda name=name: (folder / f"{name}.arrow").open("wb"), make, len(tokenizer))
@@ -146,8 +131,8 @@ def open_batches(folder: Path, batch_size: int = 64, bucket_batches: int = 8) ->
 
 
 def train(folder: Path, people: int) -> None:
-    """Take the steps, with the training questions in memory, as a run has them."""
-    questions = list(Corpus(folder).questions())
+    """Open the data and take the steps."""
+    data = open_data(folder, people)
     batches = open_batches(folder)
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": CONTEXT}
     special = {"pad_token_id": batches.pad_token_id, "eos_token_id": batches.sentinel}
@@ -155,7 +140,17 @@ def train(folder: Path, people: int) -> None:
     stepper = Stepper.prepare(model, batches.stage, Accelerator(cpu=True, mixed_precision="no"), STEPS)
     for step in range(STEPS):
         stepper.step(step, batches[step])
-    assert len(questions) == people // 2
+    assert batches.documents == len(data.documents)
+
+
+def count(folder: Path, people: int) -> None:
+    """Take the statistics of a report: what was there to learn from of each question, the ceiling, made-up people."""
+    data = open_data(folder, people)
+    _, questions = load_scoring_questions(data)
+    asked = list(islice(questions, ASKED))
+    count_exposures(asked, data.documents, data.train)
+    ceiling(data.documents, asked)
+    made_up_people(data, "evaluation", STRANGERS)
 
 
 @contextmanager
@@ -186,6 +181,7 @@ PHASES = {
     "tokens": build_tokens,
     "open": lambda folder, people: open_batches(folder)[0],
     "steps": train,
+    "statistics": count,
 }
 
 
