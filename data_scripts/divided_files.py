@@ -104,8 +104,10 @@ def write_divided_corpus(
     return writer, dropped
 
 
-def write_scored_questions(files: Path, folder: Path, relations: Mapping[str, Relation], asked: int) -> CorpusWriter:
-    """Add the questions that are scored to a corpus; return the writer, which has counted them.
+def write_scored_questions(
+    files: Path, folder: Path, relations: Mapping[str, Relation], asked: int
+) -> tuple[CorpusWriter, Dropped]:
+    """Add the questions that are scored to a corpus; return the writer, which has counted them, and what was dropped.
 
     Args:
         files: the folder in the cs224n layout.
@@ -114,18 +116,21 @@ def write_scored_questions(files: Path, folder: Path, relations: Mapping[str, Re
         asked: how many questions the corpus has of the training file.
 
     Raises:
-        DataError: a file is not in the layout.
+        DataError: a file is not in the layout, or every question of the dev file has a special token.
     """
     known = tuple(relations.values())
+    dropped = Dropped()
     splits = {
-        split: read_file_of_questions(files / FILES[key], known, split, Dropped())
+        split: read_file_of_questions(files / FILES[key], known, split, dropped)
         for key, split in SCORED.items()
         if (files / FILES[key]).is_file()
     }
+    if not splits[SCORED["validation"]]:
+        raise DataError(f"{files / FILES['validation']}: every line has a special token")
     writer = CorpusWriter(folder, relations, [])
     writer.asked = asked
     write_questions(writer, 1, splits)
-    return writer
+    return writer, dropped
 
 
 def write_questions(writer: CorpusWriter, shard: int, questions: Mapping[str, Sequence[Question]]) -> None:

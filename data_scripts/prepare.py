@@ -118,11 +118,13 @@ def prepare(recipe: Recipe, run_data: Path, scored: bool = False) -> Corpus:
     trained = {
         name: {split: own[split] for split in own if split not in SCORED.values()} for name, own in counts.items()
     }
-    writer = write_scored_questions(
+    writer, dropped = write_scored_questions(
         files, corpus.folder, relations_of(recipe), sum(sum(own.values()) for own in trained.values())
     )
+    report_dropped(dropped, {})
     questions = {name: {**own, **count_splits(writer, name)} for name, own in trained.items()}
-    write_json(corpus.folder / RECORD, {**corpus.record, "scored": digests, "questions": questions})
+    about = {"scored": digests, "questions": questions, "dropped_scored": asdict(dropped)}
+    write_json(corpus.folder / RECORD, {**corpus.record, **about})
     return Corpus(corpus.folder)
 
 

@@ -106,10 +106,18 @@ def test_withholding_every_document_is_refused(tiny_folder, tmp_path):
 
 @pytest.mark.parametrize("pair", ["Where was ⁇ born?\tRome", "Where was Ada born?\tRo□me"], ids=["question", "place"])
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_a_special_token_in_a_question_is_refused_with_its_line(tiny_folder, tmp_path, split, pair):
+def test_a_question_with_a_special_token_is_left_out_and_reported(tiny_folder, tmp_path, caplog, split, pair):
     path = tiny_folder / FILES[split]
     path.write_text(f"Where was Bo Li born?\tOslo\n{pair}\n", encoding="utf-8")
-    with pytest.raises(DataError, match=rf"{path.name}:2: '[⁇□]' is a special token"):
+    loaded = load(tiny_folder, tmp_path)
+    questions = loaded.train if split == "train" else load_scoring_questions(loaded)[1]
+    assert [(question.name, question.answer) for question in questions] == [("Bo Li", "Oslo")]
+    assert f"{path}:2" in caplog.text
+
+
+def test_a_dev_file_of_which_nothing_is_left_is_refused(tiny_folder, tmp_path):
+    (tiny_folder / FILES["validation"]).write_text("Where was ⁇ born?\tRome\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"birth_dev\.tsv: every line has a special token"):
         load_scoring_questions(load(tiny_folder, tmp_path))
 
 
