@@ -16,8 +16,6 @@ from data_scripts.source_parts import Dropped, has_special_token
 from data_scripts.titles import split_title
 from modeling_minigpt.relations_minigpt import Relation
 
-SCORED = {"validation": "dev", "test": "test"}  # of `FILES`: the corpus's split
-
 
 def split_questions(questions: Sequence[Question], sizes: Sequence[int], place: Path) -> list[list[Question]]:
     """Draw parts of the given sizes, and return them and what is left, each in the questions' order.
@@ -58,10 +56,10 @@ def read_documents(path: Path, dropped: Dropped) -> list[str]:
     return documents
 
 
-def read_file_of_questions(path: Path, relations: Sequence[Relation], split: str, dropped: Dropped) -> list[Question]:
+def read_answered(path: Path, relations: Sequence[Relation], dropped: Dropped) -> list[Question]:
     """Return a file's questions without those that have special tokens, which are counted in `dropped`."""
     questions = []
-    for number, question in enumerate(read_questions(path, relations, answered=split != "test"), start=1):
+    for number, question in enumerate(read_questions(path, relations), start=1):
         if has_special_token("".join((question.text, *question.answers))):
             dropped.facts += 1
             dropped.note(f"{path}:{number}")
@@ -86,7 +84,7 @@ def write_divided_corpus(
     """
     check_files(files)
     dropped = Dropped()
-    asked = read_file_of_questions(files / FILES["train"], tuple(relations.values()), "train", dropped)
+    asked = read_answered(files / FILES["train"], tuple(relations.values()), dropped)
     names = {question.name for question in asked}
     check_titles(files / FILES["documents"], names)
     documents = read_documents(files / FILES["documents"], dropped)
@@ -107,7 +105,7 @@ def write_divided_corpus(
 def write_scored_questions(
     files: Path, folder: Path, relations: Mapping[str, Relation], asked: int
 ) -> tuple[CorpusWriter, Dropped]:
-    """Add the questions that are scored to a corpus; return the writer, which has counted them, and what was dropped.
+    """Add the questions of the dev file to a corpus; return the writer, which has counted them, and what was dropped.
 
     Args:
         files: the folder in the cs224n layout.
@@ -118,18 +116,14 @@ def write_scored_questions(
     Raises:
         DataError: a file is not in the layout, or every question of the dev file has a special token.
     """
-    known = tuple(relations.values())
     dropped = Dropped()
-    splits = {
-        split: read_file_of_questions(files / FILES[key], known, split, dropped)
-        for key, split in SCORED.items()
-        if (files / FILES[key]).is_file()
-    }
-    if not splits[SCORED["validation"]]:
-        raise DataError(f"{files / FILES['validation']}: every line has a special token")
+    path = files / FILES["validation"]
+    questions = read_answered(path, tuple(relations.values()), dropped)
+    if not questions:
+        raise DataError(f"{path}: every line has a special token")
     writer = CorpusWriter(folder, relations, [])
     writer.asked = asked
-    write_questions(writer, 1, splits)
+    write_questions(writer, 1, {"dev": questions})
     return writer, dropped
 
 

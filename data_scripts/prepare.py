@@ -20,7 +20,7 @@ from configuration.schema import Recipe
 from data_scripts.bios_folder import FILES, DataError, check_files, sha256
 from data_scripts.corpus import RECORD, Corpus, describe_relations, read_record
 from data_scripts.corpus_writer import CorpusWriter, write_people_corpus
-from data_scripts.divided_files import SCORED, write_divided_corpus, write_scored_questions
+from data_scripts.divided_files import write_divided_corpus, write_scored_questions
 from data_scripts.executors import run_for_all
 from data_scripts.parquet_files import read_metadata, shard_path, write_json
 from data_scripts.person_splits import People
@@ -111,13 +111,11 @@ def prepare(recipe: Recipe, run_data: Path, scored: bool = False) -> Corpus:
     if not scored or recipe.data.source not in ("folder", "synthetic"):
         return corpus
     files = find_files(recipe, run_data)
-    digests = digest_files(files, SCORED)
+    digests = digest_files(files, ("validation",))
     if corpus.record.get("scored") == digests:
         return corpus
     counts = corpus.record["questions"]
-    trained = {
-        name: {split: own[split] for split in own if split not in SCORED.values()} for name, own in counts.items()
-    }
+    trained = {name: {split: own[split] for split in own if split != "dev"} for name, own in counts.items()}
     writer, dropped = write_scored_questions(
         files, corpus.folder, relations_of(recipe), sum(sum(own.values()) for own in trained.values())
     )

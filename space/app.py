@@ -16,9 +16,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio
 import torch
 from matplotlib.figure import Figure
-from transformers import AutoModelForCausalLM, pipeline
+from transformers import AutoConfig, AutoModelForCausalLM, pipeline
 
 TRUST = {"trust_remote_code": True}
+TASK = "closed-book-qa"
 MAX_NEW_TOKENS = 64
 MAX_QUESTION = 1000  # characters; a name has fewer than a tenth, and the pipeline says why
 MAX_TITLE = 3  # questions in the title
@@ -37,6 +38,12 @@ def plain(text: object) -> str:
     return re.sub(r"[!-/:-@\[-`{-~]", escape, " ".join(str(text).split()))
 
 
+def find_task(model: str) -> str | None:
+    """Return the task that a model's folder names; where it names several, the one of any question."""
+    known = getattr(AutoConfig.from_pretrained(model, **TRUST), "custom_pipelines", None) or {}
+    return TASK if TASK in known else next(iter(known), None)
+
+
 class Demo:
     """What the page shows, computed by one model.
 
@@ -46,7 +53,7 @@ class Demo:
 
     def __init__(self, model: str):
         self.name = "/".join(Path(model).parts[-2:])  # of a folder too, as on the Hub
-        self.ask_model = pipeline(model=model, **TRUST)  # the task is the one that its folder names
+        self.ask_model = pipeline(find_task(model), model=model, **TRUST)
         # By their names; code of before there were several relations knows of none.
         known = getattr(self.ask_model, "relations", {})
         self.questions = {name: relation.format("NAME") for name, relation in known.items()}

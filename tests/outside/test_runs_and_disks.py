@@ -143,7 +143,8 @@ def no_space_in_rust(*arguments, **settings):
 
 
 FULL_DISKS = {  # what is written, by which function, in which command
-    "cache": ("datasets.builder.DatasetBuilder.download_and_prepare", no_space, "pretrain"),
+    "corpus": ("data_scripts.corpus_writer.write_parquet", no_space, "pretrain"),
+    "tokens": ("training.token_files.write_table", no_space, "pretrain"),
     "tokenizer": ("transformers.PreTrainedTokenizerFast.save_pretrained", no_space_in_rust, "pretrain"),
     "recipe": ("artifacts.run_folder.write_json", no_space, "pretrain"),
     "model": ("modeling_minigpt.MiniGPTForCausalLM.save_pretrained", no_space, "pretrain"),
