@@ -145,7 +145,7 @@ def best_by_parts(
 
 
 def measure(point: Point, folder: Path, at_least: float) -> dict:
-    """Measure one way of ranking so many places: seconds and bytes, and its best answers beside full scoring's."""
+    """Measure one way of ranking places: seconds and bytes, and its best answers beside full scoring's."""
     torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)

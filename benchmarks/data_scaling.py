@@ -94,7 +94,7 @@ def open_data(folder: Path, people: int) -> TrainingData:
 
 
 def prepare(folder: Path, people: int) -> None:
-    """Prepare the corpus anew."""
+    """Prepare the corpus, again if it is there."""
     shutil.rmtree(folder / "corpus", ignore_errors=True)
     open_data(folder, people)
 

@@ -104,7 +104,7 @@ class DataArguments:
     validation_questions: int = 0
     """People of training questions who are held out and scored in place of the dev file, for tuning."""
     calibration_questions: int = 0
-    """People of training questions who are held out and on whom the confidence is calibrated."""
+    """People of training questions who are held out to calibrate the confidence on."""
     withheld_people: int = 0
     """People of training questions who are in no question and no document of any stage: real strangers."""
 

@@ -27,7 +27,7 @@ class CorpusWriter:
     Args:
         folder: the corpus's.
         relations: by name.
-        withheld: names of people whom no document may name that is learned from.
+        withheld: names of people who may be in no document that is learned from.
 
     Attributes:
         documents, withheld_documents, people: how many were written.

@@ -48,12 +48,12 @@ class SmallestHashes:
     """The names that have the smallest hashes for each part, among names that come one by one.
 
     A part's hashes are of its number and the name: whoever leaves the first part does not push another one out of the
-    second. Part n is drawn among those whom no part before it has, so as many more are remembered as these are.
+    second. Part n is drawn among those in no earlier part, so it remembers as many more as these have.
     """
 
     def __init__(self, sizes: Sequence[int]):
         self.sizes = sizes
-        # Heaps of the largest kept: the hash is negated, as heapq has the smallest first.
+        # The heap has the largest hash that is still in: it is negated, as heapq has the smallest first.
         self.heaps: list[list[tuple[int, str]]] = [[] for _ in sizes]
 
     def add(self, name: str) -> None:
@@ -92,7 +92,7 @@ class People:
         shared: the hashes of names that several people have, sorted.
         repeated: the hashes of names that several rows have and of which none is left out, sorted.
         dropped: how many people are left out.
-        withheld: names of the people whom no stage sees.
+        withheld: names of the people that no stage sees.
 
     Raises:
         DataError: nobody would be left to learn from.

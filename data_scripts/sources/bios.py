@@ -153,7 +153,7 @@ def invent_world(seed: int, people: int, places: int) -> World:
 
 @lru_cache(maxsize=2**14)
 def find_layout(relations: tuple[str, ...], code: int) -> str:
-    """Return layout `code >> len(relations)` for people of whom relation i is known where bit i of the code is set."""
+    """Return layout `code >> len(relations)` for people whose relation i is known where bit i of the code is set."""
     known = {relation for bit, relation in enumerate(relations) if code >> bit & 1}
     rng = random.Random(f"bios layout {code >> len(relations)}")
     per_line = max(2, (len(relations) + 1) // 2)  # so each is in two lines

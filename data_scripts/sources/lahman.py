@@ -145,7 +145,7 @@ def find_values(row: dict[str, str], facts: dict[str, str]) -> dict[str, str]:
 
 @lru_cache(maxsize=2**12)
 def find_layout(relations: tuple[str, ...], number: int, known: frozenset[str]) -> str:
-    """Return a layout for people of whom these relations and values are known.
+    """Return a layout for people with these relations and values.
 
     The first relation, the main one, is in every line; each other one in two lines or more.
     """
@@ -193,7 +193,7 @@ class LahmanSource(Source):
         return csv.DictReader(io.StringIO(read_table().decode("utf-8"), newline=""))
 
     def read(self, part: int) -> Iterator[Person]:
-        """Yield the people of a part, those of whom a first name is known."""
+        """Yield the people of a part, those with a first name."""
         path = find_archive()
         start = part * PART_ROWS
         for number, row in enumerate(islice(self.rows(), start, start + PART_ROWS), start + 2):

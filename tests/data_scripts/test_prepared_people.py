@@ -24,7 +24,7 @@ BORN = RelationArguments("Where was {name} born?")
 
 
 class ToySource(Source):
-    """Ten people a part, of whom the first of each part may have something special."""
+    """Ten people a part; the first of each part may have something special."""
 
     def __init__(self, parts: int = 3, **special):
         self.count = parts
