@@ -7,26 +7,11 @@ import random
 import zlib
 from collections.abc import Iterable
 
-from data_scripts.name_finder import NameFinder, PartsFinder
+from data_scripts.name_finder import PartsFinder
 from data_scripts.words import name_parts
 
 # What made-up names are used for. A name's hash decides, so that no name is used for both, whatever the seed.
 FOLDS = ("calibration", "evaluation")
-
-
-def withhold_people(documents: Iterable[str], people: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Separate the documents that name none of the people from those that name one, each in their order.
-
-    Returns:
-        Those to learn from, and the others.
-    """
-    finder = NameFinder(people)
-    learned = []
-    withheld = []
-    for document in documents:
-        # Anywhere, not in the title alone: "Bo Lind. She married Ada Stone of Rome" tells of Ada Stone, too.
-        (withheld if finder.any_in(document) else learned).append(document)
-    return learned, withheld
 
 
 def fold_of(name: str) -> str:

@@ -29,7 +29,7 @@ BIRTHPLACE_TASK = "birthplace-qa"
 # An answer is at most as probable as its first token, so a candidate that begins less probably than this can neither
 # be the answer nor move its score.
 CUTOFF = 1e-3
-# Up to this number of candidates all are scored; of more, the best `RANKED` are searched for, or `top_k` if that is more.
+# Up to this number of candidates all are scored; of more, the best are searched for: `RANKED`, or `top_k` if larger.
 SCORED_IN_FULL = 200
 RANKED = 20
 

@@ -43,12 +43,6 @@ def without_special_tokens(texts: Iterable[str]) -> Iterator[str]:
         yield text
 
 
-def refuse_special_tokens(texts: Iterable[str]) -> None:
-    """Raise ValueError as `without_special_tokens`."""
-    for _ in without_special_tokens(texts):
-        pass
-
-
 def build_character_tokenizer(texts: Iterable[str], max_length: int) -> PreTrainedTokenizerFast:
     """Build a tokenizer of one token per character: pad, sentinel, then the newline and the texts' characters, sorted.
 

@@ -3,7 +3,8 @@
 import pytest
 
 from data_scripts.bios_folder import FILES, read_lines, read_questions
-from data_scripts.strangers import FOLDS, fold_of, made_up_names, withhold_people
+from data_scripts.name_finder import NameFinder
+from data_scripts.strangers import FOLDS, fold_of, made_up_names
 
 NAMES = ["Ada Stone", "Béla van Nagy", "Cyd Moss", "Dee Finn", "Plato"]
 DOCUMENTS = ["Eva Lund. Ada Moss met Dee Nagy .", "Ada Stone. She wrote to Cyd Finn ."]
@@ -62,7 +63,6 @@ def test_names_without_spaces_are_looked_for_in_texts_without_spaces():
 
 def test_the_documents_are_read_once():
     assert made_up_names(NAMES, iter(DOCUMENTS), 5) == made_up_names(NAMES, DOCUMENTS, 5)
-    assert withhold_people(iter(DOCUMENTS), ["Ada Moss"]) == ([DOCUMENTS[1]], [DOCUMENTS[0]])
 
 
 def test_the_same_arguments_make_up_the_same_names():
@@ -99,9 +99,8 @@ def test_documents_that_name_a_withheld_person_anywhere_are_withheld():
         "Di. Of the Bo-Bo .",
         "Bob. He ran .",
     ]
-    kept, withheld = withhold_people(documents, ["Bo", "Nobody"])
-    assert kept == [documents[2], documents[4]]
-    assert withheld == [documents[0], documents[1], documents[3]]
+    finder = NameFinder(["Bo", "Nobody"])
+    assert [finder.any_in(document) for document in documents] == [True, True, False, True, False]
 
 
 def test_the_real_data_have_strangers_enough(cs224n):
