@@ -1,7 +1,4 @@
-"""People who are in no text that a model learns from: real ones, withheld from it, and made-up ones.
-
-The names of the made-up are recombined from the first and last names of the training questions.
-"""
+"""Made-up people, who are in no text: their names are put together from those of the training questions."""
 
 import random
 import zlib
