@@ -9,11 +9,12 @@ import pytest
 from configuration.schema import CorruptionOptions, StageArguments
 from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import FILES, read_lines, read_questions
+from data_scripts.name_finder import NameFinder
 from data_scripts.phrases import AnswerFinder, salient_phrases
 from data_scripts.questions import question_about
 from data_scripts.span_corruption import TextCorruptor
 from data_scripts.splits import load_training_data
-from data_scripts.strangers import made_up_names, withhold_people
+from data_scripts.strangers import made_up_names
 from data_scripts.synthetic_bios import invent
 from data_scripts.titles import split_title
 from data_scripts.tokenized_text import TokenizedText, tokenize
@@ -140,10 +141,8 @@ def test_names_are_found_in_scripts_without_spaces_and_not_inside_words():
     assert is_named("अदा", "कवि अदा का जन्म")
     assert not is_named("दिल", "दिल्ली")  # the mark that follows makes it another word
     assert not is_named("Ann Lee", "Joann Leeds")
-    assert withhold_people(["王小明生于北京。", "李生于上海。"], ["王小明"]) == (
-        ["李生于上海。"],
-        ["王小明生于北京。"],
-    )
+    finder = NameFinder(["王小明"])
+    assert [finder.any_in(text) for text in ("王小明生于北京。", "李生于上海。")] == [True, False]
 
 
 @pytest.mark.row("T7")
