@@ -6,8 +6,7 @@
 Every phase of every size runs in a fresh process, with one thread, and finds on the disk what the phase before has
 left:
 
-- prepare: invented people, four lines each, are prepared into a corpus, with one of 100 to calibrate on and one of
-  100 withheld;
+- prepare: invented people, four lines each, are prepared into a corpus, with 50 to calibrate on and 50 withheld;
 - tokenizer: a vocabulary of 800 entries, of 200,000 documents at most;
 - tokens: the token tables;
 - open: the tables are opened, and the first batch of 64 rows is drawn;
@@ -82,9 +81,9 @@ BUILDING_BYTES = 250e6
 
 
 def recipe_of(people: int) -> Recipe:
-    """Return the recipe of a size: invented people who are asked for their birthplaces."""
+    """Return the recipe of a size: invented people who are asked for their birthplaces, a few of them held out."""
+    held_out = [f"data.{name}={min(50, people // 10)}" for name in ("calibration_questions", "withheld_people")]
     sizes = ["data.source=bios", f"data.people={people}", "data.places=300"]
-    held_out = [f"data.{name}={people // 100}" for name in ("calibration_questions", "withheld_people")]
     return load_recipe(find_recipe("quickstart"), [*sizes, *held_out])
 
 
