@@ -165,6 +165,7 @@ class LahmanSource(Source):
     """
 
     def __init__(self, data: DataArguments, relations: Sequence[Relation]):
+        self.max_people = data.max_people
         self.relations = tuple(relation.name for relation in relations)
         for name in self.relations:
             if name not in PHRASES:
@@ -188,17 +189,18 @@ class LahmanSource(Source):
         """Return the number of parts, of `PART_ROWS` rows."""
         return -(-sum(1 for _ in self.rows()) // PART_ROWS)
 
-    def rows(self) -> Iterator[dict[str, str]]:
-        """Yield the rows of the table, by column."""
-        return csv.DictReader(io.StringIO(read_table().decode("utf-8"), newline=""))
+    def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yield the rows of the people with a first name, by column, each with its line; no more than are wanted."""
+        table = csv.DictReader(io.StringIO(read_table().decode("utf-8"), newline=""))
+        named = ((line, row) for line, row in enumerate(table, start=2) if row["nameFirst"])
+        return islice(named, self.max_people)
 
     def read(self, part: int) -> Iterator[Person]:
-        """Yield the people of a part, those with a first name."""
+        """Yield the people of a part."""
         path = find_archive()
         start = part * PART_ROWS
-        for number, row in enumerate(islice(self.rows(), start, start + PART_ROWS), start + 2):
-            if row["nameFirst"]:
-                yield self.make_person(row, f"{path}, {TABLE}, line {number}")
+        for line, row in islice(self.rows(), start, start + PART_ROWS):
+            yield self.make_person(row, f"{path}, {TABLE}, line {line}")
 
     def make_person(self, row: dict[str, str], where: str) -> Person:
         """Return the person of a row."""
