@@ -14,7 +14,7 @@ from data_scripts.sources import lahman
 from data_scripts.sources.lahman import PHRASES, LahmanSource
 from data_scripts.titles import split_title
 from data_scripts.words import is_named
-from modeling_minigpt.relations_minigpt import Relation
+from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 
 ALL = tuple(PHRASES)
 HEADER = (
@@ -176,3 +176,10 @@ def test_prompts_of_the_recipe_begin_sentences():
         for prompt in relation.prompts:
             beginning = prompt.removeprefix("{name}. ") if prompt != "{name}." else ""
             assert any(body.startswith(beginning) for body in bodies), prompt
+
+
+def test_no_more_people_than_are_wanted_whatever_part_is_read():
+    every = LahmanSource(DataArguments(source="lahman"), [BIRTHPLACE])
+    some = LahmanSource(DataArguments(source="lahman", max_people=7), [BIRTHPLACE])
+    assert some.parts() == 1
+    assert list(some.read(0)) == list(islice(every.read(0), 7))
