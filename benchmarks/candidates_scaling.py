@@ -4,7 +4,7 @@
     python -m benchmarks.candidates_scaling --sizes 60 500 --rounds 1 --output candidates.json
 
 A model of the quickstart's shape trains for some hundred steps on questions about invented people: it knows most of
-them, and is asked about as many strangers, for whom it hesitates. Places are put together from syllables, the popular
+them, and is asked about as many strangers, where it hesitates. Places are put together from syllables, the popular
 ones first. Each point runs in a fresh process. Times are CPU time of one question in a batch of 32; memory is that of
 the trie and of all that the batch needs, over the model's. Every best answer is compared with that of full scoring, of
 many places for a few questions, part by part. A figure (.svg) is written beside the report. Exits with 1 where a bar

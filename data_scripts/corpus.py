@@ -14,6 +14,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -95,6 +96,7 @@ class Corpus:
     Attributes:
         record: what `prepared.json` says.
         relations: those that have questions, the main one first.
+        rows: how many documents there are of each kind.
 
     Raises:
         DataError: there is none, or it is not whole.
@@ -111,15 +113,25 @@ class Corpus:
                 for one in self.record["relations"]
             )
             self.counts: dict[str, dict[str, int]] = self.record["questions"]
-            self.documents = self.texts("documents", self.record["documents"])
-            self.withheld_documents = self.texts("withheld_documents", self.record["withheld_documents"])
+            self.rows = {name: int(self.record[name]) for name in ("documents", "withheld_documents")}
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{folder / RECORD}: not the record of a prepared corpus: {error!r}") from error
 
-    def texts(self, name: str, rows: int) -> SizedIterable[str]:
+    # Read when they are asked for: whoever opens a corpus for its questions or its counts needs no documents.
+    @cached_property
+    def documents(self) -> SizedIterable[str]:
+        """The texts to learn from."""
+        return self.texts("documents")
+
+    @cached_property
+    def withheld_documents(self) -> SizedIterable[str]:
+        """The texts that name a withheld person."""
+        return self.texts("withheld_documents")
+
+    def texts(self, name: str) -> SizedIterable[str]:
         """Return the texts of one kind of documents, as a list where they are few."""
-        column = TextColumn(self.folder / name, "text", rows)
-        return list(column) if rows <= IN_MEMORY else column
+        column = TextColumn(self.folder / name, "text", self.rows[name])
+        return list(column) if len(column) <= IN_MEMORY else column
 
     def questions(self, split: str, relations: Sequence[Relation] | None = None) -> SizedIterable[Question]:
         """Return the questions of a split, as a list where they are few.

@@ -91,7 +91,7 @@ def made_up_people(data: TrainingData, fold: str, count: int) -> list[str]:
     held_back = chain.from_iterable(data.held_back)
     return made_up_names(
         [question.name for question in data.train],
-        [*data.documents, *data.withheld_documents],
+        chain(data.documents, data.withheld_documents),
         count,
         fold=fold,
         others=[question.name for question in held_back],

@@ -8,7 +8,7 @@ The first relation is the main one. A model of before there were relations has `
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -181,8 +181,8 @@ def build_facts(
     for relation in relations:
         own = list(candidates.get(relation.name, ()))
         if own and tuple(own) not in tries:
-            check_candidates(own, tokenizer, context)
             tries[tuple(own)] = AnswerTrie(own, tokenizer)
+            check_lengths(tries[tuple(own)], context)
         facts[relation.name] = RelationFacts(relation, own, tries.get(tuple(own)))
     return facts
 
@@ -198,9 +198,8 @@ def check_writable(relation: Relation, tokenizer: PreTrainedTokenizerBase) -> No
             raise ValueError(f"relation {relation.name}: {text!r} contains {unknown!r}, which is {wrong}")
 
 
-def check_candidates(candidates: list[str], tokenizer: PreTrainedTokenizerBase, context: int) -> None:
-    """Raise ValueError where a candidate is longer than what the model reads: the trie grows with its square."""
-    read: Any = tokenizer(candidates, verbose=False)["input_ids"]
-    for candidate, ids in zip(candidates, read, strict=True):
-        if len(ids) >= context:
-            raise ValueError(f"candidate {candidate[:40]!r} is {len(ids)} tokens long, the model reads {context}")
+def check_lengths(trie: AnswerTrie, context: int) -> None:
+    """Raise ValueError for the first candidate that is longer than what the model reads."""
+    sizes = zip(trie.answers.tolist(), trie.lengths.tolist(), strict=True)
+    for number, length in sorted((number, length) for number, length in sizes if number >= 0 and length >= context):
+        raise ValueError(f"candidate {trie.texts[number][:40]!r} is {length} tokens long, the model reads {context}")

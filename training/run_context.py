@@ -202,10 +202,15 @@ def training_batches(run: Run, stage: str) -> TrainingBatches:
     )
     documents = None
     if arguments.question_fraction < 1.0:
-        annotator = Annotator.for_questions(run.data.train, run.recipe.corruption)
         document_file = open_rows(
             folder / "documents.arrow",
-            lambda dtype: document_rows(run.data.documents, tokenizer, annotator, dtype),
+            # All training questions are read for it, so only where the table has to be built.
+            lambda dtype: document_rows(
+                run.data.documents,
+                tokenizer,
+                Annotator.for_questions(run.data.train, run.recipe.corruption),
+                dtype,
+            ),
             entries,
             run.accelerator,
         )
