@@ -1,4 +1,4 @@
-"""Which targets count in the loss of a padded batch."""
+"""Which targets count in the loss of a batch, and which positions predict them."""
 
 import torch
 
@@ -21,3 +21,15 @@ def drop_targets_of_padding(
     counted = (labels[:, 1:] != -100).sum().clamp(min=1)
     share = (kept[:, 1:] != -100).sum() / counted  # exactly 1 where there is no padding on the left
     return kept, {**settings, "num_items_in_batch": count * share}
+
+
+def find_targets(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find what there is to predict: the numbers of the positions that predict a target, and the targets; (N,) each.
+
+    Of labels [[-100, 5, 6], [-100, -100, 7]] the positions 0, 1 and 4, counted row by row, predict 5, 6 and 7.
+    """
+    following = labels.roll(-1, dims=-1)
+    following[:, -1] = -100  # the last token predicts nothing
+    following = following.flatten()
+    positions = (following != -100).nonzero()[:, 0]
+    return positions, following[positions]

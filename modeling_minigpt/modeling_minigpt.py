@@ -12,7 +12,6 @@ from torch import nn
 from transformers import Cache, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
@@ -21,12 +20,13 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention_base_minigpt import LinearTimeAttention, PaddingInfo, SelfAttention, mark_zero_init
+from .attention_base_minigpt import SelfAttention, mark_zero_init
 from .attention_minigpt import ATTENTION_CLASSES
-from .cache_minigpt import check_cache, check_layers, check_mask, check_not_packed, make_cache, padding_info
+from .cache_minigpt import check_layers, make_cache
 from .configuration_minigpt import MiniGPTConfig
 from .generation_minigpt import MiniGPTGenerationMixin
-from .loss_minigpt import drop_targets_of_padding
+from .loss_minigpt import drop_targets_of_padding, find_targets
+from .masks_minigpt import layer_masks
 from .rotary_minigpt import MiniGPTRotaryEmbedding
 from .source_minigpt import WeightsSource, find_pipeline_code, reset_modes
 
@@ -64,14 +64,28 @@ class MiniGPTBlock(GradientCheckpointingLayer):
         self.mlp = MiniGPTMLP(config)
         self.dropout = nn.Dropout(config.residual_dropout)
 
-    def forward(self, hidden_states: torch.Tensor, real: torch.Tensor | None = None, **kwargs) -> torch.Tensor:
-        """Map (B, T, C) to (B, T, C); columns of padding, False in `real` (B, T), see nothing, not even each other."""
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        real: torch.Tensor | None = None,
+        kept_positions: torch.Tensor | None = None,
+        **kwargs,
+    ) -> torch.Tensor:
+        """Map (B, T, C) to (B, T, C), or, in the last block, to the N positions that are read of it, (N, C).
+
+        Args:
+            real: False for columns of padding, (B, T): they see nothing, not even each other.
+            kept_positions: numbers of positions, in [0, B T), row by row; (N,). The MLP computes nothing for others.
+        """
         # Pre-norm: the stream itself is never normalised, so gradients pass it unchanged.
         attended, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
         # Kernels differ in what a query without keys gets: zeros, the mean of all values, or a whole row's sums. On
         # the left, the column before a row's first token would so see the token that it predicts.
         if real is not None:
             attended = attended.masked_fill(~real[..., None], 0.0)
+        if kept_positions is not None:
+            attended = attended.flatten(0, 1)[kept_positions]
+            hidden_states = hidden_states.flatten(0, 1)[kept_positions]
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
 
@@ -175,40 +189,6 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         if last >= limit:
             raise ValueError(f"learned positions end at {limit} tokens, found position {last} (the first is 0)")
 
-    def layer_masks(
-        self,
-        inputs_embeds: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor | None,
-        past_key_values: Cache | None,
-        settings: dict,
-    ) -> list[torch.Tensor | PaddingInfo | None]:
-        """Make each layer's mask: the library's for full attention, a `PaddingInfo` for the linear-time variants.
-
-        Raises:
-            ValueError: inputs or a cache that do not go together, with what was found.
-        """
-        attentions = self.attentions
-        if past_key_values is not None:
-            check_layers(attentions, self.config)
-            check_cache(past_key_values, self.config, inputs_embeds.shape[0])
-        takes_padding = [isinstance(attention, LinearTimeAttention) for attention in attentions]
-        padding = causal_mask = None
-        if any(takes_padding):
-            padding = padding_info(attention_mask, past_key_values, *inputs_embeds.shape[:2])
-        elif attention_mask is not None:
-            check_mask(attention_mask, past_key_values, self.config, *inputs_embeds.shape[:2])
-        check_not_packed(attentions, position_ids, attention_mask, past_key_values, settings)
-        if not all(takes_padding):  # linear-time layers would not read its T² entries
-            causal_mask = create_causal_mask(
-                config=self.config,
-                inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
-                past_key_values=past_key_values,
-                position_ids=position_ids,
-            )
-        return [padding if takes else causal_mask for takes in takes_padding]
-
     def place(
         self,
         inputs_embeds: torch.Tensor,
@@ -239,6 +219,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        kept_positions: torch.Tensor | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
         """Encode a batch.
@@ -250,6 +231,8 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
                 inside a row mark packed examples, which then do not see each other; that takes neither an
                 `attention_mask` nor `past_key_values`.
             past_key_values: the cache of earlier calls; a fresh one is made when `use_cache`.
+            kept_positions: numbers, row by row, of the positions whose last hidden state is wanted, (N,); the result
+                is then (N, C), and the last block's MLP computes nothing for the others.
 
         Raises:
             ValueError: not exactly one input; a position past the learned ones; a cache of another model or batch, or
@@ -261,7 +244,9 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        masks = self.layer_masks(inputs_embeds, attention_mask, position_ids, past_key_values, kwargs)
+        masks = layer_masks(
+            self.attentions, self.config, inputs_embeds, attention_mask, position_ids, past_key_values, kwargs
+        )
         # After the masks: with a cache, though empty, packed examples would not be noticed.
         if use_cache and past_key_values is None:
             check_layers(self.attentions, self.config)
@@ -271,10 +256,12 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         real = None
         if attention_mask is not None and attention_mask.ndim == 2:
             real = attention_mask[:, -inputs_embeds.shape[1] :] != 0  # (B, T)
-        for layer, mask in zip(self.layers, masks, strict=False):  # no mask for a layer that does not run
+        last = len(masks) - 1
+        for index, (layer, mask) in enumerate(zip(self.layers, masks, strict=False)):  # as many masks as layers run
             hidden_states = layer(
                 hidden_states,
                 real=real,
+                kept_positions=kept_positions if index == last else None,
                 attention_mask=mask,
                 position_embeddings=rotation,
                 past_key_values=past_key_values,
@@ -311,6 +298,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, MiniGPTGenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        skip_logits: bool = False,
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """Predict the next token; the arguments not named here are `MiniGPTModel`'s.
@@ -319,11 +307,23 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, MiniGPTGenerationMixin):
             labels: targets (B, T) aligned with `input_ids` (the loss shifts them), -100 where there is none. A target
                 whose prediction would come from a column of padding does not count.
             logits_to_keep: number of last positions to compute logits for (0: all), or their indices.
+            skip_logits: return the loss alone, and compute the last MLP and the head only where there is a target.
+                Where half of the tokens are targets, that saves a shallow model a fifth of its work.
 
         Returns:
             Logits (B, T, V) and, with labels, the mean cross-entropy in nats per target token, or the sum divided by
             `num_items_in_batch` where that is passed.
+
+        Raises:
+            ValueError: `skip_logits` without labels; or as `MiniGPTModel.forward`.
         """
+        settings: dict = kwargs
+        if labels is not None:
+            labels, settings = drop_targets_of_padding(labels, attention_mask, kwargs)
+        if skip_logits:
+            if labels is None:
+                raise ValueError("skip_logits returns the loss alone, which needs labels")
+            kwargs["kept_positions"], settings["shift_labels"] = find_targets(labels)
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -333,15 +333,15 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, MiniGPTGenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
+        states = outputs.last_hidden_state  # (B, T, C), or (N, C) at the targets alone
         # Generation needs the last position's logits alone; V columns of every position would be most of the work.
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))  # (B, T, V)
+        logits = self.lm_head(states if skip_logits else slice_logits_to_keep(states, logits_to_keep))  # (…, V)
         loss = None
         if labels is not None:
-            targets, settings = drop_targets_of_padding(labels, attention_mask, kwargs)
-            loss = self.loss_function(logits=logits, labels=targets, vocab_size=self.config.vocab_size, **settings)
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **settings)
         return CausalLMOutputWithPast(
             loss=loss,
-            logits=logits,
+            logits=None if skip_logits else logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

@@ -40,11 +40,12 @@ def orthogonalize(
     if x.shape[-1] >= 2 * x.shape[-2] and x.dtype != torch.bfloat16:
         gram = x @ x.mT  # (N, rows, rows)
         product = None
-        for _ in range(steps):
+        for step in range(steps):
             polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
             polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
             product = polynomial if product is None else polynomial @ product
-            gram = polynomial @ gram @ polynomial  # of the next x, p x: p is symmetric
+            if step < steps - 1:
+                gram = polynomial @ gram @ polynomial  # of the next x, p x: p is symmetric
         x = product @ x
     else:
         for _ in range(steps):

@@ -119,7 +119,7 @@ def optimizer_step(
     scale = accelerator.num_processes * accelerator.gradient_accumulation_steps
     for part in micro_batches(batch, accelerator):
         with accelerator.accumulate(model):
-            loss = model(**part, num_items_in_batch=targets, use_cache=False).loss
+            loss = model(**part, num_items_in_batch=targets, use_cache=False, skip_logits=True).loss
             total += loss.detach()
             accelerator.backward(loss * scale)
             if accelerator.sync_gradients:
