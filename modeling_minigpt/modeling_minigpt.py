@@ -308,7 +308,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, MiniGPTGenerationMixin):
                 whose prediction would come from a column of padding does not count.
             logits_to_keep: number of last positions to compute logits for (0: all), or their indices.
             skip_logits: return the loss alone, and compute the last MLP and the head only where there is a target.
-                Where half of the tokens are targets, that saves a shallow model a fifth of its work.
+                Where half of the tokens are targets, a shallow model has a fifth less work.
 
         Returns:
             Logits (B, T, V) and, with labels, the mean cross-entropy in nats per target token, or the sum divided by
@@ -317,13 +317,16 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, MiniGPTGenerationMixin):
         Raises:
             ValueError: `skip_logits` without labels; or as `MiniGPTModel.forward`.
         """
+        targets: torch.Tensor | None = None
         settings: dict = kwargs
         if labels is not None:
-            labels, settings = drop_targets_of_padding(labels, attention_mask, kwargs)
+            targets, settings = drop_targets_of_padding(labels, attention_mask, kwargs)
         if skip_logits:
-            if labels is None:
+            if targets is None:
                 raise ValueError("skip_logits returns the loss alone, which needs labels")
-            kwargs["kept_positions"], settings["shift_labels"] = find_targets(labels)
+            positions, following = find_targets(targets)
+            kwargs = {**kwargs, "kept_positions": positions}
+            settings = {**settings, "shift_labels": following}
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -337,8 +340,8 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, MiniGPTGenerationMixin):
         # Generation needs the last position's logits alone; V columns of every position would be most of the work.
         logits = self.lm_head(states if skip_logits else slice_logits_to_keep(states, logits_to_keep))  # (…, V)
         loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **settings)
+        if targets is not None:
+            loss = self.loss_function(logits=logits, labels=targets, vocab_size=self.config.vocab_size, **settings)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=None if skip_logits else logits,
