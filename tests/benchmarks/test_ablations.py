@@ -85,32 +85,31 @@ def test_an_unknown_variant_is_one_line(recipe, data, tmp_path, capsys):
 
 
 def written(points):
-    """Return the report of points (group, variant, measured)."""
+    """Return the report of points (group, variant, seed, measured)."""
     machine = {"device": "a CPU", "threads": 2, "torch": "2"}
     numbers = {"accuracy": 0.5, "steps": 10, "parameters": 10**6, "padding": 0.1}
     entries = [
         {"subject": name, **({"task": group} if group else {}), "seed": seed, "rounds": [{**numbers, **measured}]}
-        for seed, (group, name, measured) in enumerate(points)
+        for group, name, seed, measured in points
     ]
     return ablations.report({"machine": machine, "recipe": "r", "overrides": [], "minutes": 1, "points": entries})
 
 
-def test_the_gain_is_over_the_baseline():
-    points = [
-        ("", "baseline", {}),
-        ("loss", "new", {"accuracy": 0.6, "steps": 20}),
-        ("loss", "new", {"steps": 30}),
-        ("loss", "broken", {"error": "killed"}),
-    ]
-    text = written(points)
+def test_the_gain_is_over_the_baseline_seed_by_seed_with_an_interval():
+    baseline = [("", "baseline", seed, {"accuracy": accuracy}) for seed, accuracy in enumerate((0.4, 0.5, 0.6))]
+    variant = [("loss", "new", seed, {"accuracy": a, "steps": 20}) for seed, a in enumerate((0.41, 0.52, 0.63))]
+    failed = [("loss", "broken", 3, {"error": "killed"})]
+    text = written([*baseline, *variant, *failed])
     assert "10.0 % of its positions are padding" in text
-    assert "padding" not in written(points[1:])
-    assert "| loss | new | 2 | 55.0 | +5.0 | 25 | 1.00 |" in text
+    assert "padding" not in written(variant)
+    assert "| loss | new | 3 | 52.0 | +2.0 ± 2.5 | 20 | 1.00 |" in text
     assert "- broken, loss, seed 3: killed" in text
+    assert "| loss | new | 1 | 41.0 | +1.0 | 20 | 1.00 |" in written([*baseline, variant[0]])
+    assert "| loss | new | 3 | 52.0 | – | 20 | 1.00 |" in written(variant)
 
 
 def test_variants_of_one_thing_stand_together_whenever_they_were_measured():
     measured = [("", "baseline"), ("loss", "new"), ("batches", "large"), ("loss", "newer")]
-    text = written([(group, name, {}) for group, name in measured])
+    text = written([(group, name, 0, {}) for group, name in measured])
     names = [line.split(" | ")[1] for line in text.splitlines() if line.endswith(" 1.00 |")]
     assert names == ["baseline", "new", "newer", "large"]
