@@ -5,7 +5,7 @@ person's name, how often two phrases are written with a comma between. Any numbe
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from itertools import permutations
 from typing import NamedTuple
 
@@ -94,29 +94,30 @@ class Evidence:
             self.documents[title] += 1
             # As the ceiling does, not as whole words: what is not in this class is below the ceiling.
             self.taught.update((title, right) for right in self.accepted[title] if right in document)
-        for phrase in self.finder.find(document):
-            self.named[phrase] += 1
-            if phrase in self.answers:
-                self._add_person(title, phrase, document)
+        phrases = self.finder.find(document)
+        self.named.update(phrases)
+        self._add_person(title, phrases & self.answers, document)
 
     def add_training_question(self, question: Question) -> None:
         """Take what is learned from a training question."""
-        for answer in self.answers.intersection(question.answers):
-            self.trained.add(answer)
-            self._add_person(question.name.rstrip("."), answer, f"{question.text} {answer}")
+        answers = self.answers.intersection(question.answers)
+        self.trained |= answers
+        self._add_person(question.name.rstrip("."), answers, f"{question.text} {' '.join(question.answers)}")
 
-    def _add_person(self, title: str, answer: str, text: str) -> None:
-        """Take that a text about a person, or about nobody, has a wrong answer."""
-        if not title:
+    def _add_person(self, title: str, answers: Set[str], text: str) -> None:
+        """Take that a text about a person, or about nobody, has some of the wrong answers."""
+        if not title or not answers:
             return
-        if (title, answer) in self.wanted and (title, answer) not in self.own:
-            self.own[title, answer] = excerpt(answer, text)
-        for part in sides(title):
-            if self.relatives.get((answer, *part), "") is None:
-                self.relatives[(answer, *part)] = title
-        people = self.others[answer]
-        if len(people) < NEAREST_OF:
-            people[title] = None
+        parts = sides(title)
+        for answer in answers:
+            if (title, answer) in self.wanted and (title, answer) not in self.own:
+                self.own[title, answer] = excerpt(answer, text)
+            for part in parts:
+                if self.relatives.get((answer, *part), "") is None:
+                    self.relatives[(answer, *part)] = title
+            people = self.others[answer]
+            if len(people) < NEAREST_OF:
+                people[title] = None
 
     def is_known(self, answer: str) -> bool:
         """Return whether a document or a training answer has a wrong answer."""

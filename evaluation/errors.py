@@ -5,8 +5,8 @@ Where was Ada Stone born? Right is Paris, and the documents are
     Ada Stone. Stone was born in Paris, France, and moved to Oslo .     Ada May. Born in Rome .
     Cyd Moss. Moss left Lima for Paris, France .                        Bo Stone. Born in Bern .
 
-    Pariss    other_spelling      no document has it, and it differs in few letters
     France    part_or_whole       "Paris, France" is written in two documents: Paris is in France
+    Pariss    other_spelling      no document has it, and it differs in few letters
     Oslo      own_document        another phrase of the person's own document
     Bern      same_last_name      the answer of Bo Stone
     Rome      same_first_name     the answer of Ada May
@@ -57,6 +57,16 @@ def is_similar(answer: str, right: str) -> bool:
     return abs(len(answer) - len(right)) <= edits and int(edit_distance(answer, right)) <= edits
 
 
+def is_part_or_whole(wrong: WrongAnswer, evidence: Evidence) -> bool:
+    """Return whether an answer is in a right one or a right one in it: by their words, or as documents write them."""
+    answer = fold(wrong.text)
+    for right in map(fold, wrong.question.answers):
+        # "ROME" is no part of "Rome", but all of it.
+        if answer and right and answer != right and (is_named(answer, right) or is_named(right, answer)):
+            return True
+    return evidence.place_around(wrong) is not None
+
+
 def is_other_spelling(wrong: WrongAnswer, evidence: Evidence) -> bool:
     """Return whether only case, accents or marks differ from a right answer; or letters, and nobody has the answer.
 
@@ -67,15 +77,6 @@ def is_other_spelling(wrong: WrongAnswer, evidence: Evidence) -> bool:
     if not answer or answer in right:
         return bool(answer)
     return not evidence.is_known(wrong.text) and any(is_similar(answer, one) for one in right)
-
-
-def is_part_or_whole(wrong: WrongAnswer, evidence: Evidence) -> bool:
-    """Return whether an answer is in a right one or a right one in it: by their words, or as documents write them."""
-    answer = fold(wrong.text)
-    for right in map(fold, wrong.question.answers):
-        if answer and right and (is_named(answer, right) or is_named(right, answer)):
-            return True
-    return evidence.place_around(wrong) is not None
 
 
 def is_not_in_documents(wrong: WrongAnswer, evidence: Evidence) -> bool:
@@ -111,8 +112,8 @@ class ErrorClass(NamedTuple):
 CLASSES = {
     "not_in_documents": ErrorClass("the right answer is in no document of the person", is_not_in_documents),
     "empty": ErrorClass("no answer", lambda wrong, _: not wrong.text),
-    "other_spelling": ErrorClass("the right answer in another spelling", is_other_spelling, True),
     "part_or_whole": ErrorClass("a part of the right answer, or what contains it", is_part_or_whole, True),
+    "other_spelling": ErrorClass("the right answer in another spelling", is_other_spelling, True),
     "own_document": ErrorClass("another phrase of the person's documents", is_in_own_document, True),
     "same_last_name": ErrorClass(
         "the answer of somebody with the same last name", partial(has_relative, side="last"), True

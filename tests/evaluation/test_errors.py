@@ -136,6 +136,7 @@ def test_training_answers_are_somebody_s_as_documents_are():
     train = [question_about("Eve Stone", "Quito"), question_about("Ada Stone", "Cork", relation=STUDIED)]
     found, example = class_of(ADA, "Quito", WORLD, train)
     assert (found, example["whose"]) == ("same_last_name", "Eve Stone")
+    assert class_of(ADA._replace(answers=("Paris", "Quita")), "Quito", WORLD, train)[0] == "same_last_name"
     found, example = class_of(ADA, "Cork", WORLD, train)
     assert (found, example["phrase"]) == ("own_document", "Where did Ada Stone study? Cork")
 
@@ -156,6 +157,14 @@ def test_any_accepted_answer_counts():
         "by_chance": None,
         "examples": [],
     }
+
+
+def test_a_part_of_the_right_phrase_is_no_other_phrase_of_the_document():
+    question = question_about("Ada Stone", "Boston, Massachusetts")
+    documents = ["Ada Stone. Born in Boston, Massachusetts, by the Massachusetts Bay ."]
+    for part in ("Boston", "massachusetts"):
+        assert class_of(question, part, documents)[0] == "part_or_whole"
+    assert class_of(question, "Massachusetts Bay", documents)[0] == "own_document"
 
 
 def test_people_of_one_name_share_their_documents():
@@ -240,6 +249,8 @@ def test_a_namesake_s_answer_is_compared_with_chance():
     documents += [f"Bo{last} {last}. Of {place} ." for last, place in zip(lasts, places, strict=True)]
     errors = errors_of(questions, places, documents)
     assert (errors["same_last_name"]["share"], errors["same_last_name"]["by_chance"]) == (1.0, 0.0)
+    assert errors["made_up"]["by_chance"] is None
+    assert errors_of(questions[:1], places[:1], documents)["same_last_name"]["by_chance"] is None
     # One answer to all is the namesake's of one of them, whoever is asked about.
     errors = errors_of(questions, ["Rome"] * 4, documents)
     assert (errors["same_last_name"]["share"], errors["same_last_name"]["by_chance"]) == (0.25, 0.25)
