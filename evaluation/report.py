@@ -9,6 +9,7 @@ from rich.table import Table
 
 from artifacts.files import write_text
 from configuration.errors import show
+from evaluation.errors_report import errors_line, errors_section
 from evaluation.plots import new_figure, save_figure
 from evaluation.tables import markdown_table, percent
 from evaluation.trust import trust_table
@@ -34,6 +35,7 @@ def by_relation(results: dict) -> dict[str, dict]:
             split: values,
             "baselines": {**values, "majority_place": values["majority_answer"]},
             **{key: values[key] for key in ("trust", "exposure", "samples")},
+            "errors": values.get("errors", {}),  # not there before there was such a section
         }
     return views
 
@@ -101,6 +103,8 @@ def _render(results: dict, relation: str | None, console: Console) -> None:
             "people get an answer"
         )
         console.print(line, highlight=False)
+    if line := errors_line(results.get("errors", {})):
+        console.print(escape(line), highlight=False)
     for sample in results["samples"]:
         if sample["place"] is None:
             verdict = "a stranger: no document names this person, the answer is a guess"
@@ -181,6 +185,8 @@ def relation_section(results: dict, kind: str, heading: str, picture: str) -> li
         lines += trust_section(results["trust"], f"{heading} Trust", picture)
     if results.get("exposure"):
         lines += exposure_section(results["exposure"], kind, f"{heading} What was there to learn from")
+    if results.get("errors"):
+        lines += errors_section(results["errors"], results[results["split"]]["total"], heading)
     rows = [[s["question"], s["answer"], s["place"] or "(unknown person)"] for s in results["samples"]]
     return [*lines, f"{heading} Some answers\n", markdown_table(["question", "answer", f"right {kind}"], rows)]
 

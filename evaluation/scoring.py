@@ -3,7 +3,8 @@
 results.json has the figures of each relation under `relations`, and those of the first one at the top as well:
 
     {"dataset", "split": SPLIT, SPLIT: {"accuracy", "correct", "total", "seconds"}, "baselines", "trust", "exposure",
-     "samples", …, "relations": {NAME: {"accuracy", "correct", "total", "ceiling", "majority", …, "trust"}, …}}
+     "errors", "samples", …,
+     "relations": {NAME: {"accuracy", "correct", "total", "ceiling", "majority", …, "trust", "errors"}, …}}
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from configuration.schema import Recipe
 from data_scripts.questions import Question
 from data_scripts.splits import TrainingData, load_scoring_questions, made_up_people
 from evaluation.calibration import unknown_names
+from evaluation.errors import find_errors
 from evaluation.exposure import count_exposures
 from evaluation.knowledge import questions_of
 from evaluation.relation_scores import RelationAnswers, ask_relation, choose_questions, relation_results
@@ -102,15 +104,18 @@ def ask_all(
 
 def results_of_relations(found: Sequence[RelationAnswers], data: TrainingData) -> dict[str, dict]:
     """Return what `results.json` says of each relation, by its name."""
-    # One pass over the documents for the questions of all relations.
+    # One pass over the documents for the questions of all relations, and one for the wrong answers to them.
     everything = [question for answers in found for question in answers.questions]
     counts = count_exposures(everything, data.documents, data.train)
+    answered = {one.relation.name: (one.questions, *one.models["pretrained"]) for one in found}
+    errors = find_errors(answered, data.documents, data.train)
     results = {}
     first = 0
     for answers in found:
         last = first + len(answers.questions)
         own = {seen: times[first:last] for seen, times in counts.items()}
-        results[answers.relation.name] = relation_results(answers, data, own)
+        name = answers.relation.name
+        results[name] = {**relation_results(answers, data, own), "errors": errors[name]}
         first = last
     return results
 
@@ -125,7 +130,7 @@ def first_relation(values: dict, split: str) -> dict:
             "no_pretraining": values["no_pretraining"],
             "ceiling": values["ceiling"],
         },
-        **{key: values[key] for key in ("trust", "exposure", "samples")},
+        **{key: values[key] for key in ("trust", "exposure", "errors", "samples")},
     }
 
 

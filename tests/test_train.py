@@ -32,6 +32,8 @@ def test_a_run_leaves_models_predictions_results_report_and_logs(run, data):
     assert not results["trust"]["calibrated"]
     assert {row["seen"] for row in results["exposure"]} == {"person", "place", "both"}
     assert sum(row["questions"] for row in results["exposure"]) == 3 * results["dev"]["total"]
+    wrong = results["dev"]["total"] - results["dev"]["correct"]
+    assert sum(row["count"] for row in results["errors"].values()) == wrong
     assert results["trust"]["made_up"] > 20
     assert (run / "trust.png").is_file()
     assert (run / "predictions.dev.txt").read_text(encoding="utf-8").count("\n") == results["dev"]["total"]

@@ -24,6 +24,7 @@ KEYS = {
     "total",
     "trust",
     "exposure",
+    "errors",
 }
 
 
@@ -49,6 +50,7 @@ def test_each_relation_has_its_results_and_the_first_ones_are_at_the_top(both, r
         assert set(values) >= KEYS
         assert values["ceiling"] > 0.9
         assert values["trust"]["accuracy"] is not None
+        assert sum(row["count"] for row in values["errors"].values()) == values["total"] - values["correct"]
         assert {sample["place"] is None for sample in values["samples"]} == {True, False}
     assert relations["studied"]["majority_answer"] in SCHOOLS
     assert {sample["question"].startswith("Where did") for sample in relations["studied"]["samples"]} == {True}

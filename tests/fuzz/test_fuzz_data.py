@@ -20,6 +20,7 @@ from data_scripts.questions import Question, question_about
 from data_scripts.splits import load_scoring_questions, load_training_data, made_up_people
 from evaluation.answers import exact_matches
 from evaluation.baselines import ceiling, popular_places
+from evaluation.errors import find_errors
 from evaluation.exposure import count_exposures, exposure_rows
 from evaluation.trust import EvaluatedAnswers, confidence_metrics
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
@@ -205,7 +206,9 @@ def score(answers: list[Answer], questions: list[Question], documents: list[str]
     assert 0.0 <= ceiling(documents, questions) <= 1.0
     rows = exposure_rows(count_exposures(questions, documents, questions), {"model": (answers, right)})
     assert sum(row["questions"] for row in rows) == 3 * len(questions)
-    json.dumps([rows, confidence_metrics(EvaluatedAnswers(answers, right, answers), popular)], allow_nan=False)
+    errors = find_errors({"birthplace": (questions, answers, right)}, documents, questions)["birthplace"]
+    assert sum(row["count"] for row in errors.values()) == len(questions) - sum(right)
+    json.dumps([rows, errors, confidence_metrics(EvaluatedAnswers(answers, right, answers), popular)], allow_nan=False)
 
 
 @pytest.mark.parametrize(
