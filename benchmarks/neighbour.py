@@ -5,14 +5,13 @@
     python -m benchmarks.neighbour --recipes cs224n-speedrun --set data.path=FOLDER --output neighbour.json
 
 Each recipe's pretraining is stepped on its first batch, again and again, in a fresh process: as torch starts, and as
-`train.py` runs it, each alone and beside a busy loop, in a new order in every pass. The loop has a lower priority
-(nice 10) and a session of its own: Linux, which shares the cores among sessions first (sched_autogroup), gives it a
-core all the same. A recipe is compiled where its name here ends with `+compile`, and else not. Exits with 1 where a
-bar printed at the end is missed.
+`train.py` runs it, each alone and beside a busy loop. Ratios are those of a pass, which has all four. The loop has a
+lower priority (nice 10) and a session of its own: Linux, which shares the cores among sessions first
+(sched_autogroup), gives it a core all the same. A recipe is compiled where its name here ends with `+compile`, and
+else not. Exits with 1 where a bar printed at the end is missed.
 """
 
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -70,9 +69,6 @@ def busy_process() -> Iterator[None]:
         process.wait()
 
 
-PLACES = {ALONE: nullcontext, BESIDE: busy_process}
-
-
 def step_for(steps: TrainingSteps, seconds: float) -> float:
     """Step for some seconds; return the steps a second."""
     count = 0
@@ -83,12 +79,27 @@ def step_for(steps: TrainingSteps, seconds: float) -> float:
     return count / (time.perf_counter() - start)
 
 
-def measure_way(steps: TrainingSteps, way: str, place: str, seconds: float) -> float:
-    """Return the steps a second in one way at one place, once what governs the spinning has had its time to look."""
-    with PLACES[place](), WAYS[way]():
-        if way == TRAIN:
-            step_for(steps, INTERVAL * (LOOKS + 1))
-        return step_for(steps, seconds)
+def measure_alone(steps: TrainingSteps, seconds: float) -> dict[str, float]:
+    """Return each way's steps a second without a neighbour, both ways in turns, there and back: A B B A."""
+    turns: dict[str, list[float]] = {way: [] for way in WAYS}
+    for way in [*WAYS, *reversed(WAYS)]:
+        with WAYS[way]():
+            turns[way].append(step_for(steps, seconds / 2))
+    return {way: statistics.mean(values) for way, values in turns.items()}
+
+
+def measure_beside(steps: TrainingSteps, seconds: float) -> dict[str, float]:
+    """Return each way's steps a second beside a busy process, once what governs the spinning has had time to look."""
+    found = {}
+    for way in WAYS:
+        with busy_process(), WAYS[way]():
+            if way == TRAIN:
+                step_for(steps, INTERVAL * (LOOKS + 1))
+            found[way] = step_for(steps, seconds)
+    return found
+
+
+PLACES = {ALONE: measure_alone, BESIDE: measure_beside}
 
 
 def measure(point: Point, overrides: list[str], seconds: float, passes: int) -> dict:
@@ -101,10 +112,10 @@ def measure(point: Point, overrides: list[str], seconds: float, passes: int) -> 
         with steps.compiled():
             for _ in range(WARMUP):
                 steps.step(0, steps.batches[0])
-            for number in range(passes):
-                pairs = [(way, place) for way in WAYS for place in PLACES]
-                for way, place in random.Random(number).sample(pairs, len(pairs)):
-                    found[way][place].append(measure_way(steps, way, place, seconds))
+            for _ in range(passes):
+                for place, measure_place in PLACES.items():
+                    for way, value in measure_place(steps, seconds).items():
+                        found[way][place].append(value)
     return found
 
 
@@ -115,8 +126,8 @@ def steps_a_second(results: Results, subject: str, way: str, place: str) -> list
 
 
 def ratio(above: list[float], below: list[float]) -> float | None:
-    """Return the ratio of two medians, None where nothing was measured."""
-    return statistics.median(above) / statistics.median(below) if above and below else None
+    """Return the median of the passes' ratios, None where nothing was measured: a slow minute is in both terms."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True)) if above else None
 
 
 def report(content: dict) -> str:
@@ -130,8 +141,8 @@ def report(content: dict) -> str:
             written = "–" if share is None else f"{share:.2f}"
             rows.append([subject, way, median_and_range(alone), median_and_range(beside), written])
     introduction = (
-        f"{name_machine(content['machine'])}. Medians (and ranges), as passes alternate. The neighbour is a busy loop "
-        "of lower priority (nice 10) in a session of its own."
+        f"{name_machine(content['machine'])}. Medians (and ranges) of all passes, and the median of their ratios. The "
+        "neighbour is a busy loop of lower priority (nice 10) in a session of its own."
     )
     columns = ["recipe", "OpenMP threads", ALONE, BESIDE, "of alone"]
     table = section("Training steps a second", columns, rows)

@@ -50,11 +50,19 @@ def test_the_busy_process_has_a_lower_priority_and_ends_with_its_block():
 def test_bars_follow_the_numbers(good):
     found = {
         TORCH: {ALONE: [10.0, 10.0], BESIDE: [0.5, 0.6]},
-        TRAIN: {ALONE: [9.8, 9.8] if good else [9.5, 9.7], BESIDE: [4.9, 4.9] if good else [2.4, 2.4]},
+        TRAIN: {ALONE: [9.8, 9.8] if good else [9.5, 9.5], BESIDE: [4.9, 4.9] if good else [2.375, 2.375]},
     }
     bars = judge({Point("quickstart"): [found]})
-    assert [bar.found for bar in bars] == pytest.approx([0.5, 0.98] if good else [0.25, 0.96])
+    assert [bar.found for bar in bars] == pytest.approx([0.5, 0.98] if good else [0.25, 0.95])
     assert [bar.holds for bar in bars] == [good] * 2
+
+
+def test_a_slow_pass_is_slow_in_both_terms_of_its_ratio():
+    ways = {
+        TORCH: {ALONE: [10.0, 2.0, 8.0], BESIDE: [0.5] * 3},
+        TRAIN: {ALONE: [10.0, 2.0, 8.0], BESIDE: [5.0, 1.0, 4.0]},
+    }
+    assert [bar.found for bar in judge({Point("quickstart"): [ways]})] == [0.5, 1.0]
 
 
 def test_what_could_not_be_measured_misses_its_bars():
