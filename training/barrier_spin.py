@@ -2,7 +2,7 @@
 
 A training step passes hundreds of barriers. A thread that is early spins there for milliseconds, which saves a wake-up
 where the cores are free. Where another process has one of them, the early thread burns its core while the late one
-waits for its turn, at every barrier: on two cores, steps took up to twenty times as long (`benchmarks.neighbour`).
+waits for its turn, at every barrier: on two cores, steps took 6 to 30 times as long (`benchmarks.neighbour`).
 No single setting serves both: sleeping at once (OMP_WAIT_POLICY=passive) costs about a tenth where the cores are free.
 
 libgomp, which torch's wheels for Linux include, spins for 100 iterations instead of 300,000 where it has more threads
