@@ -78,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
             path = find_recipe(arguments.config)  # before torch is imported: a misspelt name is answered at once
             from configuration.recipe import load_recipe
             from hub.publish_model import HubTarget
+            from training.barrier_spin import spin_on_free_cores
             from training.console import configure_logging
             from training.interruption import handle_signals
             from training.preparation import prepare_corpus
@@ -100,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
             return
         target = (arguments.push_to_hub, arguments.private, arguments.push_checkpoints)
         hub = HubTarget(*target) if arguments.push_to_hub else None
-        with handle_signals(ends_process=argv is None):
+        with handle_signals(ends_process=argv is None), spin_on_free_cores():
             run_command(recipe, arguments.command, arguments.resume, hub)
 
     return run_main(command, "stopped; continue from the latest checkpoint with --resume")
