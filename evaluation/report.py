@@ -171,7 +171,7 @@ def machine_line(machine: dict) -> list[str]:
     """Return the line on the number formats that training computed in; none where nothing is recorded."""
     if not machine:
         return []
-    rates = ", ".join(f"{name} {rate:g} GFLOP/s" for name, rate in machine["rates"].items())
+    rates = ", ".join(f"{name} {rate:g} GFLOP/s" for name, rate in machine.get("rates", {}).items())
     measured = "; ".join(filter(None, [machine["reason"], rates]))
     return [f"Number format: {machine['model']}, Muon's products in {machine['muon']} ({measured}).\n"]
 
