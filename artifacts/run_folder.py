@@ -2,6 +2,7 @@
 
 OUTPUT/recipe.json                      the recipe in full, as run; written when training begins
 OUTPUT/inputs.json                      digests of what it learns from: data files, weights to start from
+OUTPUT/machine.json                     the number formats that training computes in, and how fast each was
 OUTPUT/data/                            the invented data, or the `datasets` cache of the given folder
 OUTPUT/{pretrain,finetune,no_pretraining}/   finished models; each loads with `from_pretrained`
 OUTPUT/checkpoints/                     the newest checkpoints of the current stage, and the tokenizer
@@ -29,7 +30,16 @@ from configuration.schema import SECTIONS, Recipe
 
 STAGES = ("pretrain", "finetune", "no_pretraining")
 FOLDERS = (*STAGES, "checkpoints", "checkpoints/tokenizer", "data")
-FILES = ("recipe.json", "inputs.json", "results.json", "report.md", "trust.png", "losses.png", "predictions.dev.txt")
+FILES = (
+    "recipe.json",
+    "inputs.json",
+    "machine.json",
+    "results.json",
+    "report.md",
+    "trust.png",
+    "losses.png",
+    "predictions.dev.txt",
+)
 PATHS = ("path", "start_from")  # keys whose contents count, not their names
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 ELSEWHERE = "choose another --set output=FOLDER"
@@ -97,6 +107,7 @@ class RunFolder:
         self.data = self.path / "data"
         self.recipe = self.path / "recipe.json"
         self.inputs = self.path / "inputs.json"
+        self.machine = self.path / "machine.json"
         self.results = self.path / "results.json"
 
     def stage(self, name: str) -> Path:
@@ -211,10 +222,19 @@ class RunFolder:
             if place.is_symlink() or (place.is_dir() and any(place.iterdir())):
                 raise RunError(f"{place}: is in the way, it is not empty and no model; move it away or {ELSEWHERE}")
 
-    def begin(self, recipe: Recipe, inputs: dict) -> None:
-        """Write down what is run and what it learns from, as training begins."""
+    def begin(self, recipe: Recipe, inputs: dict, formats: dict) -> None:
+        """Write down what is run, what it learns from and the number formats it computes in, as training begins."""
         write_json(self.recipe, dataclasses.asdict(recipe))
         write_json(self.inputs, inputs)
+        write_json(self.machine, formats)
+
+    def number_formats(self) -> dict:
+        """Read the number formats that the run computes in; empty where none are recorded."""
+        return read_json(self.machine) if self.machine.exists() else {}
+
+    def is_in_use(self) -> bool:
+        """Return whether an earlier command left a model or a checkpoint, which later ones build on."""
+        return self.has_checkpoints(STAGES) or any(self.finished(stage) for stage in STAGES)
 
     def has_checkpoints(self, stages: tuple[str, ...]) -> bool:
         """Return whether an earlier command left checkpoints of any of the stages."""

@@ -21,7 +21,8 @@ from configuration.schema import CorruptionOptions, Recipe, StageArguments
 from data_scripts.batches import TrainingBatches, count_targets
 from data_scripts.bios_folder import FILES, DataError, read_lines, unquote
 from modeling_minigpt import MiniGPTForCausalLM
-from training.precision import compile_parts, has_fast_bfloat16
+from training.machine_speed import has_fast_bfloat16
+from training.precision import compile_parts
 from training.stepper import Stepper
 
 RECIPES = Path(__file__).parent.parent / "configuration" / "recipes"
@@ -173,7 +174,8 @@ def train_ours(subject: str, texts: Texts, tokenizer: PreTrainedTokenizerFast, s
     model = build_model(subject, settings.shape, tokenizer)
     if recipe.run.compile:
         compile_parts(model, device)
-    stepper = Stepper.prepare(model, stage, accelerator, last)
+    muon_dtype = torch.bfloat16 if bfloat16 else torch.float32
+    stepper = Stepper.prepare(model, stage, accelerator, last, muon_dtype)
     start = -(-settings.warmup // CHUNK) * CHUNK
     steps = iter(range(start - settings.warmup, last))
     batches = our_batches(stage, texts, tokenizer, settings.shape)

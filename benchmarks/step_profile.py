@@ -7,7 +7,7 @@ A recipe's pretraining is stepped in each setting that this machine has: float32
 bfloat16 with compiled blocks (`run.mixed_precision`, `run.compile`). Steps are timed without the profiler; the
 profiler then shares out the time of other steps. The ceiling is the best rate of a float32 product of two matrices of
 2,048 x 2,048. FLOPs are those of the model's products, forwards and backwards, with the optimizer's left out; Muon
-takes its own in bfloat16 in every setting where the processor is fast at that, as torch's does everywhere.
+takes its own in bfloat16 in every setting where the processor is faster at that, as torch's does everywhere.
 """
 
 import statistics
@@ -37,7 +37,8 @@ from benchmarks.training_steps import TrainingSteps, with_paths
 from configuration.errors import UserError, run_main
 from configuration.recipe import load_recipe
 from evaluation.tables import markdown_table
-from training.precision import can_compile, has_fast_bfloat16
+from training.machine_speed import has_fast_bfloat16
+from training.precision import can_compile
 
 RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n-speedrun.yaml"
 SETTINGS = {

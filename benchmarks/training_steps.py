@@ -23,7 +23,10 @@ class TrainingSteps:
         self.accelerator = run.accelerator
         self.batches = training_batches(run, "pretrain")
         self.model = init_model(run)
-        self.stepper = Stepper.prepare(self.model, self.stage, self.accelerator, len(self.batches))
+        self.formats = run.formats
+        self.stepper = Stepper.prepare(
+            self.model, self.stage, self.accelerator, len(self.batches), run.formats.muon_dtype
+        )
 
     def compiled(self) -> AbstractContextManager[None]:
         """Return a context in which the model's blocks are compiled, if the recipe says so."""

@@ -34,7 +34,8 @@ from benchmarks.plain_mingpt import Shape
 from configuration.errors import run_main
 from configuration.recipe import build_config
 from modeling_minigpt import MiniGPTForCausalLM
-from training.precision import compile_parts, has_fast_bfloat16
+from training.machine_speed import has_fast_bfloat16
+from training.precision import compile_parts
 from training.stepper import Stepper
 
 # The practical's, and GPT-2's smallest with as many tokens as it reads.
@@ -67,7 +68,8 @@ def measure_training(shape: Shape, rows: int, device: torch.device, dtype: torch
     model = build_model(shape)
     compile_parts(model, device)
     stage = replace(recipe.pretrain, batch_size=rows)
-    stepper = Stepper.prepare(model, stage, accelerator, total_steps=1)  # every step is the first, at the full rate
+    # One step in all: each is the first, at the full rate.
+    stepper = Stepper.prepare(model, stage, accelerator, total_steps=1, muon_dtype=dtype)
     ids = torch.randint(shape.vocabulary, (rows, shape.block), generator=torch.Generator().manual_seed(0))
     batch = {"input_ids": ids, "labels": ids}
 

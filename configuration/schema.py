@@ -141,7 +141,7 @@ class StageArguments:
     muon_learning_rate: float = 0.02
     """Peak learning rate of Muon, above 0."""
     muon_bfloat16: bool = True
-    """Compute Muon's products in bfloat16 where that is faster, whatever `run.mixed_precision` is."""
+    """Compute Muon's products in bfloat16 where that is timed to be faster, whatever `run.mixed_precision` is."""
     weight_decay: float = 0.0
     """Of matrices; embeddings, norms and biases have none."""
     beta2: float = 0.95
@@ -248,7 +248,7 @@ class RunArguments:
     """What a run needs besides its stages."""
 
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
-    """`auto` is bf16 where that is faster (a GPU, a CPU with AMX), else no."""
+    """`auto` is bf16 where a step of the model's shape, timed as the run begins, is clearly faster in it, else no."""
     compile: bool = False
     """Compile the blocks and the loss, in stages of 200 steps or more; takes some ten seconds once."""
     checkpoint_minutes: float = 5.0

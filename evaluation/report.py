@@ -171,6 +171,15 @@ def source_line(source: dict) -> list[str]:
     return [f"{', '.join(parts)}.\n"] if parts else []
 
 
+def machine_line(machine: dict) -> list[str]:
+    """Return the line on the number formats that training computed in; none where nothing is recorded."""
+    if not machine:
+        return []
+    rates = ", ".join(f"{name} {rate:g} GFLOP/s" for name, rate in machine.get("rates", {}).items())
+    measured = "; ".join(filter(None, [machine["reason"], rates]))
+    return [f"Number format: {machine['model']}, Muon's products in {machine['muon']} ({measured}).\n"]
+
+
 def relation_section(results: dict, kind: str, heading: str, picture: str) -> list[str]:
     """Return one relation's part of the report.
 
@@ -222,6 +231,7 @@ def write_report(results: dict, histories: dict[str, list], folder: Path) -> Pat
                 ["stage", "minutes"],
                 [[stage.replace("_", " "), f"{minutes:.1f}"] for stage, minutes in results["train_minutes"].items()],
             ),
+            *machine_line(results.get("machine", {})),
         ]
     if histories:
         plot_losses(histories, folder / "losses.png")

@@ -171,6 +171,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
     records = {stage: record for stage in STAGES if (record := folder.training_record(stage))}
     results = {
         **describe(records, recipe, data, model_path),
+        "machine": folder.number_formats(),
         "parameters": pipeline.model.num_parameters(),
         "split": split,
         **first_relation(next(iter(relations.values())), split),

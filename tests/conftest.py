@@ -13,6 +13,7 @@ from data_scripts.synthetic_bios import invent
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer
 from tests.loopback_hub import LoopbackHub
 from tests.running import RECIPE, call
+from training.machine_speed import Speeds
 
 CLEAN_FILES = {
     "wiki.txt": "Ada Stone. Ada Stone was born in Rome .\nBéla Nagy. Nagy was born in Győr .\n",
@@ -45,8 +46,7 @@ def tiny_folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def full_precision(monkeypatch):
     """Let all be in full precision on every machine: Accelerate lets a process have one precision alone."""
-    for module in ("training.precision", "training.stepper"):
-        monkeypatch.setattr(f"{module}.has_fast_bfloat16", lambda device: False)
+    monkeypatch.setattr("training.precision.measure_recipe", lambda recipe, device: Speeds())
 
 
 @pytest.fixture(autouse=True)

@@ -181,6 +181,7 @@ def train_stage(
     accelerator: Accelerator,
     checkpoints: Path,
     on_checkpoint: Callable[[PreTrainedModel, Progress], None] | None = None,
+    muon_dtype: torch.dtype = torch.float32,
 ) -> tuple[PreTrainedModel, Progress]:
     """Train a model through one stage, from its latest valid checkpoint if there is one.
 
@@ -192,6 +193,7 @@ def train_stage(
         accelerator: device, processes, precision, trackers.
         checkpoints: the folder for checkpoints.
         on_checkpoint: called with the unwrapped model on the main process after each checkpoint.
+        muon_dtype: number format of Muon's products.
 
     Returns:
         The trained model, unwrapped, and the progress at its end.
@@ -203,7 +205,7 @@ def train_stage(
         LoaderError: a process that reads batches ahead has died.
     """
     model_class = type(model)  # asked before FSDP2 changes it in place
-    stepper = Stepper.prepare(model, stage, accelerator, len(batches))
+    stepper = Stepper.prepare(model, stage, accelerator, len(batches), muon_dtype)
     state = TrainingState(accelerator, stepper.model, stepper.optimizers)
     # Before the meter is built, which continues from this progress.
     progress, checkpoint = load_latest(state, checkpoints, name)

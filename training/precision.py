@@ -1,35 +1,162 @@
-"""Mixed precision and torch.compile: the number format that this machine multiplies fastest, and compiled blocks."""
+"""Mixed precision and torch.compile: the number formats that a run computes in, and compiled blocks."""
 
 import os
 import shutil
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from accelerate.logging import get_logger
+from accelerate.utils import broadcast_object_list
 
+from artifacts.run_folder import STAGES, RunError, RunFolder
 from configuration.errors import one_line
+from configuration.recipe import build_config
+from configuration.schema import Recipe
 from modeling_minigpt import MiniGPTForCausalLM
 from modeling_minigpt.attention_base_minigpt import LinearTimeAttention
+from training.machine_speed import FORMATS, Speeds, fastest, measure
 
 logger = get_logger(__name__)
 
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Return whether a device multiplies bfloat16 faster than float32: GPUs that do not emulate it, CPUs with AMX."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 does not have it
-    return device.type == "cpu" and bool(capabilities.get("amx_bf16"))
+PRECISIONS = {"float32": "no", "bfloat16": "bf16"}  # Accelerate's names
+TYPICAL_LENGTH = 32  # tokens of a row: a name, a phrase and an answer
 
 
-def choose_precision(wanted: str) -> str:
-    """Return Accelerate's name of the precision; "auto" is bf16 where that is faster, else full precision."""
-    chosen = wanted if wanted != "auto" else "bf16" if has_fast_bfloat16(PartialState().device) else "no"
-    # `accelerate launch` passes its own on. It is "no" for whoever has not asked, so that is no contradiction.
+@dataclass(frozen=True)
+class NumberFormats:
+    """The number formats that a run trains in, from its beginning to its end, and why.
+
+    Generating and scoring are float32 always: confidences are calibrated there.
+
+    Attributes:
+        model: "float32", or "bfloat16" for autocast.
+        muon: format of Muon's products.
+        reason: what decided, in words.
+        device: the kind of device that was measured.
+        rates: GFLOP/s of the linear layers' products, by format.
+        layer_ms: milliseconds of one layer with embedding and head, forward and backward, by format.
+        muon_ms: milliseconds of Muon's update of a matrix of each shape, by format.
+    """
+
+    model: str
+    muon: str
+    reason: str
+    device: str = ""
+    rates: dict[str, float] = field(default_factory=dict)
+    layer_ms: dict[str, float] = field(default_factory=dict)
+    muon_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def precision(self) -> str:
+        """Accelerate's name of the model's format."""
+        return PRECISIONS[self.model]
+
+    @property
+    def muon_dtype(self) -> torch.dtype:
+        """The format of Muon's products."""
+        return FORMATS[self.muon]
+
+    def __str__(self) -> str:
+        muon = "" if self.muon == self.model else f", Muon in {self.muon}"
+        return f"{self.model}{muon} ({self.reason})"
+
+
+def trains_with_muon(recipe: Recipe) -> bool:
+    """Return whether a stage's Muon may compute in bfloat16."""
+    stages = [getattr(recipe, name) for name in STAGES]
+    return any(stage.optimizer == "muon" and stage.muon_bfloat16 for stage in stages)
+
+
+def measure_recipe(recipe: Recipe, device: torch.device) -> Speeds:
+    """Measure the formats that a recipe leaves open, in a second; a tokenizer's size is estimated where it is open."""
+    config = build_config(recipe, vocab_size=recipe.tokenizer.vocab_size or 256)
+    rows = recipe.pretrain.batch_size // (PartialState().num_processes * recipe.pretrain.gradient_accumulation_steps)
+    length = min(TYPICAL_LENGTH, config.max_position_embeddings)
+    is_open = recipe.run.mixed_precision == "auto"
+    return measure(config, max(1, rows), length, device, is_open, trains_with_muon(recipe))
+
+
+def explain(speeds: Speeds) -> str:
+    """Say what was measured: the times of a layer, or why there are none."""
+    words = [f"{name} {1000 * seconds:.3g} ms" for name, seconds in speeds.layer.items()]
+    text = f"{', '.join(words)} a layer" if words else ""
+    given_up = [f"{name}: {reason}" for name, reason in speeds.given_up.items()]
+    return "; ".join(filter(None, [text, *given_up])) or "too slow to measure more"
+
+
+def measured_formats(recipe: Recipe, device: torch.device) -> NumberFormats:
+    """Return what a run that begins here computes in: what its recipe fixes, else what this device is faster in."""
+    fixed = next((name for name, word in PRECISIONS.items() if word == recipe.run.mixed_precision), None)
+    if fixed is not None and not trains_with_muon(recipe):
+        return NumberFormats(fixed, "float32", "run.mixed_precision", device.type)
+    speeds = measure_recipe(recipe, device)
+    return NumberFormats(
+        fixed or fastest(speeds.layer),
+        fastest(speeds.muon),
+        "run.mixed_precision" if fixed else explain(speeds),
+        device.type,
+        {name: round(rate / 1e9, 1) for name, rate in speeds.rates.items()},
+        {name: round(1000 * seconds, 3) for name, seconds in speeds.layer.items()},
+        {name: round(1000 * seconds, 3) for name, seconds in speeds.muon.items()},
+    )
+
+
+def recorded_formats(recipe: Recipe, folder: RunFolder) -> NumberFormats | None:
+    """Return what the run in a folder began with, if one is to be resumed there; the recipe's own format wins.
+
+    Raises:
+        RunError: the record is damaged.
+    """
+    record = folder.number_formats() if folder.is_in_use() else {}
+    if not record:
+        return None
+    try:
+        recorded = NumberFormats(**record)
+        fixed = next((name for name, word in PRECISIONS.items() if word == recipe.run.mixed_precision), None)
+        if not {recorded.model, recorded.muon} <= set(FORMATS):
+            raise ValueError(f"found {recorded.model}, {recorded.muon}, wanted {' or '.join(FORMATS)}")
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{folder.machine}: no record of number formats: {one_line(error)}") from error
+    return (
+        recorded if fixed in (None, recorded.model) else replace(recorded, model=fixed, reason="run.mixed_precision")
+    )
+
+
+def choose_formats(recipe: Recipe, folder: RunFolder) -> NumberFormats:
+    """Return the number formats of a run, the same on all processes, which must all call this.
+
+    The main process measures. A run that is resumed computes on as it began, on whatever machine: another format would
+    end in other weights. A warning says where that is slow.
+
+    Raises:
+        RunError: as `recorded_formats`.
+    """
+    recorded = recorded_formats(recipe, folder)
+    found = [recorded]
+    state = PartialState()
+    if state.is_main_process:
+        here = measured_formats(recipe, state.device)
+        found = [recorded or here]
+        if recorded and (here.model, here.muon) != (recorded.model, recorded.muon):
+            logger.warning(
+                f"{folder.path}: the run continues in the number format that it began in, {recorded}; this machine "
+                f"is faster in {here}"
+            )
+    broadcast_object_list(found)
+    (formats,) = found
+    logger.info(f"number format: {formats}")
+    report_ignored_precision(formats.precision)
+    return formats
+
+
+def report_ignored_precision(chosen: str) -> None:
+    """Warn where `accelerate launch` asks for another precision than the chosen one, or one that is not supported."""
+    # It is "no" for whoever has not asked, so that is no contradiction.
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if asked not in ("no", chosen):
         PartialState()  # which the logger needs
@@ -37,7 +164,6 @@ def choose_precision(wanted: str) -> str:
             f"accelerate's mixed_precision {asked} is ignored{'' if asked == 'bf16' else ': it is not supported'}; "
             f"run.mixed_precision decides, here {chosen}"
         )
-    return chosen
 
 
 def can_compile(device: torch.device) -> bool:

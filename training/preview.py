@@ -93,7 +93,8 @@ def sample_rows(run: Run, batches: TrainingBatches) -> Iterator[Text]:
 def time_step(run: Run, batches: TrainingBatches, stage: str) -> float:
     """Return the seconds of one optimizer step of a stage, the second of two: the first one warms up."""
     # A model of its own for each stage, thrown away: stepping changes weights, and the next stage starts afresh.
-    stepper = Stepper.prepare(init_model(run), getattr(run.recipe, stage), run.accelerator, len(batches))
+    arguments = getattr(run.recipe, stage)
+    stepper = Stepper.prepare(init_model(run), arguments, run.accelerator, len(batches), run.formats.muon_dtype)
     seconds = 0.0
     for step in range(min(2, len(batches))):
         start = time.monotonic()

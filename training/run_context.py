@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from artifacts.files import remove, sha256, written_aside
 from artifacts.loading import load_tokenizer
 from artifacts.memory import tune_glibc_malloc
-from artifacts.run_folder import STAGES, RunFolder
+from artifacts.run_folder import RunFolder
 from configuration.recipe import build_config
 from configuration.schema import Recipe
 from data_scripts.annotated_texts import Annotator
@@ -32,7 +32,7 @@ from modeling_minigpt import (
     build_character_tokenizer,
 )
 from training.checkpoints import Progress
-from training.precision import choose_precision
+from training.precision import NumberFormats, choose_formats
 from training.token_files import find_tokens_folder, open_rows
 
 # (stage, unwrapped model, progress): benchmarks copy or average the weights here, `train.py` pushes them.
@@ -51,6 +51,7 @@ class Run:
         tokenizer: the run's; it remembers how it last padded, so models are saved with a fresh copy from the folder.
         config: the recipe's model, with the tokenizer's entries filled in.
         on_checkpoint: called on the main process with stage, unwrapped model and progress after each checkpoint.
+        formats: what is computed in which number format; None where nothing is trained.
     """
 
     recipe: Recipe
@@ -60,6 +61,7 @@ class Run:
     tokenizer: PreTrainedTokenizerFast | None = None
     config: MiniGPTConfig | None = None
     on_checkpoint: OnCheckpoint | None = None
+    formats: NumberFormats | None = None
 
 
 def build_run(recipe: Recipe, trains: bool = True, on_checkpoint: OnCheckpoint | None = None) -> Run:
@@ -82,7 +84,9 @@ def build_run(recipe: Recipe, trains: bool = True, on_checkpoint: OnCheckpoint |
     # First of all: the processes' group is made once, and whoever makes it decides how long a process waits in it.
     wait = timedelta(minutes=recipe.run.timeout_minutes)
     PartialState(parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=wait)
-    accelerator = start_accelerator(recipe, folder) if trains else None
+    tune_glibc_malloc()  # before the first large tensor: what is allocated earlier stays mapped
+    formats = choose_formats(recipe, folder) if trains else None
+    accelerator = start_accelerator(formats.precision, folder) if trains else None
     # The main process first: it fills the caches that the others then read. Loggers need this state, too.
     with PartialState().main_process_first():
         data = load_training_data(recipe, folder.data)
@@ -90,13 +94,11 @@ def build_run(recipe: Recipe, trains: bool = True, on_checkpoint: OnCheckpoint |
         return Run(recipe, folder, data)
     discard_stale_tokenizer(folder, accelerator)
     tokenizer, config = prepare_tokenizer(recipe, folder, data, accelerator)
-    return Run(recipe, folder, data, accelerator, tokenizer, config, on_checkpoint)
+    return Run(recipe, folder, data, accelerator, tokenizer, config, on_checkpoint, formats)
 
 
-def start_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
-    """Start the Accelerator, and tune this process's memory for training."""
-    tune_glibc_malloc()  # before the first large tensor: what is allocated earlier stays mapped
-    precision = choose_precision(recipe.run.mixed_precision)
+def start_accelerator(precision: str, folder: RunFolder) -> Accelerator:
+    """Start the Accelerator in a precision."""
     # An earlier run of this process, as in a notebook, may have had another one: Accelerate remembers the first.
     if is_initialized() and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()
@@ -110,8 +112,7 @@ def start_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
 def discard_stale_tokenizer(folder: RunFolder, accelerator: Accelerator) -> None:
     """Remove the tokenizer of an earlier run that left no model and no checkpoint, so that this one builds its own."""
     # Any model there was trained with it, and what is finetuned from that model must be, too.
-    is_needed = folder.has_checkpoints(STAGES) or any(folder.finished(stage) for stage in STAGES)
-    if accelerator.is_main_process and not is_needed:
+    if accelerator.is_main_process and not folder.is_in_use():
         remove(folder.tokenizer)
     accelerator.wait_for_everyone()
 

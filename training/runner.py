@@ -235,7 +235,7 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
         trained_on = read_record(model) | stage_record(run.data, getattr(run.recipe, stage))
     if run.accelerator.is_main_process:
         # Only now that nothing can be refused any more: a command that is corrected must not meet its own recipe.
-        run.folder.begin(run.recipe, describe_inputs(run, STAGES))
+        run.folder.begin(run.recipe, describe_inputs(run, STAGES), asdict(run.formats))
     set_seed(run.recipe.seed)  # so that dropout does not depend on how the model came to be
     trained, progress = train_stage(
         stage,
@@ -246,6 +246,7 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
         run.accelerator,
         run.folder.checkpoints,
         None if run.on_checkpoint is None else partial(run.on_checkpoint, stage),
+        run.formats.muon_dtype,
     )
     pipeline = None
     uncalibrated: dict[str, str] = {}

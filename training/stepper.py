@@ -15,7 +15,6 @@ from torch.distributed.tensor import DTensor
 from configuration.schema import StageArguments
 from data_scripts.batches import count_targets
 from training.optimizers import build_optimizers, learning_rate_factor
-from training.precision import has_fast_bfloat16
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,15 @@ class Stepper:
 
     @classmethod
     def prepare(
-        cls, model: torch.nn.Module, stage: StageArguments, accelerator: Accelerator, total_steps: int
+        cls,
+        model: torch.nn.Module,
+        stage: StageArguments,
+        accelerator: Accelerator,
+        total_steps: int,
+        muon_dtype: torch.dtype = torch.float32,
     ) -> "Stepper":
-        """Build the stage's optimizers for a plain model and prepare both on the accelerator."""
-        prepared, optimizers = prepare(model, stage, accelerator)
+        """Build the stage's optimizers for a plain model and prepare both on the accelerator; see `prepare`."""
+        prepared, optimizers = prepare(model, stage, accelerator, muon_dtype)
         return cls(prepared, optimizers, stage, accelerator, total_steps)
 
     def step(
@@ -81,13 +85,15 @@ def micro_batches(batch: dict[str, torch.Tensor], accelerator: Accelerator) -> l
 
 
 def prepare(
-    model: torch.nn.Module, stage: StageArguments, accelerator: Accelerator
+    model: torch.nn.Module, stage: StageArguments, accelerator: Accelerator, muon_dtype: torch.dtype = torch.float32
 ) -> tuple[torch.nn.Module, list[AcceleratedOptimizer]]:
-    """Return the model and the stage's optimizers, ready for `optimizer_step` on this accelerator."""
+    """Return the model and the stage's optimizers, ready for `optimizer_step` on this accelerator.
+
+    `muon_dtype` is the format of Muon's products, unless the stage wants float32: the run's `NumberFormats` has it.
+    """
     # Set here, not where the Accelerator is built: the stages of one run may accumulate differently.
     accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
-    use_bfloat16 = stage.muon_bfloat16 and has_fast_bfloat16(accelerator.device)
-    dtype = torch.bfloat16 if use_bfloat16 else torch.float32
+    dtype = muon_dtype if stage.muon_bfloat16 else torch.float32
     optimizers = build_optimizers(model, stage, accelerator.is_fsdp2, dtype)
     # Together, since FSDP2 replaces the parameters and must find them again in the optimizers.
     prepared, *optimizers = accelerator.prepare(model, *optimizers)

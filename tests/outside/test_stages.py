@@ -16,7 +16,7 @@ from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import DataError
 from tests.running import ROOT, call
 from training.loop import train_stage
-from training.precision import choose_precision
+from training.precision import report_ignored_precision
 
 
 @pytest.fixture
@@ -170,11 +170,10 @@ def test_the_packages_are_found_where_scripts_folders_are_not_on_the_path(tmp_pa
 @pytest.mark.parametrize(
     ("asked", "warns"), [("fp16", True), ("fp8", True), ("bf16", True), ("no", False), (None, False)]
 )
-@pytest.mark.parametrize("wanted", ["auto", "no"])
-def test_a_precision_that_the_launcher_asks_for_in_vain_is_reported(monkeypatch, caplog, wanted, asked, warns):
+def test_a_precision_that_the_launcher_asks_for_in_vain_is_reported(monkeypatch, caplog, asked, warns):
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     if asked is not None:
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
-    assert choose_precision(wanted) == "no"
+    report_ignored_precision("no")
     assert (f"accelerate's mixed_precision {asked} is ignored" in caplog.text) == warns
     assert ("not supported" in caplog.text) == (asked in ("fp16", "fp8"))

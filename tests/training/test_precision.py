@@ -1,31 +1,114 @@
-"""Precision and compilation: the faster format where there is one, and compiled blocks that compute the same."""
+"""Precision and compilation: the faster format, to the end of a run; compiled blocks that compute the same."""
+
+import json
+from dataclasses import asdict
 
 import pytest
 import torch
 from accelerate import PartialState
 from torch._dynamo.utils import counters
 
+from artifacts.run_folder import RunError, RunFolder
+from configuration.recipe import load_recipe
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
+from tests.running import command_line, finish, patched, start_torchrun
 from training import precision
-from training.precision import can_compile, choose_precision, compiled_parts, has_fast_bfloat16
+from training.machine_speed import Speeds
+from training.precision import NumberFormats, can_compile, choose_formats, compiled_parts
 
 CPU = torch.device("cpu")
+FAST = Speeds({"float32": 1e11, "bfloat16": 5e11}, {"float32": 0.012, "bfloat16": 0.007}, {})
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "fast"), [({"amx_bf16": True}, True), ({"amx_bf16": False}, False), ({}, False)]
-)
-def test_a_cpu_with_amx_multiplies_bfloat16_faster(monkeypatch, capabilities, fast):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert has_fast_bfloat16(CPU) is fast
+@pytest.fixture
+def load(recipe, data, tmp_path):
+    """Return a function that loads the tiny recipe with `auto`, or what else is set."""
+    PartialState(cpu=True)
+    paths = [f"data.path={data}", f"output={tmp_path / 'run'}", 'run.mixed_precision="auto"']
+    return lambda *overrides: load_recipe(recipe, [*paths, *overrides])
 
 
-@pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "no")])
-def test_the_precision_is_the_faster_one_unless_one_is_asked_for(monkeypatch, fast, chosen):
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: fast)
-    assert choose_precision("auto") == chosen
-    assert choose_precision("no") == "no"
-    assert choose_precision("bf16") == "bf16"
+def begin(folder, formats):
+    """Leave what a run that was stopped leaves."""
+    (folder.checkpoints / "pretrain-00000001").mkdir(parents=True)
+    folder.machine.write_text(json.dumps(asdict(formats)), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("speeds", "chosen"), [(FAST, "bfloat16"), (Speeds(), "float32")], ids=["fast", "slow"])
+def test_the_format_is_the_faster_one_unless_the_recipe_fixes_it(load, monkeypatch, tmp_path, speeds, chosen):
+    monkeypatch.setattr(precision, "measure_recipe", lambda recipe, device: speeds)
+    folder = RunFolder(tmp_path / "run")
+    assert choose_formats(load(), folder).model == chosen
+    assert choose_formats(load('run.mixed_precision="no"'), folder).precision == "no"
+    assert choose_formats(load('run.mixed_precision="bf16"'), folder).precision == "bf16"
+
+
+def test_what_was_measured_is_logged_in_one_line(load, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO", "training")
+    monkeypatch.setattr(precision, "measure_recipe", lambda recipe, device: FAST)
+    formats = choose_formats(load(), RunFolder(tmp_path / "run"))
+    line = "number format: bfloat16, Muon in float32 (float32 12 ms, bfloat16 7 ms a layer)"
+    assert [record.getMessage().removeprefix("[RANK 0] ") for record in caplog.records] == [line]
+    assert formats.rates == {"float32": 100.0, "bfloat16": 500.0}
+    assert formats.muon_dtype is torch.float32
+
+
+def test_a_resumed_run_continues_in_its_format_and_warns_where_that_is_slow(load, monkeypatch, tmp_path, caplog):
+    folder = RunFolder(tmp_path / "run")
+    monkeypatch.setattr(precision, "measure_recipe", lambda recipe, device: FAST)
+    began = choose_formats(load(), folder)
+    begin(folder, began)
+    assert choose_formats(load(), folder) == began
+    assert not caplog.records
+    monkeypatch.setattr(precision, "measure_recipe", lambda recipe, device: Speeds(given_up={"bfloat16": "slow"}))
+    assert choose_formats(load(), folder) == began
+    (record,) = caplog.records
+    assert "continues in the number format that it began in, bfloat16" in record.getMessage()
+    assert "this machine is faster in float32 (bfloat16: slow)" in record.getMessage()
+    assert choose_formats(load('run.mixed_precision="no"'), folder).model == "float32"
+
+
+def test_a_run_that_left_nothing_to_resume_is_measured_again(load, monkeypatch, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    begin(folder, NumberFormats("bfloat16", "float32", "measured elsewhere"))
+    (folder.checkpoints / "pretrain-00000001").rmdir()
+    assert choose_formats(load(), folder).model == "float32"
+
+
+@pytest.mark.parametrize("record", ['{"model": "float8", "muon": "float32", "reason": ""}', '{"format": 1}', "[]"])
+def test_a_damaged_record_is_refused_in_one_line(load, tmp_path, record):
+    folder = RunFolder(tmp_path / "run")
+    begin(folder, NumberFormats("float32", "float32", ""))
+    folder.machine.write_text(record)
+    with pytest.raises(RunError, match=r"machine.json: .*(float8|format|list)"):
+        choose_formats(load(), folder)
+
+
+DISAGREE = """
+import os, sys
+from training import precision, run_context
+faster = {"float32": 2.0, "bfloat16": 1.0} if os.environ["RANK"] == "0" else {"float32": 1.0, "bfloat16": 2.0}
+precision.measure_recipe = lambda recipe, device: precision.Speeds(layer=faster)
+original = run_context.start_accelerator
+def start_accelerator(chosen, folder):
+    sys.stderr.write(f"rank {os.environ['RANK']} computes in {chosen}\\n")
+    return original(chosen, folder)
+run_context.start_accelerator = start_accelerator
+"""
+
+
+def test_all_processes_compute_in_what_the_main_one_has_chosen(recipe, data, tmp_path):
+    words = command_line("pretrain", recipe, data, tmp_path / "run", 'run.mixed_precision="auto"')
+    done = finish(start_torchrun(words, program=patched(tmp_path, DISAGREE)))
+    assert done.returncode == 0, done.stderr
+    assert {f"rank {rank} computes in bf16" for rank in (0, 1)} <= set(done.stderr.splitlines())
+
+
+def test_the_format_is_in_the_results_and_the_report(run):
+    recorded = json.loads((run / "machine.json").read_text())
+    assert json.loads((run / "results.json").read_text())["machine"] == recorded
+    line = f"Number format: {recorded['model']}, Muon's products in {recorded['muon']}"
+    assert line in (run / "report.md").read_text(encoding="utf-8").split("## Training")[1]
 
 
 # What turns scores into weights: torch's kernel, or the Performer's exponentials. The Linformer's are in bfloat16.
