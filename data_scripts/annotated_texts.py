@@ -14,6 +14,8 @@ from data_scripts.words import SPACE, UNSPACED_CHARACTER, classify, cut_to_words
 
 # Bits of a character in `AnnotatedTexts.characters`, beside the two of `words.classify`.
 WORD_BEGINS, WORD_ENDS = 16, 32
+# What a phrase is: no training answer, one, or a document's first one for some relation.
+NO_ANSWER, ANSWER, FIRST_ANSWER = range(3)
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class AnnotatedTexts:
         cut_ends: where each body ends as the long form cuts it; (N,).
         characters: of each, whether it is a space, a word by itself, the first or the last one of a word of a body, as
             bits; (characters,), uint8.
-        phrases: (start, end, whether it answers a question) of each body's phrases, then of each cut body's; 2N lists.
+        phrases: (start, end, kind: `NO_ANSWER`, `ANSWER` or `FIRST_ANSWER`) of each body's phrases, then of each cut
+            body's; 2N lists.
 
     For `random-span` bodies are empty, and there are neither characters nor phrases.
     """
@@ -48,25 +51,25 @@ class Annotator:
 
     Args:
         options: policy and lengths.
-        answers: the training questions' answers, each of which is a phrase.
+        answers: the training questions' answers, each of which is a phrase; one set of them for each relation.
         names: of the people in questions, which are titles as they are.
     """
 
-    def __init__(self, options: CorruptionOptions, answers: Set[str] = frozenset(), names: Set[str] = frozenset()):
+    def __init__(self, options: CorruptionOptions, answers: Sequence[Set[str]] = (), names: Set[str] = frozenset()):
         self.options = options
         self.answers = answers
         self.names = names
-        self.finder = AnswerFinder(answers)
+        self.finder = AnswerFinder(set().union(*answers))
 
     @classmethod
     def for_questions(cls, questions: Iterable[Question], options: CorruptionOptions) -> "Annotator":
         """Return the annotator of documents about people who are asked these questions."""
         names = set()
-        answers = set()
+        answers: dict[str, set[str]] = {}
         for question in questions:
             names.add(question.name)
-            answers.update(question.answers)
-        return cls(options, answers, names)
+            answers.setdefault(question.relation, set()).update(question.answers)
+        return cls(options, list(answers.values()), names)
 
     def annotate(self, texts: Sequence[str]) -> tuple[AnnotatedTexts, Spans]:
         """Return what is known of texts, and (start, end) of what has the tokens that it has alone.
@@ -119,14 +122,26 @@ class Annotator:
                 cut = self._salient(title, body[:length], kept, known, start)
             yield whole, cut, length
 
-    def _salient(
-        self, title: str, body: str, words: Spans, known: Set[str], start: int
-    ) -> list[tuple[int, int, bool]]:
-        """Return (start, end, whether it answers a question) of the phrases of a body that begins at `start`."""
-        return [
-            (start + first, start + last, body[first:last] in self.answers)
-            for first, last in salient_phrases(title, body, self.finder, words, known)
-        ]
+    def _salient(self, title: str, body: str, words: Spans, known: Set[str], start: int) -> list[tuple[int, int, int]]:
+        """Return (start, end, kind) of the phrases of a body that begins at `start`."""
+        spans = salient_phrases(title, body, self.finder, words, known)
+        kinds = self._kinds([body[first:last] for first, last in spans])
+        return [(start + first, start + last, kind) for (first, last), kind in zip(spans, kinds, strict=True)]
+
+    def _kinds(self, phrases: Sequence[str]) -> list[int]:
+        """Return what each phrase of a body is.
+
+        Of "1870", "Turin", "Italy", "1871", where the answers are years and places, the kinds are `FIRST_ANSWER` twice
+        and `ANSWER` twice.
+        """
+        kinds = [NO_ANSWER] * len(phrases)
+        for answers in self.answers:
+            kind = FIRST_ANSWER
+            for number, phrase in enumerate(phrases):
+                if phrase in answers:
+                    kinds[number] = max(kinds[number], kind)
+                    kind = ANSWER
+        return kinds
 
 
 def list_words(

@@ -20,7 +20,14 @@ import datasets
 import numpy as np
 
 from configuration.schema import MAX_SPANS, MIN_CHARACTERS, CorruptionOptions
-from data_scripts.annotated_texts import WORD_BEGINS, WORD_ENDS, AnnotatedTexts, Annotator
+from data_scripts.annotated_texts import (
+    ANSWER,
+    FIRST_ANSWER,
+    WORD_BEGINS,
+    WORD_ENDS,
+    AnnotatedTexts,
+    Annotator,
+)
 from data_scripts.bios_folder import read_lines
 from data_scripts.counter_random import derive_keys, integers, uniform
 from data_scripts.file_builder import FileBuilder, FileConfig
@@ -43,7 +50,7 @@ class Bodies:
     Args:
         starts, ends: where each body begins and ends; (N,).
         word_starts, word_ends: where the words of all bodies begin and end; (words,).
-        phrases: (start, end, whether to prefer it where preference is asked for) of each body.
+        phrases: (start, end, kind) of each body; the kinds are those of `AnnotatedTexts`.
     """
 
     def __init__(
@@ -76,11 +83,15 @@ class Bodies:
         end[has_words] = np.minimum(self.word_ends[place + last[has_words]], end[has_words])
         return start, end
 
-    def in_random_order(self, chosen: np.ndarray, keys: np.ndarray, preference: np.ndarray) -> np.ndarray:
-        """Return the places of the chosen bodies' phrases, body by body; where asked for, preferred ones first."""
+    def in_random_order(self, chosen: np.ndarray, keys: np.ndarray, options: CorruptionOptions) -> np.ndarray:
+        """Return the places of the chosen bodies' phrases, body by body; in some bodies, answers come first."""
         owner, number, place = self.phrases.places(chosen)
+        preference = uniform(keys, PREFERENCE)[owner]
+        kind = self.phrases.values[place, 2]
         # Sorting by a uniform number shuffles; one less than a uniform number comes before all others.
-        rank = uniform(keys[owner], PHRASES + number) - (preference[owner] & (self.phrases.values[place, 2] > 0))
+        answers_first = (preference < options.answer_fraction) & (kind >= ANSWER)
+        first_answer_first = (preference < options.first_answer_fraction) & (kind == FIRST_ANSWER)
+        rank = uniform(keys[owner], PHRASES + number) - answers_first - first_answer_first
         return place[np.lexsort((rank, owner))]
 
     def choose(self, chosen: np.ndarray, keys: np.ndarray, options: CorruptionOptions) -> np.ndarray:
@@ -92,8 +103,7 @@ class Bodies:
         # A loop over the two or three spans of a body, each step over all bodies at once.
         rows = np.arange(len(chosen))
         number = self.phrases.length[chosen]
-        preference = uniform(keys, PREFERENCE) < options.answer_fraction
-        order = self.in_random_order(chosen, keys, preference)
+        order = self.in_random_order(chosen, keys, options)
         taken = np.cumsum(number) - number  # where each body's next phrase is in `order`
         last_phrase = taken + number
         count = 1 + integers(options.max_spans, keys, COUNT)
@@ -279,7 +289,8 @@ class TextCorruptor(SpanCorruptor):
 
     Args:
         texts: biographies.
-        options, answers, names: as `Annotator`.
+        options, names: as `Annotator`.
+        answers: the training questions' answers, of all relations as if they were one.
     """
 
     def __init__(
@@ -290,7 +301,7 @@ class TextCorruptor(SpanCorruptor):
         names: Set[str] = frozenset(),
     ):
         self.text = "".join(texts)
-        super().__init__(Annotator(options, answers, names).annotate(texts)[0], options)
+        super().__init__(Annotator(options, [answers], names).annotate(texts)[0], options)
 
     def corrupt(self, seed: int, epochs: Sequence[int], examples: Sequence[int], sentinel: str) -> list[str]:
         """Return corrupted texts, with `sentinel` for sentinels; the other arguments are those of `pieces`."""

@@ -6,7 +6,7 @@ put together from tokens, without its text. Positions are those of its own chara
     characters, tokens, title's end, body's start, cut body's end, phrases, phrases of the cut body
     the tokens' ids
     where each token begins
-    start, end, whether it answers a question, of each phrase, then of each phrase of the cut body
+    start, end and kind of each phrase, then of each phrase of the cut body
     what each character is (`AnnotatedTexts.characters`), in a byte each; nothing for `random-span`
 
 A question's row has the number of tokens that end with its first sentinel, and then its tokens.

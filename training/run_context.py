@@ -186,6 +186,7 @@ def training_batches(run: Run, stage: str) -> TrainingBatches:
     context = run.config.max_position_embeddings
     entries = len(tokenizer)
     depends_on = {
+        "form": 2,  # rises where rows of the same texts change
         "tokenizer": sha256(run.folder.tokenizer / "tokenizer.json"),
         "corruption": [run.recipe.corruption.policy, run.recipe.corruption.max_length],
         "context": context,

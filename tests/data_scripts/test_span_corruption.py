@@ -8,10 +8,13 @@ from collections.abc import Set
 import pytest
 
 from configuration.schema import CorruptionOptions
+from data_scripts.annotated_texts import ANSWER, FIRST_ANSWER, Annotator
 from data_scripts.bios_folder import FILES, read_lines
 from data_scripts.phrases import salient_phrases
+from data_scripts.questions import question_about
 from data_scripts.span_corruption import TextCorruptor
 from data_scripts.titles import split_title
+from modeling_minigpt.relations_minigpt import Relation
 
 S = "⁇"
 RANDOM = CorruptionOptions(policy="random-span")
@@ -283,6 +286,32 @@ def test_phrases_that_answer_a_training_question_are_preferred(fraction, answers
     options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, max_spans=1, answer_fraction=fraction)
     found = [corrupted.endswith("⁇Oslo⁇") for corrupted in draws(TEXTS[1], options, 1500, answers)]
     assert statistics.mean(found) == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("first", "share"), [pytest.param(1.0, 1.0, id="always"), (0.5, 2 / 3), pytest.param(0.0, 1 / 3, id="by-chance")]
+)
+def test_the_first_answer_of_a_document_is_preferred(first, share):
+    text = "Ida Ek. Born in Kiruna, Sweden, Ek taught in Norrland and Oslo ."
+    options = CorruptionOptions(
+        short_fraction=1.0, salient_fraction=1.0, max_spans=1, answer_fraction=1.0, first_answer_fraction=first
+    )
+    found = [
+        corrupted.endswith("⁇Sweden⁇") for corrupted in draws(text, options, 1500, {"Sweden", "Norrland", "Oslo"})
+    ]
+    assert statistics.mean(found) == pytest.approx(share, abs=0.03)
+
+
+def test_each_relation_has_its_own_first_answer():
+    years = [
+        question_about("Ida Ek", year, relation=Relation("year", "When was {name} born?")) for year in ("1870", "1891")
+    ]
+    places = [question_about("Ida Ek", place) for place in ("Kiruna", "Oslo")]
+    annotator = Annotator.for_questions([*years, *places], CorruptionOptions())
+    (text,) = texts = ["Ida Ek. Born in Kiruna in 1870, Ek moved to Oslo in 1891 ."]
+    phrases = annotator.annotate(texts)[0].phrases
+    kinds = {text[start:end]: kind for start, end, kind in phrases.values.tolist()}
+    assert kinds == {"Kiruna": FIRST_ANSWER, "1870": FIRST_ANSWER, "Oslo": ANSWER, "1891": ANSWER}
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.75, 1.0])
