@@ -308,7 +308,6 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, MiniGPTGenerationMixin):
                 whose prediction would come from a column of padding does not count.
             logits_to_keep: number of last positions to compute logits for (0: all), or their indices.
             skip_logits: return the loss alone, and compute the last MLP and the head only where there is a target.
-                Where half of the tokens are targets, a shallow model has a fifth less work.
 
         Returns:
             Logits (B, T, V) and, with labels, the mean cross-entropy in nats per target token, or the sum divided by

@@ -65,9 +65,8 @@ class IdleTeams:
     @staticmethod
     def _own(threads: int, started: threading.Event, released: threading.Event) -> None:
         try:
-            torch.empty(threads * GRAIN, device="cpu").fill_(
-                0.0
-            )  # the first parallel loop of a thread starts its team
+            # The first parallel loop of a thread starts its team.
+            torch.empty(threads * GRAIN, device="cpu").fill_(0.0)
         finally:
             started.set()
         released.wait()  # a team ends with its owner
@@ -118,9 +117,8 @@ class SpinGovernor:
 
     def run(self, ended: threading.Event) -> None:
         """Look once an interval until the event is set."""
-        with suppress(
-            OSError, RuntimeError
-        ):  # a system that gives us no thread or file: training goes on all the same
+        # A system may give us no thread and no file: training continues all the same.
+        with suppress(OSError, RuntimeError):
             while not ended.wait(INTERVAL):
                 self.look()
         self.close()

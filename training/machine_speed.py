@@ -225,12 +225,8 @@ def measure(
     with torch.random.fork_rng(devices):
         try:
             _measure(race, speeds, config, (rows, length), device, trains_layer, trains_muon)
-        except (
-            RuntimeError,
-            NotImplementedError,
-            TypeError,
-            KeyError,
-        ) as error:  # training will say it again, and more
+        # Training will raise it again, and say more.
+        except (RuntimeError, NotImplementedError, TypeError, KeyError) as error:
             speeds.given_up.setdefault("bfloat16", f"cannot be measured: {one_line(error)[:200]}")
     for name, error in race.errors.items():
         speeds.given_up[name] = f"not supported on this device: {error}"

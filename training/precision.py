@@ -122,9 +122,9 @@ def recorded_formats(recipe: Recipe, folder: RunFolder) -> NumberFormats | None:
             raise ValueError(f"found {recorded.model}, {recorded.muon}, wanted {' or '.join(FORMATS)}")
     except (TypeError, ValueError) as error:
         raise RunError(f"{folder.machine}: no record of number formats: {one_line(error)}") from error
-    return (
-        recorded if fixed in (None, recorded.model) else replace(recorded, model=fixed, reason="run.mixed_precision")
-    )
+    if fixed in (None, recorded.model):
+        return recorded
+    return replace(recorded, model=fixed, reason="run.mixed_precision")
 
 
 def choose_formats(recipe: Recipe, folder: RunFolder) -> NumberFormats:
