@@ -71,9 +71,9 @@ class CorruptionOptions:
     answer_fraction: float = 0.0
     """Probability that phrases which answer some training question are taken before others (`salient-span`). There is
     no entity tagger here, but the training answers show what to look for."""
-    first_answer_fraction: float = 0.0
-    """Probability that, of the phrases that answer a relation's training questions, a document's first one is taken
-    before all others (`salient-span`). An encyclopedia names the city of birth before its country and other places."""
+    likely_answer_fraction: float = 0.0
+    """Probability that the phrase which looks most like an answer is taken before all others (`salient-span`). What
+    answers look like is learned from the words around them in documents about people of the training questions."""
     max_spans: int = 3
     """Most spans of one text, 1 … 1,000; their number is uniform (`salient-span`)."""
     max_context: int = 24
@@ -87,7 +87,7 @@ class CorruptionOptions:
                 raise TypeError(f"{one.name} must be of type {one.type.__name__}, found {value!r}")
         if self.policy not in POLICIES:
             raise ValueError(f"policy must be one of {', '.join(POLICIES)}, found {self.policy!r}")
-        for name in ("short_fraction", "salient_fraction", "answer_fraction", "first_answer_fraction"):
+        for name in ("short_fraction", "salient_fraction", "answer_fraction", "likely_answer_fraction"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be in [0, 1], found {getattr(self, name)}")
         if self.max_length < MIN_CHARACTERS:

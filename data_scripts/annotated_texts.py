@@ -1,11 +1,12 @@
 """What corruption has to know of texts: where titles, bodies, words and phrases begin and end, as arrays."""
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from configuration.schema import CorruptionOptions
+from data_scripts.answer_patterns import AnswerPatterns
 from data_scripts.phrases import AnswerFinder, Spans, salient_phrases
 from data_scripts.questions import Question
 from data_scripts.ragged import Ragged
@@ -14,8 +15,9 @@ from data_scripts.words import SPACE, UNSPACED_CHARACTER, classify, cut_to_words
 
 # Bits of a character in `AnnotatedTexts.characters`, beside the two of `words.classify`.
 WORD_BEGINS, WORD_ENDS = 16, 32
-# What a phrase is: no training answer, one, or a document's first one for some relation.
-NO_ANSWER, ANSWER, FIRST_ANSWER = range(3)
+# What a phrase is: no training answer, one, or what looks most like the answer to some relation's question.
+NO_ANSWER, ANSWER, LIKELY_ANSWER = range(3)
+OBSERVED = 5000  # documents from which it is learned what answers look like; more change nothing
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class AnnotatedTexts:
         cut_ends: where each body ends as the long form cuts it; (N,).
         characters: of each, whether it is a space, a word by itself, the first or the last one of a word of a body, as
             bits; (characters,), uint8.
-        phrases: (start, end, kind: `NO_ANSWER`, `ANSWER` or `FIRST_ANSWER`) of each body's phrases, then of each cut
+        phrases: (start, end, kind: `NO_ANSWER`, `ANSWER` or `LIKELY_ANSWER`) of each body's phrases, then of each cut
             body's; 2N lists.
 
     For `random-span` bodies are empty, and there are neither characters nor phrases.
@@ -51,25 +53,64 @@ class Annotator:
 
     Args:
         options: policy and lengths.
-        answers: the training questions' answers, each of which is a phrase; one set of them for each relation.
+        answers: the training questions' answers, each of which is a phrase.
         names: of the people in questions, which are titles as they are.
+        patterns: what answers look like, of each relation.
     """
 
-    def __init__(self, options: CorruptionOptions, answers: Sequence[Set[str]] = (), names: Set[str] = frozenset()):
+    def __init__(
+        self,
+        options: CorruptionOptions,
+        answers: Set[str] = frozenset(),
+        names: Set[str] = frozenset(),
+        patterns: Sequence[AnswerPatterns] = (),
+    ):
         self.options = options
         self.answers = answers
         self.names = names
-        self.finder = AnswerFinder(set().union(*answers))
+        self.patterns = patterns
+        self.finder = AnswerFinder(answers)
 
     @classmethod
-    def for_questions(cls, questions: Iterable[Question], options: CorruptionOptions) -> "Annotator":
-        """Return the annotator of documents about people who are asked these questions."""
+    def for_questions(
+        cls, questions: Iterable[Question], options: CorruptionOptions, documents: Iterable[str] = ()
+    ) -> "Annotator":
+        """Return the annotator of documents about people who are asked these questions.
+
+        Args:
+            documents: to learn from what answers look like, where `options` ask for that.
+        """
         names = set()
-        answers: dict[str, set[str]] = {}
+        answers = set()
+        known: dict[str, dict[str, tuple[str, ...]]] = {}  # by relation and name
         for question in questions:
             names.add(question.name)
-            answers.setdefault(question.relation, set()).update(question.answers)
-        return cls(options, list(answers.values()), names)
+            answers.update(question.answers)
+            if options.likely_answer_fraction:
+                known.setdefault(question.relation, {})[question.name] = question.answers
+        annotator = cls(options, answers, names)
+        annotator.patterns = annotator.learn_patterns(documents, list(known.values()))
+        return annotator
+
+    def learn_patterns(
+        self, documents: Iterable[str], known: Sequence[Mapping[str, Sequence[str]]]
+    ) -> list[AnswerPatterns]:
+        """Return what answers look like, by the documents of people whose answers, of each relation, are known."""
+        patterns = [AnswerPatterns() for _ in known]
+        observed = 0
+        for document in documents if known else ():
+            title, body = split_title(document, self.names)
+            if title not in self.names:
+                continue
+            spans = salient_phrases(title, body, self.finder)
+            for one, answers in zip(patterns, known, strict=True):
+                one.observe(body, spans, answers.get(title, ()))
+            observed += 1
+            if observed == OBSERVED:
+                break
+        for one in patterns:
+            one.fit()
+        return patterns
 
     def annotate(self, texts: Sequence[str]) -> tuple[AnnotatedTexts, Spans]:
         """Return what is known of texts, and (start, end) of what has the tokens that it has alone.
@@ -125,23 +166,11 @@ class Annotator:
     def _salient(self, title: str, body: str, words: Spans, known: Set[str], start: int) -> list[tuple[int, int, int]]:
         """Return (start, end, kind) of the phrases of a body that begins at `start`."""
         spans = salient_phrases(title, body, self.finder, words, known)
-        kinds = self._kinds([body[first:last] for first, last in spans])
+        kinds = [ANSWER if body[first:last] in self.answers else NO_ANSWER for first, last in spans]
+        for pattern in self.patterns:
+            if (likely := pattern.find(body, spans)) is not None:
+                kinds[likely] = LIKELY_ANSWER
         return [(start + first, start + last, kind) for (first, last), kind in zip(spans, kinds, strict=True)]
-
-    def _kinds(self, phrases: Sequence[str]) -> list[int]:
-        """Return what each phrase of a body is.
-
-        Of "1870", "Turin", "Italy", "1871", where the answers are years and places, the kinds are `FIRST_ANSWER` twice
-        and `ANSWER` twice.
-        """
-        kinds = [NO_ANSWER] * len(phrases)
-        for answers in self.answers:
-            kind = FIRST_ANSWER
-            for number, phrase in enumerate(phrases):
-                if phrase in answers:
-                    kinds[number] = max(kinds[number], kind)
-                    kind = ANSWER
-        return kinds
 
 
 def list_words(

@@ -161,7 +161,8 @@ class TrainingBatches(torch.utils.data.Dataset):
         """Return the batches of texts in memory, by the same tables."""
         document_table = None
         if stage.question_fraction < 1.0:
-            document_table = DocumentTable.of(documents, tokenizer, Annotator.for_questions(questions, corruption))
+            annotator = Annotator.for_questions(questions, corruption, documents)
+            document_table = DocumentTable.of(documents, tokenizer, annotator)
         question_table = QuestionTable.of(questions, tokenizer)
         return cls(document_table, question_table, tokenizer, stage, corruption, seed, max_length)
 

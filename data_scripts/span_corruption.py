@@ -22,12 +22,13 @@ import numpy as np
 from configuration.schema import MAX_SPANS, MIN_CHARACTERS, CorruptionOptions
 from data_scripts.annotated_texts import (
     ANSWER,
-    FIRST_ANSWER,
+    LIKELY_ANSWER,
     WORD_BEGINS,
     WORD_ENDS,
     AnnotatedTexts,
     Annotator,
 )
+from data_scripts.answer_patterns import AnswerPatterns
 from data_scripts.bios_folder import read_lines
 from data_scripts.counter_random import derive_keys, integers, uniform
 from data_scripts.file_builder import FileBuilder, FileConfig
@@ -90,8 +91,8 @@ class Bodies:
         kind = self.phrases.values[place, 2]
         # Sorting by a uniform number shuffles; one less than a uniform number comes before all others.
         answers_first = (preference < options.answer_fraction) & (kind >= ANSWER)
-        first_answer_first = (preference < options.first_answer_fraction) & (kind == FIRST_ANSWER)
-        rank = uniform(keys[owner], PHRASES + number) - answers_first - first_answer_first
+        likely_first = (preference < options.likely_answer_fraction) & (kind == LIKELY_ANSWER)
+        rank = uniform(keys[owner], PHRASES + number) - answers_first - 2 * likely_first
         return place[np.lexsort((rank, owner))]
 
     def choose(self, chosen: np.ndarray, keys: np.ndarray, options: CorruptionOptions) -> np.ndarray:
@@ -289,8 +290,7 @@ class TextCorruptor(SpanCorruptor):
 
     Args:
         texts: biographies.
-        options, names: as `Annotator`.
-        answers: the training questions' answers, of all relations as if they were one.
+        options, answers, names, patterns: as `Annotator`.
     """
 
     def __init__(
@@ -299,9 +299,10 @@ class TextCorruptor(SpanCorruptor):
         options: CorruptionOptions,
         answers: Set[str] = frozenset(),
         names: Set[str] = frozenset(),
+        patterns: Sequence[AnswerPatterns] = (),
     ):
         self.text = "".join(texts)
-        super().__init__(Annotator(options, [answers], names).annotate(texts)[0], options)
+        super().__init__(Annotator(options, answers, names, patterns).annotate(texts)[0], options)
 
     def corrupt(self, seed: int, epochs: Sequence[int], examples: Sequence[int], sentinel: str) -> list[str]:
         """Return corrupted texts, with `sentinel` for sentinels; the other arguments are those of `pieces`."""

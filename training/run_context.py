@@ -188,7 +188,11 @@ def training_batches(run: Run, stage: str) -> TrainingBatches:
     depends_on = {
         "form": 2,  # rises where rows of the same texts change
         "tokenizer": sha256(run.folder.tokenizer / "tokenizer.json"),
-        "corruption": [run.recipe.corruption.policy, run.recipe.corruption.max_length],
+        "corruption": [
+            run.recipe.corruption.policy,
+            run.recipe.corruption.max_length,
+            run.recipe.corruption.likely_answer_fraction > 0,
+        ],
         "context": context,
         "data": {**asdict(run.recipe.data), "path": None},  # what a path leads to counts, not where that is
         "relations": {name: asdict(relation) for name, relation in run.recipe.relations.items()},
@@ -210,7 +214,7 @@ def training_batches(run: Run, stage: str) -> TrainingBatches:
             lambda dtype: document_rows(
                 run.data.documents,
                 tokenizer,
-                Annotator.for_questions(run.data.train, run.recipe.corruption),
+                Annotator.for_questions(run.data.train, run.recipe.corruption, run.data.documents),
                 dtype,
             ),
             entries,

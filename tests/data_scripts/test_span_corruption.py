@@ -8,13 +8,12 @@ from collections.abc import Set
 import pytest
 
 from configuration.schema import CorruptionOptions
-from data_scripts.annotated_texts import ANSWER, FIRST_ANSWER, Annotator
+from data_scripts.annotated_texts import Annotator
 from data_scripts.bios_folder import FILES, read_lines
 from data_scripts.phrases import salient_phrases
 from data_scripts.questions import question_about
 from data_scripts.span_corruption import TextCorruptor
 from data_scripts.titles import split_title
-from modeling_minigpt.relations_minigpt import Relation
 
 S = "⁇"
 RANDOM = CorruptionOptions(policy="random-span")
@@ -25,6 +24,7 @@ TEXTS = (
     "Ada Stone. Ada Stone (born 3 May 1841 in Győr) was a Swiss painter who lived in New York .",
     "Béla Nagy. By profession a judge, Nagy was born in Upper Lund and moved to Oslo in 1902 .",
 )
+PLACES = {"Lind": "Umeå", "Berg": "Lund", "Holm": "Malmö"}
 WORDY = "Eva Lund. " + " ".join(f"{'Place' if index % 8 == 1 else 'word'}{index}" for index in range(80))
 
 
@@ -289,29 +289,18 @@ def test_phrases_that_answer_a_training_question_are_preferred(fraction, answers
 
 
 @pytest.mark.parametrize(
-    ("first", "share"), [pytest.param(1.0, 1.0, id="always"), (0.5, 2 / 3), pytest.param(0.0, 1 / 3, id="by-chance")]
+    ("fraction", "share"),
+    [pytest.param(1.0, 1.0, id="always"), (0.5, 2 / 3), pytest.param(0.0, 1 / 3, id="by-chance")],
 )
-def test_the_first_answer_of_a_document_is_preferred(first, share):
-    text = "Ida Ek. Born in Kiruna, Sweden, Ek taught in Norrland and Oslo ."
-    options = CorruptionOptions(
-        short_fraction=1.0, salient_fraction=1.0, max_spans=1, answer_fraction=1.0, first_answer_fraction=first
-    )
-    found = [
-        corrupted.endswith("⁇Sweden⁇") for corrupted in draws(text, options, 1500, {"Sweden", "Norrland", "Oslo"})
-    ]
+def test_what_looks_like_an_answer_is_preferred(fraction, share):
+    options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, max_spans=1, likely_answer_fraction=fraction)
+    known = [f"Bo {name}. {name} was born in {place}, Sweden, and died in Oslo ." for name, place in PLACES.items()]
+    questions = [question_about(f"Bo {name}", place) for name, place in PLACES.items()]
+    annotator = Annotator.for_questions(questions, options, known)
+    text = "Ida Ek. Ek was born in Kiruna, Lapland, and died in Falun ."  # no training answer is in it
+    corruptor = TextCorruptor([text], options, patterns=annotator.patterns)
+    found = [one.endswith("⁇Kiruna⁇") for one in corruptor.corrupt(0, range(1500), [0] * 1500, S)]
     assert statistics.mean(found) == pytest.approx(share, abs=0.03)
-
-
-def test_each_relation_has_its_own_first_answer():
-    years = [
-        question_about("Ida Ek", year, relation=Relation("year", "When was {name} born?")) for year in ("1870", "1891")
-    ]
-    places = [question_about("Ida Ek", place) for place in ("Kiruna", "Oslo")]
-    annotator = Annotator.for_questions([*years, *places], CorruptionOptions())
-    (text,) = texts = ["Ida Ek. Born in Kiruna in 1870, Ek moved to Oslo in 1891 ."]
-    phrases = annotator.annotate(texts)[0].phrases
-    kinds = {text[start:end]: kind for start, end, kind in phrases.values.tolist()}
-    assert kinds == {"Kiruna": FIRST_ANSWER, "1870": FIRST_ANSWER, "Oslo": ANSWER, "1891": ANSWER}
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.75, 1.0])

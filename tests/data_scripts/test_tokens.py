@@ -53,7 +53,7 @@ def test_rows_read_at_random_corrupt_as_the_whole_texts_do(tmp_path, monkeypatch
     annotator = Annotator.for_questions(QUESTIONS, options)
     table = DocumentTable(write(tmp_path / "t.arrow", lambda dtype: document_rows(texts, tokenizer, annotator, dtype)))
     assert len(table) == len(texts)
-    whole = TextCorruptor(texts, options, set().union(*annotator.answers), annotator.names)
+    whole = TextCorruptor(texts, options, annotator.answers, annotator.names)
     annotated, alone = annotator.annotate(texts)
     ids, begins, _ = tokenize(tokenizer, whole.text, annotated.starts, alone)
     reference = TokenizedText(ids, begins, len(whole.text), tokenizer.mask_token_id)
