@@ -61,7 +61,7 @@ def possible_settings() -> list[str]:
 def count_flops(steps: TrainingSteps, batch: dict[str, torch.Tensor]) -> int:
     """Return the FLOPs of the model's products for a batch, both ways; the attention kernel's are not counted."""
     with FlopCounterMode(display=False) as counter:
-        steps.model(**batch, use_cache=False).loss.backward()
+        steps.model(**batch, use_cache=False, skip_logits=True).loss.backward()
     steps.model.zero_grad()
     return counter.get_total_flops()
 

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import ablations, harness
 from benchmarks.ablations import BASELINE_OVERRIDES
+from benchmarks.model_ideas import IDEAS
 from configuration.recipe import load_recipe
 from data_scripts.bios_folder import FILES
 from training.run_context import build_run
@@ -31,7 +32,7 @@ def test_variants_are_compared_by_held_out_questions_and_no_dev_line_is_read(rec
     (data / FILES["validation"]).write_bytes(b"\xff")  # who reads it fails
     try:
         output = tmp_path / "ablations.json"
-        names = ("baseline", "one span a document", ablations.AVERAGED)
+        names = ("baseline", "one span a document", ablations.AVERAGED, "n-gram embeddings")
         assert ablate(recipe, data, output, "--only", *names, "--seeds", "0", "1") == 0
     finally:
         (tmp_path / "dev").replace(data / FILES["validation"])
@@ -74,7 +75,8 @@ def test_averaged_weights_are_the_mean_of_the_last_checkpoints(recipe, data, tmp
 def test_every_variant_is_a_recipe_that_differs_from_the_base(tmp_path):
     former = [f"data.path={tmp_path}", *BASELINE_OVERRIDES]
     base = load_recipe(ablations.RECIPE, former)
-    for settings in ablations.find_variants(None).values():
+    for (group, name), settings in ablations.find_variants(None).items():
+        assert settings or name in IDEAS or not group
         if settings:
             assert load_recipe(ablations.RECIPE, [*former, *settings]) != base
 
