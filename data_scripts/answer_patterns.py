@@ -56,7 +56,7 @@ def features_of(body: str, spans: Spans) -> list[list[str]]:
                 f"words {min(len(WORD.findall(body[start:end])), MAX_WORDS)}",
                 *(f"before {' '.join(tokens[at - count : at])}" for count in range(1, LONGEST + 1)),
                 *(f"after {' '.join(tokens[after : after + count])}" for count in range(1, LONGEST)),
-                *(f"near {token}" for token in set(before)),
+                *(f"near {token}" for token in dict.fromkeys(before)),  # in one order, so that sums are the same
             ]
         )
     return features
