@@ -229,8 +229,22 @@ class RunFolder:
         write_json(self.machine, formats)
 
     def number_formats(self) -> dict:
-        """Read the number formats that the run computes in; empty where none are recorded."""
-        return read_json(self.machine) if self.machine.exists() else {}
+        """Read the number formats that the run computes in; empty where none are recorded.
+
+        Raises:
+            RunError: the record is damaged.
+        """
+        if not self.machine.exists():
+            return {}
+        values = read_json(self.machine)
+        rates = values.get("rates", {})
+        are_numbers = isinstance(rates, dict) and all(isinstance(rate, (int, float)) for rate in rates.values())
+        if not are_numbers or not all(isinstance(values.get(key), str) for key in ("model", "muon", "reason")):
+            raise RunError(
+                f"{self.machine}: no record of number formats: wanted model, muon and reason as texts, and rates as "
+                "numbers"
+            )
+        return values
 
     def is_in_use(self) -> bool:
         """Return whether an earlier command left a model or a checkpoint, which later ones build on."""

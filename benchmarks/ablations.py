@@ -3,7 +3,7 @@
     python -m benchmarks.ablations FOLDER --output benchmarks/results/ablations.cpu.json        # two hours, two cores
     python -m benchmarks.ablations FOLDER --only baseline contexts --minutes 1 --output ablations.json
 
-A variant is the recipe as it was before these measurements, `BASELINE_OVERRIDES`, with a few settings changed. Its
+A variant is the recipe without what was found to help, `BASELINE_OVERRIDES`, with a few settings changed. Its
 steps are first timed, and it takes as many as fit into the minutes (with the learning rate's course as long as those),
 in a fresh process, alone on the machine. Accuracy is on 500 training questions that are held out of all training; the
 dev file is not opened. Writes the results as JSON and, beside it, as Markdown after each point; what an earlier run of
@@ -48,7 +48,7 @@ from training.run_context import Run, build_run
 from training.runner import finetune, pretrain
 
 RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n.yaml"
-# The recipe as it was before; what helped is in it now.
+# What the variants are compared with: the recipe without what was found to help.
 BASELINE_OVERRIDES = ["corruption.likely_answer_fraction=0"]
 ALL_QUESTIONS = ("data.calibration_questions=0", "data.withheld_people=0")  # but for those that are scored
 HELD_OUT = 500  # training questions; the standard error of an accuracy near 80 % is 1.8 points
@@ -112,7 +112,11 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         ],
         "3.3 million parameters": ["model.intermediate_size=640"],
     },
-    "parts of the model": {"n-gram embeddings": [], "short convolutions": [], "value embeddings": []},
+    "parts of the model": {
+        "n-gram embeddings": [],
+        "short convolutions": ["evaluate.batch_size=1"],
+        "value embeddings": [],
+    },
 }
 
 
@@ -237,7 +241,7 @@ def report(content: dict) -> str:
         packing = f" {100 * padding:.1f} % of its positions are padding, which packing would save."
     introduction = (
         f"`{' '.join([content['recipe'], *content['overrides']])}` with one thing changed, {content['minutes']:g} "
-        f"minutes of pretraining each; accuracy in % on {HELD_OUT} held-out training questions.{packing} "
+        f"minutes of pretraining each; accuracy in % on {content['held_out']} held-out training questions.{packing} "
         f"{name_machine(content['machine'])}."
     )
     columns = ["group", "variant", "seeds", "accuracy", "over baseline, ± 95 %", "steps", "parameters, M"]
@@ -261,7 +265,12 @@ def main(argv: list[str] | None = None) -> int:
         for settings in variants.values():
             load_recipe(arguments.recipe, [*base, *settings, f"data.path={arguments.data}"])
         machine = describe_machine(torch.device(default_device()))
-        settings = {"recipe": arguments.recipe.stem, "overrides": base, "minutes": arguments.minutes}
+        settings = {
+            "recipe": arguments.recipe.stem,
+            "overrides": base,
+            "minutes": arguments.minutes,
+            "held_out": HELD_OUT,
+        }
         record = Record(arguments.output, report, {"machine": machine, **settings})
         points = [Point(name, group or None, seed=seed) for seed in arguments.seeds for group, name in variants]
         record.measure(points, measure, base, arguments.recipe, arguments.data, arguments.minutes)

@@ -69,7 +69,7 @@ class ShortConvolution(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.taps = nn.Parameter(torch.zeros(TAPS, width))
+        self.taps = nn.Parameter(torch.zeros(TAPS, 1, width))  # no matrix, which Muon would take
         self.last: torch.Tensor | None = None  # inputs before, while a text is generated token by token
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:

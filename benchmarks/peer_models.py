@@ -174,7 +174,7 @@ def train_ours(subject: str, texts: Texts, tokenizer: PreTrainedTokenizerFast, s
     model = build_model(subject, settings.shape, tokenizer)
     if recipe.run.compile:
         compile_parts(model, device)
-    muon_dtype = torch.bfloat16 if bfloat16 else torch.float32
+    muon_dtype = torch.bfloat16 if bfloat16 or has_fast_bfloat16(device) else torch.float32
     stepper = Stepper.prepare(model, stage, accelerator, last, muon_dtype)
     start = -(-settings.warmup // CHUNK) * CHUNK
     steps = iter(range(start - settings.warmup, last))

@@ -69,8 +69,8 @@ class CorruptionOptions:
     salient_fraction: float = 0.75
     """Probability that a span is a capitalised phrase instead of a run of words (`salient-span`)."""
     answer_fraction: float = 0.0
-    """Probability that phrases which answer some training question are taken before others (`salient-span`). There is
-    no entity tagger here, but the training answers show what to look for."""
+    """Probability that phrases which answer some training question, or look most like an answer, are taken before
+    others (`salient-span`). There is no entity tagger here, but the training answers show what to look for."""
     likely_answer_fraction: float = 0.0
     """Probability that the phrase which looks most like an answer is taken before all others (`salient-span`). What
     answers look like is learned from the words around them in documents about people of the training questions."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from configuration.schema import CorruptionOptions
-from data_scripts.answer_patterns import AnswerPatterns
+from data_scripts.answer_patterns import AnswerPatterns, features_of
 from data_scripts.phrases import AnswerFinder, Spans, salient_phrases
 from data_scripts.questions import Question
 from data_scripts.ragged import Ragged
@@ -17,7 +17,7 @@ from data_scripts.words import SPACE, UNSPACED_CHARACTER, classify, cut_to_words
 WORD_BEGINS, WORD_ENDS = 16, 32
 # What a phrase is: no training answer, one, or what looks most like the answer to some relation's question.
 NO_ANSWER, ANSWER, LIKELY_ANSWER = range(3)
-OBSERVED = 5000  # documents from which it is learned what answers look like; more change nothing
+OBSERVED = 5000  # documents from which a relation learns what its answers look like; more change little
 
 
 @dataclass(frozen=True)
@@ -82,31 +82,37 @@ class Annotator:
         """
         names = set()
         answers = set()
-        known: dict[str, dict[str, tuple[str, ...]]] = {}  # by relation and name
+        known: dict[str, dict[str, set[str]]] = {}  # by relation and title, which ends before its full stop
+        learns = options.policy == "salient-span" and options.likely_answer_fraction > 0
         for question in questions:
             names.add(question.name)
             answers.update(question.answers)
-            if options.likely_answer_fraction:
-                known.setdefault(question.relation, {})[question.name] = question.answers
+            if learns:  # namesakes have the answers of all of them
+                own = known.setdefault(question.relation, {}).setdefault(question.name.rstrip("."), set())
+                own.update(question.answers)
         annotator = cls(options, answers, names)
         annotator.patterns = annotator.learn_patterns(documents, list(known.values()))
         return annotator
 
     def learn_patterns(
-        self, documents: Iterable[str], known: Sequence[Mapping[str, Sequence[str]]]
+        self, documents: Iterable[str], known: Sequence[Mapping[str, Set[str]]]
     ) -> list[AnswerPatterns]:
         """Return what answers look like, by the documents of people whose answers, of each relation, are known."""
         patterns = [AnswerPatterns() for _ in known]
-        observed = 0
         for document in documents if known else ():
             title, body = split_title(document, self.names)
-            if title not in self.names:
-                continue
-            spans = salient_phrases(title, body, self.finder)
-            for one, answers in zip(patterns, known, strict=True):
-                one.observe(body, spans, answers.get(title, ()))
-            observed += 1
-            if observed == OBSERVED:
+            title = title.rstrip(".")
+            wanted = [
+                (one, answers[title])
+                for one, answers in zip(patterns, known, strict=True)
+                if title in answers and one.documents < OBSERVED
+            ]
+            if wanted:
+                spans = salient_phrases(title, body, self.finder)
+                features = features_of(body, spans)
+                for one, answers in wanted:
+                    one.observe(features, [body[first:last] in answers for first, last in spans])
+            elif all(one.documents == OBSERVED for one in patterns):
                 break
         for one in patterns:
             one.fit()
@@ -167,9 +173,11 @@ class Annotator:
         """Return (start, end, kind) of the phrases of a body that begins at `start`."""
         spans = salient_phrases(title, body, self.finder, words, known)
         kinds = [ANSWER if body[first:last] in self.answers else NO_ANSWER for first, last in spans]
-        for pattern in self.patterns:
-            if (likely := pattern.find(body, spans)) is not None:
-                kinds[likely] = LIKELY_ANSWER
+        if self.patterns:
+            features = features_of(body, spans)
+            for pattern in self.patterns:
+                if (likely := pattern.find(features)) is not None:
+                    kinds[likely] = LIKELY_ANSWER
         return [(start + first, start + last, kind) for (first, last), kind in zip(spans, kinds, strict=True)]
 
 

@@ -10,14 +10,14 @@ though no training question has that answer, and takes neither Hungary nor Rome.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from data_scripts.words import WORD
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
 NEAR = 8  # tokens before a phrase among which order does not count
 LONGEST = 3  # of the sequences of tokens right before and right after it
-MAX_RANK = 4  # phrases after so many others are alike
+MAX_RANK = 4  # phrases after the first four are alike
 MAX_WORDS = 3  # and so are longer ones
 SMOOTHING = 0.5  # observations that every feature is given of either kind
 EDGE = "^"  # beyond the text
@@ -66,6 +66,9 @@ class AnswerPatterns:
     """A naive Bayes classifier of a document's phrases: is this one the answer?
 
     Attributes:
+        answers, others: how many right answers, and how many other phrases of the same documents, have each feature.
+        observed: how many other phrases, and how many answers there were.
+        documents: in which they were.
         weights: of each feature that was observed, the logarithm of how much more likely an answer has it than
             another phrase of the same document.
     """
@@ -73,19 +76,19 @@ class AnswerPatterns:
     def __init__(self) -> None:
         self.answers: Counter[str] = Counter()
         self.others: Counter[str] = Counter()
-        self.observed = [0, 0]  # other phrases, answers
+        self.observed = [0, 0]
+        self.documents = 0
         self.weights: dict[str, float] = {}
 
-    def observe(self, body: str, spans: Spans, right: Iterable[str]) -> None:
-        """Take the phrases of a document about somebody whose right answers are known."""
-        right = set(right)
-        is_answer = [body[start:end] in right for start, end in spans]
+    def observe(self, features: Sequence[Sequence[str]], is_answer: Sequence[bool]) -> None:
+        """Take a document about somebody whose right answers are known: its phrases' features, and which are right."""
         # Where a document does not say it, nothing is to be learned of where it would.
         if not any(is_answer):
             return
-        for features, answers in zip(features_of(body, spans), is_answer, strict=True):
+        self.documents += 1
+        for own, answers in zip(features, is_answer, strict=True):
             self.observed[answers] += 1
-            (self.answers if answers else self.others).update(features)
+            (self.answers if answers else self.others).update(own)
 
     def fit(self) -> None:
         """Compute the weights."""
@@ -96,9 +99,9 @@ class AnswerPatterns:
             for feature in self.answers | self.others
         }
 
-    def find(self, body: str, spans: Spans) -> int | None:
+    def find(self, features: Sequence[Sequence[str]]) -> int | None:
         """Return the number of the phrase that looks most like the answer; None without phrases or observations."""
-        if not spans or not self.weights:
+        if not features or not self.weights:
             return None
-        scores = [sum(self.weights.get(one, 0.0) for one in features) for features in features_of(body, spans)]
-        return max(range(len(spans)), key=scores.__getitem__)
+        scores = [sum(self.weights.get(one, 0.0) for one in own) for own in features]
+        return max(range(len(scores)), key=scores.__getitem__)

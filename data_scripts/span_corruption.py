@@ -341,6 +341,8 @@ class SpanCorruption(FileBuilder):
         texts = read_lines(path)
         if not config.sentinel:
             raise ValueError("SpanCorruption needs sentinel=, the tokenizer's mask_token")
+        if config.options.likely_answer_fraction:
+            raise ValueError("likely_answer_fraction must be 0: SpanCorruption has no questions to learn answers from")
         corruptor = TextCorruptor(texts, config.options, frozenset(config.answers))
         examples = range(len(texts))
         for epoch in range(config.epochs):

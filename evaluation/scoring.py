@@ -145,6 +145,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
         RunError: no model that can be loaded, or one that does not know a relation of the data.
     """
     model_path = Path(recipe.evaluate.model or folder.stage("finetune"))
+    machine = folder.number_formats()
     pipelines = {"pretrained": load_pipeline(model_path)}
     pipeline = pipelines["pretrained"]
     check_relations(pipeline, data, model_path)
@@ -171,7 +172,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
     records = {stage: record for stage in STAGES if (record := folder.training_record(stage))}
     results = {
         **describe(records, recipe, data, model_path),
-        "machine": folder.number_formats(),
+        "machine": machine,
         "parameters": pipeline.model.num_parameters(),
         "split": split,
         **first_relation(next(iter(relations.values())), split),

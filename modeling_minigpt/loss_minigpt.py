@@ -13,6 +13,8 @@ def drop_targets_of_padding(
     """
     if attention_mask is None or attention_mask.ndim != 2:
         return labels, settings
+    if attention_mask.shape[0] != labels.shape[0] or attention_mask.shape[1] < labels.shape[1]:
+        return labels, settings  # the model refuses such a mask, and names what it wants
     predicted_by = attention_mask[:, -labels.shape[1] :].roll(1, dims=-1)
     kept = labels.masked_fill(predicted_by == 0, -100)
     count = settings.get("num_items_in_batch")
@@ -23,11 +25,26 @@ def drop_targets_of_padding(
     return kept, {**settings, "num_items_in_batch": count * share}
 
 
-def find_targets(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def find_targets(
+    labels: torch.Tensor | None, inputs: torch.Tensor | None
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Find what there is to predict: the numbers of the positions that predict a target, and the targets; (N,) each.
 
     Of labels [[-100, 5, 6], [-100, -100, 7]] the positions 0, 1 and 4, counted row by row, predict 5, 6 and 7.
+
+    Args:
+        labels: (B, T).
+        inputs: ids (B, T) or embeddings (B, T, C) that they belong to; None finds nothing, as the model refuses it.
+
+    Raises:
+        ValueError: no labels, or labels of another shape than the inputs.
     """
+    if labels is None:
+        raise ValueError("skip_logits returns the loss alone, which needs labels")
+    if inputs is None:
+        return None, None
+    if labels.shape != inputs.shape[:2]:
+        raise ValueError(f"labels must be {tuple(inputs.shape[:2])} as the inputs are, found {tuple(labels.shape)}")
     following = labels.roll(-1, dims=-1)
     following[:, -1] = -100  # the last token predicts nothing
     following = following.flatten()

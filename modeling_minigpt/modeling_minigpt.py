@@ -68,14 +68,14 @@ class MiniGPTBlock(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         real: torch.Tensor | None = None,
-        kept_positions: torch.Tensor | None = None,
+        target_positions: torch.Tensor | None = None,
         **kwargs,
     ) -> torch.Tensor:
         """Map (B, T, C) to (B, T, C), or, in the last block, to the N positions that are read of it, (N, C).
 
         Args:
             real: False for columns of padding, (B, T): they see nothing, not even each other.
-            kept_positions: numbers of positions, in [0, B T), row by row; (N,). The MLP computes nothing for others.
+            target_positions: numbers of positions, in [0, B T), row by row; (N,). The MLP computes nothing for others.
         """
         # Pre-norm: the stream itself is never normalised, so gradients pass it unchanged.
         attended, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
@@ -83,9 +83,9 @@ class MiniGPTBlock(GradientCheckpointingLayer):
         # the left, the column before a row's first token would so see the token that it predicts.
         if real is not None:
             attended = attended.masked_fill(~real[..., None], 0.0)
-        if kept_positions is not None:
-            attended = attended.flatten(0, 1)[kept_positions]
-            hidden_states = hidden_states.flatten(0, 1)[kept_positions]
+        if target_positions is not None:
+            attended = attended.flatten(0, 1)[target_positions]
+            hidden_states = hidden_states.flatten(0, 1)[target_positions]
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
 
@@ -219,7 +219,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        kept_positions: torch.Tensor | None = None,
+        target_positions: torch.Tensor | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
         """Encode a batch.
@@ -231,7 +231,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
                 inside a row mark packed examples, which then do not see each other; that takes neither an
                 `attention_mask` nor `past_key_values`.
             past_key_values: the cache of earlier calls; a fresh one is made when `use_cache`.
-            kept_positions: numbers, row by row, of the positions whose last hidden state is wanted, (N,); the result
+            target_positions: numbers, row by row, of the positions whose last hidden state is wanted, (N,); the result
                 is then (N, C), and the last block's MLP computes nothing for the others.
 
         Raises:
@@ -261,7 +261,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
             hidden_states = layer(
                 hidden_states,
                 real=real,
-                kept_positions=kept_positions if index == last else None,
+                target_positions=target_positions if index == last else None,
                 attention_mask=mask,
                 position_embeddings=rotation,
                 past_key_values=past_key_values,
@@ -310,21 +310,19 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, MiniGPTGenerationMixin):
             skip_logits: return the loss alone, and compute the last MLP and the head only where there is a target.
 
         Returns:
-            Logits (B, T, V) and, with labels, the mean cross-entropy in nats per target token, or the sum divided by
-            `num_items_in_batch` where that is passed.
+            Logits (B, T, V), None with `skip_logits`; and, with labels, the mean cross-entropy in nats per target
+            token, or the sum divided by `num_items_in_batch` where that is passed.
 
         Raises:
-            ValueError: `skip_logits` without labels; or as `MiniGPTModel.forward`.
+            ValueError: `skip_logits` without labels for every token; or as `MiniGPTModel.forward`.
         """
         targets: torch.Tensor | None = None
         settings: dict = kwargs
         if labels is not None:
             targets, settings = drop_targets_of_padding(labels, attention_mask, kwargs)
         if skip_logits:
-            if targets is None:
-                raise ValueError("skip_logits returns the loss alone, which needs labels")
-            positions, following = find_targets(targets)
-            kwargs = {**kwargs, "kept_positions": positions}
+            positions, following = find_targets(targets, input_ids if inputs_embeds is None else inputs_embeds)
+            kwargs = {**kwargs, "target_positions": positions}
             settings = {**settings, "shift_labels": following}
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,

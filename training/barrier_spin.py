@@ -57,8 +57,8 @@ class IdleTeams:
         started = [threading.Event() for _ in range(teams)]
         for event in started:
             owner = threading.Thread(target=self._own, args=(threads, event, self.released), daemon=True)
-            self.owners.append(owner)
             owner.start()
+            self.owners.append(owner)
         for event in started:
             event.wait()
 
@@ -128,7 +128,7 @@ class SpinGovernor:
 def spin_on_free_cores() -> Iterator[None]:
     """Govern the spinning while the context lasts, in a thread of its own.
 
-    Nothing is done where the user has set one of `USER_VARIABLES`, where torch has one thread only (as under torchrun
+    It is inactive where the user has set one of `USER_VARIABLES`, where torch has one thread only (as under torchrun
     and `accelerate launch`), and where the system does not count waiting.
     """
     if torch.get_num_threads() == 1 or any(name in os.environ for name in USER_VARIABLES) or not waiting_times():
@@ -136,7 +136,11 @@ def spin_on_free_cores() -> Iterator[None]:
         return
     ended = threading.Event()
     thread = threading.Thread(target=SpinGovernor().run, args=(ended,), name="spin governor", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # no more threads for this user: threads spin as they like
+        yield
+        return
     try:
         yield
     finally:

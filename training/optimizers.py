@@ -129,9 +129,10 @@ def build_optimizers(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if stage.optimizer == "muon" and parameter.ndim == 2 and ".layers." in name:
+        is_matrix = parameter.ndim == 2 and id(parameter) not in embeddings
+        if stage.optimizer == "muon" and is_matrix and ".layers." in name:
             muon.append(parameter)
-        elif parameter.ndim == 2 and id(parameter) not in embeddings:
+        elif is_matrix:
             decayed.append(parameter)
         else:
             others.append(parameter)
@@ -143,8 +144,8 @@ def build_optimizers(
     optimizers = [torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, stage.beta2), fused=True)]
     if muon:
         settings = {"lr": stage.muon_learning_rate, "weight_decay": stage.weight_decay}
-        # torch's own neither knows sharded matrices nor any format but bfloat16; on one GPU it is as good.
-        if sharded or muon[0].device.type == "cpu":
+        # torch's own neither knows sharded matrices nor any format but bfloat16; on one GPU it is as good for that.
+        if sharded or muon[0].device.type == "cpu" or dtype != torch.bfloat16:
             optimizers.append(StackedMuon(muon, dtype=dtype, **settings))
         else:
             optimizers.append(torch.optim.Muon(muon, **settings))

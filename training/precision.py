@@ -23,6 +23,7 @@ from training.machine_speed import FORMATS, Speeds, fastest, measure
 
 logger = get_logger(__name__)
 
+NOT_MEASURED = "too busy to be measured"
 PRECISIONS = {"float32": "no", "bfloat16": "bf16"}  # Accelerate's names
 TYPICAL_LENGTH = 32  # tokens of a row: a name, a phrase and an answer
 
@@ -86,7 +87,7 @@ def explain(speeds: Speeds) -> str:
     words = [f"{name} {1000 * seconds:.3g} ms" for name, seconds in speeds.layer.items()]
     text = f"{', '.join(words)} a layer" if words else ""
     given_up = [f"{name}: {reason}" for name, reason in speeds.given_up.items()]
-    return "; ".join(filter(None, [text, *given_up])) or "too slow to measure more"
+    return "; ".join(filter(None, [text, *given_up])) or NOT_MEASURED
 
 
 def measured_formats(recipe: Recipe, device: torch.device) -> NumberFormats:
@@ -142,14 +143,14 @@ def choose_formats(recipe: Recipe, folder: RunFolder) -> NumberFormats:
     if state.is_main_process:
         here = measured_formats(recipe, state.device)
         found = [recorded or here]
-        if recorded and (here.model, here.muon) != (recorded.model, recorded.muon):
+        differs = recorded is not None and (here.model, here.muon) != (recorded.model, recorded.muon)
+        if differs and here.reason != NOT_MEASURED:
             logger.warning(
                 f"{folder.path}: the run continues in the number format that it began in, {recorded}; this machine "
                 f"is faster in {here}"
             )
     broadcast_object_list(found)
     (formats,) = found
-    logger.info(f"number format: {formats}")
     report_ignored_precision(formats.precision)
     return formats
 
@@ -222,7 +223,8 @@ def warm_up(model: MiniGPTForCausalLM, rows: int) -> None:
         for length in (longest - (longest == rows), 8 + (rows == 8)):
             ids = torch.zeros(rows, length, dtype=torch.long, device=weight.device)
             labels = ids.clone()
-            labels[:, : length // 2] = -100  # like a title: the loss reads fewer positions than there are
+            # Like a title: the loss reads fewer positions than there are, for no number of rows as many as the length.
+            labels[:, : length // 2 + 1] = -100
             loss = model(ids, labels=labels, num_items_in_batch=rows, use_cache=False, skip_logits=True).loss
             torch.autograd.grad(loss, weight)  # compiles the backward pass without touching any .grad
 

@@ -186,12 +186,12 @@ def training_batches(run: Run, stage: str) -> TrainingBatches:
     context = run.config.max_position_embeddings
     entries = len(tokenizer)
     depends_on = {
-        "form": 2,  # rises where rows of the same texts change
         "tokenizer": sha256(run.folder.tokenizer / "tokenizer.json"),
         "corruption": [
             run.recipe.corruption.policy,
             run.recipe.corruption.max_length,
-            run.recipe.corruption.likely_answer_fraction > 0,
+            # Only where it is asked for, so that other tables have the names that they always had.
+            *(["likely answers"] if run.recipe.corruption.likely_answer_fraction else []),
         ],
         "context": context,
         "data": {**asdict(run.recipe.data), "path": None},  # what a path leads to counts, not where that is

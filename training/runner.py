@@ -145,6 +145,8 @@ def _run_stages(
     # Not among several processes: one that is gone would leave the others waiting for it.
     with nullcontext() if has_peers() else request.interruptible("while reading the data"):
         run = build_run(recipe, bool(remaining), on_checkpoint)
+        if run.formats is not None:
+            logger.info(f"number format: {run.formats}")
         check_joined(PartialState().num_processes)
         if resume:
             folder.check_same_inputs(describe_inputs(run, remaining))

@@ -94,7 +94,9 @@ def written(points):
         {"subject": name, **({"task": group} if group else {}), "seed": seed, "rounds": [{**numbers, **measured}]}
         for group, name, seed, measured in points
     ]
-    return ablations.report({"machine": machine, "recipe": "r", "overrides": [], "minutes": 1, "points": entries})
+    return ablations.report(
+        {"machine": machine, "recipe": "r", "overrides": [], "minutes": 1, "held_out": 500, "points": entries}
+    )
 
 
 def test_the_gain_is_over_the_baseline_seed_by_seed_with_an_interval():

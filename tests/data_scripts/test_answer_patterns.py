@@ -3,6 +3,7 @@
 import pytest
 
 from configuration.schema import CorruptionOptions
+from data_scripts import annotated_texts
 from data_scripts.annotated_texts import ANSWER, LIKELY_ANSWER, NO_ANSWER, Annotator
 from data_scripts.answer_patterns import AnswerPatterns, features_of
 from data_scripts.phrases import salient_phrases
@@ -20,13 +21,14 @@ def spans_of(body, *phrases):
 
 def observe(document, answers, patterns):
     title, body = split_title(document, set())
-    patterns.observe(body, salient_phrases(title, body), answers)
+    spans = salient_phrases(title, body)
+    patterns.observe(features_of(body, spans), [body[start:end] in answers for start, end in spans])
 
 
 def find(document, patterns):
     title, body = split_title(document, set())
     spans = salient_phrases(title, body)
-    found = patterns.find(body, spans)
+    found = patterns.find(features_of(body, spans))
     return None if found is None else body[slice(*spans[found])]
 
 
@@ -103,7 +105,44 @@ def test_a_script_without_spaces_and_capitals():
     learned = AnswerPatterns()
     for town in ("奈良", "京都", "大阪"):
         body = f"{town}に生まれ東京に住む。"
-        learned.observe(body, spans_of(body, town, "東京"), [town])
+        learned.observe(features_of(body, spans_of(body, town, "東京")), [True, False])
     learned.fit()
     body = "神戸に生まれ札幌に住む。"
-    assert learned.find(body, spans_of(body, "神戸", "札幌")) == 0
+    assert learned.find(features_of(body, spans_of(body, "神戸", "札幌"))) == 0
+
+
+def annotator_of(questions, documents):
+    return Annotator.for_questions(questions, CorruptionOptions(likely_answer_fraction=0.5), documents)
+
+
+def test_a_name_that_ends_with_a_full_stop_teaches_too():
+    questions = [question_about("Bo Lind Jr.", "Umeå")]
+    (patterns,) = annotator_of(questions, ["Bo Lind Jr.. Lind was born in Umeå, Sweden ."]).patterns
+    assert patterns.documents == 1
+
+
+def test_namesakes_have_the_answers_of_all_of_them():
+    documents = ["Bo Lind. Lind was born in Umeå, Sweden .", "Bo Lind. Lind was born in Lund, Sweden ."]
+    questions = [question_about("Bo Lind", "Umeå"), question_about("Bo Lind", "Lund")]
+    (patterns,) = annotator_of(questions, documents).patterns
+    assert patterns.documents == 2
+    assert patterns.observed == [2, 2]  # Sweden twice, and both towns
+
+
+def test_a_relation_whose_people_come_late_is_observed_as_well(monkeypatch):
+    monkeypatch.setattr(annotated_texts, "OBSERVED", 2)
+    died = Relation("deathplace", "Where did {name} die?")
+    first = [f"Bo Lind{number}. Born in Umeå, he moved to Oslo ." for number in range(5)]
+    last = [f"Ida Ek{number}. She died in Boden, near Oslo ." for number in range(5)]
+    questions = [question_about(f"Bo Lind{number}", "Umeå") for number in range(5)]
+    questions += [question_about(f"Ida Ek{number}", "Boden", relation=died) for number in range(5)]
+    texts = iter([*first, *last])
+    assert [one.documents for one in annotator_of(questions, texts).patterns] == [2, 2]
+    assert list(texts)  # the rest is not read
+
+
+@pytest.mark.parametrize("policy", ["random-span", "salient-span"])
+def test_only_salient_spans_learn_patterns(policy):
+    options = CorruptionOptions(policy=policy, likely_answer_fraction=0.5)
+    annotator = Annotator.for_questions([question_about("Bo Lind", "Umeå")], options, ["Bo Lind. Born in Umeå ."])
+    assert len(annotator.patterns) == (policy == "salient-span")

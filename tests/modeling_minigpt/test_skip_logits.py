@@ -24,7 +24,8 @@ def loss_and_gradients(model, **inputs):
 
 
 def test_targets_are_found_row_by_row():
-    positions, targets = find_targets(torch.tensor([[-100, 5, 6], [-100, -100, 7]]))
+    labels = torch.tensor([[-100, 5, 6], [-100, -100, 7]])
+    positions, targets = find_targets(labels, labels)
     assert positions.tolist() == [0, 1, 4]
     assert targets.tolist() == [5, 6, 7]
 
@@ -74,3 +75,22 @@ def test_the_last_mlp_reads_the_targets_positions_alone(tiny_model):
 def test_without_labels_there_is_no_loss_to_return(tiny_model):
     with pytest.raises(ValueError, match="needs labels"):
         tiny_model()(torch.arange(6)[None], skip_logits=True)
+
+
+def test_labels_of_another_length_are_refused(tiny_model):
+    ids = torch.arange(10).reshape(2, 5)
+    with pytest.raises(ValueError, match=r"labels must be \(2, 5\) as the inputs are, found \(2, 4\)"):
+        tiny_model()(ids, labels=ids[:, :4], skip_logits=True)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("shape", [(2, 4), (3, 5)], ids=str)
+def test_a_mask_of_another_shape_is_refused_with_what_is_wanted_beside_labels_too(tiny_model, shape, skip):
+    ids = torch.arange(10).reshape(2, 5)
+    with pytest.raises(ValueError, match="attention_mask must be"):
+        tiny_model()(ids, attention_mask=torch.ones(shape, dtype=torch.long), labels=ids, skip_logits=skip)
+
+
+def test_without_any_input_the_error_is_about_the_input(tiny_model):
+    with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
+        tiny_model()(labels=torch.arange(6)[None], skip_logits=True)

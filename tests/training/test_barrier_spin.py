@@ -137,3 +137,22 @@ def test_training_continues_where_no_thread_can_be_started(two_threads, monkeypa
     with spin_on_free_cores():
         assert looked.wait(10)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("refused", ["the governor", "idle teams"])
+def test_training_continues_where_the_system_gives_no_thread(two_threads, monkeypatch, capfd, refused):
+    original = threading.Thread.start
+    asked = threading.Event()
+
+    def start(thread):
+        if (thread.name == "spin governor") == (refused == "the governor"):
+            asked.set()
+            raise RuntimeError("can't start new thread")
+        original(thread)
+
+    monkeypatch.setattr(SpinGovernor, "look", lambda governor: governor.teams.open())
+    monkeypatch.setattr(barrier_spin, "INTERVAL", 0.01)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with spin_on_free_cores():
+        assert asked.wait(10)
+    assert capfd.readouterr().err == ""

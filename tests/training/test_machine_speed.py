@@ -51,7 +51,7 @@ def test_no_call_begins_after_the_time_is_over():
     times = race.run({"float32": clock.call("float32", 0.5), "bfloat16": clock.call("bfloat16", 1.0)}, share=1.0)
     assert clock.calls == ["float32", "bfloat16"]
     assert clock.now <= SECONDS + 1.0
-    assert race.run({"late": clock.call("late", 1.0)}, share=1.0) == {"late": math.inf}
+    assert race.run({"late": clock.call("late", 1.0)}, share=0.0) == {"late": math.inf}
     assert times["float32"] == pytest.approx(0.5)
 
 
@@ -91,8 +91,8 @@ MACHINES = {
 }
 
 
-def measure_machine(monkeypatch, speedups, error=None):
-    """Measure on a machine where float32 needs 20 ms; return the speeds and the seconds it took."""
+def measure_machine(monkeypatch, speedups, error=None, startup=0.0):
+    """Measure on a machine where float32 needs 20 ms; return the speeds and the seconds it took once started."""
     clock = Clock()
     probe, *others = speedups
 
@@ -106,7 +106,8 @@ def measure_machine(monkeypatch, speedups, error=None):
     monkeypatch.setattr(machine_speed, "probe_rates", lambda race, device: rates)
     for name, speedup in zip(("linear_calls", "layer_calls", "muon_calls"), others, strict=True):
         monkeypatch.setattr(machine_speed, name, lambda *_, name=name, speedup=speedup: calls(name, speedup))
-    return measure(CONFIG, 8, 16, CPU, clock=clock), clock.now
+    monkeypatch.setattr(machine_speed, "start", lambda device: clock.call("start", startup)())
+    return measure(CONFIG, 8, 16, CPU, clock=clock), clock.now - startup
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -114,13 +115,19 @@ def test_each_kind_of_machine_computes_in_what_it_is_faster_in(monkeypatch, mach
     speedups, chosen = MACHINES[machine]
     speeds, seconds = measure_machine(monkeypatch, speedups)
     assert (fastest(speeds.layer), fastest(speeds.muon)) == chosen
-    assert seconds <= SECONDS + 0.02 / min(1, *speedups)
+    assert seconds <= SECONDS + 3 * 0.02 / min(1, *speedups)  # each kind of call may overrun once
 
 
 def test_a_machine_that_is_hopeless_in_a_small_product_times_nothing_else(monkeypatch):
     speeds, seconds = measure_machine(monkeypatch, MACHINES["AVX2"][0])
     assert seconds == 0.0
     assert speeds.given_up == {"bfloat16": "a small product takes 60 times as long as in float32"}
+
+
+def test_a_device_that_takes_long_to_start_is_measured_all_the_same(monkeypatch):
+    speeds, seconds = measure_machine(monkeypatch, MACHINES["GPU"][0], startup=5.0)
+    assert fastest(speeds.layer) == "bfloat16"
+    assert 0 < seconds <= SECONDS + 0.06
 
 
 def test_an_operator_that_the_device_lacks_in_bfloat16_leaves_float32_and_a_reason(monkeypatch):

@@ -43,21 +43,22 @@ def test_the_format_is_the_faster_one_unless_the_recipe_fixes_it(load, monkeypat
     assert choose_formats(load('run.mixed_precision="bf16"'), folder).precision == "bf16"
 
 
-def test_what_was_measured_is_logged_in_one_line(load, monkeypatch, tmp_path, caplog):
-    caplog.set_level("INFO", "training")
+def test_what_was_measured_is_said_in_one_line(load, monkeypatch, tmp_path):
     monkeypatch.setattr(precision, "measure_recipe", lambda recipe, device: FAST)
     formats = choose_formats(load(), RunFolder(tmp_path / "run"))
-    line = "number format: bfloat16, Muon in float32 (float32 12 ms, bfloat16 7 ms a layer)"
-    assert [record.getMessage().removeprefix("[RANK 0] ") for record in caplog.records] == [line]
+    assert str(formats) == "bfloat16, Muon in float32 (float32 12 ms, bfloat16 7 ms a layer)"
     assert formats.rates == {"float32": 100.0, "bfloat16": 500.0}
     assert formats.muon_dtype is torch.float32
 
 
 def test_a_resumed_run_continues_in_its_format_and_warns_where_that_is_slow(load, monkeypatch, tmp_path, caplog):
+    caplog.set_level("WARNING", "training")
     folder = RunFolder(tmp_path / "run")
     monkeypatch.setattr(precision, "measure_recipe", lambda recipe, device: FAST)
     began = choose_formats(load(), folder)
     begin(folder, began)
+    assert choose_formats(load(), folder) == began
+    monkeypatch.setattr(precision, "measure_recipe", lambda recipe, device: Speeds())  # too busy to be measured
     assert choose_formats(load(), folder) == began
     assert not caplog.records
     monkeypatch.setattr(precision, "measure_recipe", lambda recipe, device: Speeds(given_up={"bfloat16": "slow"}))
@@ -75,7 +76,15 @@ def test_a_run_that_left_nothing_to_resume_is_measured_again(load, monkeypatch, 
     assert choose_formats(load(), folder).model == "float32"
 
 
-@pytest.mark.parametrize("record", ['{"model": "float8", "muon": "float32", "reason": ""}', '{"format": 1}', "[]"])
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"model": "float8", "muon": "float32", "reason": ""}',
+        '{"model": "float32", "muon": "float32", "reason": "", "rates": {"float32": "fast"}}',
+        '{"format": 1}',
+        "[]",
+    ],
+)
 def test_a_damaged_record_is_refused_in_one_line(load, tmp_path, record):
     folder = RunFolder(tmp_path / "run")
     begin(folder, NumberFormats("float32", "float32", ""))
@@ -102,6 +111,7 @@ def test_all_processes_compute_in_what_the_main_one_has_chosen(recipe, data, tmp
     done = finish(start_torchrun(words, program=patched(tmp_path, DISAGREE)))
     assert done.returncode == 0, done.stderr
     assert {f"rank {rank} computes in bf16" for rank in (0, 1)} <= set(done.stderr.splitlines())
+    assert done.stderr.count("number format: bfloat16") == 1
 
 
 def test_the_format_is_in_the_results_and_the_report(run):
