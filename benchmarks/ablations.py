@@ -114,7 +114,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
     },
     "parts of the model": {
         "n-gram embeddings": [],
-        "short convolutions": ["evaluate.batch_size=1"],
+        "short convolutions": ["evaluate.batch_size=1"],  # they would read padding on the left
         "value embeddings": [],
     },
 }
