@@ -338,14 +338,13 @@ class SpanCorruption(FileBuilder):
 
     def _generate_examples(self, split: str, path: str):
         config = self.config
-        texts = read_lines(path)
         if not config.sentinel:
             raise ValueError("SpanCorruption needs sentinel=, the tokenizer's mask_token")
         if config.options.likely_answer_fraction:
-            raise ValueError("likely_answer_fraction must be 0: SpanCorruption has no questions to learn answers from")
+            raise ValueError("likely_answer_fraction must be 0: there are no questions to learn answers from")
+        texts = read_lines(path)
         corruptor = TextCorruptor(texts, config.options, frozenset(config.answers))
-        examples = range(len(texts))
         for epoch in range(config.epochs):
-            corrupted = corruptor.corrupt(config.seed, [epoch] * len(texts), examples, config.sentinel)
+            corrupted = corruptor.corrupt(config.seed, [epoch] * len(texts), range(len(texts)), config.sentinel)
             for index, text in enumerate(corrupted):
                 yield f"{epoch}-{index}", {"id": index, "epoch": epoch, "text": text}

@@ -185,20 +185,7 @@ def training_batches(run: Run, stage: str) -> TrainingBatches:
     tokenizer = run.tokenizer
     context = run.config.max_position_embeddings
     entries = len(tokenizer)
-    depends_on = {
-        "tokenizer": sha256(run.folder.tokenizer / "tokenizer.json"),
-        "corruption": [
-            run.recipe.corruption.policy,
-            run.recipe.corruption.max_length,
-            # Only where it is asked for, so that other tables have the names that they always had.
-            *(["likely answers"] if run.recipe.corruption.likely_answer_fraction else []),
-        ],
-        "context": context,
-        "data": {**asdict(run.recipe.data), "path": None},  # what a path leads to counts, not where that is
-        "relations": {name: asdict(relation) for name, relation in run.recipe.relations.items()},
-        "inputs": describe_inputs(run, ()),
-    }
-    folder = find_tokens_folder(run.data.folder, run.folder.data, depends_on)
+    folder = find_tokens_folder(run.data.folder, run.folder.data, describe_tables(run))
     # Questions first and always: one that is too long is found before any stage has begun.
     question_file = open_rows(
         folder / "questions.arrow",
@@ -230,6 +217,24 @@ def training_batches(run: Run, stage: str) -> TrainingBatches:
         run.recipe.seed,
         context,
     )
+
+
+def describe_tables(run: Run) -> dict[str, object]:
+    """Return, by name, all that the token tables of a run depend on."""
+    corruption = run.recipe.corruption
+    return {
+        "tokenizer": sha256(run.folder.tokenizer / "tokenizer.json"),
+        "corruption": [
+            corruption.policy,
+            corruption.max_length,
+            # Only where it is asked for, so that other tables have the names that they always had.
+            *(["likely answers"] if corruption.likely_answer_fraction else []),
+        ],
+        "context": run.config.max_position_embeddings,
+        "data": {**asdict(run.recipe.data), "path": None},  # what a path leads to counts, not where that is
+        "relations": {name: asdict(relation) for name, relation in run.recipe.relations.items()},
+        "inputs": describe_inputs(run, ()),
+    }
 
 
 def describe_inputs(run: Run, stages: Sequence[str]) -> dict[str, object]:
