@@ -5,6 +5,7 @@ Each is a context in which classes are changed; what is built, trained, saved an
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -27,17 +28,6 @@ POLAR_EXPRESS = (
     (3.3184196573706015, -2.488488024314874, 0.51004894012372),
     (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
 )
-
-
-@contextmanager
-def replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """Set an attribute while the context lasts."""
-    former = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, former)
 
 
 class NgramEmbedding(nn.Embedding):
@@ -90,7 +80,7 @@ def ngram_embeddings() -> Iterator[None]:
         build(self, config)
         self.embed_tokens = NgramEmbedding(config.vocab_size, config.hidden_size, config.pad_token_id)
 
-    with replaced(modeling.MiniGPTModel, "__init__", __init__):
+    with patch.object(modeling.MiniGPTModel, "__init__", __init__):
         yield
 
 
@@ -103,7 +93,7 @@ def short_convolutions() -> Iterator[None]:
         build(self, config, layer_idx)
         self.input_layernorm = nn.Sequential(self.input_layernorm, ShortConvolution(config.hidden_size))
 
-    with replaced(modeling.MiniGPTBlock, "__init__", __init__):
+    with patch.object(modeling.MiniGPTBlock, "__init__", __init__):
         yield
 
 
@@ -130,9 +120,9 @@ def value_embeddings() -> Iterator[None]:
         return embed(self, input_ids)
 
     with (
-        replaced(SelfAttention, "__init__", __init__),
-        replaced(SelfAttention, "project", project_with_tokens),
-        replaced(nn.Embedding, "forward", remember),
+        patch.object(SelfAttention, "__init__", __init__),
+        patch.object(SelfAttention, "project", project_with_tokens),
+        patch.object(nn.Embedding, "forward", remember),
     ):
         yield
 
@@ -150,7 +140,7 @@ def polar_express() -> Iterator[None]:
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
         return x.mT if tall else x
 
-    with replaced(optimizers, "orthogonalize", orthogonalize):
+    with patch.object(optimizers, "orthogonalize", orthogonalize):
         yield
 
 

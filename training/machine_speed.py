@@ -23,7 +23,7 @@ from torch import nn
 
 from configuration.errors import one_line
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
-from training.optimizers import StackedMuon
+from training.optimizers import StackedMuon, muon_matrices
 
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MARGIN = 1.1  # bfloat16 has 8 bits of precision: it must be faster than by the noise of these times
@@ -102,14 +102,9 @@ class Speeds:
     given_up: dict[str, str] = field(default_factory=dict)
 
 
-def prefers_bfloat16(times: dict[str, float]) -> bool:
-    """Return whether bfloat16 is clearly the faster of two times; float32 has a tie."""
-    return MARGIN * times.get("bfloat16", math.inf) < times.get("float32", 0.0)
-
-
 def fastest(times: dict[str, float]) -> str:
-    """Return the format to compute in, float32 where nothing is known."""
-    return "bfloat16" if prefers_bfloat16(times) else "float32"
+    """Return the format to compute in: bfloat16 where it is clearly faster, float32 also where nothing is known."""
+    return "bfloat16" if MARGIN * times.get("bfloat16", math.inf) < times.get("float32", 0.0) else "float32"
 
 
 def is_emulated(device: torch.device) -> bool:
@@ -127,8 +122,7 @@ def start(device: torch.device) -> None:
     for dtype in FORMATS.values():
         with suppress(RuntimeError, NotImplementedError, TypeError):
             matrix = torch.ones(8, 8, device=device, dtype=dtype)
-            waited = matrix @ matrix
-            del waited
+            torch.mm(matrix, matrix)
     waiting(device)()
 
 
@@ -190,8 +184,7 @@ def layer_calls(model: MiniGPTForCausalLM, rows: int, length: int, formats: Sequ
 
 def muon_calls(model: nn.Module, formats: Sequence[str]) -> dict[str, Call]:
     """Return Muon's update of one matrix of each shape of a model's layers, in each format."""
-    matrices = [one for name, one in model.named_parameters() if one.ndim == 2 and ".layers." in name]
-    parameters = list({one.shape: one for one in matrices}.values())
+    parameters = list({one.shape: one for one in muon_matrices(model)}.values())
 
     def update(optimizer: torch.optim.Optimizer) -> None:
         for parameter in parameters:

@@ -107,6 +107,21 @@ def shard_like(full: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
+def muon_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that Muon takes: the blocks' trained matrices, but for embeddings."""
+    embeddings = embedding_ids(model)
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.ndim == 2 and ".layers." in name and id(parameter) not in embeddings
+    ]
+
+
+def embedding_ids(model: nn.Module) -> set[int]:
+    """Return the identities of the embeddings' weights; a tied output layer is the embedding's very parameter."""
+    return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+
+
 def build_optimizers(
     model: nn.Module, stage: StageArguments, sharded: bool = False, dtype: torch.dtype = torch.float32
 ) -> list[torch.optim.Optimizer]:
@@ -121,21 +136,12 @@ def build_optimizers(
         sharded: whether FSDP will shard the parameters.
         dtype: number format of `StackedMuon`'s products.
     """
-    muon = []
-    decayed = []
-    others = []
-    # By identity: a tied output layer is the embedding's very parameter, and is not decayed either.
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        is_matrix = parameter.ndim == 2 and id(parameter) not in embeddings
-        if stage.optimizer == "muon" and is_matrix and ".layers." in name:
-            muon.append(parameter)
-        elif is_matrix:
-            decayed.append(parameter)
-        else:
-            others.append(parameter)
+    muon = muon_matrices(model) if stage.optimizer == "muon" else []
+    in_muon = set(map(id, muon))
+    rest = [one for one in model.parameters() if one.requires_grad and id(one) not in in_muon]
+    embeddings = embedding_ids(model)
+    decayed = [one for one in rest if one.ndim == 2 and id(one) not in embeddings]
+    others = [one for one in rest if one.ndim != 2 or id(one) in embeddings]
     groups = [
         {"params": parameters, "weight_decay": weight_decay}
         for parameters, weight_decay in ((decayed, stage.weight_decay), (others, 0.0))

@@ -90,9 +90,14 @@ def explain(speeds: Speeds) -> str:
     return "; ".join(filter(None, [text, *given_up])) or NOT_MEASURED
 
 
+def fixed_format(recipe: Recipe) -> str | None:
+    """Return the format that a recipe fixes for the model; None where it is to be measured."""
+    return next((name for name, word in PRECISIONS.items() if word == recipe.run.mixed_precision), None)
+
+
 def measured_formats(recipe: Recipe, device: torch.device) -> NumberFormats:
     """Return what a run that begins here computes in: what its recipe fixes, else what this device is faster in."""
-    fixed = next((name for name, word in PRECISIONS.items() if word == recipe.run.mixed_precision), None)
+    fixed = fixed_format(recipe)
     if fixed is not None and not trains_with_muon(recipe):
         return NumberFormats(fixed, "float32", "run.mixed_precision", device.type)
     speeds = measure_recipe(recipe, device)
@@ -118,11 +123,11 @@ def recorded_formats(recipe: Recipe, folder: RunFolder) -> NumberFormats | None:
         return None
     try:
         recorded = NumberFormats(**record)
-        fixed = next((name for name, word in PRECISIONS.items() if word == recipe.run.mixed_precision), None)
         if not {recorded.model, recorded.muon} <= set(FORMATS):
             raise ValueError(f"found {recorded.model}, {recorded.muon}, wanted {' or '.join(FORMATS)}")
     except (TypeError, ValueError) as error:
         raise RunError(f"{folder.machine}: no record of number formats: {one_line(error)}") from error
+    fixed = fixed_format(recipe)
     if fixed in (None, recorded.model):
         return recorded
     return replace(recorded, model=fixed, reason="run.mixed_precision")
