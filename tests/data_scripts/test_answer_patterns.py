@@ -1,5 +1,7 @@
 """What answers look like: an answer that no training question has is found by the words around it."""
 
+import statistics
+
 import pytest
 
 from configuration.schema import CorruptionOptions
@@ -8,10 +10,12 @@ from data_scripts.annotated_texts import ANSWER, LIKELY_ANSWER, NO_ANSWER, Annot
 from data_scripts.answer_patterns import AnswerPatterns, features_of
 from data_scripts.phrases import salient_phrases
 from data_scripts.questions import question_about
+from data_scripts.span_corruption import TextCorruptor
 from data_scripts.titles import split_title
 from modeling_minigpt.relations_minigpt import Relation
 
 BODY = "Ada Stone (born 3 May 1841 in Győr, Hungary) was a painter ."
+PLACES = {"Lind": "Umeå", "Berg": "Lund", "Holm": "Malmö"}
 TOWNS = {"Bo Lind": "Umeå", "Ida Berg": "Lund", "Per Holm": "Malmö", "Eva Dahl": "Kalmar"}
 
 
@@ -146,3 +150,18 @@ def test_only_salient_spans_learn_patterns(policy):
     options = CorruptionOptions(policy=policy, likely_answer_fraction=0.5)
     annotator = Annotator.for_questions([question_about("Bo Lind", "Umeå")], options, ["Bo Lind. Born in Umeå ."])
     assert len(annotator.patterns) == (policy == "salient-span")
+
+
+@pytest.mark.parametrize(
+    ("fraction", "share"),
+    [pytest.param(1.0, 1.0, id="always"), (0.5, 2 / 3), pytest.param(0.0, 1 / 3, id="by-chance")],
+)
+def test_what_looks_like_an_answer_is_preferred(fraction, share):
+    options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, max_spans=1, likely_answer_fraction=fraction)
+    known = [f"Bo {name}. {name} was born in {place}, Sweden, and died in Oslo ." for name, place in PLACES.items()]
+    questions = [question_about(f"Bo {name}", place) for name, place in PLACES.items()]
+    annotator = Annotator.for_questions(questions, options, known)
+    text = "Ida Ek. Ek was born in Kiruna, Lapland, and died in Falun ."  # no training answer is in it
+    corruptor = TextCorruptor([text], options, patterns=annotator.patterns)
+    found = [one.endswith("⁇Kiruna⁇") for one in corruptor.corrupt(0, range(1500), [0] * 1500, "⁇")]
+    assert statistics.mean(found) == pytest.approx(share, abs=0.03)

@@ -8,10 +8,8 @@ from collections.abc import Set
 import pytest
 
 from configuration.schema import CorruptionOptions
-from data_scripts.annotated_texts import Annotator
 from data_scripts.bios_folder import FILES, read_lines
 from data_scripts.phrases import salient_phrases
-from data_scripts.questions import question_about
 from data_scripts.span_corruption import TextCorruptor
 from data_scripts.titles import split_title
 
@@ -24,7 +22,6 @@ TEXTS = (
     "Ada Stone. Ada Stone (born 3 May 1841 in Győr) was a Swiss painter who lived in New York .",
     "Béla Nagy. By profession a judge, Nagy was born in Upper Lund and moved to Oslo in 1902 .",
 )
-PLACES = {"Lind": "Umeå", "Berg": "Lund", "Holm": "Malmö"}
 WORDY = "Eva Lund. " + " ".join(f"{'Place' if index % 8 == 1 else 'word'}{index}" for index in range(80))
 
 
@@ -285,21 +282,6 @@ def test_a_phrase_with_a_word_of_the_title_is_no_target_of_salience():
 def test_phrases_that_answer_a_training_question_are_preferred(fraction, answers, share):
     options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, max_spans=1, answer_fraction=fraction)
     found = [corrupted.endswith("⁇Oslo⁇") for corrupted in draws(TEXTS[1], options, 1500, answers)]
-    assert statistics.mean(found) == pytest.approx(share, abs=0.03)
-
-
-@pytest.mark.parametrize(
-    ("fraction", "share"),
-    [pytest.param(1.0, 1.0, id="always"), (0.5, 2 / 3), pytest.param(0.0, 1 / 3, id="by-chance")],
-)
-def test_what_looks_like_an_answer_is_preferred(fraction, share):
-    options = CorruptionOptions(short_fraction=1.0, salient_fraction=1.0, max_spans=1, likely_answer_fraction=fraction)
-    known = [f"Bo {name}. {name} was born in {place}, Sweden, and died in Oslo ." for name, place in PLACES.items()]
-    questions = [question_about(f"Bo {name}", place) for name, place in PLACES.items()]
-    annotator = Annotator.for_questions(questions, options, known)
-    text = "Ida Ek. Ek was born in Kiruna, Lapland, and died in Falun ."  # no training answer is in it
-    corruptor = TextCorruptor([text], options, patterns=annotator.patterns)
-    found = [one.endswith("⁇Kiruna⁇") for one in corruptor.corrupt(0, range(1500), [0] * 1500, S)]
     assert statistics.mean(found) == pytest.approx(share, abs=0.03)
 
 
