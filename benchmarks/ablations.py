@@ -2,12 +2,14 @@
 
     python -m benchmarks.ablations FOLDER --output benchmarks/results/ablations.cpu.json        # two hours, two cores
     python -m benchmarks.ablations FOLDER --only baseline contexts --minutes 1 --output ablations.json
+    python -m benchmarks.ablations FOLDER --steps 400 --seeds 0 1 2 --output ablations.json
 
 A variant is the recipe without what was found to help, `BASELINE_OVERRIDES`, with a few settings changed. Its
 steps are first timed, and it takes as many as fit into the minutes (with the learning rate's course as long as those),
-in a fresh process, alone on the machine. Accuracy is on 500 training questions that are held out of all training; the
-dev file is not opened. Writes the results as JSON and, beside it, as Markdown after each point; what an earlier run of
-the same command left there is kept, and the rest is added.
+or the steps that are asked for, in a fresh process. Minutes need a machine that does nothing else. Accuracy is on 500
+training questions that are held out of all training; the dev file is not opened. Writes the results as JSON and,
+beside it, as Markdown after each point; what an earlier run of the same command left there is kept, and the rest is
+added.
 """
 
 import math
@@ -89,6 +91,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         "AdamW": ["pretrain.optimizer=adamw"],
         "Muon at 0.01": ["pretrain.muon_learning_rate=0.01"],
         "Muon at 0.04": ["pretrain.muon_learning_rate=0.04"],
+        "Muon, four iterations": [],
         "Polar Express": [],
     },
     "schedule": {
@@ -163,8 +166,8 @@ class WeightAverage:
         model.save_pretrained(folder)
 
 
-def measure(point: Point, base: list[str], recipe: Path, data: Path, minutes: float) -> dict:
-    """Train one variant for some minutes and score it on the held-out questions."""
+def measure(point: Point, base: list[str], recipe: Path, data: Path, minutes: float, steps: int | None) -> dict:
+    """Train one variant for some minutes, or some steps, and score it on the held-out questions."""
     settings = VARIANTS[point.task or ""][point.subject]
     overrides = [*base, *settings, f"seed={point.seed}"]
     average = point.subject == AVERAGED
@@ -174,7 +177,7 @@ def measure(point: Point, base: list[str], recipe: Path, data: Path, minutes: fl
         trial = TrainingSteps(load_recipe(recipe, with_paths(held_out, f"{folder}/trial", data)))
         with trial.compiled():
             seconds = statistics.mean(trial.seconds(WARMUP, TIMED))
-        steps = max(1, round(60 * minutes / seconds))
+        steps = steps or max(1, round(60 * minutes / seconds))
         length = [f"pretrain.steps={steps}", "pretrain.epochs=null"]
         full = load_recipe(recipe, with_paths([*held_out, *length], folder, data))
         mean = WeightAverage((1 - AVERAGED_SHARE) * steps)
@@ -239,9 +242,10 @@ def report(content: dict) -> str:
     if baseline:
         padding = next(iter(baseline.values()))["padding"]
         packing = f" {100 * padding:.1f} % of its positions are padding, which packing would save."
+    length = f"{content['steps']:,} steps" if content.get("steps") else f"{content['minutes']:g} minutes"
     introduction = (
-        f"`{' '.join([content['recipe'], *content['overrides']])}` with one thing changed, {content['minutes']:g} "
-        f"minutes of pretraining each; accuracy in % on {content['held_out']} held-out training questions.{packing} "
+        f"`{' '.join([content['recipe'], *content['overrides']])}` with one thing changed, {length} "
+        f"of pretraining each; accuracy in % on {content['held_out']} held-out training questions.{packing} "
         f"{name_machine(content['machine'])}."
     )
     columns = ["group", "variant", "seeds", "accuracy", "over baseline, ± 95 %", "steps", "parameters, M"]
@@ -255,6 +259,7 @@ def main(argv: list[str] | None = None) -> int:
     add_recipe_options(parser, RECIPE)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="variants, or groups of them")
     parser.add_argument("--minutes", type=float, default=3.0, help="of pretraining (%(default)s)")
+    parser.add_argument("--steps", type=int, help="of pretraining, instead of minutes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(%(default)s)")
     arguments = parser.parse_args(argv)
     base = [*BASELINE_OVERRIDES, *arguments.overrides]
@@ -269,11 +274,12 @@ def main(argv: list[str] | None = None) -> int:
             "recipe": arguments.recipe.stem,
             "overrides": base,
             "minutes": arguments.minutes,
+            "steps": arguments.steps,
             "held_out": HELD_OUT,
         }
         record = Record(arguments.output, report, {"machine": machine, **settings})
         points = [Point(name, group or None, seed=seed) for seed in arguments.seeds for group, name in variants]
-        record.measure(points, measure, base, arguments.recipe, arguments.data, arguments.minutes)
+        record.measure(points, measure, base, arguments.recipe, arguments.data, arguments.minutes, arguments.steps)
         print(record.text())
         return int(any(failed(rounds) for rounds in record.results.values()))
 

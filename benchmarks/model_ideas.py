@@ -144,9 +144,22 @@ def polar_express() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def four_iterations() -> Iterator[None]:
+    """Let Muon iterate four times instead of five, which leaves more of the small singular values small."""
+    iterate = optimizers.orthogonalize
+
+    def orthogonalize(matrices: torch.Tensor, coefficients, steps: int, eps: float) -> torch.Tensor:
+        return iterate(matrices, coefficients, steps - 1, eps)
+
+    with patch.object(optimizers, "orthogonalize", orthogonalize):
+        yield
+
+
 IDEAS = {
     "n-gram embeddings": ngram_embeddings,
     "short convolutions": short_convolutions,
     "value embeddings": value_embeddings,
+    "Muon, four iterations": four_iterations,
     "Polar Express": polar_express,
 }

@@ -1,11 +1,12 @@
 """The training step in each number format, and whether `run.mixed_precision: auto` chooses the faster one.
 
-    python -m benchmarks.number_formats FOLDER --output benchmarks/results/number_formats.cpu.json      # three minutes
+    python -m benchmarks.number_formats FOLDER --output benchmarks/results/number_formats.cpu.json      # two minutes
     python -m benchmarks.number_formats --recipes quickstart --output number_formats.json
 
 Steps of a recipe's pretraining are timed, uncompiled, with the recipe's batches and optimizers, in rounds of a new
-order each. The choice is timed as well: it is what training waits for before it begins. A choice is right if the other
-format is not more than 2 % faster. Exits with 1 where a choice is wrong or takes longer than 1.5 seconds.
+order each: a quarter of an hour where bfloat16 is emulated. The choice is timed as well: it is what training waits for
+before it begins. A choice is right if the other format is not more than 2 % faster. Exits with 1 where a choice is
+wrong or takes longer than 1.5 seconds.
 """
 
 import statistics
@@ -129,8 +130,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = new_parser(__doc__)
     parser.add_argument("data", type=Path, nargs="?", metavar="FOLDER", help="the four files, for cs224n")
     parser.add_argument("--recipes", nargs="+", default=["cs224n", "quickstart"], help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=2, help="of a round, after one to warm up (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="times each point is measured (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=8, help="of a round, after one to warm up (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="times each point is measured (default: %(default)s)")
     arguments = parser.parse_args(argv)
     points = [Point(name, recipe) for recipe in arguments.recipes for name in (CHOICE, *PRECISIONS)]
 

@@ -3,6 +3,38 @@
 import torch
 
 
+def prepare_targets(
+    labels: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    inputs: torch.Tensor | None,
+    skip_logits: bool,
+    settings: dict,
+) -> tuple[torch.Tensor | None, dict, dict]:
+    """Find what there is to predict in a batch.
+
+    Args:
+        labels: (B, T), or None.
+        attention_mask: as in `MiniGPTForCausalLM.forward`.
+        inputs: ids (B, T) or embeddings (B, T, C).
+        skip_logits: whether to compute only what predicts a target.
+        settings: the other arguments of `MiniGPTForCausalLM.forward`.
+
+    Returns:
+        The targets (B, T), the settings of the model without a head, and those of the loss.
+
+    Raises:
+        ValueError: as `find_targets`, with `skip_logits`.
+    """
+    targets = labels
+    for_loss = settings
+    if labels is not None:
+        targets, for_loss = drop_targets_of_padding(labels, attention_mask, settings)
+    if not skip_logits:
+        return targets, settings, for_loss
+    positions, following = find_targets(targets, inputs)
+    return targets, {**settings, "target_positions": positions}, {**for_loss, "shift_labels": following}
+
+
 def drop_targets_of_padding(
     labels: torch.Tensor, attention_mask: torch.Tensor | None, settings: dict
 ) -> tuple[torch.Tensor, dict]:

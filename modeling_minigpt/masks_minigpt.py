@@ -58,6 +58,13 @@ def layer_masks(
     return [padding if takes else causal_mask for takes in takes_padding]
 
 
+def real_columns(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
+    """Return False for padding among the last `length` columns, (B, T); None where no mask (B, past + T) says so."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return None
+    return attention_mask[:, -length:] != 0
+
+
 def check_mask(mask: torch.Tensor, cache: Cache | None, config: MiniGPTConfig, batch: int, length: int) -> None:
     """Refuse a mask whose shape full attention cannot use: the library would read a part of it, or break on it.
 

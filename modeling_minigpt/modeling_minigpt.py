@@ -25,8 +25,8 @@ from .attention_minigpt import ATTENTION_CLASSES
 from .cache_minigpt import check_layers, make_cache
 from .configuration_minigpt import MiniGPTConfig
 from .generation_minigpt import MiniGPTGenerationMixin
-from .loss_minigpt import drop_targets_of_padding, find_targets
-from .masks_minigpt import layer_masks
+from .loss_minigpt import prepare_targets
+from .masks_minigpt import layer_masks, real_columns
 from .rotary_minigpt import MiniGPTRotaryEmbedding
 from .source_minigpt import WeightsSource, find_pipeline_code, reset_modes
 
@@ -253,20 +253,12 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
             past_key_values = make_cache(self.config)
         states, rotation = self.place(inputs_embeds, attention_mask, position_ids, past_key_values)
         hidden_states = self.dropout(states)  # (B, T, C)
-        real = None
-        if attention_mask is not None and attention_mask.ndim == 2:
-            real = attention_mask[:, -inputs_embeds.shape[1] :] != 0  # (B, T)
+        settings = {"position_embeddings": rotation, "past_key_values": past_key_values, **kwargs}
+        settings["real"] = real_columns(attention_mask, inputs_embeds.shape[1])
         last = len(masks) - 1
         for index, (layer, mask) in enumerate(zip(self.layers, masks, strict=False)):  # as many masks as layers run
-            hidden_states = layer(
-                hidden_states,
-                real=real,
-                target_positions=target_positions if index == last else None,
-                attention_mask=mask,
-                position_embeddings=rotation,
-                past_key_values=past_key_values,
-                **kwargs,
-            )
+            wanted = target_positions if index == last else None
+            hidden_states = layer(hidden_states, attention_mask=mask, target_positions=wanted, **settings)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
 
@@ -316,14 +308,8 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, MiniGPTGenerationMixin):
         Raises:
             ValueError: `skip_logits` without labels for every token; or as `MiniGPTModel.forward`.
         """
-        targets: torch.Tensor | None = None
-        settings: dict = kwargs
-        if labels is not None:
-            targets, settings = drop_targets_of_padding(labels, attention_mask, kwargs)
-        if skip_logits:
-            positions, following = find_targets(targets, input_ids if inputs_embeds is None else inputs_embeds)
-            kwargs = {**kwargs, "target_positions": positions}
-            settings = {**settings, "shift_labels": following}
+        inputs = input_ids if inputs_embeds is None else inputs_embeds
+        targets, kwargs, settings = prepare_targets(labels, attention_mask, inputs, skip_logits, kwargs)
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -7,7 +7,8 @@ from benchmarks.model_ideas import IDEAS, NgramEmbedding, ShortConvolution
 from training import optimizers
 
 KELLER_JORDAN = (3.4445, -4.775, 2.0315)
-OF_THE_MODEL = [name for name in IDEAS if name != "Polar Express"]
+OF_MUON = ("Muon, four iterations", "Polar Express")
+OF_THE_MODEL = [name for name in IDEAS if name not in OF_MUON]
 
 
 def trained_a_little(model):
@@ -80,3 +81,11 @@ def test_polar_express_comes_nearer_to_an_orthogonal_matrix(shape):
         ours = optimizers.orthogonalize(matrices, KELLER_JORDAN, 5, 1e-7)
     distances = [(torch.linalg.svdvals(found) - 1).abs().mean() for found in (plain, ours)]
     assert distances[1] < 0.6 * distances[0]
+
+
+def test_four_iterations_are_one_fewer_than_muons():
+    matrices = torch.randn(2, 16, 40, generator=torch.Generator().manual_seed(0))
+    four = optimizers.orthogonalize(matrices, KELLER_JORDAN, 4, 1e-7)
+    with IDEAS["Muon, four iterations"]():
+        assert torch.equal(optimizers.orthogonalize(matrices, KELLER_JORDAN, 5, 1e-7), four)
+    assert not torch.equal(optimizers.orthogonalize(matrices, KELLER_JORDAN, 5, 1e-7), four)
