@@ -11,6 +11,15 @@ from torch.utils.benchmark import Measurement, Timer
 from artifacts.memory import malloc_trim
 
 STATUS = Path("/proc/self/status")
+# Capabilities of `torch.cpu`, the fastest first, and what people call them.
+INSTRUCTIONS = {
+    "amx_bf16": "AMX",
+    "avx512_bf16": "AVX512-BF16",
+    "avx512_f": "AVX512",
+    "avx2": "AVX2",
+    "bf16": "NEON with BF16",
+    "neon": "NEON",
+}
 
 
 class PeakMemory:
@@ -76,13 +85,28 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, fl
 
 def describe_machine(device: torch.device) -> dict:
     """Return what the numbers of a run depend on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    is_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if is_gpu else processor_name(),
+        "instructions": None if is_gpu else instruction_set(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def name_machine(machine: dict) -> str:
-    """Return what `describe_machine` found, in words."""
-    return f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}"
+    """Return what `describe_machine` found, in words; results from before instructions were recorded lack those."""
+    instructions = f" ({machine['instructions']})" if machine.get("instructions") else ""
+    return f"{machine['device']}{instructions}, {machine['threads']} threads, torch {machine['torch']}"
+
+
+def instruction_set() -> str | None:
+    """Return which of a CPU's instructions decide how fast it multiplies matrices; None for one that has none of them.
+
+    Two processors of one name ("AMD EPYC") may differ tenfold in bfloat16.
+    """
+    has = torch.cpu.get_capabilities()
+    return next((name for capability, name in INSTRUCTIONS.items() if has.get(capability)), None)
 
 
 def processor_name() -> str:

@@ -8,7 +8,7 @@ import torch
 
 from artifacts.memory import tune_glibc_malloc
 from benchmarks.harness import in_fresh_process
-from benchmarks.measurement import PeakMemory, exponent, time_call
+from benchmarks.measurement import PeakMemory, describe_machine, exponent, name_machine, time_call
 
 CPU = torch.device("cpu")
 
@@ -48,3 +48,24 @@ def test_an_exponent_is_found_within_its_interval(power):
     slope, low, high = exponent(sizes, bent)
     assert low < power < high
     assert slope == pytest.approx(power, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("has", "name"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True, "avx512_f": True, "avx2": True}, "AMX"),
+        ({"amx_bf16": False, "avx512_bf16": True, "avx512_f": True, "avx2": True}, "AVX512-BF16"),
+        ({"avx2": True}, "AVX2"),
+        ({"neon": True, "bf16": False}, "NEON"),
+    ],
+    ids=["AMX", "AVX512-BF16", "AVX2", "NEON"],
+)
+def test_processors_of_one_name_differ_by_their_instructions(has, name, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    machine = describe_machine(torch.device("cpu"))
+    assert machine["instructions"] == name
+    assert f"({name}), " in name_machine(machine)
+
+
+def test_a_machine_without_known_instructions_is_named_without():
+    assert name_machine({"device": "CPU", "threads": 2, "torch": "2"}) == "CPU, 2 threads, torch 2"
