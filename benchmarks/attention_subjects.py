@@ -33,6 +33,7 @@ SIZES = {
     "window_block": 64,
     "performer_features": 64,
     "performer_chunk": 64,
+    "gated_deltanet_chunk": 64,
 }
 EAGER = "vanilla, eager"
 SDPA = "vanilla, SDPA"
@@ -43,6 +44,7 @@ VARIANTS = {  # name: attention_type, attn_implementation
     "bigbird": ("bigbird", "sdpa"),
     "window": ("window", "sdpa"),
     "performer": ("performer", "sdpa"),
+    "gated_deltanet": ("gated_deltanet", "sdpa"),
 }
 CUDA_VARIANTS = {
     "bigbird, FlexAttention": ("bigbird", "flex_attention"),

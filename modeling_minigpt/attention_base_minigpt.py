@@ -212,7 +212,7 @@ class PaddingInfo:
 
 
 class LinearTimeAttention(SelfAttention):
-    """The frame of a linear-time variant: project, unpad, `attend`, repad.
+    """The frame of a linear-time variant: project, unpad, prepare, `attend`, repad, project.
 
     With `attn_implementation` "eager" a text read in one pass is attended to by its dense weights (B, H, T, T), for
     those who want to see them: O(T²), the same function.
@@ -224,11 +224,20 @@ class LinearTimeAttention(SelfAttention):
         """Return what `attend` reads of each token, every tensor (B, H, T, ·): queries, keys, values and more."""
         return self.project(hidden_states, position_embeddings)
 
+    def prepare_inputs(
+        self, *inputs: torch.Tensor, state=None, lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Return what `attend` reads, of what was projected, real tokens first: where neighbours are mixed, here.
+
+        `state` and `lengths` are those of `attend`, which advances the state's count.
+        """
+        return inputs
+
     def attend(self, *inputs: torch.Tensor, state=None, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """Mix the values, (B, H, T, D), whatever their width; the result is linear in them.
 
         Args:
-            inputs: as `project_inputs` returns them, real tokens first.
+            inputs: as `prepare_inputs` returns them.
             state: this layer's decoding state, to be read and advanced; None for a text read in one pass.
             lengths: each row's real tokens among the T columns, (B,); all of them when None.
         """
@@ -241,6 +250,10 @@ class LinearTimeAttention(SelfAttention):
         """
         units = torch.eye(value.shape[2], dtype=value.dtype, device=value.device).expand(*value.shape[:2], -1, -1)
         return self.attend(query, key, units, *inputs, lengths=lengths)
+
+    def project_output(self, mixed: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map the mixed values (B, H, T, D) of the hidden states (B, T, C) to (B, T, C)."""
+        return self.o_proj(mixed.transpose(1, 2).reshape(hidden_states.shape))
 
     def forward(
         self,
@@ -262,6 +275,7 @@ class LinearTimeAttention(SelfAttention):
         if padding is not None:
             inputs = tuple(padding.unpad(states) for states in inputs)
             lengths = padding.lengths
+        inputs = self.prepare_inputs(*inputs, state=state, lengths=lengths)
         # Dense weights exist for a first pass only: a state has merged the tokens before.
         weights = None
         if self.config._attn_implementation == "eager" and (state is None or not state.get_seq_length()):
@@ -274,4 +288,4 @@ class LinearTimeAttention(SelfAttention):
             mixed = padding.repad(mixed)
             if weights is not None:  # rows are queries, columns keys: both go back
                 weights = padding.repad(padding.repad(weights).mT).mT
-        return self.o_proj(mixed.transpose(1, 2).reshape(hidden_states.shape)), weights  # (B, T, C)
+        return self.project_output(mixed, hidden_states), weights

@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .attention_base_minigpt import SelfAttention, call_in_fp32_on_cpu
 from .block_attention_minigpt import BigBirdAttention, WindowAttention
 from .configuration_minigpt import MiniGPTConfig
+from .gated_deltanet_attention_minigpt import GatedDeltaNetAttention
 from .linformer_attention_minigpt import LinformerAttention
 from .performer_attention_minigpt import PerformerAttention
 
@@ -86,4 +87,5 @@ ATTENTION_CLASSES: dict[str, type[SelfAttention]] = {
     "bigbird": BigBirdAttention,
     "window": WindowAttention,
     "performer": PerformerAttention,
+    "gated_deltanet": GatedDeltaNetAttention,
 }

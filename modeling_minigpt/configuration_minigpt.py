@@ -116,6 +116,10 @@ class MiniGPTConfig(PreTrainedConfig):
         performer_features: random features of a head (Choromanski et al. 2021); the error falls as 1/sqrt of it.
         performer_seed: what the features are drawn from; they are saved with the weights.
         performer_chunk: tokens computed together; changes speed, not the function.
+        gated_deltanet_heads: heads of queries and keys, a divisor of `num_attention_heads`; fewer ones are wider and
+            recall more, with a memory of hidden_size² / gated_deltanet_heads numbers (Yang et al. 2025).
+        gated_deltanet_convolution: tokens that the convolutions of queries, keys and values see, their own included.
+        gated_deltanet_chunk: tokens computed together; changes speed, not the function.
 
     Raises:
         StrictDataclassError: sizes that contradict each other or unknown names, with the values in the message.
@@ -165,6 +169,9 @@ class MiniGPTConfig(PreTrainedConfig):
     performer_features: int = bounded(64, minimum=1, maximum=MAX_VARIANT_SIZE)
     performer_seed: int = bounded(0, minimum=0)
     performer_chunk: int = bounded(64, minimum=1, maximum=MAX_VARIANT_SIZE)
+    gated_deltanet_heads: int = bounded(1, minimum=1)
+    gated_deltanet_convolution: int = bounded(4, minimum=1, maximum=MAX_VARIANT_SIZE)
+    gated_deltanet_chunk: int = bounded(64, minimum=1, maximum=MAX_VARIANT_SIZE)
     # Set from the tokenizer
     pad_token_id: int | None = None
     bos_token_id: int | None = None

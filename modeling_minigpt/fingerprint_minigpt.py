@@ -29,6 +29,7 @@ FREE_FIELDS = (
     "tie_word_embeddings",  # the weights say it
     "window_block",
     "performer_chunk",
+    "gated_deltanet_chunk",
     "pad_token_id",
     "bos_token_id",
 )

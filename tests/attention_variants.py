@@ -40,6 +40,7 @@ FIELDS = {
     "window_block": SIZE,
     "performer_features": 24,
     "performer_chunk": SIZE,
+    "gated_deltanet_chunk": SIZE,
 }
 VARIANTS = {
     "linformer": {"attention_type": "linformer"},
@@ -49,6 +50,9 @@ VARIANTS = {
     "window": {"attention_type": "window"},
     "performer": {"attention_type": "performer"},
     "hybrid": {"attention_type": ["vanilla", "linformer"]},
+    "gated_deltanet": {"attention_type": "gated_deltanet"},
+    "gated_deltanet-heads": {"attention_type": "gated_deltanet", "gated_deltanet_heads": 2},
+    "hybrid-gated_deltanet": {"attention_type": ["vanilla", "gated_deltanet"]},
 }
 VARIANTS["running_mean"] = {"attention_type": "running_mean"}
 # A layer's slow oracle, as a function of the layer and of what it projects.
@@ -64,7 +68,16 @@ ORACLES = {
         q, k, v, reference.block_mask(layer.pattern, q.shape[2])
     ),
     "PerformerAttention": lambda layer, q, k, v: reference.performer_attention(q, k, v, layer.features),
+    "GatedDeltaNetAttention": lambda layer, streams, beta, log_decay: reference.gated_delta_attention(
+        streams, beta, log_decay, layer.convolution, layer.config.gated_deltanet_heads
+    ),
     "RunningMeanAttention": page.running_mean_oracle,
+}
+# What a layer does with its oracle's output before its last projection, as a function of its hidden states, too.
+OUTPUTS = {
+    "GatedDeltaNetAttention": lambda layer, mixed, hidden: reference.gated_norm(
+        mixed, layer.gate_proj(hidden), layer.o_norm.weight
+    ),
 }
 
 
@@ -90,8 +103,9 @@ def tiny_model(variant, **overrides):
     return disturbed_model(tiny_config(variant, **overrides))
 
 
+HYBRIDS = [name for name in VARIANTS if name.startswith("hybrid")]
 # Variants that decode in constant memory, and so cannot take tokens back.
-CONSTANT = [name for name in VARIANTS if name != "hybrid" and not make_cache(tiny_config(name)).is_croppable]
+CONSTANT = [name for name in VARIANTS if name not in HYBRIDS and not make_cache(tiny_config(name)).is_croppable]
 
 
 def draw_tokens(*shape, seed=0):

@@ -59,6 +59,46 @@ def performer_attention(query, key, value, features):
     return torch.stack(mixed, dim=2)
 
 
+def gated_delta_rule(query, key, value, beta, log_decay):
+    """Fade a memory S (B, H, E, K), correct what it has for a key, read it; beta and log_decay are (B, H, T, 1)."""
+    identity = torch.eye(key.shape[-1], dtype=key.dtype)
+    memory = torch.zeros(*value.shape[:2], value.shape[-1], key.shape[-1], dtype=key.dtype)
+    read = []
+    for t in range(query.shape[2]):
+        k, v, b = key[:, :, t, :, None], value[:, :, t, :, None], beta[:, :, t, :, None]
+        memory = log_decay[:, :, t, :, None].exp() * memory @ (identity - b * k @ k.mT) + b * v @ k.mT
+        read.append((memory @ query[:, :, t, :, None])[..., 0])
+    return torch.stack(read, dim=2)
+
+
+def gated_delta_attention(streams, beta, log_decay, taps, groups):
+    """Convolve queries, keys and values (B, 1, T, 3 C) by taps (3 C, 1, n), a token's own last; apply the rule.
+
+    Each of `groups` heads of queries and keys serves as many neighbouring heads of values, of which beta is a number
+    each, (B, H, T, 1).
+    """
+    mixed = []
+    for t in range(streams.shape[2]):
+        near = [streams[:, 0, t - back] * taps[:, 0, -1 - back] for back in range(min(taps.shape[2], t + 1))]
+        mixed.append(torch.nn.functional.silu(sum(near)))  # (B, 3 C)
+    query, key, value = torch.stack(mixed, dim=1).chunk(3, dim=-1)  # (B, T, C)
+    heads = beta.shape[1]
+    value = torch.stack(value.chunk(heads, dim=-1), dim=1)  # (B, H, T, D)
+    query, key = (
+        torch.stack([group / group.norm(dim=-1, keepdim=True) for group in states.chunk(groups, dim=-1)], dim=1)
+        for states in (query, key)
+    )  # (B, groups, T, K)
+    served = [head * groups // heads for head in range(heads)]
+    return gated_delta_rule(query[:, served], key[:, served], value, beta, log_decay)
+
+
+def gated_norm(mixed, gate, weight):
+    """Divide each head's output (B, H, T, D) by its root mean square; scale it by `weight` and a gate (B, T, C)."""
+    norm = (mixed.square().mean(-1, keepdim=True) + 1e-2).sqrt()
+    gate = torch.stack((gate * gate.sigmoid()).chunk(mixed.shape[1], dim=-1), dim=1)
+    return mixed / norm * weight * gate
+
+
 def counter_hash(*counters):
     """Hash integers to 32 bits."""
     state, word = 0, 2**32

@@ -82,7 +82,8 @@ def test_stage_by_stage_gives_the_same_predictions_as_all(run, recipe, data, tmp
 
 
 @pytest.mark.parametrize(
-    ("attention", "new"), [("linformer", "slot_logits"), ("bigbird", None), ("performer", "features")]
+    ("attention", "new"),
+    [("linformer", "slot_logits"), ("bigbird", None), ("performer", "features"), ("gated_deltanet", "convolution")],
 )
 def test_finetuning_starts_from_a_pretrained_model_of_other_attention(
     run, recipe, data, tmp_path, caplog, attention, new

@@ -12,6 +12,7 @@ CONFIGS = {
     "tied": {"tie_word_embeddings": True},
     "learned": {"position_embedding_type": "learned", "norm_type": "layernorm", "use_bias": True},
     "variants": {"attention_type": ["linformer", "performer", "bigbird", "linformer"]},
+    "gated_deltanet": {"attention_type": "gated_deltanet"},
     "content": {"attention_type": "linformer", "linformer_slot_type": "content"},
 }
 

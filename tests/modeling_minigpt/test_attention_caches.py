@@ -10,6 +10,7 @@ from modeling_minigpt.cache_layers_minigpt import PreallocatedLayer
 from modeling_minigpt.cache_minigpt import make_cache
 from tests.attention_variants import (
     CONSTANT,
+    HYBRIDS,
     LENGTHS,
     SIZE,
     VARIANTS,
@@ -145,6 +146,7 @@ def test_cache_bytes_are_as_documented():
     rows = {
         "linformer": 2 * SIZE * (2 * dim + 4) + 4 * (2 * dim + 1),
         "performer": 24 * (dim + 1) + 1,
+        "gated_deltanet": heads * dim**2 + 3 * 3 * dim,  # one memory of C² and three taps of C
         "window": 2 * 4 * SIZE * dim + 2 * 4,  # with 8-byte block numbers, 1 sink block and 3 of the window
         "bigbird-reservoir": 2 * 5 * SIZE * dim + 2 * 5,
     }
@@ -188,7 +190,7 @@ def test_generate_is_the_same_with_and_without_a_cache(variant, mode, padded):
         )
         found.append(out)
     assert torch.equal(found[0].sequences, found[1].sequences)
-    if variant != "hybrid":
+    if variant not in HYBRIDS:
         assert all(hasattr(layer, "counts") for layer in found[0].past_key_values.layers)
 
 
@@ -238,6 +240,8 @@ def test_hybrids_get_a_cache_of_each_layers_kind():
     )
     kinds = [type(layer).__name__ for layer in make_cache(config).layers]
     assert kinds == ["DynamicLayer", "LinformerCache", "FullBlockCache", "RecentBlockCache", "PerformerCache"]
+    config = tiny_config("hybrid-gated_deltanet")
+    assert [type(layer).__name__ for layer in make_cache(config).layers] == ["DynamicLayer", "GatedDeltaNetCache"]
     assert type(make_cache(tiny_config("vanilla"))).__name__ == "DynamicCache"
 
 

@@ -7,11 +7,23 @@ from transformers import AutoModelForCausalLM
 from modeling_minigpt import MiniGPTForCausalLM
 from tests.attention_variants import SIZE, VARIANTS, assert_equal, draw_tokens, tiny_config, tiny_model
 
-NEW = {
-    "linformer": {0: "slot_logits", 1: "slot_logits"},
-    "linformer-content": {0: "slot_proj.weight", 1: "slot_proj.weight"},
-    "performer": {0: "features", 1: "features"},
-    "hybrid": {1: "slot_logits"},
+GATED_DELTANET = [
+    "convolution",
+    "decay_bias",
+    "beta_proj.weight",
+    "decay_proj.weight",
+    "gate_proj.weight",
+    "o_norm.weight",
+]
+CONSTANT = ("decay_bias", "o_norm.weight")  # where every number starts the same
+NEW = {  # by variant and layer
+    "linformer": {0: ["slot_logits"], 1: ["slot_logits"]},
+    "linformer-content": {0: ["slot_proj.weight"], 1: ["slot_proj.weight"]},
+    "performer": {0: ["features"], 1: ["features"]},
+    "hybrid": {1: ["slot_logits"]},
+    "gated_deltanet": {0: GATED_DELTANET, 1: GATED_DELTANET},
+    "gated_deltanet-heads": {0: GATED_DELTANET, 1: GATED_DELTANET},
+    "hybrid-gated_deltanet": {1: GATED_DELTANET},
 }
 # Tokens over which a variant is full attention: two segments, or as many blocks as a row lists; else none.
 EXACT = {
@@ -36,15 +48,15 @@ def checkpoint(tmp_path):
 def test_weights_that_fit_are_taken_and_new_ones_are_named(checkpoint, variant, caplog):
     vanilla, folder = checkpoint
     model, loading = MiniGPTForCausalLM.from_pretrained(folder, config=tiny_config(variant), output_loading_info=True)
-    new = {f"model.layers.{layer}.self_attn.{name}" for layer, name in NEW.get(variant, {}).items()}
+    new = {f"model.layers.{layer}.self_attn.{name}" for layer, names in NEW.get(variant, {}).items() for name in names}
     assert loading["missing_keys"] == new
     assert not loading["unexpected_keys"]
     for name, weight in vanilla.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight)
-    for name in new:
-        assert model.state_dict()[name].std() > 0
+    for name in new:  # a constant at first, or drawn
+        assert model.state_dict()[name].all() if name.endswith(CONSTANT) else model.state_dict()[name].std() > 0
     assert ("MISSING" in caplog.text) == bool(new)
-    assert all(name in caplog.text for name in NEW.get(variant, {}).values())
+    assert all(name in caplog.text for names in NEW.get(variant, {}).values() for name in names)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

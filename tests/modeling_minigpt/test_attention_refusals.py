@@ -31,6 +31,13 @@ BAD_FIELDS = {
     "window-size": ({"window_size": 0}, ["window_size", "at least 1", "0"]),
     "negative-sinks": ({"window_sinks": -1}, ["window_sinks", "at least 0", "-1"]),
     "no-features": ({"performer_features": 0}, ["performer_features", "at least 1", "0"]),
+    "no-key-heads": ({"gated_deltanet_heads": 0}, ["gated_deltanet_heads", "at least 1", "0"]),
+    "key-heads-of-no-use": (
+        {"attention_type": "gated_deltanet", "gated_deltanet_heads": 3},
+        ["gated_deltanet_heads (3)", "must divide num_attention_heads (4)"],
+    ),
+    "no-taps": ({"gated_deltanet_convolution": 0}, ["gated_deltanet_convolution", "at least 1", "0"]),
+    "no-delta-chunk": ({"gated_deltanet_chunk": 0}, ["gated_deltanet_chunk", "at least 1", "0"]),
     "no-chunk": ({"performer_chunk": 0}, ["performer_chunk", "at least 1", "0"]),
 }
 
@@ -52,8 +59,9 @@ def test_bad_fields_are_refused_with_their_values(name):
 def test_sizes_may_go_to_the_edge_and_unused_variants_are_free():
     tiny_config("bigbird", bigbird_window=20, bigbird_random=0)
     tiny_config("linformer", linformer_slots=8)
+    tiny_config("gated_deltanet", gated_deltanet_heads=4)
     tiny_config("linformer-content", linformer_slots=99)
-    tiny_config("vanilla", linformer_slots=99, bigbird_window=99)
+    tiny_config("vanilla", linformer_slots=99, bigbird_window=99, gated_deltanet_heads=3)
 
 
 def test_packed_examples_are_refused(variant):

@@ -14,7 +14,7 @@ from modeling_minigpt import MiniGPTForCausalLM, build_character_tokenizer, make
 from modeling_minigpt.attention_base_minigpt import PaddingInfo
 from modeling_minigpt.cache_layers_minigpt import PreallocatedLayer
 from modeling_minigpt.performer_attention_minigpt import chunk_initial_states, scan_by_doubling
-from tests.attention_variants import CONSTANT, VARIANTS, assert_equal, draw_tokens, left_pad, tiny_model
+from tests.attention_variants import CONSTANT, HYBRIDS, VARIANTS, assert_equal, draw_tokens, left_pad, tiny_model
 
 ALL = ["vanilla", *VARIANTS]
 PLAIN = ["vanilla", "bigbird"]  # decoding states that can take any tokens back
@@ -59,7 +59,7 @@ def logits_of(model, ids, **settings):
 
 
 @pytest.mark.row("M7")
-@pytest.mark.parametrize("name", [*CONSTANT, "hybrid"])
+@pytest.mark.parametrize("name", [*CONSTANT, *HYBRIDS])
 def test_an_assistant_that_cannot_take_tokens_back_is_refused_before_anything_is_generated(name, monkeypatch):
     model, assistant = tiny_model("vanilla"), tiny_model(name)
     before = [copy.deepcopy((each.config.to_dict(), each.generation_config.to_dict())) for each in (model, assistant)]
@@ -220,7 +220,7 @@ def test_a_cache_is_not_continued_where_its_keys_are_rotated_otherwise(scaled, n
 
 
 @pytest.mark.row("M10")
-@pytest.mark.parametrize("second", ["performer", "linformer", "running_mean", "window"])
+@pytest.mark.parametrize("second", ["performer", "gated_deltanet", "linformer", "running_mean", "window"])
 @pytest.mark.parametrize("tokens", [-20, -39, 3])
 def test_a_refused_crop_changes_no_layer(second, tokens):
     model, ids = tiny_model("vanilla", attention_type=["vanilla", second]), draw_tokens(1, 38)
@@ -402,7 +402,7 @@ def test_a_compiler_has_few_graphs_for_all_lengths(name):  # compiling takes sec
 @pytest.mark.parametrize("use_cache", [False, True], ids=["uncached", "cached"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_padding_mask_does_not_break_the_graph(name, use_cache):
-    model = tiny_model(name, num_hidden_layers=2 if name == "hybrid" else 1)
+    model = tiny_model(name, num_hidden_layers=2 if name in HYBRIDS else 1)
     ids, mask = left_pad([draw_tokens(4), draw_tokens(9)])
     torch.compiler.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
