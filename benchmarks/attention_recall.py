@@ -1,185 +1,105 @@
-"""Recall beside speed: what each attention variant still knows of a context of 4,096 tokens.
+"""Recall beside speed: what each attention variant still knows of a context of 4,096 tokens, and of longer ones.
 
-    python -m benchmarks.attention_recall            # seven models on two cores, half an hour
+    python -m benchmarks.attention_recall            # every named subject once, four minutes each on two cores
     python -m benchmarks.attention_recall --subjects vanilla linformer --output recall.json
+    python -m benchmarks.attention_recall --seeds 0 1 2 --tasks people mqar several similar
+    python -m benchmarks.attention_recall --subjects vanilla --read-lengths 1024 2048 4096 8192 16384
 
-A text is biographies, `NAME PLACE word … STOP`, with no name twice, and questions in between, `ASK NAME PLACE`, about
-people met before: associative recall with many queries (Arora et al. 2023, "Zoology", arXiv 2312.04927, section 4).
-Each variant trains on the same texts, first short ones, then long ones, and on nothing but the answers. It is scored
-by one question at the end of a long context, about anybody not asked for before; all such questions share a context
-through copies of its cache.
+Texts are those of `recall_texts.py`: associative recall with many queries (Arora et al. 2023, "Zoology", arXiv
+2312.04927, section 4). Every variant trains on the same texts, first short ones, then long ones, and on nothing but
+the answers. Then it reads contexts that are the same for all subjects and seeds. It is scored by one question at the
+end of a long context, about anything not asked before; all such questions share a context through copies of its cache.
+In "mqar" all questions are in the text, and one pass answers them. Contexts longer than those trained on have as many
+facts, further apart; they are also read with scaled rotation (--rope-scalings).
+
+Each subject, task and seed is one training, by default of 420 steps of 4,096 tokens: 1.5 to 4 minutes on two cores, in
+proportion to --steps and --tokens. Reading 12 contexts takes up to half a minute at 4,096 tokens, and up to 2 minutes
+at 16,384, for each scaling. So three seeds and four tasks take some half an hour to an hour for each subject. What an
+earlier run of the same command measured is read from --output; an interrupted training starts again. A figure beside
+the report (.svg) shows recall against distance, and against the time of a forward and backward pass of the trained
+model.
 """
 
+import argparse
 import copy
 import math
 import sys
-import time
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from tqdm import tqdm
 
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from artifacts.memory import tune_glibc_malloc
-from benchmarks.attention_subjects import SIZES
-from benchmarks.harness import (
-    Point,
-    Record,
-    failures,
-    in_this_process,
-    new_parser,
-    results_of,
-    successes,
-    write_report,
-)
-from benchmarks.measurement import describe_machine, name_machine
+from benchmarks.harness import Point, Record, in_this_process, new_parser
+from benchmarks.measurement import describe_machine
+from benchmarks.recall_models import SCALINGS, SUBJECTS, UNSCALED, build_model, milliseconds_a_token, rescaled, train
+from benchmarks.recall_report import draw, report
+from benchmarks.recall_texts import LONGEST_QUESTION, TASKS, Fact, Text
 from configuration.errors import run_main
-from configuration.schema import StageArguments
-from evaluation.tables import markdown_table, percent
-from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
+from modeling_minigpt import MiniGPTForCausalLM
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
-from training.stepper import Stepper
 
-ASK, STOP = range(2)
-WORDS = range(2, 34)
-PLACES = range(34, 66)
-NAMES = range(66, 322)
-SHARES = (256, 64, 16, 4, 1)  # of the context, as lengths of the texts trained on, one after the other
-NEAREST = 64  # tokens; recall is reported by how far a place is from its question: up to 64, 256, 1,024, …
-SUBJECTS: dict[str, str | list[str]] = {
-    "vanilla": "vanilla",
-    "linformer": "linformer",
-    "linformer, content slots": "linformer",
-    "bigbird": "bigbird",
-    "window": "window",
-    "performer": "performer",
-    "linformer below vanilla": ["linformer", "vanilla"],
-}
+NEAREST = 64  # tokens; recall is reported by how far a fact is from its question: up to 64, 256, 1,024, …
+MAX_ASKED = 96  # open facts of a context; of more, this many are drawn
+CACHED = 2**18  # tokens in all copies of a cache: with 4,096 tokens 64 questions are asked at once
 
-
-@dataclass
-class Text:
-    """A text and what can be asked of it.
-
-    Attributes:
-        ids: its tokens.
-        answers: positions of places that answer a question.
-        open: (name, place, position of the place) of the people that no question is about.
-    """
-
-    ids: np.ndarray
-    answers: list[int]
-    open: list[tuple[int, int, int]]
-
-
-def write_text(rng: np.random.Generator, length: int, question_share: float = 0.4) -> Text:
-    """Write a text of `length` tokens: about a hundred people in a long one, up to length / 64 words each.
-
-    A question is as likely near as far, in octaves, and no person has two.
-    """
-    names = iter(rng.permutation(NAMES))
-    ids = []
-    answers = []
-    people: list[tuple[int, int, int]] = []
-    while len(ids) < length:
-        if len(people) > 1 and rng.random() < question_share:
-            back = min(len(people), math.floor((len(people) + 1) ** rng.random()))  # log-uniform over 1 … all
-            name, place, _ = people.pop(-back)
-            answers.append(len(ids) + 2)
-            ids += [ASK, name, place]
-        else:
-            name = int(next(names))
-            place = int(rng.choice(PLACES))
-            people.append((name, place, len(ids) + 1))
-            ids += [name, place, *rng.choice(WORDS, size=rng.integers(length // 64 + 1)).tolist(), STOP]
-    return Text(
-        ids=np.array(ids[:length]),
-        answers=[position for position in answers if position < length],
-        open=[person for person in people if person[2] < length],
-    )
-
-
-def batch_of(rng: np.random.Generator, rows: int, length: int) -> dict[str, torch.Tensor]:
-    """Return `rows` texts as `{"input_ids", "labels"}` (B, T), with labels at the answers only."""
-    texts = [write_text(rng, length) for _ in range(rows)]
-    ids = torch.from_numpy(np.stack([text.ids for text in texts]))
-    labels = torch.full_like(ids, -100)
-    for row, text in enumerate(texts):
-        labels[row, text.answers] = ids[row, text.answers]
-    return {"input_ids": ids, "labels": labels}
-
-
-def build_model(subject: str, length: int) -> MiniGPTForCausalLM:
-    """Return a two-layer model of a subject, the same random weights for one seed."""
-    torch.manual_seed(0)
-    return MiniGPTForCausalLM(
-        MiniGPTConfig(
-            vocab_size=NAMES.stop,
-            hidden_size=128,
-            num_attention_heads=2,
-            num_hidden_layers=2,
-            max_position_embeddings=length,
-            attention_type=SUBJECTS.get(subject, subject),
-            zero_init_residual=True,
-            linformer_slot_type="content" if subject.endswith("content slots") else "positional",
-            **SIZES,
-        )
-    )
-
-
-def train(model: MiniGPTForCausalLM, subject: str, length: int, steps: list[int], tokens: int) -> dict:
-    """Train on texts of `SHARES` of `length`, the shortest first, `steps` of each; return minutes and loss."""
-    stage = StageArguments(steps=sum(steps), decay_fraction=0.4, muon_learning_rate=0.005, muon_bfloat16=False)
-    stepper = Stepper.prepare(model, stage, Accelerator(cpu=True, mixed_precision="no"), stage.steps)
-    rng = np.random.default_rng(1)
-    start = time.monotonic()
-    losses = []
-    lengths = [length // share for share, count in zip(SHARES, steps, strict=True) for _ in range(count)]
-    with tqdm(lengths, desc=subject, unit="step", dynamic_ncols=True) as bar:
-        for step, n in enumerate(bar):
-            loss, _ = stepper.step(step, batch_of(rng, max(1, tokens // n), n))
-            losses.append(loss.item())
-            if step % 20 == 0:
-                bar.set_postfix_str(f"{n} tokens, loss {losses[-1]:.3f}")
-    return {"minutes": (time.monotonic() - start) / 60, "loss": float(np.mean(losses[-20:]))}
+Found = list[tuple[int, bool]]  # of each question, how many tokens the fact is back, and whether the answer is right
 
 
 @torch.inference_mode()
-def ask(model: MiniGPTForCausalLM, text: Text, people: list[tuple[int, int, int]], at_once: int = 64) -> list[bool]:
-    """Ask for each person alone, at the end of the text; return which answers are right."""
+def ask(model: MiniGPTForCausalLM, text: Text, facts: list[Fact]) -> list[bool]:
+    """Ask for each fact alone, at the end of the text; return which answers are right."""
+    at_once = max(1, CACHED // len(text.ids))
     read = model(torch.from_numpy(text.ids)[None], use_cache=True, logits_to_keep=1).past_key_values
     right = []
-    for start in range(0, len(people), at_once):
-        asked = people[start : start + at_once]
+    for start in range(0, len(facts), at_once):
+        asked = facts[start : start + at_once]
         cache = copy.deepcopy(read)
         cache.batch_repeat_interleave(len(asked))
-        questions = torch.tensor([[ASK, name] for name, _, _ in asked])
+        questions = torch.tensor([fact.question for fact in asked])
         answers = model(questions, past_key_values=cache, logits_to_keep=1).logits[:, -1].argmax(-1)
-        right += [answer == place for answer, (_, place, _) in zip(answers.tolist(), asked, strict=True)]
+        right += [answer == fact.answer for answer, fact in zip(answers.tolist(), asked, strict=True)]
     return right
 
 
-def score(model: MiniGPTForCausalLM, length: int, contexts: int) -> dict:
-    """Return the share of right answers over all people of some contexts, and by distance in tokens."""
-    rng = np.random.default_rng(2)
-    found = []
+def answer_at_end(model: MiniGPTForCausalLM, text: Text) -> Found:
+    """Ask for the open facts of a text at its end."""
+    # The answer would come right after the context and the question.
+    distances = [len(text.ids) + len(fact.question) - fact.position for fact in text.open]
+    return list(zip(distances, ask(model, text, text.open), strict=True))
+
+
+@torch.inference_mode()
+def answer_inside(model: MiniGPTForCausalLM, text: Text) -> Found:
+    """Answer every question in a text, in one pass."""
+    answers = np.array(list(text.answers), dtype=int)
+    logits = model(torch.from_numpy(text.ids)[None], use_cache=False).logits[0]
+    right = logits[torch.from_numpy(answers - 1)].argmax(-1).numpy() == text.ids[answers]
+    distances = answers - np.array(list(text.answers.values()), dtype=int)
+    return list(zip(distances.tolist(), right.tolist(), strict=True))
+
+
+def score(model: MiniGPTForCausalLM, task: str, length: int, contexts: int) -> dict:
+    """Return the share of right answers to all questions of some contexts, and by distance in tokens."""
+    rng = np.random.default_rng(2)  # whatever the model and its seed: all read the same contexts
+    answer = answer_inside if TASKS[task].in_one_pass else answer_at_end
+    found: Found = []
     model.eval()
-    for _ in range(contexts):
-        text = write_text(rng, length)
-        # The answer comes two tokens after the context.
-        distances = [length + 2 - position for _, _, position in text.open]
-        found += zip(distances, ask(model, text, text.open), strict=True)
-    low = 0
+    for _ in tqdm(range(contexts), desc=f"reading {length:,} tokens", unit="context", leave=False, dynamic_ncols=True):
+        text = TASKS[task].write(rng, length)
+        if len(text.open) > MAX_ASKED:
+            text.open = [text.open[number] for number in sorted(rng.permutation(len(text.open))[:MAX_ASKED])]
+        found += answer(model, text)
+    borders = [NEAREST * 4**step for step in range(20) if NEAREST * 4**step < length]
     parts = []
-    for high in (*(NEAREST * 4**step for step in range(20) if NEAREST * 4**step < length), length + 2):
+    for low, high in pairwise([0, *borders, length + LONGEST_QUESTION]):
         hits = [right for distance, right in found if low < distance <= high]
         parts.append({"above": low, "to": high, **share(hits)})
-        low = high
     return {**share([right for _, right in found]), "by_distance": parts}
 
 
@@ -195,70 +115,77 @@ def share(hits: list[bool]) -> dict:
     }
 
 
-def cell(part: dict) -> str:
-    """Write a share with its interval."""
-    return "–" if part["recall"] is None else f"{percent(part['recall'])} ± {100 * part['plus_minus']:.1f}"
+def measure(
+    point: Point,
+    length: int,
+    steps: list[int],
+    tokens: int,
+    contexts: int,
+    read_lengths: list[int],
+    rope_scalings: list[str],
+) -> dict:
+    """Train a model of a subject on a task, time it, and score it at each length."""
+    model = build_model(point.subject, length, point.task, point.seed)
+    training = train(model, str(point), point.task, length, steps, tokens, point.seed)
+    milliseconds = milliseconds_a_token(model, length)
+    reads = []
+    for read_length in read_lengths:
+        for scaling in rope_scalings if read_length > length else [UNSCALED]:
+            reader = rescaled(model, read_length, scaling)
+            found = score(reader, point.task, read_length, contexts)
+            reads.append({"length": read_length, "scaling": scaling, **found})
+    return {**training, "milliseconds": milliseconds, "reads": reads}
 
 
-def measure(point: Point, length: int, steps: list[int], tokens: int, contexts: int) -> dict:
-    """Train a model of a subject and score it."""
-    model = build_model(point.subject, length)
-    training = train(model, point.subject, length, steps, tokens)
-    return {**training, **score(model, length, contexts)}
-
-
-def report(content: dict) -> str:
-    """Return the results as Markdown."""
-    results = results_of(content)
-    found = {point.subject: good[0] for point, rounds in results.items() if (good := successes(rounds))}
-    if not found:
-        return write_report("Recall", name_machine(content["machine"]), failures(results))
-    first = next(iter(found.values()))
-    *near, far = first["by_distance"]
-    distances = [*(f"{part['above']:,}–{part['to']:,}" for part in near), f"over {far['above']:,}"]
-    rows = []
-    for subject, one in found.items():
-        recall = [cell(part) for part in (*one["by_distance"], one)]
-        rows.append([subject, *recall, f"{one['loss']:.2f}", f"{one['minutes']:.1f}"])
-    asked = ", ".join(str(part["questions"]) for part in first["by_distance"])
-    introduction = (
-        f"Two layers of width 128, one seed, {sum(content['steps'])} steps of {content['tokens']:,} tokens; "
-        f"{name_machine(content['machine'])}. Right answers to {first['questions']} questions ({asked} by distance), "
-        f"with 95 % intervals; a guess is right for {100 / len(PLACES):.1f} %. `SIZES` of `attention_subjects.py` "
-        "gives each variant's segments and blocks."
-    )
-    columns = ["recall, by tokens back", *distances, "anybody", "loss", "training minutes"]
-    title = f"Recall in a context of {content['length']:,} tokens"
-    return write_report(title, introduction, markdown_table(columns, rows), failures(results))
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = new_parser(__doc__, "runs/attention_recall.cpu.json")
+    known = [*dict.fromkeys((*SUBJECTS, *ATTENTION_CLASSES))]
+    add = parser.add_argument
+    add("--subjects", nargs="+", choices=known, default=list(SUBJECTS), metavar="NAME", help=f"of {', '.join(known)}")
+    add("--tasks", nargs="+", choices=list(TASKS), default=["people"], help="default: people")
+    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of weights and training texts (default: 0)")
+    add("--length", type=int, default=4096, help="tokens of the longest texts to train on (default: %(default)s)")
+    add("--tokens", type=int, default=4096, help="tokens of a step (default: %(default)s)")
+    add(
+        "--steps", type=int, nargs=5, default=[100, 60, 60, 60, 140], metavar="N",
+        help="steps on texts of 1/256, 1/64, 1/16, 1/4 and all of the length (default: %(default)s)",
+    )  # fmt: skip
+    add("--contexts", type=int, default=12, help="contexts to score on, at each length (default: %(default)s)")
+    add(
+        "--read-lengths", type=int, nargs="+", default=[], metavar="N",
+        help="tokens of the contexts to score on, beside --length, which is always among them",
+    )  # fmt: skip
+    add(
+        "--rope-scalings", nargs="+", choices=SCALINGS, default=[UNSCALED, "yarn"],
+        help="how contexts longer than --length are read (default: none yarn)",
+    )  # fmt: skip
+    add("--threads", type=int, default=2, help="threads (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    arguments.read_lengths = sorted({arguments.length, *arguments.read_lengths})
+    return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
     """Train and score every subject; return the exit status."""
-    parser = new_parser(__doc__, "runs/attention_recall.cpu.json")
-    known = [*dict.fromkeys((*SUBJECTS, *ATTENTION_CLASSES))]
-    parser.add_argument(
-        "--subjects", nargs="+", choices=known, default=list(SUBJECTS), metavar="NAME", help=f"of {', '.join(known)}"
-    )
-    parser.add_argument("--length", type=int, default=4096, help="tokens of a context (default: %(default)s)")
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens of a step (default: %(default)s)")
-    parser.add_argument(
-        "--steps", type=int, nargs=5, default=[100, 60, 60, 60, 140], metavar="N",
-        help="steps on texts of 1/256, 1/64, 1/16, 1/4 and all of the length (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--contexts", type=int, default=12, help="contexts to score on (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="threads (default: %(default)s)")
-    arguments = parser.parse_args(argv)
+    arguments = parse_arguments(argv)
 
     def command() -> None:
         torch.set_num_threads(arguments.threads)
         tune_glibc_malloc()
-        names = ("length", "steps", "tokens", "contexts")
+        names = ("length", "steps", "tokens", "contexts", "read_lengths", "rope_scalings")
         settings = {name: getattr(arguments, name) for name in names}
         machine = describe_machine(torch.device("cpu"))
         record = Record(arguments.output, report, {"machine": machine, **settings})
-        points = [Point(subject) for subject in arguments.subjects]
+        points = [
+            Point(subject, task, seed=seed)
+            for seed in arguments.seeds
+            for task in arguments.tasks
+            for subject in arguments.subjects
+        ]
         record.measure(points, measure, *settings.values(), run=in_this_process)
         print(record.text())
+        draw(record.content(), arguments.output.with_suffix(".svg"))
 
     return run_main(command)
 

@@ -1,4 +1,4 @@
-"""The recall benchmark: its texts can be answered, its questions are asked alone, and it runs."""
+"""The recall benchmark: its questions are asked alone, what it writes is what it measured, and a run is resumed."""
 
 import json
 
@@ -6,65 +6,138 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import attention_recall
-from benchmarks.attention_recall import ASK, NAMES, PLACES, ask, batch_of, build_model, write_text
+from benchmarks import attention_recall, recall_models
+from benchmarks.attention_recall import MAX_ASKED, answer_at_end, answer_inside, ask, score, share
+from benchmarks.recall_models import SUBJECTS, build_model
+from benchmarks.recall_texts import TASKS, Fact, Text, write_people
+
+TINY = ["--length", "128", "--tokens", "128", "--steps", "0", "0", "1", "1", "1", "--contexts", "1", "--threads", "1"]
 
 
-def test_every_question_is_about_somebody_met_before_and_has_one_answer():
-    text = write_text(np.random.default_rng(0), 2000)
-    ids = text.ids.tolist()
-    assert len(ids) == 2000
-    assert len(text.answers) > 50
-    asked = []
-    for position in text.answers:
-        name, place = ids[position - 1], ids[position]
-        first = ids.index(name)
-        assert ids[position - 2] == ASK
-        assert first < position - 2
-        assert ids[first + 1] == place
-        asked.append(name)
-    assert len(set(asked)) == len(asked)
-    for name, place, position in text.open:
-        assert name not in asked
-        assert ids[position] == place
-        assert ids.count(name) == 1
+@pytest.fixture(autouse=True)
+def short_timing(monkeypatch):
+    """Time one pass only."""
+    quick = attention_recall.milliseconds_a_token
+    monkeypatch.setattr(attention_recall, "milliseconds_a_token", lambda model, length: quick(model, length, 0.0))
 
 
-def test_only_answers_have_labels():
-    batch = batch_of(np.random.default_rng(0), 3, 200)
-    labels = batch["labels"]
-    told = labels != -100
-    assert told.any(1).all()
-    assert torch.equal(labels[told], batch["input_ids"][told])
-    assert set(labels[told].tolist()) <= set(PLACES)
-
-
-@pytest.mark.parametrize("subject", attention_recall.SUBJECTS)
-def test_questions_asked_together_are_answered_as_if_alone(subject):
-    model = build_model(subject, 512).eval()
+def scrambled(subject, length, task="people"):
+    """Return a model whose answers differ from question to question."""
+    model = build_model(subject, length, task).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    text = write_text(np.random.default_rng(0), 400)
-    people = text.open[:5]
+    return model
+
+
+def guess(model, ids):
+    """Return the likeliest token after some tokens, read at once without a cache."""
+    with torch.no_grad():
+        return model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax().item()
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_questions_asked_together_are_answered_as_if_alone(subject, monkeypatch):
+    model = scrambled(subject, 512)
+    text = write_people(np.random.default_rng(0), 400)
+    monkeypatch.setattr(attention_recall, "CACHED", 3 * 400)  # three at once
+    facts = text.open[:5]
     expected = []
-    for name, place, _ in people:
-        ids = torch.tensor([[*text.ids.tolist(), ASK, name]])
-        with torch.no_grad():
-            guess = model(ids).logits[0, -1].argmax().item()
-        assert ask(model, text, [(name, guess, 0)]) == [True]
-        expected.append(guess == place)
-    assert ask(model, text, people) == expected
+    for fact in facts:
+        answer = guess(model, [*text.ids.tolist(), *fact.question])
+        assert ask(model, text, [Fact(fact.question, answer, 0)]) == [True]
+        expected.append(answer == fact.answer)
+    assert ask(model, text, facts) == expected
+
+
+def test_questions_inside_a_text_are_answered_by_what_is_before_them():
+    model = scrambled("vanilla", 128, "mqar")
+    text = TASKS["mqar"].write(np.random.default_rng(0), 128)
+    ids = text.ids.tolist()
+    right = {at: guess(model, ids[:at]) for at in text.answers}
+    for at in list(text.answers)[::2]:
+        ids[at] = right[at]  # half of the answers are what the model says
+        right = {at: guess(model, ids[:at]) for at in text.answers}
+    changed = Text(np.array(ids), text.answers)
+    wanted = [(at - source, guess(model, ids[:at]) == ids[at]) for at, source in text.answers.items()]
+    assert answer_inside(model, changed) == wanted
+    assert any(hit for _, hit in wanted)
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if not TASKS[task].in_one_pass])
+def test_distances_at_the_end_are_to_where_the_answer_would_be(task):
+    text = TASKS[task].write(np.random.default_rng(0), 128)
+    found = answer_at_end(scrambled("vanilla", 128, task), text)
+    for (distance, _), fact in zip(found, text.open, strict=True):
+        whole = [*text.ids.tolist(), *fact.question, fact.answer]
+        assert whole[len(whole) - 1 - distance] == fact.answer
+        assert len(whole) - 1 - distance == fact.position
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_all_models_read_the_same_contexts_and_every_question_is_in_one_range(task, monkeypatch):
+    read = []
+    name = "answer_inside" if TASKS[task].in_one_pass else "answer_at_end"
+
+    def listen(model, text):
+        read.append(text)
+        asked = text.answers if TASKS[task].in_one_pass else text.open
+        return [(number + 1, True) for number, _ in enumerate(asked)]
+
+    monkeypatch.setattr(attention_recall, name, listen)
+    for seed in (0, 1):
+        found = score(build_model("vanilla", 64, task, seed), task, 600, 2)
+        assert found["recall"] == 1.0
+        assert sum(part["questions"] for part in found["by_distance"]) == found["questions"]
+        assert [part["above"] for part in found["by_distance"]] == [0, 64, 256]
+    assert np.array_equal(read[0].ids, read[2].ids)
+    assert not np.array_equal(read[0].ids, read[1].ids)
+    assert read[0].open == read[2].open
+    assert max(len(text.open) for text in read) <= MAX_ASKED
+
+
+def test_the_share_of_right_answers_and_its_interval():
+    assert share([]) == {"questions": 0, "recall": None, "plus_minus": None}
+    found = share([True, True, True, False])
+    assert (found["questions"], found["recall"]) == (4, 0.75)
+    assert found["plus_minus"] == pytest.approx(1.96 * (0.75 * 0.25 / 4) ** 0.5)
 
 
 def test_it_runs_and_writes_what_it_found(tmp_path):
-    sizes = ["--length", "1024", "--tokens", "1024", "--steps", "1", "1", "1", "1", "1", "--contexts", "1"]
-    subjects = ["--subjects", "vanilla", "linformer below vanilla", "--threads", "1"]
-    assert attention_recall.main([*sizes, *subjects, "--output", str(tmp_path / "recall.json")]) == 0
+    options = ["--subjects", "vanilla", "linformer below vanilla", "--tasks", "people", "mqar", "--seeds", "0", "1"]
+    reads = ["--read-lengths", "64", "512", "--rope-scalings", "none", "yarn", "linear"]
+    assert attention_recall.main([*TINY, *options, *reads, "--output", str(tmp_path / "recall.json")]) == 0
     points = json.loads((tmp_path / "recall.json").read_text())["points"]
-    assert [point["subject"] for point in points] == ["vanilla", "linformer below vanilla"]
-    for (row,) in (point["rounds"] for point in points):
-        assert row["questions"] > 20
-        assert 0.0 <= row["recall"] <= 1.0
-    assert "linformer below vanilla" in (tmp_path / "recall.md").read_text()
-    assert max(NAMES) < build_model("vanilla", 64).config.vocab_size
+    assert [(point["seed"], point["task"], point["subject"]) for point in points] == [
+        (seed, task, subject)
+        for seed in (0, 1)
+        for task in ("people", "mqar")
+        for subject in ("vanilla", "linformer below vanilla")
+    ]
+    for (run,) in (point["rounds"] for point in points):
+        assert run["milliseconds"] > 0
+        shape = [(read["length"], read["scaling"]) for read in run["reads"]]
+        assert shape == [(64, "none"), (128, "none"), (512, "none"), (512, "yarn"), (512, "linear")]
+        assert all(read["questions"] > 0 and 0.0 <= read["recall"] <= 1.0 for read in run["reads"])
+    tables = (tmp_path / "recall.md").read_text(encoding="utf-8")
+    for heading in ("people: a context of 512 tokens", "mqar: by the length of the context"):
+        assert f"## {heading}" in tables
+    assert "linformer below vanilla, yarn" in tables
+    assert "linformer below vanilla, yarn" in (tmp_path / "recall.svg").read_text(encoding="utf-8")
+
+
+def test_what_was_measured_is_not_trained_again(tmp_path, monkeypatch, capsys):
+    trained = []
+    real = recall_models.train
+
+    def listen(model, what, *rest):
+        trained.append(what)
+        return real(model, what, *rest)
+
+    monkeypatch.setattr(attention_recall, "train", listen)
+    command = [*TINY, "--subjects", "vanilla", "--output", str(tmp_path / "recall.json"), "--seeds"]
+    assert attention_recall.main([*command, "0"]) == 0
+    assert attention_recall.main([*command, "0", "1"]) == 0
+    assert trained == ["vanilla, people, seed 0", "vanilla, people, seed 1"]
+    assert attention_recall.main([*command, "0", "--read-lengths", "256"]) != 0
+    assert "other settings" in capsys.readouterr().err

@@ -1,0 +1,171 @@
+"""The report and the figure of `attention_recall`, from its results alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.harness import Results, failures, results_of, section, successes, write_report
+from benchmarks.measurement import name_machine
+from benchmarks.recall_models import UNSCALED
+from benchmarks.recall_texts import TASKS
+from evaluation.plots import new_figure, save_figure
+from evaluation.tables import percent
+
+Runs = dict[str, list[dict]]  # by subject: what was measured with each seed
+
+
+def runs_of(results: Results, task: str) -> Runs:
+    """Return what was measured on a task, by subject."""
+    runs: Runs = {}
+    for point, rounds in results.items():
+        if point.task == task and (good := successes(rounds)):
+            runs.setdefault(point.subject, []).extend(good)
+    return runs
+
+
+def reads_of(runs: Runs, length: int) -> Runs:
+    """Return the scores on contexts of a length, of each seed, by subject and the scaling of its rotation if any."""
+    reads: Runs = {}
+    for subject, seeds in runs.items():
+        for read in (read for run in seeds for read in run["reads"] if read["length"] == length):
+            label = subject if read["scaling"] == UNSCALED else f"{subject}, {read['scaling']}"
+            reads.setdefault(label, []).append(read)
+    return reads
+
+
+def lengths_of(runs: Runs) -> list[int]:
+    """Return the lengths of the contexts read."""
+    return sorted({read["length"] for seeds in runs.values() for run in seeds for read in run["reads"]})
+
+
+def cell(parts: Sequence[dict]) -> str:
+    """Write the shares of right answers of all seeds: their mean and range, or the one and its 95 % interval."""
+    found = [part for part in parts if part["recall"] is not None]
+    if not found:
+        return "–"
+    shares = [part["recall"] for part in found]
+    mean = percent(fmean(shares))
+    if len(shares) == 1:
+        return f"{mean} ± {100 * found[0]['plus_minus']:.1f}"
+    return f"{mean} ({100 * min(shares):.1f}–{100 * max(shares):.1f})"
+
+
+def mean_of(runs: Sequence[dict], field: str, digits: int) -> str:
+    """Write the mean of a field over the seeds, or a dash where it was not measured."""
+    values = [run[field] for run in runs if field in run]
+    return f"{fmean(values):.{digits}f}" if values else "–"
+
+
+def distance_section(task: str, runs: Runs, length: int, trained_length: int) -> str:
+    """Return the table of recall by distance in contexts of a length; where it is the trained one, with its cost."""
+    reads = reads_of(runs, length)
+    if not reads:
+        return ""
+    first = next(iter(reads.values()))[0]  # all read the same questions
+    *near, far = first["by_distance"]
+    ranges = [*(f"{part['above']:,}–{part['to']:,}" for part in near), f"over {far['above']:,}"]
+    columns = ["recall, by tokens back", *ranges, "any distance"]
+    asked = [f"{part['questions']:,}" for part in (*first["by_distance"], first)]
+    rows = []
+    for label, seeds in reads.items():
+        by_range = zip(*(read["by_distance"] for read in seeds), strict=True)
+        rows.append([label, *(cell(parts) for parts in by_range), cell(seeds)])
+    rows.append(["questions", *asked])
+    if length == trained_length:
+        columns += ["loss", "ms a token", "training minutes"]
+        for row, seeds in zip(rows, runs.values(), strict=False):  # the last row, the questions, costs nothing
+            row += [mean_of(seeds, "loss", 2), mean_of(seeds, "milliseconds", 3), mean_of(seeds, "minutes", 1)]
+        rows[-1] += [""] * 3
+    return section(f"{task}: a context of {length:,} tokens", columns, rows)
+
+
+def length_section(task: str, runs: Runs) -> str:
+    """Return the table of recall at any distance by the length of the context, where several were read."""
+    lengths = lengths_of(runs)
+    if len(lengths) < 2:
+        return ""
+    by_length = {length: reads_of(runs, length) for length in lengths}
+    labels = dict.fromkeys(label for reads in by_length.values() for label in reads)
+    rows = [[label, *(cell(by_length[length].get(label, [])) for length in lengths)] for label in labels]
+    return section(f"{task}: by the length of the context", ["recall", *(f"{n:,}" for n in lengths)], rows)
+
+
+def report(content: dict) -> str:
+    """Return the results as Markdown."""
+    results = results_of(content)
+    runs = {task: found for task in TASKS if (found := runs_of(results, task))}
+    seeds = sorted({point.seed for point in results})
+    tasks = "; ".join(
+        f"**{task}**: {TASKS[task].what}, a guess is right for {100 / TASKS[task].choices:.1f} %" for task in runs
+    )
+    introduction = (
+        f"Two layers of width 128, {sum(content['steps'])} steps of {content['tokens']:,} tokens; "
+        f"{name_machine(content['machine'])}. Of one seed a share has its 95 % interval; of several it is the mean "
+        f"(and range). Seeds: {', '.join(map(str, seeds))}. Tasks: {tasks}. Milliseconds are those of a forward and "
+        f"backward pass of the trained model over {content['length']:,} tokens. `SIZES` of `attention_subjects.py` "
+        "gives each variant's segments and blocks."
+    )
+    sections = []
+    for task, found in runs.items():
+        sections += [distance_section(task, found, length, content["length"]) for length in lengths_of(found)]
+        sections.append(length_section(task, found))
+    title = f"Recall after training on {content['length']:,} tokens"
+    return write_report(title, introduction, *sections, failures(results))
+
+
+def style_of(number: int) -> dict:
+    """Return how the subject of a number is drawn."""
+    return {"marker": "os^Dv<>pPX*"[number % 11], "color": f"C{number % 10}", "ms": 4}
+
+
+def draw_distances(plot, runs: Runs, length: int) -> None:
+    """Draw recall against distance in contexts of a length; a scaled rotation is dashed."""
+    for number, subject in enumerate(runs):
+        for label, seeds in reads_of({subject: runs[subject]}, length).items():
+            points = []
+            for parts in zip(*(read["by_distance"] for read in seeds), strict=True):
+                if shares := [part["recall"] for part in parts if part["recall"] is not None]:
+                    points.append((parts[0]["to"], 100 * fmean(shares)))
+            dash = "-" if label == subject else "--"
+            plot.plot(*zip(*points, strict=True), linestyle=dash, label=label, **style_of(number))
+    plot.set_xscale("log", base=2)
+    plot.set_title(f"a context of {length:,} tokens", fontsize="medium")
+    plot.set(xlabel="tokens back, up to", ylabel="recall, %", ylim=(-3, 103))
+    plot.grid(alpha=0.3)
+
+
+def draw_costs(plot, runs: Runs, length: int) -> None:
+    """Draw recall at any distance, its mean and range over the seeds, against the time of training a token."""
+    for number, (subject, seeds) in enumerate(runs.items()):
+        timed = [run["milliseconds"] for run in seeds if "milliseconds" in run]
+        shares = [100 * read["recall"] for read in reads_of({subject: seeds}, length)[subject] if read["questions"]]
+        if timed and shares:
+            mean = fmean(shares)
+            reach = [[mean - min(shares)], [max(shares) - mean]]
+            plot.errorbar(fmean(timed), mean, reach, label=subject, **style_of(number))
+    plot.set_title(f"a context of {length:,} tokens", fontsize="medium")
+    plot.set(xlabel="forward + backward, ms a token", ylabel="recall, %", ylim=(-3, 103), xscale="log")
+    plot.grid(alpha=0.3)
+
+
+def draw(content: dict, path: Path) -> None:
+    """Draw, for each task, recall against distance, in the longest context too, and against milliseconds a token."""
+    results = results_of(content)
+    runs = {task: found for task in TASKS if (found := runs_of(results, task))}
+    trained = content["length"]
+    lengths = sorted({trained, *(length for found in runs.values() for length in lengths_of(found)[-1:])})
+    figure, axes = new_figure(
+        len(runs), len(lengths) + 1, width=4.2 * (len(lengths) + 1) + 2.2, height=3.6 * len(runs)
+    )
+    columns = len(lengths) + 1
+    for row, (task, found) in enumerate(runs.items()):
+        plots = axes.flat[row * columns : (row + 1) * columns]
+        for plot, length in zip(plots, lengths, strict=False):
+            draw_distances(plot, found, length)
+        draw_costs(plots[-1], found, trained)
+        plots[0].set_ylabel(f"{task}: recall, %")
+    handles = {
+        label: handle for plot in figure.axes for handle, label in zip(*plot.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize="small")
+    save_figure(figure, path)
