@@ -17,7 +17,7 @@ from modeling_minigpt import __version__
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = sorted(page for page in (*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")) if "egg-info" not in str(page))
 
 
 @pytest.fixture(scope="module")
