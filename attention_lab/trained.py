@@ -167,14 +167,15 @@ class Streams(NamedTuple):
 
 
 @torch.inference_mode()
-def head_streams(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> list[Streams]:
-    """Return each layer's queries, keys and values on a batch of ids and mask (B, T)."""
+def head_streams(model: PreTrainedModel, inputs: dict[str, torch.Tensor], rotated: bool = True) -> list[Streams]:
+    """Return each layer's queries, keys and values on a batch of ids and mask (B, T), `rotated` or as before that."""
     found = []
 
     def listen(module, positional, named):
         hidden = positional[0]
         raw = module.k_proj(hidden).unflatten(-1, (module.num_heads, module.head_dim)).transpose(1, 2)
-        found.append(Streams(*module.project(hidden, named["position_embeddings"]), raw))
+        angles = named["position_embeddings"] if rotated else None
+        found.append(Streams(*module.project(hidden, angles), raw))
 
     hooks = [layer.self_attn.register_forward_pre_hook(listen, with_kwargs=True) for layer in model.model.layers]
     try:
