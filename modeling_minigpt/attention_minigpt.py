@@ -19,6 +19,7 @@ from .block_attention_minigpt import BigBirdAttention, WindowAttention
 from .configuration_minigpt import MiniGPTConfig
 from .linformer_attention_minigpt import LinformerAttention
 from .performer_attention_minigpt import PerformerAttention
+from .selected_attention_minigpt import SelectedAttention
 
 
 def eager_attention_forward(
@@ -86,4 +87,5 @@ ATTENTION_CLASSES: dict[str, type[SelfAttention]] = {
     "bigbird": BigBirdAttention,
     "window": WindowAttention,
     "performer": PerformerAttention,
+    "selected": SelectedAttention,
 }

@@ -116,6 +116,11 @@ class MiniGPTConfig(PreTrainedConfig):
         performer_features: random features of a head (Choromanski et al. 2021); the error falls as 1/sqrt of it.
         performer_seed: what the features are drawn from; they are saved with the weights.
         performer_chunk: tokens computed together; changes speed, not the function.
+        selected_block: tokens of a block that a query may choose (Lu et al. 2025, arXiv 2502.13189).
+        selected_blocks, selected_window: blocks a query sees: the ones it chooses, and the last ones (its own
+            included, so at least 1).
+        selected_by: what a block is chosen by, "box" (an upper bound of the query's products with its keys, nothing
+            learned; Tang et al. 2024, arXiv 2406.10774) or "summary" (a mean of its keys with learned weights).
 
     Raises:
         StrictDataclassError: sizes that contradict each other or unknown names, with the values in the message.
@@ -165,6 +170,10 @@ class MiniGPTConfig(PreTrainedConfig):
     performer_features: int = bounded(64, minimum=1, maximum=MAX_VARIANT_SIZE)
     performer_seed: int = bounded(0, minimum=0)
     performer_chunk: int = bounded(64, minimum=1, maximum=MAX_VARIANT_SIZE)
+    selected_block: int = bounded(16, minimum=1, maximum=MAX_VARIANT_SIZE)
+    selected_blocks: int = bounded(8, minimum=1, maximum=MAX_VARIANT_SIZE)
+    selected_window: int = bounded(4, minimum=1, maximum=MAX_VARIANT_SIZE)
+    selected_by: str = one_of("box", "summary")
     # Set from the tokenizer
     pad_token_id: int | None = None
     bos_token_id: int | None = None

@@ -40,6 +40,9 @@ FIELDS = {
     "window_block": SIZE,
     "performer_features": 24,
     "performer_chunk": SIZE,
+    "selected_block": SIZE,
+    "selected_blocks": 2,
+    "selected_window": 2,
 }
 VARIANTS = {
     "linformer": {"attention_type": "linformer"},
@@ -48,6 +51,9 @@ VARIANTS = {
     "bigbird-reservoir": {"attention_type": "bigbird", "bigbird_random_type": "reservoir"},
     "window": {"attention_type": "window"},
     "performer": {"attention_type": "performer"},
+    "selected": {"attention_type": "selected"},
+    "selected-summary": {"attention_type": "selected", "selected_by": "summary"},
+    "bigbird+selected": {"attention_type": ["bigbird", "selected"]},
     "hybrid": {"attention_type": ["vanilla", "linformer"]},
 }
 VARIANTS["running_mean"] = {"attention_type": "running_mean"}
@@ -64,6 +70,9 @@ ORACLES = {
         q, k, v, reference.block_mask(layer.pattern, q.shape[2])
     ),
     "PerformerAttention": lambda layer, q, k, v: reference.performer_attention(q, k, v, layer.features),
+    "SelectedAttention": lambda layer, *inputs: reference.selected_attention(
+        *inputs, block=layer.block, count=layer.count, window=layer.window
+    ),
     "RunningMeanAttention": page.running_mean_oracle,
 }
 
@@ -90,8 +99,10 @@ def tiny_model(variant, **overrides):
     return disturbed_model(tiny_config(variant, **overrides))
 
 
-# Variants that decode in constant memory, and so cannot take tokens back.
-CONSTANT = [name for name in VARIANTS if name != "hybrid" and not make_cache(tiny_config(name)).is_croppable]
+# Variants with the same attention in every layer, which need not have two.
+UNIFORM = [name for name, fields in VARIANTS.items() if isinstance(fields["attention_type"], str)]
+# Of these, the ones that decode in constant memory, and so cannot take tokens back.
+CONSTANT = [name for name in UNIFORM if not make_cache(tiny_config(name)).is_croppable]
 
 
 def draw_tokens(*shape, seed=0):

@@ -12,6 +12,7 @@ from tests.attention_variants import (
     LENGTHS,
     ORACLES,
     SIZE,
+    UNIFORM,
     VARIANTS,
     assert_equal,
     draw_tokens,
@@ -223,7 +224,7 @@ def test_flex_attention_is_the_same_function(name, monkeypatch):
     assert len(calls) == model.config.num_hidden_layers
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "hybrid"])
+@pytest.mark.parametrize("name", UNIFORM)
 def test_models_compile_as_one_graph(name):
     model, ids = tiny_model(name, num_hidden_layers=1), draw_tokens(2, 20)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -263,7 +264,7 @@ def test_keys_per_query_do_not_grow(name):
     assert block_table(pattern, 400).shape == (4, 400, pattern.blocks_per_query)
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "hybrid"])
+@pytest.mark.parametrize("name", UNIFORM)
 def test_memory_to_train_grows_as_the_text(name):
     layer, kept = tiny_model(name).model.layers[0].self_attn, []
     for length in (512, 1024):
