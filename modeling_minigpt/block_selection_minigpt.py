@@ -2,8 +2,8 @@
 
 Every head of every query chooses for itself, so no two queries need share a block, and a table of blocks per query
 block (`block_sparse_minigpt`) does not do. Gathering k blocks of b keys for each of T queries would move k·b times as
-much as there is. `TiledBlocks` turns the lists around instead: it sorts the (query, block) pairs by block and lets each
-block meet its queries sixteen at a time, as one small matrix product.
+much as there is. `TiledBlocks` turns the lists around instead: it sorts the (query, block) pairs by block and lets
+each block meet its queries sixteen at a time, as one small matrix product.
 """
 
 from typing import NamedTuple
@@ -244,11 +244,11 @@ class Window(NamedTuple):
     """The last blocks of each row of queries, its own among them.
 
     Attributes:
-        index: numbers of the blocks among those of all heads of all rows, (B·H·R·w,); 0 for one before the text.
+        blocks: numbers among the blocks of all heads of all rows, (B·H·R·w,); any for one before the text.
         seen: what queries see of their tokens, (B, 1, R, l, w·b).
     """
 
-    index: torch.Tensor
+    blocks: torch.Tensor
     seen: torch.Tensor
 
     @classmethod
@@ -261,10 +261,10 @@ class Window(NamedTuple):
         first = torch.arange(batch * heads, device=ids.device).view(batch, heads, 1, 1) * total
         return cls((first + ids.clamp(min=0)[:, None]).flatten(), seen[:, None])
 
-    def gather(self, blocks: torch.Tensor, rows: int) -> torch.Tensor:
+    def gather(self, states: torch.Tensor, rows: int) -> torch.Tensor:
         """Return the tokens (B, H, R, w·b, ·) of blocks (B, H, N, b, ·) that each row has in its window."""
-        found = blocks.flatten(0, 2).flatten(1).index_select(0, self.index)
-        return found.view(*blocks.shape[:2], rows, -1, blocks.shape[4])
+        found = states.flatten(0, 2).flatten(1).index_select(0, self.blocks)
+        return found.view(*states.shape[:2], rows, -1, states.shape[4])
 
 
 def selected_attention(

@@ -151,7 +151,7 @@ class SelectedAttention(LinearTimeAttention):
 
     def choose(self, plain_query: torch.Tensor, summaries: torch.Tensor, positions: torch.Tensor) -> Choice:
         """Choose blocks for queries (B, H, R, l, D) at positions (B, R, l): complete ones before the window."""
-        asked = plain_query * self.scaling
+        asked = plain_query.to(torch.promote_types(plain_query.dtype, torch.float32)) * self.scaling
         if self.summary_gate is None:
             asked = box_query(asked)
         limits = positions[:, :, 0] // self.block - self.window + 1

@@ -103,6 +103,7 @@ def tiny_model(variant, **overrides):
 UNIFORM = [name for name, fields in VARIANTS.items() if isinstance(fields["attention_type"], str)]
 # Of these, the ones that decode in constant memory, and so cannot take tokens back.
 CONSTANT = [name for name in UNIFORM if not make_cache(tiny_config(name)).is_croppable]
+CROPPABLE = [name for name in VARIANTS if make_cache(tiny_config(name)).is_croppable]
 
 
 def draw_tokens(*shape, seed=0):

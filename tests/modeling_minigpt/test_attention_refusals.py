@@ -31,6 +31,9 @@ BAD_FIELDS = {
     "window-size": ({"window_size": 0}, ["window_size", "at least 1", "0"]),
     "negative-sinks": ({"window_sinks": -1}, ["window_sinks", "at least 0", "-1"]),
     "no-features": ({"performer_features": 0}, ["performer_features", "at least 1", "0"]),
+    "no-selected": ({"selected_blocks": 0}, ["selected_blocks", "at least 1", "0"]),
+    "no-selected-window": ({"selected_window": 0}, ["selected_window", "at least 1", "0"]),
+    "selected-by": ({"selected_by": "mean"}, ["selected_by", "box, summary", "'mean'"]),
     "no-chunk": ({"performer_chunk": 0}, ["performer_chunk", "at least 1", "0"]),
 }
 
