@@ -1,7 +1,7 @@
 """What `attention_scaling` measures: one attention layer of each variant and of each peer, and models made of them.
 
-Widths are equal: two heads of 64. Segments, blocks, slots, features and chunks are 64 long; a linear variant's query
-sees 128 to 320 keys or features at once.
+Widths are equal: two heads of 64. Segments, blocks, slots, features and chunks are 64 long, but blocks that are chosen
+by content 16; a linear variant's query sees 128 to 320 keys or features at once.
 """
 
 import time
@@ -34,6 +34,9 @@ SIZES = {
     "performer_features": 64,
     "performer_chunk": 64,
     "gated_deltanet_chunk": 64,
+    "selected_block": 16,
+    "selected_blocks": 8,
+    "selected_window": 4,
 }
 EAGER = "vanilla, eager"
 SDPA = "vanilla, SDPA"
@@ -45,6 +48,7 @@ VARIANTS = {  # name: attention_type, attn_implementation
     "window": ("window", "sdpa"),
     "performer": ("performer", "sdpa"),
     "gated_deltanet": ("gated_deltanet", "sdpa"),
+    "selected": ("selected", "sdpa"),
 }
 CUDA_VARIANTS = {
     "bigbird, FlexAttention": ("bigbird", "flex_attention"),

@@ -252,7 +252,7 @@ def train_plain(subject: str, texts: Texts, tokenizer: PreTrainedTokenizerFast, 
 
 TRAINERS = {
     OURS: train_ours,
-    **({OURS_BFLOAT16: train_ours} if has_fast_bfloat16(torch.device("cpu")) else {}),
+    OURS_BFLOAT16: train_ours,
     OURS_SEED: train_ours,
     GPT2: train_gpt2,
     PLAIN: train_plain,

@@ -154,6 +154,21 @@ def scatter_tokens(states: torch.Tensor, new: torch.Tensor, start: torch.Tensor)
     return states.scatter_(2, index[:, None, :, None].expand_as(new), new.to(states.dtype))
 
 
+def write_tokens(states: torch.Tensor | None, new: torch.Tensor, start: torch.Tensor, capacity: int) -> torch.Tensor:
+    """Write as `scatter_tokens` into a cache's buffer with room for `capacity` tokens or more.
+
+    The buffer is `states`, None for an empty one, or a longer copy of it, which is to replace it.
+    """
+    if states is None:
+        states = new.new_zeros(*new.shape[:2], 0, new.shape[3])
+    if states.shape[2] < capacity:  # doubling makes an append cost O(1) on average
+        room = max(capacity, 2 * states.shape[2]) - states.shape[2]
+        states = torch.cat((states, states.new_zeros(*states.shape[:2], room, states.shape[3])), dim=2)
+    elif states.is_inference() and not torch.is_inference_mode_enabled():
+        states = states.clone()  # made in inference mode, it may not be written to outside
+    return scatter_tokens(states, new, start)
+
+
 def gather_tokens(states: torch.Tensor, length: int, start: torch.Tensor) -> torch.Tensor:
     """Read `length` tokens (B, H, T, X) of `states` (B, H, S, X), in row b from position `start[b]` on."""
     index = start[:, None] + torch.arange(length, device=states.device)  # (B, T)

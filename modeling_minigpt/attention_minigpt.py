@@ -20,6 +20,7 @@ from .configuration_minigpt import MiniGPTConfig
 from .gated_deltanet_attention_minigpt import GatedDeltaNetAttention
 from .linformer_attention_minigpt import LinformerAttention
 from .performer_attention_minigpt import PerformerAttention
+from .selected_attention_minigpt import SelectedAttention
 
 
 def eager_attention_forward(
@@ -88,4 +89,5 @@ ATTENTION_CLASSES: dict[str, type[SelfAttention]] = {
     "window": WindowAttention,
     "performer": PerformerAttention,
     "gated_deltanet": GatedDeltaNetAttention,
+    "selected": SelectedAttention,
 }

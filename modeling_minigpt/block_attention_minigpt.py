@@ -10,7 +10,7 @@ from functools import cache
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from .attention_base_minigpt import LinearTimeAttention, gather_tokens, scatter_tokens
+from .attention_base_minigpt import LinearTimeAttention, gather_tokens, scatter_tokens, write_tokens
 from .block_sparse_minigpt import (
     BlockPattern,
     block_attention,
@@ -63,13 +63,7 @@ class FullBlockCache(BlockCache):
         ids = self.rows(length)
         needed = (-(-self.cumulative_length // block) + ids.shape[2]) * block
         for name, new in (("keys", key_states), ("values", value_states)):
-            states = self.state[name]
-            if states.shape[2] < needed:  # doubling makes an append cost O(1) on average
-                room = max(needed, 2 * states.shape[2]) - states.shape[2]
-                states = torch.cat((states, states.new_zeros(*new.shape[:2], room, new.shape[3])), dim=2)
-            elif states.is_inference() and not torch.is_inference_mode_enabled():
-                states = states.clone()  # made in inference mode, it may not be written to outside
-            self.state[name] = scatter_tokens(states, new, self.counts)
+            self.state[name] = write_tokens(self.state[name], new, self.counts, needed)
         self.advance(length, lengths)
         blocks = (self.state[name].unflatten(2, (-1, block)) for name in ("keys", "values"))
         return *blocks, ids, ids.clamp(min=0)

@@ -120,6 +120,11 @@ class MiniGPTConfig(PreTrainedConfig):
             recall more, with a memory of hidden_size² / gated_deltanet_heads numbers (Yang et al. 2025).
         gated_deltanet_convolution: tokens that the convolutions of queries, keys and values see, their own included.
         gated_deltanet_chunk: tokens computed together; changes speed, not the function.
+        selected_block: tokens of a block that a query may choose (Lu et al. 2025, arXiv 2502.13189).
+        selected_blocks, selected_window: blocks a query sees: the ones it chooses, and the last ones (its own
+            included, so at least 1).
+        selected_by: what a block is chosen by, "box" (an upper bound of the query's products with its keys, nothing
+            learned; Tang et al. 2024, arXiv 2406.10774) or "summary" (a mean of its keys with learned weights).
 
     Raises:
         StrictDataclassError: sizes that contradict each other or unknown names, with the values in the message.
@@ -172,6 +177,10 @@ class MiniGPTConfig(PreTrainedConfig):
     gated_deltanet_heads: int = bounded(1, minimum=1)
     gated_deltanet_convolution: int = bounded(4, minimum=1, maximum=MAX_VARIANT_SIZE)
     gated_deltanet_chunk: int = bounded(64, minimum=1, maximum=MAX_VARIANT_SIZE)
+    selected_block: int = bounded(16, minimum=1, maximum=MAX_VARIANT_SIZE)
+    selected_blocks: int = bounded(8, minimum=1, maximum=MAX_VARIANT_SIZE)
+    selected_window: int = bounded(4, minimum=1, maximum=MAX_VARIANT_SIZE)
+    selected_by: str = one_of("box", "summary")
     # Set from the tokenizer
     pad_token_id: int | None = None
     bos_token_id: int | None = None

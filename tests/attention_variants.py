@@ -41,6 +41,9 @@ FIELDS = {
     "performer_features": 24,
     "performer_chunk": SIZE,
     "gated_deltanet_chunk": SIZE,
+    "selected_block": SIZE,
+    "selected_blocks": 2,
+    "selected_window": 2,
 }
 VARIANTS = {
     "linformer": {"attention_type": "linformer"},
@@ -49,6 +52,9 @@ VARIANTS = {
     "bigbird-reservoir": {"attention_type": "bigbird", "bigbird_random_type": "reservoir"},
     "window": {"attention_type": "window"},
     "performer": {"attention_type": "performer"},
+    "selected": {"attention_type": "selected"},
+    "selected-summary": {"attention_type": "selected", "selected_by": "summary"},
+    "bigbird+selected": {"attention_type": ["bigbird", "selected"]},
     "hybrid": {"attention_type": ["vanilla", "linformer"]},
     "gated_deltanet": {"attention_type": "gated_deltanet"},
     "gated_deltanet-heads": {"attention_type": "gated_deltanet", "gated_deltanet_heads": 2},
@@ -70,6 +76,9 @@ ORACLES = {
     "PerformerAttention": lambda layer, q, k, v: reference.performer_attention(q, k, v, layer.features),
     "GatedDeltaNetAttention": lambda layer, streams, beta, log_decay: reference.gated_delta_attention(
         streams, beta, log_decay, layer.convolution, layer.config.gated_deltanet_heads
+    ),
+    "SelectedAttention": lambda layer, *inputs: reference.selected_attention(
+        *inputs, block=layer.block, count=layer.count, window=layer.window
     ),
     "RunningMeanAttention": page.running_mean_oracle,
 }
@@ -103,9 +112,12 @@ def tiny_model(variant, **overrides):
     return disturbed_model(tiny_config(variant, **overrides))
 
 
-HYBRIDS = [name for name in VARIANTS if name.startswith("hybrid")]
-# Variants that decode in constant memory, and so cannot take tokens back.
-CONSTANT = [name for name in VARIANTS if name not in HYBRIDS and not make_cache(tiny_config(name)).is_croppable]
+# Variants with the same attention in every layer, which need not have two.
+UNIFORM = [name for name, fields in VARIANTS.items() if isinstance(fields["attention_type"], str)]
+HYBRIDS = [name for name in VARIANTS if name not in UNIFORM]
+# Of these, the ones that decode in constant memory, and so cannot take tokens back.
+CONSTANT = [name for name in UNIFORM if not make_cache(tiny_config(name)).is_croppable]
+CROPPABLE = [name for name in VARIANTS if make_cache(tiny_config(name)).is_croppable]
 
 
 def draw_tokens(*shape, seed=0):

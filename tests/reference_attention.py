@@ -3,6 +3,7 @@
 All functions take queries, keys and values (B, H, T, D) and return (B, H, T, D); none shares code with the package.
 """
 
+import itertools
 import math
 
 import torch
@@ -97,6 +98,57 @@ def gated_norm(mixed, gate, weight):
     norm = (mixed.square().mean(-1, keepdim=True) + 1e-2).sqrt()
     gate = torch.stack((gate * gate.sigmoid()).chunk(mixed.shape[1], dim=-1), dim=1)
     return mixed / norm * weight * gate
+
+
+def mean_key(keys, gates):
+    """Return the mean (D,) of a block's keys (b, D), weighted by exp(gate)."""
+    weights = gates.exp()
+    return (weights * keys).sum(0) / weights.sum()
+
+
+def block_score(query, keys, gates=None):
+    """Score a block for a query (D,): its mean key's product, or without gates the largest that its box allows.
+
+    A key in the box has in each coordinate a value between two keys', so each product is at most one of theirs.
+    """
+    product = (query * keys).amax(0).sum() if gates is None else query @ mean_key(keys, gates)
+    return product / math.sqrt(query.shape[0])
+
+
+def chosen_blocks(query, keys, gates, own, block, count, window):
+    """Return the blocks that a query (D,) of block `own` chooses by keys (T, D): highest score, then smallest number.
+
+    Scores count to 1/1,024.
+    """
+    scores = {}
+    for number in range(own - window + 1):
+        tokens = slice(number * block, (number + 1) * block)
+        scores[number] = block_score(query, keys[tokens], None if gates is None else gates[tokens]).item()
+    return sorted(scores, key=lambda number: (-round(scores[number] * 1024), number))[:count]
+
+
+def selected_attention(query, key, value, plain_query, plain_key, gate=None, *, block, count, window):
+    """Every query sees its last blocks and the ones that it chooses, by what queries and keys are before rotation.
+
+    With gates (B, H, T, 1), a chosen block's score is added to the scores of its tokens.
+    """
+    batch, heads, length, _ = query.shape
+    mixed = []
+    for row, head, t in itertools.product(range(batch), range(heads), range(length)):
+        q, keys, values = query[row, head, t], key[row, head], value[row, head]
+        plain, plain_keys, gates = plain_query[row, head, t], plain_key[row, head], None
+        if gate is not None:
+            gates = gate[row, head]
+        own = t // block
+        seen = list(range(max(0, own - window + 1) * block, t + 1))
+        bias = [torch.zeros(len(seen))]
+        for number in chosen_blocks(plain, plain_keys, gates, own, block, count, window):
+            tokens = list(range(number * block, (number + 1) * block))
+            seen += tokens
+            prior = torch.zeros(()) if gates is None else block_score(plain, plain_keys[tokens], gates[tokens])
+            bias.append(prior.expand(block))
+        mixed.append(attend(q[None, None], keys[None, None, seen], values[None, None, seen], torch.cat(bias)))
+    return torch.cat(mixed).view(batch, heads, length, -1)
 
 
 def counter_hash(*counters):

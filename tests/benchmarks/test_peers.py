@@ -54,6 +54,7 @@ def record(bios, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(harness, "in_fresh_process", in_this_process)
+        patch.setattr(peers, "has_fast_bfloat16", lambda device: True)
         status = peers.main([*sizes, *speed, "--data", str(folder), "--output", str(output)])
     AcceleratorState._reset_state(reset_partial_state=True)
     record = json.loads(output.read_text())

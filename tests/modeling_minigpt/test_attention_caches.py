@@ -10,6 +10,7 @@ from modeling_minigpt.cache_layers_minigpt import PreallocatedLayer
 from modeling_minigpt.cache_minigpt import make_cache
 from tests.attention_variants import (
     CONSTANT,
+    CROPPABLE,
     HYBRIDS,
     LENGTHS,
     SIZE,
@@ -111,7 +112,7 @@ def test_a_reset_cache_is_empty(variant):
     assert_equal(logits, parallel(model, ids[:1]))
 
 
-@pytest.mark.parametrize("name", ["bigbird", "window", "bigbird-reservoir", "linformer", "hybrid"])
+@pytest.mark.parametrize("name", [*CROPPABLE, "window", "bigbird-reservoir", "linformer", "hybrid"])
 def test_cropped_tokens_are_forgotten_where_they_can_be(name):
     model, ids = tiny_model(name), draw_tokens(2, 38)  # six tokens into a segment or block
     _, cache = decode(model, ids, 38)

@@ -15,11 +15,12 @@ GATED_DELTANET = [
     "gate_proj.weight",
     "o_norm.weight",
 ]
-CONSTANT = ("decay_bias", "o_norm.weight")  # where every number starts the same
+CONSTANT = ("decay_bias", "o_norm.weight", "summary_gate.weight")  # where every number starts the same
 NEW = {  # by variant and layer
     "linformer": {0: ["slot_logits"], 1: ["slot_logits"]},
     "linformer-content": {0: ["slot_proj.weight"], 1: ["slot_proj.weight"]},
     "performer": {0: ["features"], 1: ["features"]},
+    "selected-summary": {0: ["summary_gate.weight"], 1: ["summary_gate.weight"]},
     "hybrid": {1: ["slot_logits"]},
     "gated_deltanet": {0: GATED_DELTANET, 1: GATED_DELTANET},
     "gated_deltanet-heads": {0: GATED_DELTANET, 1: GATED_DELTANET},
@@ -33,6 +34,9 @@ EXACT = {
     "window": 13,
     "bigbird": 5 * SIZE,
     "bigbird-reservoir": 5 * SIZE,
+    "selected": 4 * SIZE,
+    "selected-summary": 2 * SIZE,
+    "bigbird+selected": 4 * SIZE,
 }
 
 
@@ -53,8 +57,11 @@ def test_weights_that_fit_are_taken_and_new_ones_are_named(checkpoint, variant, 
     assert not loading["unexpected_keys"]
     for name, weight in vanilla.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight)
-    for name in new:  # a constant at first, or drawn
-        assert model.state_dict()[name].all() if name.endswith(CONSTANT) else model.state_dict()[name].std() > 0
+    for name in new:  # a constant at first, or drawn; a gate of summaries starts at zero
+        weight = model.state_dict()[name]
+        assert weight.isfinite().all()
+        assert (weight.std() == 0) == name.endswith(CONSTANT)
+        assert weight.any() != name.endswith("summary_gate.weight")
     assert ("MISSING" in caplog.text) == bool(new)
     assert all(name in caplog.text for names in NEW.get(variant, {}).values() for name in names)
 

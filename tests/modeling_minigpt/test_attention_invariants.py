@@ -9,11 +9,11 @@ from modeling_minigpt.attention_base_minigpt import PaddingInfo
 from modeling_minigpt.block_attention_minigpt import BlockAttention
 from modeling_minigpt.block_sparse_minigpt import BlockPattern, block_table, dense_mask
 from tests.attention_variants import (
-    HYBRIDS,
     LENGTHS,
     ORACLES,
     OUTPUTS,
     SIZE,
+    UNIFORM,
     VARIANTS,
     assert_equal,
     draw_tokens,
@@ -227,7 +227,7 @@ def test_flex_attention_is_the_same_function(name, monkeypatch):
     assert len(calls) == model.config.num_hidden_layers
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in HYBRIDS])
+@pytest.mark.parametrize("name", UNIFORM)
 def test_models_compile_as_one_graph(name):
     model, ids = tiny_model(name, num_hidden_layers=1), draw_tokens(2, 20)
     torch.compiler.reset()  # the variants share functions, of which the compiler takes eight versions at most
@@ -268,7 +268,7 @@ def test_keys_per_query_do_not_grow(name):
     assert block_table(pattern, 400).shape == (4, 400, pattern.blocks_per_query)
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in HYBRIDS])
+@pytest.mark.parametrize("name", UNIFORM)
 def test_memory_to_train_grows_as_the_text(name):
     layer, kept = tiny_model(name).model.layers[0].self_attn, []
     for length in (512, 1024):

@@ -38,6 +38,9 @@ BAD_FIELDS = {
     ),
     "no-taps": ({"gated_deltanet_convolution": 0}, ["gated_deltanet_convolution", "at least 1", "0"]),
     "no-delta-chunk": ({"gated_deltanet_chunk": 0}, ["gated_deltanet_chunk", "at least 1", "0"]),
+    "no-selected": ({"selected_blocks": 0}, ["selected_blocks", "at least 1", "0"]),
+    "no-selected-window": ({"selected_window": 0}, ["selected_window", "at least 1", "0"]),
+    "selected-by": ({"selected_by": "mean"}, ["selected_by", "box, summary", "'mean'"]),
     "no-chunk": ({"performer_chunk": 0}, ["performer_chunk", "at least 1", "0"]),
 }
 

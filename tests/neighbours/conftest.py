@@ -8,7 +8,7 @@ from data_scripts.synthetic_bios import invent
 from modeling_minigpt import build_bpe_tokenizer
 from tests.attention_variants import tiny_model
 
-VARIANTS = ["vanilla", "linformer", "bigbird", "window", "performer", "gated_deltanet"]
+VARIANTS = ["vanilla", "linformer", "bigbird", "window", "performer", "gated_deltanet", "selected"]
 
 
 def pytest_collection_modifyitems(items):
