@@ -38,6 +38,12 @@ def lengths_of(runs: Runs) -> list[int]:
     return sorted({read["length"] for seeds in runs.values() for run in seeds for read in run["reads"]})
 
 
+def labels_of(subject: str, seeds: list[dict]) -> dict[str, None]:
+    """Return what a subject's rows are called, one for each scaling that it was read with."""
+    lengths = lengths_of({subject: seeds})
+    return dict.fromkeys(label for length in lengths for label in reads_of({subject: seeds}, length))
+
+
 def cell(parts: Sequence[dict]) -> str:
     """Write the shares of right answers of all seeds: their mean and range, or the one and its 95 % interval."""
     found = [part for part in parts if part["recall"] is not None]
@@ -85,7 +91,7 @@ def length_section(task: str, runs: Runs) -> str:
     if len(lengths) < 2:
         return ""
     by_length = {length: reads_of(runs, length) for length in lengths}
-    labels = dict.fromkeys(label for reads in by_length.values() for label in reads)
+    labels = [label for subject, seeds in runs.items() for label in labels_of(subject, seeds)]
     rows = [[label, *(cell(by_length[length].get(label, [])) for length in lengths)] for label in labels]
     return section(f"{task}: by the length of the context", ["recall", *(f"{n:,}" for n in lengths)], rows)
 
@@ -144,7 +150,8 @@ def draw_costs(plot, runs: Runs, length: int) -> None:
             reach = [[mean - min(shares)], [max(shares) - mean]]
             plot.errorbar(fmean(timed), mean, reach, label=subject, **style_of(number))
     plot.set_title(f"a context of {length:,} tokens", fontsize="medium")
-    plot.set(xlabel="forward + backward, ms a token", ylabel="recall, %", ylim=(-3, 103), xscale="log")
+    plot.set(xlabel="forward + backward, ms a token", ylabel="recall, %", ylim=(-3, 103))
+    plot.set_xlim(left=0)
     plot.grid(alpha=0.3)
 
 

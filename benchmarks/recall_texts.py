@@ -1,8 +1,8 @@
 """The texts of `attention_recall`: four tasks of associative recall, each a function that writes one text.
 
 - people: biographies, `NAME PLACE word … STOP`, with no name twice, and questions in between, `ASK NAME PLACE`.
-- several: each person has a place, a profession and a year, in any order, each after its attribute's token and before
-  some words: `NAME BORN PLACE word … SINCE YEAR word … STOP`. The question is `ASK NAME BORN`.
+- several: each person has a place, a profession and a year, in any order, `NAME BORN PLACE word … NAME SINCE YEAR
+  word … NAME WORKS PROFESSION word … STOP`. The question, `ASK NAME BORN`, has a name that is in two other facts too.
 - similar: as people, with a first and a last name, `FIRST LAST PLACE word … STOP`. In a long text each of the 16 first
   and 16 last names belongs to some seven people: one name alone leads to the right place once in seven times.
 - mqar: multi-query associative recall in the form of Zoology (Arora et al. 2023, arXiv 2312.04927, section 4): first
@@ -119,12 +119,12 @@ def write_several(rng: np.random.Generator, length: int) -> Text:
 
     def biographies():
         for name in rng.permutation(NAMES).tolist():
-            tokens = [name]
+            tokens: list[int] = []
             facts = []
             for attribute in rng.permutation(list(ATTRIBUTES)).tolist():
                 value = int(rng.choice(ATTRIBUTES[attribute]))
-                facts.append(Fact((ASK, name, attribute), value, len(tokens) + 1))
-                tokens += [attribute, value, *some_words(rng, length // 192)]
+                facts.append(Fact((ASK, name, attribute), value, len(tokens) + 2))
+                tokens += [name, attribute, value, *some_words(rng, length // 192)]
             yield [*tokens, STOP], facts
 
     return write_biographies(rng, length, biographies())

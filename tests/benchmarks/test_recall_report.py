@@ -51,13 +51,17 @@ def test_several_seeds_give_the_mean_and_range_and_one_its_interval():
 
 def test_each_length_has_a_table_and_a_scaled_rotation_has_a_row():
     reads = [read(128, 0.8), read(512, 0.1, questions=50), read(512, 0.6, "yarn", questions=50)]
-    text = report(content(point("vanilla", reads, task="similar", minutes=1.0)))
+    text = report(
+        content(point("vanilla", reads, task="similar", minutes=1.0), point("window", reads, task="similar"))
+    )
     assert row(text, "similar: a context of 512 tokens", "vanilla")[-1] == "10.0 % ± 5.0"
     assert row(text, "similar: a context of 512 tokens", "vanilla, yarn")[-1] == "60.0 % ± 5.0"
     assert row(text, "similar: a context of 512 tokens", "questions") == ["0", "50", "50"]
     by_length = "similar: by the length of the context"
     assert row(text, by_length, "vanilla") == ["80.0 % ± 5.0", "10.0 % ± 5.0"]
     assert row(text, by_length, "vanilla, yarn") == ["–", "60.0 % ± 5.0"]
+    order = [line.split(" | ")[0] for line in text.split(by_length)[1].splitlines() if line.startswith("| ")]
+    assert order == ["| recall", "| :--", "| vanilla", "| vanilla, yarn", "| window", "| window, yarn"]
     assert "people" not in text
 
 

@@ -29,18 +29,12 @@ def solve_people(ids):
     return ids[ids.index(ids[-1]) + 1]
 
 
-def solve_several(ids):
-    """Answer a question about an attribute: the next one of its kind after the name is that person's."""
-    name, attribute = ids[-2:]
-    return ids[ids.index(attribute, ids.index(name)) + 1]
-
-
-def solve_similar(ids):
-    """Answer a question about a first and a last name."""
+def solve_pair(ids):
+    """Answer a question about two tokens, a name and an attribute or two names: they came together once."""
     return ids[list(pairwise(ids)).index((ids[-2], ids[-1])) + 2]
 
 
-SOLVERS = {"people": solve_people, "mqar": solve_people, "several": solve_several, "similar": solve_similar}
+SOLVERS = {"people": solve_people, "mqar": solve_people, "several": solve_pair, "similar": solve_pair}
 LENGTHS = [16, 65, 300, 2000]
 every_task = pytest.mark.parametrize("task", TASKS)
 
