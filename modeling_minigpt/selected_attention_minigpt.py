@@ -27,7 +27,8 @@ from .attention_base_minigpt import (
     unchunk,
     write_tokens,
 )
-from .block_selection_minigpt import Choice, box_query, key_boxes, key_means, select_blocks, selected_attention
+from .block_selection_minigpt import Choice, box_query, key_boxes, key_means, select_blocks
+from .block_tiles_minigpt import selected_attention
 from .cache_layers_minigpt import StateCacheLayer
 from .configuration_minigpt import MiniGPTConfig
 from .rotary_minigpt import apply_rotary
@@ -121,6 +122,10 @@ class SelectedAttention(LinearTimeAttention):
         if state is not None:
             return self.attend_cached(query, key, value, plain_query, plain_key, gate, state, lengths)
         length = query.shape[2]
+        if gate is None and length <= (self.count + self.window) * self.block:  # every block is seen
+            kernel = nn.functional.scaled_dot_product_attention
+            settings = {"is_causal": True, "dropout_p": self.dropout, "scale": self.scaling}
+            return call_in_fp32_on_cpu(kernel, query, key, value, **settings)
         summaries = summarise(plain_key, gate, self.block)
         query, key, value, plain_query = (chunk(states, self.block) for states in (query, key, value, plain_query))
         positions = torch.arange(key.shape[2] * self.block, device=key.device)

@@ -14,7 +14,7 @@ from modeling_minigpt import MiniGPTForCausalLM, build_character_tokenizer, make
 from modeling_minigpt.attention_base_minigpt import PaddingInfo
 from modeling_minigpt.cache_layers_minigpt import PreallocatedLayer
 from modeling_minigpt.performer_attention_minigpt import chunk_initial_states, scan_by_doubling
-from tests.attention_variants import CONSTANT, VARIANTS, assert_equal, draw_tokens, left_pad, tiny_model
+from tests.attention_variants import CONSTANT, UNIFORM, VARIANTS, assert_equal, draw_tokens, left_pad, tiny_model
 
 ALL = ["vanilla", *VARIANTS]
 PLAIN = ["vanilla", "bigbird"]  # decoding states that can take any tokens back
@@ -384,7 +384,7 @@ def test_masks_of_four_dimensions_and_of_a_static_cache_are_taken():
 
 
 @pytest.mark.row("M15")
-@pytest.mark.parametrize("name", ["bigbird", "window", "performer"])
+@pytest.mark.parametrize("name", ["bigbird", "window", "performer", "selected"])
 def test_a_compiler_has_few_graphs_for_all_lengths(name):  # compiling takes seconds
     model = tiny_model(name, num_hidden_layers=1)
     torch.compiler.reset()
@@ -402,7 +402,7 @@ def test_a_compiler_has_few_graphs_for_all_lengths(name):  # compiling takes sec
 @pytest.mark.parametrize("use_cache", [False, True], ids=["uncached", "cached"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_padding_mask_does_not_break_the_graph(name, use_cache):
-    model = tiny_model(name, num_hidden_layers=2 if name == "hybrid" else 1)
+    model = tiny_model(name, num_hidden_layers=1 if name in UNIFORM else 2)
     ids, mask = left_pad([draw_tokens(4), draw_tokens(9)])
     torch.compiler.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
