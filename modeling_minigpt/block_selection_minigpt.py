@@ -55,8 +55,8 @@ def rank(scores: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     Scores are equal that round to the same 1/1,024. A block that repeats another, as in a text that repeats itself,
     has its score up to float32's rounding, which differs between a text read at once and one read token by token.
     """
-    steps = (scores * SCORE_STEPS).round().clamp(-(2.0**40), 2.0**40).long()
-    return steps * 2**20 - ids
+    steps = (scores * SCORE_STEPS).round_().clamp_(-(2.0**40), 2.0**40).long()
+    return steps.mul_(2**20).sub_(ids)
 
 
 def best_blocks(query: torch.Tensor, blocks: torch.Tensor, limit: torch.Tensor, count: int) -> torch.Tensor:
@@ -64,9 +64,8 @@ def best_blocks(query: torch.Tensor, blocks: torch.Tensor, limit: torch.Tensor, 
 
     Where there are fewer, the others are numbers from `limit` on. The result is (B, H, q, count).
     """
-    blocks = nn.functional.pad(blocks, (0, 0, 0, count))  # so that there are always enough
-    ids = torch.arange(blocks.shape[2], device=query.device)
-    scores = query @ blocks.mT  # (B, H, q, N + count)
+    scores = nn.functional.pad(query @ blocks.mT, (0, count))  # (B, H, q, N + count), so that there are enough
+    ids = torch.arange(scores.shape[3], device=query.device)
     scores = scores.masked_fill(ids >= limit[:, None, :, None], float("-inf"))
     return rank(scores, ids).topk(count, dim=-1, sorted=False).indices
 
@@ -119,9 +118,9 @@ def select_blocks(query: torch.Tensor, blocks: torch.Tensor, limits: torch.Tenso
 
 def _select_by_chunks(query, blocks, limit, count) -> list[torch.Tensor]:
     """Choose for some queries at a time, each time from no more blocks than one of them may choose from."""
-    enough = 2 * count * GROUP  # blocks; with fewer the groups would not pay
+    enough = 2 * count * GROUP  # blocks; for fewer, or a single query, arranging them in groups takes longer
     grouped = None
-    if blocks.shape[2] >= enough:
+    if blocks.shape[2] >= enough and query.shape[2] > 1:
         grouped = nn.functional.pad(blocks, (0, 0, 0, -blocks.shape[2] % GROUP)).unflatten(2, (-1, GROUP))
     chosen = []
     for part, below in zip(query.split(CHUNK, dim=2), limit.split(CHUNK, dim=1), strict=True):

@@ -2,7 +2,7 @@
 
 Every head of every query chooses for itself, so a table of blocks per query block (`block_sparse_minigpt`) does not
 do, and gathering k blocks of b keys for each of T queries would move k·b times as much as there is. `TiledBlocks`
-turns the lists around: it sorts the (query, block) pairs by block and lets each block meet its queries sixteen at a
+turns the lists around: it sorts the (query, block) pairs by block and lets each block meet its queries 32 at a
 time, as one small matrix product. A token that is decoded gathers (`GatheredBlocks`). Short texts, and graphs, whose
 sizes may not depend on a choice, have a mask over all tokens (`dense_attention`). All are one function.
 """
@@ -12,10 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .attention_base_minigpt import is_traced
 from .block_selection_minigpt import Choice
 
-TILE = 16  # queries that meet a block together
+TILE = 32  # queries that meet a block together
 
 
 class MoveRows(torch.autograd.Function):
@@ -41,6 +40,23 @@ class MoveRows(torch.autograd.Function):
             return nn.functional.embedding_bag(index, states.contiguous(), mode="sum")
         rows = states.index_select(0, index)
         return rows if filled is None else rows.mul_(filled)
+
+
+class TileProducts(torch.autograd.Function):
+    """Products of all rows of (t, TILE, D) and (t, m, D), tile by tile: (t, TILE, m).
+
+    The gradient of a transposed matrix would be transposed back by a copy, which takes longer than the products.
+    """
+
+    @staticmethod
+    def forward(ctx, asked, blocks):
+        ctx.save_for_backward(asked, blocks)
+        return asked @ blocks.mT
+
+    @staticmethod
+    def backward(ctx, gradient):
+        asked, blocks = ctx.saved_tensors
+        return gradient @ blocks, gradient.mT @ asked
 
 
 class TiledBlocks:
@@ -84,7 +100,7 @@ class TiledBlocks:
     def multiply(self, query: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
         """Return the product of each query (q, D) with each of its chosen blocks (N, m, D), (q, k, m)."""
         asked = MoveRows.apply(query, self.query, None, self.slot, None).unflatten(0, (-1, TILE))  # (t, TILE, D)
-        found = (asked @ self.to_tiles(blocks).mT).flatten(0, 1)  # (t·TILE, m)
+        found = TileProducts.apply(asked, self.to_tiles(blocks)).flatten(0, 1)  # (t·TILE, m)
         found = MoveRows.apply(found, self.slot.flatten(), None, self.pair, self.filled)  # (q·k, m)
         return found.unflatten(0, self.slot.shape)
 
@@ -149,8 +165,11 @@ class Window(NamedTuple):
         return found.view(*states.shape[:2], rows, -1, states.shape[4])
 
 
-def dense_attention(query, key, value, positions, choice, window, scaling, prior, dropout) -> torch.Tensor:
-    """Attend as `selected_attention` does, by one fused kernel with a mask over all tokens, O(T²)."""
+def dense_attention(query, key, value, positions, choice, window, scaling, prior=None, dropout=0.0) -> torch.Tensor:
+    """Attend as `selected_attention` does, by one fused kernel with a mask over all tokens, O(T²).
+
+    Its backward reads keys and values themselves, where the other ways read copies: a cache may not write to them.
+    """
     numbers = torch.arange(key.shape[2], device=key.device)
     chosen = ((choice.ids[..., None] == numbers) & choice.valid[..., None]).any(-2)  # (B, H, R, l, N)
     own = positions[..., None] // key.shape[3]  # (B, R, l, 1)
@@ -197,18 +216,17 @@ def selected_attention(
     """
     batch, heads, rows, width = query.shape[:4]
     total = key.shape[2]
-    if width > 1 and (is_traced() or total <= choice.ids.shape[-1] + window):
-        return dense_attention(query, key, value, positions, choice, window, scaling, prior, dropout)
     window = min(window, total)  # of a short text
     near = Window.from_positions(positions, key.shape, window)
     dtype = torch.promote_types(query.dtype, torch.float32)
-    scores = ((query * scaling) @ near.gather(key, rows).mT).to(dtype)  # (B, H, R, l, w·b)
+    query = query * scaling
+    scores = (query @ near.gather(key, rows).mT).to(dtype)  # (B, H, R, l, w·b)
     scores = scores.masked_fill(~near.seen, float("-inf")).flatten(0, 3)  # (q, w·b)
     near_value = near.gather(value, rows)
     first = torch.arange(batch * heads, device=key.device).view(batch, heads, 1, 1, 1) * total
     kind = GatheredBlocks if width == 1 else TiledBlocks
     chosen = kind((first + choice.ids).flatten(0, 3), choice.valid.flatten(0, 3), batch * heads * total)
-    found = chosen.multiply((query * scaling).flatten(0, 3), key.flatten(0, 2)).to(dtype)  # (q, k, b)
+    found = chosen.multiply(query.flatten(0, 3), key.flatten(0, 2)).to(dtype)  # (q, k, b)
     if prior is not None:
         asked, summaries = (states.to(dtype) for states in prior)
         found = found + chosen.multiply((asked * scaling).flatten(0, 3), summaries.flatten(0, 2)[:, None])

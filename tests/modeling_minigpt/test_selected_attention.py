@@ -175,6 +175,23 @@ def test_bfloat16_and_autocast_choose_as_float32_does(name):
     assert torch.equal(found.ids.sort().values, wanted.ids.sort().values)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_tiles_weigh_in_float32_under_autocast(name, monkeypatch):
+    softmax = torch.Tensor.softmax
+    seen = []
+
+    def recording(scores, *arguments, **settings):
+        if scores.ndim == 2:  # (q, (w + k)·b)
+            seen.append((scores.dtype, scores.shape[1]))
+        return softmax(scores, *arguments, **settings)
+
+    monkeypatch.setattr(torch.Tensor, "softmax", recording)
+    ids = draw_tokens(2, 6 * SIZE)
+    with torch.autocast("cpu", torch.bfloat16):
+        tiny_model(name)(ids, labels=ids, use_cache=False).loss.backward()
+    assert seen == [(torch.float32, 4 * SIZE)] * 2
+
+
 # --- Attention to the chosen blocks.
 
 
