@@ -22,12 +22,14 @@ from .attention_base_minigpt import (
     call_in_fp32_on_cpu,
     chunk,
     gather_tokens,
+    is_traced,
     mark_zero_init,
     scatter_tokens,
     unchunk,
     write_tokens,
 )
-from .block_selection_minigpt import Choice, box_query, key_boxes, key_means, select_blocks, selected_attention
+from .block_selection_minigpt import Choice, box_query, key_boxes, key_means, select_blocks
+from .block_tiles_minigpt import dense_attention, selected_attention
 from .cache_layers_minigpt import StateCacheLayer
 from .configuration_minigpt import MiniGPTConfig
 from .rotary_minigpt import apply_rotary
@@ -121,11 +123,16 @@ class SelectedAttention(LinearTimeAttention):
         if state is not None:
             return self.attend_cached(query, key, value, plain_query, plain_key, gate, state, lengths)
         length = query.shape[2]
+        if gate is None and length <= (self.count + self.window) * self.block:  # every block is seen
+            kernel = nn.functional.scaled_dot_product_attention
+            settings = {"is_causal": True, "dropout_p": self.dropout, "scale": self.scaling}
+            return call_in_fp32_on_cpu(kernel, query, key, value, **settings)
         summaries = summarise(plain_key, gate, self.block)
         query, key, value, plain_query = (chunk(states, self.block) for states in (query, key, value, plain_query))
         positions = torch.arange(key.shape[2] * self.block, device=key.device)
         positions = positions.view(1, -1, self.block).expand(key.shape[0], -1, -1)  # (B, N, b)
-        return unchunk(self.attend_blocks(query, key, value, plain_query, summaries, positions), length)
+        is_short = key.shape[2] <= self.count + self.window
+        return unchunk(self.attend_blocks(query, key, value, plain_query, summaries, positions, is_short), length)
 
     def attend_cached(self, query, key, value, plain_query, plain_key, gate, state, lengths) -> torch.Tensor:
         """Attend from new tokens (B, H, T, D) to all tokens so far, and advance the state."""
@@ -157,12 +164,14 @@ class SelectedAttention(LinearTimeAttention):
         limits = positions[:, :, 0] // self.block - self.window + 1
         return select_blocks(asked, summaries, limits.clamp(min=0), self.count)
 
-    def attend_blocks(self, query, key, value, plain_query, summaries, positions) -> torch.Tensor:
+    def attend_blocks(
+        self, query, key, value, plain_query, summaries, positions, is_short: bool = False
+    ) -> torch.Tensor:
         """Choose blocks and attend, as `selected_attention` does: (B, H, R, l, D)."""
         choice = self.choose(plain_query, summaries, positions)
         prior = None if self.summary_gate is None else (plain_query, summaries)
         attend = partial(
-            selected_attention,
+            dense_attention if is_short or is_traced() else selected_attention,
             positions=positions,
             choice=choice,
             window=self.window,

@@ -5,17 +5,17 @@ import random
 import pytest
 import torch
 
-from modeling_minigpt import MiniGPTForCausalLM, block_selection_minigpt
+from modeling_minigpt import MiniGPTForCausalLM
 from modeling_minigpt.block_selection_minigpt import (
     GROUP,
-    TILE,
     Choice,
     box_query,
     key_boxes,
+    key_means,
     rank,
     select_blocks,
-    selected_attention,
 )
+from modeling_minigpt.block_tiles_minigpt import TILE, GatheredBlocks, TiledBlocks, dense_attention, selected_attention
 from modeling_minigpt.selected_attention_minigpt import SelectedAttention
 from tests.attention_variants import SIZE, assert_equal, draw_states, draw_tokens, left_pad, tiny_config, tiny_model
 
@@ -175,42 +175,87 @@ def test_bfloat16_and_autocast_choose_as_float32_does(name):
     assert torch.equal(found.ids.sort().values, wanted.ids.sort().values)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_tiles_weigh_in_float32_under_autocast(name, monkeypatch):
+    softmax = torch.Tensor.softmax
+    seen = []
+
+    def recording(scores, *arguments, **settings):
+        if scores.ndim == 2:  # (q, (w + k)·b)
+            seen.append((scores.dtype, scores.shape[1]))
+        return softmax(scores, *arguments, **settings)
+
+    monkeypatch.setattr(torch.Tensor, "softmax", recording)
+    ids = draw_tokens(2, 6 * SIZE)
+    with torch.autocast("cpu", torch.bfloat16):
+        tiny_model(name)(ids, labels=ids, use_cache=False).loss.backward()
+    assert seen == [(torch.float32, 4 * SIZE)] * 2
+
+
 # --- Attention to the chosen blocks.
 
 
-def random_choice(batch, heads, blocks, count, popular):
-    """Return a choice for each query of whole blocks; with `popular`, all choose the first ones."""
+def draw_choice(kind, blocks, count):
+    """Return a choice for each query of whole blocks, (2, 2, blocks, SIZE, count).
+
+    Of the blocks before its own, "spread" draws some, "popular" lets all choose the first ones, "none" chooses none.
+    """
     drawn = random.Random(0)
-    ids = torch.zeros(batch, heads, blocks, SIZE, count, dtype=torch.long)
+    ids = torch.zeros(2, 2, blocks, SIZE, count, dtype=torch.long)
     valid = torch.zeros(ids.shape, dtype=torch.bool)
     for place in torch.ones(ids.shape[:-1]).nonzero().tolist():
         row = place[2]
-        numbers = list(range(row))[:count] if popular else drawn.sample(range(row), min(row, count))
+        fewer = min(row, count)
+        numbers = {"spread": drawn.sample(range(row), fewer), "popular": list(range(fewer)), "none": []}[kind]
         ids[*place, : len(numbers)] = torch.tensor(numbers, dtype=torch.long)
         valid[*place, : len(numbers)] = True
     return Choice(ids, valid)
 
 
-@pytest.mark.parametrize("popular", [False, True], ids=["spread", "popular"])
-@pytest.mark.parametrize("blocks", [1, 2, 5, 2 * TILE + 1])
+def outputs_and_gradients(function, inputs):
+    """Return a function's output and all gradients of a fixed sum of it."""
+    mixed = function()
+    direction = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(9))
+    return mixed, *torch.autograd.grad((mixed * direction).sum(), inputs, materialize_grads=True)
+
+
+@pytest.mark.parametrize("kind", ["spread", "popular", "none"])
+@pytest.mark.parametrize("blocks", [5, 2 * TILE + 1])
 @pytest.mark.parametrize("with_prior", [False, True], ids=["box", "prior"])
-def test_tiles_equal_gathering_in_outputs_and_gradients(blocks, popular, with_prior, monkeypatch):
-    inputs = [states.detach() for states in draw_states(2, 2, blocks, SIZE, 16, count=4)]
-    inputs.append(torch.randn(2, 2, blocks, 16, generator=torch.Generator().manual_seed(1)))
-    inputs = [states.requires_grad_() for states in inputs]
+def test_tiles_equal_a_mask_over_all_tokens(kind, blocks, with_prior):
+    inputs = draw_states(2, 2, blocks, SIZE, 16, count=4)
+    inputs += draw_states(2, 2, blocks, 16, count=1, seed=1)
     positions = torch.arange(blocks * SIZE).view(1, blocks, SIZE).expand(2, -1, -1)
-    choice = random_choice(2, 2, blocks, 3, popular)
-    results = []
-    for traced in (False, True):
-        monkeypatch.setattr(block_selection_minigpt, "is_traced", lambda traced=traced: traced)
-        prior = tuple(inputs[3:]) if with_prior else None
-        mixed = selected_attention(*inputs[:3], positions, choice, window=1, scaling=0.25, prior=prior)
-        direction = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(9))
-        gradients = torch.autograd.grad((mixed * direction).sum(), inputs, materialize_grads=True)
-        results.append((mixed, *gradients))
+    prior = tuple(inputs[3:]) if with_prior else None
+    settings = {"choice": draw_choice(kind, blocks, 3), "window": 1, "scaling": 0.25, "prior": prior, "dropout": 0.0}
+    results = [
+        outputs_and_gradients(lambda kernel=kernel: kernel(*inputs[:3], positions, **settings), inputs)
+        for kernel in (selected_attention, dense_attention)
+    ]
     for actual, expected in zip(*results, strict=True):
         assert_equal(actual, expected)
-    assert (results[0][-1].abs().sum() > 0) == (with_prior and blocks > 1)
+    assert (results[0][-1].abs().sum() > 0) == (with_prior and kind != "none")
+
+
+@pytest.mark.parametrize("kind", ["spread", "popular"])
+def test_tiles_equal_gathering_in_outputs_and_gradients(kind):
+    blocks = 2 * TILE + 1
+    ids, valid = (states[0, 0].flatten(0, 1) for states in draw_choice(kind, blocks, 3))  # (q, 3)
+    (query,) = draw_states(blocks * SIZE, 16, count=1)
+    (keys,) = draw_states(blocks, SIZE, 16, count=1, seed=1)
+    (weights,) = draw_states(*ids.shape, SIZE, count=1, seed=2)
+    results = []
+    for cls in (TiledBlocks, GatheredBlocks):
+        chosen = cls(ids, valid, blocks)
+        products = chosen.multiply(query, keys).masked_fill(~valid[..., None], 0.0)
+        shares = weights.masked_fill(~valid[..., None], 0.0)
+        results.append((products, chosen.mix(shares, keys)))
+        for result in results[-1][:]:
+            results[-1] += torch.autograd.grad(
+                result.square().sum(), (query, keys, weights), retain_graph=True, materialize_grads=True
+            )
+    for actual, expected in zip(*results, strict=True):
+        assert_equal(actual, expected, atol=1e-4)
 
 
 def test_a_plain_mean_is_what_a_new_gate_gives():
@@ -218,7 +263,7 @@ def test_a_plain_mean_is_what_a_new_gate_gives():
     layer = MiniGPTForCausalLM(tiny_config("selected-summary")).model.layers[0].self_attn
     hidden = torch.randn(1, 5 * SIZE, 32)
     *_, plain_key, gate = layer.project_inputs(hidden, None)
-    means = block_selection_minigpt.key_means(plain_key.unflatten(2, (5, SIZE)), gate.unflatten(2, (5, SIZE)))
+    means = key_means(plain_key.unflatten(2, (5, SIZE)), gate.unflatten(2, (5, SIZE)))
     assert_equal(means, plain_key.unflatten(2, (5, SIZE)).mean(3))
 
 

@@ -392,7 +392,7 @@ def test_masks_of_four_dimensions_and_of_a_static_cache_are_taken():
 
 
 @pytest.mark.row("M15")
-@pytest.mark.parametrize("name", ["bigbird", "window", "performer"])
+@pytest.mark.parametrize("name", ["bigbird", "window", "performer", "selected"])
 def test_a_compiler_has_few_graphs_for_all_lengths(name):  # compiling takes seconds
     model = tiny_model(name, num_hidden_layers=1)
     torch.compiler.reset()
