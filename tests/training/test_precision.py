@@ -121,9 +121,16 @@ def test_the_format_is_in_the_results_and_the_report(run):
     assert line in (run / "report.md").read_text(encoding="utf-8").split("## Training")[1]
 
 
-# What turns scores into weights: torch's kernel, or the Performer's exponentials. The Linformer's are in bfloat16.
+# What turns scores into weights: torch's kernel or softmax, or the Performer's exponentials. The Linformer's are in
+# bfloat16.
 KERNEL = (torch.nn.functional, "scaled_dot_product_attention")
-WEIGHTING = {"vanilla": KERNEL, "bigbird": KERNEL, "window": KERNEL, "performer": (torch.Tensor, "exp")}
+WEIGHTING = {
+    "vanilla": KERNEL,
+    "bigbird": KERNEL,
+    "window": KERNEL,
+    "selected": (torch.Tensor, "softmax"),
+    "performer": (torch.Tensor, "exp"),
+}
 
 
 @pytest.mark.parametrize("attention", WEIGHTING)
