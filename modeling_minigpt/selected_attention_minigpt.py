@@ -141,7 +141,7 @@ class SelectedAttention(LinearTimeAttention):
         counts = state.counts
         keys, values, summaries = state.update(key, value, plain_key, gate, lengths)
         if length == 1:
-            query, plain_query = query[:, :, None], plain_query[:, :, None]  # (B, H, 1, 1, D)
+            query, plain_query = (states[:, :, None] for states in (query, plain_query))  # (B, H, 1, 1, D)
             return self.attend_blocks(query, keys, values, plain_query, summaries, counts[:, None, None])[:, :, 0]
         # Queries go where they are in whole blocks: row b starts inside its open block.
         rows = (length + self.block - 2) // self.block + 1

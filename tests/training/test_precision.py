@@ -121,8 +121,8 @@ def test_the_format_is_in_the_results_and_the_report(run):
     assert line in (run / "report.md").read_text(encoding="utf-8").split("## Training")[1]
 
 
-# What turns scores into weights: torch's kernel, the Performer's exponentials, or the system that the delta rule
-# solves. The Linformer's are in bfloat16.
+# What turns scores into weights: torch's kernel or softmax, the Performer's exponentials, or the system that the delta
+# rule solves. The Linformer's are in bfloat16.
 KERNEL = (torch.nn.functional, "scaled_dot_product_attention")
 WEIGHTING = {
     "vanilla": KERNEL,
@@ -130,6 +130,7 @@ WEIGHTING = {
     "window": KERNEL,
     "performer": (torch.Tensor, "exp"),
     "gated_deltanet": (torch.linalg, "solve_triangular"),
+    "selected": (torch.Tensor, "softmax"),
 }
 
 
