@@ -1,7 +1,7 @@
 """The choice of blocks by content: what a block is chosen by, and the k best blocks of each head of each query.
 
-Every block is scored for every query. A tree of boxes around boxes could skip some. For random keys of 64 dimensions it
-does not: the bound of a box around 64 tokens is above nearly every score of a box around 16, so all are opened.
+Every block is scored for every query. A tree of boxes around boxes could skip some. For random keys of 64 dimensions
+it does not: the bound of a box around 64 tokens is above nearly every score of a box around 16, so all are opened.
 """
 
 from typing import NamedTuple
