@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from attention_lab.structure import attention_matrices
 from attention_lab.trained import Streams, head_streams
 from modeling_minigpt.attention_base_minigpt import chunk
+from modeling_minigpt.block_selection_minigpt import box_query, key_boxes
 from modeling_minigpt.block_sparse_minigpt import BlockPattern, block_map
 
 
@@ -63,13 +64,9 @@ def choose_random(heads: int, length: int, block: int, window: int, k: int, laye
 def box_scores(query: torch.Tensor, key: torch.Tensor, block: int) -> torch.Tensor:
     """Return the largest q·k that a key in each block's box could have, (B, H, T, nb), of (B, H, T, D) each.
 
-    The box goes from the smallest to the largest value of every coordinate; a query's positive coordinates meet the
-    largest, its negative ones the smallest.
+    An incomplete last block has zeros in its box, too, and is nowhere before a window.
     """
-    missing = -key.shape[2] % block
-    last = key[:, :, -1:].expand(-1, -1, missing, -1)  # a key twice does not change its box
-    keys = torch.cat((key, last), dim=2).unflatten(2, (-1, block))  # (B, H, nb, b, D)
-    return query.clamp(min=0) @ keys.amax(3).mT + query.clamp(max=0) @ keys.amin(3).mT
+    return box_query(query) @ key_boxes(chunk(key, block)).mT
 
 
 def mean_scores(query: torch.Tensor, key: torch.Tensor, block: int) -> torch.Tensor:

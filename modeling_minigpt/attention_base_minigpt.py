@@ -175,6 +175,29 @@ def gather_tokens(states: torch.Tensor, length: int, start: torch.Tensor) -> tor
     return states.gather(2, index[:, None, :, None].expand(*states.shape[:2], -1, states.shape[3]))
 
 
+def blocks_touched(length: int, block: int) -> int:
+    """Return in how many blocks `length` new tokens can be: the first may be its block's last."""
+    return (length + block - 2) // block + 1
+
+
+def into_open_blocks(states: torch.Tensor, counts: torch.Tensor, block: int) -> torch.Tensor:
+    """Put new tokens (B, H, T, X) where they are in whole blocks, zeros beside them: (B, H, nq, block, X).
+
+    Row b has seen `counts[b]` tokens. With blocks of 4 and 5 tokens seen, two new ones, x and y,
+    become 0 x y 0 and 0 0 0 0.
+    """
+    rows = blocks_touched(states.shape[2], block)
+    blocks = states.new_zeros(*states.shape[:2], rows * block, states.shape[3])
+    return scatter_tokens(blocks, states, counts % block).unflatten(2, (rows, block))
+
+
+def positions_in_blocks(counts: torch.Tensor, length: int, block: int) -> torch.Tensor:
+    """Return the positions of what `into_open_blocks` returns for `length` new tokens, (B, nq, block)."""
+    rows = blocks_touched(length, block)
+    positions = torch.arange(rows * block, device=counts.device) + (counts // block * block)[:, None]
+    return positions.unflatten(1, (rows, block))
+
+
 def is_traced() -> bool:
     """Return whether a graph is recorded, by a compiler, an exporter or `torch.jit.trace`.
 

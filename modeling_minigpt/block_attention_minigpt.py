@@ -10,7 +10,15 @@ from functools import cache
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from .attention_base_minigpt import LinearTimeAttention, gather_tokens, scatter_tokens, write_tokens
+from .attention_base_minigpt import (
+    LinearTimeAttention,
+    blocks_touched,
+    gather_tokens,
+    into_open_blocks,
+    positions_in_blocks,
+    scatter_tokens,
+    write_tokens,
+)
 from .block_sparse_minigpt import (
     BlockPattern,
     block_attention,
@@ -34,7 +42,7 @@ class BlockCache(StateCacheLayer):
         """Return the table rows (B, H, nq, c) of the blocks that the next `length` tokens can be in."""
         block = self.pattern.block
         counts = self.state["counts"]
-        count = (length + block - 2) // block + 1  # the first token may be its block's last
+        count = blocks_touched(length, block)
         numbers = (counts // block)[:, None] + torch.arange(count, device=counts.device)  # (B, nq)
         table = block_table(self.pattern, -(-self.cumulative_length // block) + count, counts.device)
         return table[:, numbers].transpose(0, 1)
@@ -184,12 +192,10 @@ class BlockAttention(LinearTimeAttention):
             positions = counts[:, None, None]  # (B, 1, 1)
             mask = row_mask(self.pattern, ids, positions[:, None])
             return gather_attention(query[:, :, None], keys, values, slots, mask, self.scaling, self.dropout)[:, :, 0]
-        rows = ids.shape[2]
         # The queries go where they are in whole blocks, as the table lists these: row b starts inside its open block.
-        blocks = query.new_zeros(*query.shape[:2], rows * block, query.shape[3])
-        blocks = scatter_tokens(blocks, query, counts % block).unflatten(2, (rows, block))  # (B, H, nq, b, D)
-        positions = torch.arange(rows * block, device=counts.device) + (counts // block * block)[:, None]
-        mask = row_mask(self.pattern, ids, positions.unflatten(1, (rows, block))[:, None])  # (B, H, nq, b, c·b)
+        blocks = into_open_blocks(query, counts, block)  # (B, H, nq, b, D)
+        positions = positions_in_blocks(counts, length, block)  # (B, nq, b)
+        mask = row_mask(self.pattern, ids, positions[:, None])  # (B, H, nq, b, c·b)
         mixed = gather_attention(blocks, keys, values, slots, mask, self.scaling, self.dropout)
         return gather_tokens(mixed.flatten(2, 3), length, counts % block)  # (B, H, T, D)
 

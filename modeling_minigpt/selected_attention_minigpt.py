@@ -19,12 +19,14 @@ from torch import nn
 
 from .attention_base_minigpt import (
     LinearTimeAttention,
+    blocks_touched,
     call_in_fp32_on_cpu,
     chunk,
     gather_tokens,
+    into_open_blocks,
     is_traced,
     mark_zero_init,
-    scatter_tokens,
+    positions_in_blocks,
     unchunk,
     write_tokens,
 )
@@ -61,18 +63,21 @@ class SelectedCache(StateCacheLayer):
         length = key.shape[2]
         start = self.counts
         first = start // self.block  # (B,), the block of the first new token
-        rows = (length + self.block - 2) // self.block + 1  # blocks that the new tokens may be in
+        rows = blocks_touched(length, self.block)
         blocks = -(-self.cumulative_length // self.block) + rows
         new = {"keys": key, "values": value, "plain_keys": plain_key}
         if gate is not None:
             new["gates"] = gate
-        index = first[:, None] * self.block + torch.arange(rows * self.block, device=first.device)  # (B, rows·b)
-        row = torch.arange(len(first), device=first.device)[:, None]
-        touched = {}
         for name, states in new.items():
             self.state[name] = write_tokens(self.state.get(name), states, start, blocks * self.block)
-            # Not by `gather`, whose backward wants its input as it was: the next token is written into it.
-            touched[name] = self.state[name].transpose(1, 2)[row, index].transpose(1, 2)  # (B, H, rows·b, ·)
+        index = first[:, None] * self.block + torch.arange(rows * self.block, device=first.device)  # (B, rows·b)
+        row = torch.arange(len(first), device=first.device)[:, None]
+        # Not by `gather`, whose backward wants its input as it was: the next token is written into it.
+        touched = {
+            name: self.state[name].transpose(1, 2)[row, index].transpose(1, 2)  # (B, H, rows·b, ·)
+            for name in ("plain_keys", "gates")
+            if name in new
+        }
         made = summarise(touched["plain_keys"], touched.get("gates"), self.block)  # (B, H, rows, F)
         self.state["summaries"] = write_tokens(self.state.get("summaries"), made, first, blocks)
         self.advance(length, lengths)
@@ -123,7 +128,8 @@ class SelectedAttention(LinearTimeAttention):
         if state is not None:
             return self.attend_cached(query, key, value, plain_query, plain_key, gate, state, lengths)
         length = query.shape[2]
-        if gate is None and length <= (self.count + self.window) * self.block:  # every block is seen
+        is_short = length <= (self.count + self.window) * self.block  # every block is seen
+        if gate is None and is_short:
             kernel = nn.functional.scaled_dot_product_attention
             settings = {"is_causal": True, "dropout_p": self.dropout, "scale": self.scaling}
             return call_in_fp32_on_cpu(kernel, query, key, value, **settings)
@@ -131,7 +137,6 @@ class SelectedAttention(LinearTimeAttention):
         query, key, value, plain_query = (chunk(states, self.block) for states in (query, key, value, plain_query))
         positions = torch.arange(key.shape[2] * self.block, device=key.device)
         positions = positions.view(1, -1, self.block).expand(key.shape[0], -1, -1)  # (B, N, b)
-        is_short = key.shape[2] <= self.count + self.window
         return unchunk(self.attend_blocks(query, key, value, plain_query, summaries, positions, is_short), length)
 
     def attend_cached(self, query, key, value, plain_query, plain_key, gate, state, lengths) -> torch.Tensor:
@@ -144,17 +149,10 @@ class SelectedAttention(LinearTimeAttention):
             query, plain_query = (states[:, :, None] for states in (query, plain_query))  # (B, H, 1, 1, D)
             return self.attend_blocks(query, keys, values, plain_query, summaries, counts[:, None, None])[:, :, 0]
         # Queries go where they are in whole blocks: row b starts inside its open block.
-        rows = (length + self.block - 2) // self.block + 1
-        shift = counts % self.block
-        empty = query.new_zeros(*query.shape[:2], rows * self.block, query.shape[3])
-        query, plain_query = (
-            scatter_tokens(empty.clone(), states, shift).unflatten(2, (rows, self.block))
-            for states in (query, plain_query)
-        )
-        positions = torch.arange(rows * self.block, device=counts.device) + (counts - shift)[:, None]
-        positions = positions.unflatten(1, (rows, self.block))  # (B, R, b)
+        query, plain_query = (into_open_blocks(states, counts, self.block) for states in (query, plain_query))
+        positions = positions_in_blocks(counts, length, self.block)  # (B, R, b)
         mixed = self.attend_blocks(query, keys, values, plain_query, summaries, positions)
-        return gather_tokens(mixed.flatten(2, 3), length, shift)
+        return gather_tokens(mixed.flatten(2, 3), length, counts % self.block)
 
     def choose(self, plain_query: torch.Tensor, summaries: torch.Tensor, positions: torch.Tensor) -> Choice:
         """Choose blocks for queries (B, H, R, l, D) at positions (B, R, l): complete ones before the window."""

@@ -115,7 +115,7 @@ def tiny_model(variant, **overrides):
 # Variants with the same attention in every layer, which need not have two.
 UNIFORM = [name for name, fields in VARIANTS.items() if isinstance(fields["attention_type"], str)]
 HYBRIDS = [name for name in VARIANTS if name not in UNIFORM]
-# Of these, the ones that decode in constant memory, and so cannot take tokens back.
+# Of the uniform ones, those that decode in constant memory, and so cannot take tokens back.
 CONSTANT = [name for name in UNIFORM if not make_cache(tiny_config(name)).is_croppable]
 CROPPABLE = [name for name in VARIANTS if make_cache(tiny_config(name)).is_croppable]
 
