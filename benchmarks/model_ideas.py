@@ -128,6 +128,34 @@ def value_embeddings() -> Iterator[None]:
 
 
 @contextmanager
+def residual_scalars() -> Iterator[None]:
+    """Let a block scale its input and add a share of the embeddings, both learned (as in those speedruns)."""
+    build = modeling.MiniGPTBlock.__init__
+    run = modeling.MiniGPTBlock.forward
+    place = modeling.MiniGPTModel.place
+    seen: dict[str, torch.Tensor] = {}
+
+    def __init__(self, config: MiniGPTConfig, layer_idx: int):
+        build(self, config, layer_idx)
+        self.shares = nn.Parameter(torch.tensor([1.0, 0.0]))
+
+    def remember(self, *arguments):
+        seen["embedded"], angles = place(self, *arguments)
+        return seen["embedded"], angles
+
+    def forward(self, hidden_states: torch.Tensor, *arguments, **kwargs) -> torch.Tensor:
+        of_input, of_embedded = self.shares
+        return run(self, of_input * hidden_states + of_embedded * seen["embedded"], *arguments, **kwargs)
+
+    with (
+        patch.object(modeling.MiniGPTBlock, "__init__", __init__),
+        patch.object(modeling.MiniGPTBlock, "forward", forward),
+        patch.object(modeling.MiniGPTModel, "place", remember),
+    ):
+        yield
+
+
+@contextmanager
 def polar_express() -> Iterator[None]:
     """Let Muon iterate by another polynomial each time, which come nearer to an orthogonal matrix."""
 
@@ -160,6 +188,7 @@ IDEAS = {
     "n-gram embeddings": ngram_embeddings,
     "short convolutions": short_convolutions,
     "value embeddings": value_embeddings,
+    "residual scalars": residual_scalars,
     "Muon, four iterations": four_iterations,
     "Polar Express": polar_express,
 }

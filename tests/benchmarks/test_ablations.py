@@ -5,7 +5,6 @@ import json
 import pytest
 
 from benchmarks import ablations, harness
-from benchmarks.ablations import BASELINE_OVERRIDES
 from benchmarks.model_ideas import IDEAS
 from configuration.recipe import load_recipe
 from data_scripts.bios_folder import FILES
@@ -16,7 +15,6 @@ from training.runner import pretrain
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(ablations, "HELD_OUT", 5)
-    monkeypatch.setattr(ablations, "BASELINE_OVERRIDES", [])
     monkeypatch.setattr(ablations, "WARMUP", 1)
     monkeypatch.setattr(ablations, "TIMED", 3)
     monkeypatch.setattr(harness, "in_fresh_process", harness.in_this_process)
@@ -32,7 +30,7 @@ def test_variants_are_compared_by_held_out_questions_and_no_dev_line_is_read(rec
     (data / FILES["validation"]).write_bytes(b"\xff")  # who reads it fails
     try:
         output = tmp_path / "ablations.json"
-        names = ("baseline", "one span a document", ablations.AVERAGED, "n-gram embeddings")
+        names = ("baseline", "up to two spans", ablations.AVERAGED, "n-gram embeddings")
         assert ablate(recipe, data, output, "--only", *names, "--seeds", "0", "1") == 0
     finally:
         (tmp_path / "dev").replace(data / FILES["validation"])
@@ -44,7 +42,7 @@ def test_variants_are_compared_by_held_out_questions_and_no_dev_line_is_read(rec
         (found,) = point["rounds"]
         assert 0 <= found["accuracy"] <= 1
         assert found["steps"] >= 1
-    assert ablate(recipe, data, output, "--only", "baseline", "up to three spans") == 0  # measures the second alone
+    assert ablate(recipe, data, output, "--only", "baseline", "on titles too") == 0  # measures the second alone
     assert json.loads(output.read_text())["points"][: len(points)] == points
     assert ablate(recipe, data, output, "--set", "pretrain.batch_size=13") == 2
     table = output.with_suffix(".md").read_text()
@@ -73,12 +71,12 @@ def test_averaged_weights_are_the_mean_of_the_last_checkpoints(recipe, data, tmp
 
 
 def test_every_variant_is_a_recipe_that_differs_from_the_base(tmp_path):
-    former = [f"data.path={tmp_path}", *BASELINE_OVERRIDES]
-    base = load_recipe(ablations.RECIPE, former)
+    path = [f"data.path={tmp_path}"]
+    base = load_recipe(ablations.RECIPE, path)
     for (group, name), settings in ablations.find_variants(None).items():
         assert settings or name in IDEAS or not group
         if settings:
-            assert load_recipe(ablations.RECIPE, [*former, *settings]) != base
+            assert load_recipe(ablations.RECIPE, [*path, *settings]) != base
 
 
 def test_an_unknown_variant_is_one_line(recipe, data, tmp_path, capsys):
