@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from benchmarks.harness import Results, failures, results_of, section, successes, write_report
 from benchmarks.measurement import name_machine
@@ -21,6 +21,15 @@ def runs_of(results: Results, task: str) -> Runs:
         if point.task == task and (good := successes(rounds)):
             runs.setdefault(point.subject, []).extend(good)
     return runs
+
+
+def times_of(results: Results) -> dict[str, float]:
+    """Return the median time of a forward and backward pass, in ms a token, by subject."""
+    return {
+        point.subject: median(one["milliseconds"] for one in good)
+        for point, rounds in results.items()
+        if point.task is None and (good := successes(rounds))
+    }
 
 
 def reads_of(runs: Runs, length: int) -> Runs:
@@ -62,8 +71,8 @@ def mean_of(runs: Sequence[dict], field: str, digits: int) -> str:
     return f"{fmean(values):.{digits}f}" if values else "–"
 
 
-def distance_section(task: str, runs: Runs, length: int, trained_length: int) -> str:
-    """Return the table of recall by distance in contexts of a length; where it is the trained one, with its cost."""
+def distance_section(task: str, runs: Runs, length: int, times: dict[str, float] | None) -> str:
+    """Return the table of recall by distance in contexts of a length, with what a subject costs if it is given."""
     reads = reads_of(runs, length)
     if not reads:
         return ""
@@ -77,10 +86,13 @@ def distance_section(task: str, runs: Runs, length: int, trained_length: int) ->
         by_range = zip(*(read["by_distance"] for read in seeds), strict=True)
         rows.append([label, *(cell(parts) for parts in by_range), cell(seeds)])
     rows.append(["questions", *asked])
-    if length == trained_length:
+    if times is not None:
         columns += ["loss", "ms a token", "training minutes"]
-        for row, seeds in zip(rows, runs.values(), strict=False):  # the last row, the questions, costs nothing
-            row += [mean_of(seeds, "loss", 2), mean_of(seeds, "milliseconds", 3), mean_of(seeds, "minutes", 1)]
+        for row, (subject, seeds) in zip(
+            rows, runs.items(), strict=False
+        ):  # the questions, the last row, cost nothing
+            milliseconds = f"{times[subject]:.3f}" if subject in times else "–"
+            row += [mean_of(seeds, "loss", 2), milliseconds, mean_of(seeds, "minutes", 1)]
         rows[-1] += [""] * 3
     return section(f"{task}: a context of {length:,} tokens", columns, rows)
 
@@ -100,7 +112,8 @@ def report(content: dict) -> str:
     """Return the results as Markdown."""
     results = results_of(content)
     runs = {task: found for task in TASKS if (found := runs_of(results, task))}
-    seeds = sorted({point.seed for point in results})
+    times = times_of(results)
+    seeds = sorted({point.seed for point in results if point.seed is not None})
     tasks = "; ".join(
         f"**{task}**: {TASKS[task].what}, a guess is right for {100 / TASKS[task].choices:.1f} %" for task in runs
     )
@@ -108,12 +121,13 @@ def report(content: dict) -> str:
         f"Two layers of width 128, {sum(content['steps'])} steps of {content['tokens']:,} tokens; "
         f"{name_machine(content['machine'])}. Of one seed a share has its 95 % interval; of several it is the mean "
         f"(and range). Seeds: {', '.join(map(str, seeds))}. Tasks: {tasks}. Milliseconds are those of a forward and "
-        f"backward pass of the trained model over {content['length']:,} tokens. `SIZES` of `attention_subjects.py` "
+        f"backward pass over {content['length']:,} tokens, medians. `SIZES` of `attention_subjects.py` "
         "gives each variant's segments and blocks."
     )
     sections = []
     for task, found in runs.items():
-        sections += [distance_section(task, found, length, content["length"]) for length in lengths_of(found)]
+        for length in lengths_of(found):
+            sections.append(distance_section(task, found, length, times if length == content["length"] else None))
         sections.append(length_section(task, found))
     title = f"Recall after training on {content['length']:,} tokens"
     return write_report(title, introduction, *sections, failures(results))
@@ -140,15 +154,14 @@ def draw_distances(plot, runs: Runs, length: int) -> None:
     plot.grid(alpha=0.3)
 
 
-def draw_costs(plot, runs: Runs, length: int) -> None:
+def draw_costs(plot, runs: Runs, length: int, times: dict[str, float]) -> None:
     """Draw recall at any distance, its mean and range over the seeds, against the time of training a token."""
     for number, (subject, seeds) in enumerate(runs.items()):
-        timed = [run["milliseconds"] for run in seeds if "milliseconds" in run]
         shares = [100 * read["recall"] for read in reads_of({subject: seeds}, length)[subject] if read["questions"]]
-        if timed and shares:
+        if subject in times and shares:
             mean = fmean(shares)
             reach = [[mean - min(shares)], [max(shares) - mean]]
-            plot.errorbar(fmean(timed), mean, reach, label=subject, **style_of(number))
+            plot.errorbar(times[subject], mean, reach, label=subject, **style_of(number))
     plot.set_title(f"a context of {length:,} tokens", fontsize="medium")
     plot.set(xlabel="forward + backward, ms a token", ylabel="recall, %", ylim=(-3, 103))
     plot.set_xlim(left=0)
@@ -158,6 +171,7 @@ def draw_costs(plot, runs: Runs, length: int) -> None:
 def draw(content: dict, path: Path) -> None:
     """Draw, for each task, recall against distance, in the longest context too, and against milliseconds a token."""
     results = results_of(content)
+    times = times_of(results)
     runs = {task: found for task in TASKS if (found := runs_of(results, task))}
     trained = content["length"]
     lengths = sorted({trained, *(length for found in runs.values() for length in lengths_of(found)[-1:])})
@@ -169,7 +183,7 @@ def draw(content: dict, path: Path) -> None:
         plots = axes.flat[row * columns : (row + 1) * columns]
         for plot, length in zip(plots, lengths, strict=False):
             draw_distances(plot, found, length)
-        draw_costs(plots[-1], found, trained)
+        draw_costs(plots[-1], found, trained, times)
         plots[0].set_ylabel(f"{task}: recall, %")
     handles = {
         label: handle for plot in figure.axes for handle, label in zip(*plot.get_legend_handles_labels(), strict=True)
