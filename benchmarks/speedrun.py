@@ -43,7 +43,7 @@ from configuration.recipe import load_recipe
 from configuration.schema import Recipe
 from data_scripts.splits import load_scoring_questions
 from evaluation.relation_scores import ask_model
-from evaluation.tables import markdown_table
+from evaluation.tables import markdown_table, mean_and_spread
 from evaluation.trust import fraction
 from modeling_minigpt import MiniGPTForCausalLM
 from training.checkpoints import Progress
@@ -127,22 +127,15 @@ def measure(point: Point, path: Path, overrides: list[str], data: Path) -> dict:
         return run_once(load_recipe(path, [*overrides, *own]))
 
 
-def mean_and_spread(values: list[float], scale: float) -> str:
-    """Write the mean of `scale` times the values and, of several, their standard deviation."""
-    scaled = [scale * value for value in values]
-    spread = f" ± {statistics.stdev(scaled):.1f}" if len(scaled) > 1 else ""
-    return f"{statistics.mean(scaled):.1f}{spread}"
-
-
 def report(content: dict) -> str:
     """Return the results as Markdown."""
     runs = {point.seed: rounds[0] for point, rounds in results_of(content).items()}
-    accuracies = [run["accuracy"] for run in runs.values()]
-    seconds = [run["seconds"] for run in runs.values()]
+    accuracies = [100 * run["accuracy"] for run in runs.values()]
+    minutes = [run["seconds"] / 60 for run in runs.values()]
     introduction = (
         f"`{' '.join([content['recipe'], *content['overrides']])}` on {name_machine(content['machine'])}. "
-        f"{len(runs)} seed{'s' if len(runs) > 1 else ''}: {mean_and_spread(accuracies, 100)} % of the dev questions "
-        f"in {mean_and_spread(seconds, 1 / 60)} minutes (± is the standard deviation between seeds)."
+        f"{len(runs)} seed{'s' if len(runs) > 1 else ''}: {mean_and_spread(accuracies)} % of the dev questions "
+        f"in {mean_and_spread(minutes)} minutes (± is the standard deviation between seeds)."
     )
     rows = [
         [f"seed {seed}", f"{100 * run['accuracy']:.1f}", f"{run['seconds'] / 60:.1f}", f"{run['parameters']:,}"]

@@ -1,5 +1,8 @@
 """Markdown: tables, numbers as they are written in them, and the parts of a page that are generated."""
 
+import statistics
+from collections.abc import Sequence
+
 
 def percent(share: float | None) -> str:
     """Write a share as a percentage, or a dash where it was not measured."""
@@ -9,6 +12,14 @@ def percent(share: float | None) -> str:
 def number(value: float | None) -> str:
     """Write a value with three digits, or a dash where it was not measured."""
     return "–" if value is None else f"{value:.3f}"
+
+
+def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:
+    """Write the mean of some values and, of several, their standard deviation; a dash for none."""
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
 def markdown_cell(text: str) -> str:

@@ -1,0 +1,183 @@
+"""Lay runs side by side: what differs in their recipes, and how well, how trustworthily and how fast each came out.
+
+    python -m evaluation.compare runs/*
+    python -m evaluation.compare runs/cs224n-* --relation birthplace --csv runs.csv
+
+Runs whose recipes differ in nothing but the seed are one row: the mean of each figure ± the standard deviation between
+seeds. Prints a Markdown table. The CSV has a row a run and a column for each figure and for each setting that differs.
+Folders that have not been scored yet are named and left out.
+"""
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifacts.run_folder import PATHS, RunError, RunFolder, read_json
+from configuration.errors import run_main, show
+from evaluation.report import by_relation
+from evaluation.tables import markdown_table, mean_and_spread
+
+# Settings in which runs of one row may differ: the seed, and where things are or how they are run.
+NOT_COMPARED = ("seed", "output", "run")
+FIGURES = {  # heading: (where it is in the results, what it is multiplied by, digits)
+    "accuracy, %": ("accuracy", 100, 1),
+    "no pretraining, %": ("no_pretraining", 100, 1),
+    "right over wrong, AUROC": ("auroc_correct", 1, 3),
+    "known over made-up, AUROC": ("auroc_made_up", 1, 3),
+    "answered, %": ("answered", 100, 1),
+    "right among those, %": ("answered_right", 100, 1),
+    "made-up people answered, %": ("made_up_answered", 100, 1),
+    "minutes": ("minutes", 1, 1),
+    "parameters, M": ("parameters", 1e-6, 2),
+}
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """What a run's folder says of it.
+
+    Attributes:
+        folder: the run's folder.
+        seed: its seed.
+        settings: its recipe by dotted keys, without those of `NOT_COMPARED` and without paths.
+        figures: by the names in `FIGURES`; None where one was not measured.
+    """
+
+    folder: Path
+    seed: int
+    settings: dict[str, str]
+    figures: dict[str, float | None]
+
+
+def dotted(values: object, prefix: str = "") -> dict[str, Any]:
+    """Return nested dicts as one: `{"model": {"preset": "minigpt"}}` is `{"model.preset": "minigpt"}`."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        key: value
+        for name, part in values.items()
+        for key, value in dotted(part, f"{prefix}.{name}" if prefix else name).items()
+    }
+
+
+def comparable_settings(recipe: dict) -> dict[str, str]:
+    """Return a recipe's settings that make two runs different, by dotted keys."""
+    compared = {name: part for name, part in recipe.items() if name not in NOT_COMPARED}
+    return {key: str(value) for key, value in dotted(compared).items() if key.rsplit(".", 1)[-1] not in PATHS}
+
+
+def read_run(folder: Path, relation: str | None = None) -> RunResults | None:
+    """Read a run's recipe and results; None where it has not been scored yet.
+
+    Args:
+        relation: whose figures, by default those of the first.
+
+    Raises:
+        RunError: the folder is no run, one of its files is damaged, or it has no such relation.
+    """
+    run = RunFolder(folder)
+    if not run.recipe.is_file():
+        raise RunError(f"{folder}: is no run: it has no {run.recipe.name}")
+    recipe = read_json(run.recipe)
+    if not run.results.is_file():
+        return None
+    results = read_json(run.results)
+    views = by_relation(results)
+    if relation is not None and relation not in views:
+        raise RunError(f"{folder}: has no relation {relation!r}, only {', '.join(views)}")
+    view = next(iter(views.values())) if relation is None else views[relation]
+    trust = view.get("trust") or {}
+    figures = {
+        **{name: trust.get(name) for name, _, _ in FIGURES.values()},
+        "accuracy": view[view["split"]]["accuracy"],
+        "no_pretraining": view["baselines"]["no_pretraining"],
+        "minutes": sum(results["train_minutes"].get(stage, 0.0) for stage in ("pretrain", "finetune")),
+        "parameters": results["parameters"],
+    }
+    return RunResults(folder, recipe["seed"], comparable_settings(recipe), figures)
+
+
+def read_runs(folders: list[Path], relation: str | None = None) -> list[RunResults]:
+    """Read runs; name those on standard error that have not been scored.
+
+    Raises:
+        RunError: none has been, or as for `read_run`.
+    """
+    runs = []
+    for folder in folders:
+        run = read_run(folder, relation)
+        if run is None:
+            show(f"{folder}: left out, it has no results yet", sys.stderr)
+        else:
+            runs.append(run)
+    if not runs:
+        raise RunError("none of these runs has results: python train.py evaluate scores one")
+    return runs
+
+
+def find_differences(runs: list[RunResults]) -> list[str]:
+    """Return the settings, by dotted keys, that are not the same in all runs, or not there in all."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    return [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
+
+
+def comparison_table(runs: list[RunResults]) -> str:
+    """Return the Markdown table, a row for each recipe: its folder, what differs, and its figures over the seeds."""
+    differences = find_differences(runs)
+    recipes: dict[tuple, list[RunResults]] = defaultdict(list)
+    for run in runs:
+        recipes[tuple(run.settings.get(key, "–") for key in differences)].append(run)
+    rows = []
+    for values, same in recipes.items():
+        name = same[0].folder.name + (f" and {len(same) - 1} more" if len(same) > 1 else "")
+        cells = []
+        for figure, scale, digits in FIGURES.values():
+            measured = [run.figures[figure] for run in same]
+            found = [scale * value for value in measured if value is not None]
+            cells.append(mean_and_spread(found, digits))
+        rows.append([name, ", ".join(str(seed) for seed in sorted(run.seed for run in same)), *values, *cells])
+    return markdown_table(["run", "seeds", *differences, *FIGURES], rows)
+
+
+def write_csv(runs: list[RunResults], path: Path) -> None:
+    """Write a row a run: its folder, seed, the settings that differ and every figure; an empty cell for none.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    differences = find_differences(runs)
+    figures = [name for name, _, _ in FIGURES.values()]
+    rows = [["run", "seed", *differences, *figures]]
+    for run in runs:
+        settings = [run.settings.get(key, "") for key in differences]
+        rows.append([str(run.folder), str(run.seed), *settings, *(run.figures[name] for name in figures)])
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the comparison; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_argument("--relation", help="whose figures (default: the first relation's)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a row a run")
+    arguments = parser.parse_args(argv)
+
+    def command() -> None:
+        runs = read_runs(arguments.runs, arguments.relation)
+        if arguments.csv is not None:
+            write_csv(runs, arguments.csv)
+        show(comparison_table(runs), end="")
+
+    return run_main(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
