@@ -5,20 +5,8 @@ import pytest
 import torch
 
 from benchmarks import recall_models
-from benchmarks.recall_models import NAMED, SCALINGS, SUBJECTS, Subject, build_model, rescaled, train
+from benchmarks.recall_models import SCALINGS, build_model, rescaled, train
 from benchmarks.recall_texts import NAMES, TASKS
-from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
-
-
-def test_subjects_are_those_whose_variants_are_installed(monkeypatch):
-    assert {"vanilla", "linformer, content slots", "linformer below vanilla"} <= set(SUBJECTS)
-    for name, subject in NAMED.items():
-        types = build_model(name, 256).config.layer_attention_types if name in SUBJECTS else [None]
-        assert (None not in types) == subject.is_installed
-    strange = Subject(["vanilla", "strange"], {"strange_size": 4})
-    assert not strange.is_installed
-    monkeypatch.setitem(ATTENTION_CLASSES, "strange", ATTENTION_CLASSES["vanilla"])
-    assert strange.is_installed
 
 
 def test_a_subject_has_the_fields_of_its_config():
@@ -26,6 +14,8 @@ def test_a_subject_has_the_fields_of_its_config():
     assert config.linformer_slot_type == "content"
     assert build_model("linformer", 64).config.linformer_slot_type == "positional"
     assert build_model("linformer below vanilla", 64).config.attention_type == ["linformer", "vanilla"]
+    assert build_model("gated_deltanet", 64).config.gated_deltanet_heads == 1
+    assert build_model("gated_deltanet, two heads", 64).config.gated_deltanet_heads == 2
 
 
 @pytest.mark.parametrize("task", TASKS)
