@@ -43,15 +43,19 @@ def blocks_in_window(length: int, block: int, window: int) -> torch.Tensor:
     return (torch.arange(-(-length // block)) <= own) & ~blocks_before(length, block, window)
 
 
-def choose_top(scores: torch.Tensor, block: int, window: int, k: int) -> torch.Tensor:
-    """Return the k best blocks of scores (…, T, nb) before each query's window, or all where there are fewer.
+def rank_blocks(scores: torch.Tensor, block: int, window: int) -> torch.Tensor:
+    """Return the place of each block before a query's window, 0 for the best score of (…, T, nb); nb for all others.
 
     Of equal scores the earlier block is the better one.
     """
     before = blocks_before(scores.shape[-2], block, window)
     order = scores.masked_fill(~before, float("-inf")).argsort(dim=-1, descending=True, stable=True)
-    rank = order.argsort(dim=-1)
-    return (rank < k) & before
+    return order.argsort(dim=-1).masked_fill(~before, scores.shape[-1])
+
+
+def choose_top(scores: torch.Tensor, block: int, window: int, k: int) -> torch.Tensor:
+    """Return the k best blocks of scores (…, T, nb) before each query's window, or all where there are fewer."""
+    return rank_blocks(scores, block, window) < min(k, scores.shape[-1])
 
 
 def choose_random(heads: int, length: int, block: int, window: int, k: int, layer: int = 0) -> torch.Tensor:
@@ -110,9 +114,11 @@ def all_choices(
         "box": box_scores(streams.query, streams.key, block),
         "mean": mean_scores(streams.query, streams.key, block),
     }
+    # Sorting is what takes time in a long text, and one order has the choices of all sizes.
+    ranks = {rule: rank_blocks(values, block, window) for rule, values in scores.items()}
     for k in counts:
-        for rule, ranked in scores.items():
-            yield rule, k, choose_top(ranked, block, window, k)
+        for rule, rank in ranks.items():
+            yield rule, k, rank < min(k, rank.shape[-1])
         yield "random", k, choose_random(weights.shape[1], weights.shape[-1], block, window, k, layer)
 
 

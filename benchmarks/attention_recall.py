@@ -142,6 +142,17 @@ def time_subject(point: Point, length: int) -> dict:
     return {"milliseconds": milliseconds_a_token(build_model(point.subject, length), length)}
 
 
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add how a model is trained to a parser: `--length`, `--tokens`, `--steps`."""
+    add = parser.add_argument
+    add("--length", type=int, default=4096, help="tokens of the longest texts to train on (default: %(default)s)")
+    add("--tokens", type=int, default=4096, help="tokens of a step (default: %(default)s)")
+    add(
+        "--steps", type=int, nargs=5, default=[100, 60, 60, 60, 140], metavar="N",
+        help="steps on texts of 1/256, 1/64, 1/16, 1/4 and all of the length (default: %(default)s)",
+    )  # fmt: skip
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(__doc__, "runs/attention_recall.cpu.json")
@@ -150,12 +161,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--subjects", nargs="+", choices=known, default=list(SUBJECTS), metavar="NAME", help=f"of {', '.join(known)}")
     add("--tasks", nargs="+", choices=list(TASKS), default=["people"], help="default: people")
     add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of weights and training texts (default: 0)")
-    add("--length", type=int, default=4096, help="tokens of the longest texts to train on (default: %(default)s)")
-    add("--tokens", type=int, default=4096, help="tokens of a step (default: %(default)s)")
-    add(
-        "--steps", type=int, nargs=5, default=[100, 60, 60, 60, 140], metavar="N",
-        help="steps on texts of 1/256, 1/64, 1/16, 1/4 and all of the length (default: %(default)s)",
-    )  # fmt: skip
+    add_training_options(parser)
     add("--contexts", type=int, default=12, help="contexts to score on, at each length (default: %(default)s)")
     add(
         "--read-lengths", type=int, nargs="+", default=[], metavar="N",
