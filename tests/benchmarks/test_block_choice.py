@@ -32,7 +32,7 @@ def test_it_trains_a_model_once_and_writes_what_it_found(tmp_path, monkeypatch):
     assert block_choice.main([*words, str(tmp_path / "two.json")]) == 0
     found, rows = by_key(tmp_path / "one.json")
     assert by_key(tmp_path / "two.json") == (found, rows)
-    assert len(rows) == 2 * 4 * 4 * 3
+    assert len(rows) == 2 * 2 * 4 * 3
     assert found["texts"] == 2 <= found["questions"]
     for layer, head, rule, blocks in rows:
         row = rows[layer, head, rule, blocks]
