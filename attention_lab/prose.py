@@ -1,4 +1,4 @@
-"""Write what the laboratory's README says of a trained model, from the numbers of its results file.
+"""Write what the laboratory's README says of trained models, from the numbers of their results files.
 
 python -m attention_lab.prose            # rewrite the README between its marks
 python -m attention_lab.prose --check    # exit 1 if the README does not say what the results say
@@ -10,11 +10,14 @@ import sys
 import textwrap
 from pathlib import Path
 
+from evaluation.tables import percent as to_a_tenth
 from evaluation.tables import replace_section
 
 LAB = Path(__file__).parent
 README = LAB / "README.md"
 RESULTS = LAB / "results" / "quickstart.json"
+CHOICES = LAB.parent / "benchmarks" / "results" / "block_choice.cpu.json"
+CHOSEN = 8  # blocks, as many as `selected` chooses by default
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
@@ -99,7 +102,40 @@ def describe_structure(record: dict) -> str:
     )
 
 
-SECTIONS = {"heads": describe_heads, "key norms": describe_key_norms, "structure": describe_structure}
+def describe_choices(record: dict) -> str:
+    """Return the list of (h): which head looks for the fact, how often each rule finds it, and with what mass."""
+    content = record["choices"]
+    ((found,),) = (point["rounds"] for point in content["points"])
+    chosen = [row for row in found["rows"] if row["blocks"] == CHOSEN]
+    finder = max((row for row in chosen if row["rule"] == "best"), key=lambda row: row["found"])
+    rules = {row["rule"]: row for row in chosen if name_head(row) == name_head(finder)}
+    blocks = content["length"] // content["block"]
+    shares = {rule: to_a_tenth(row["found"]) for rule, row in rules.items()}
+    return (
+        f"- **Facts.** {found['questions']} questions in texts of {content['length']:,} tokens, {blocks} blocks. Of "
+        f"head {name_head(finder)}, {CHOSEN} blocks with the most attention have the fact's among them in "
+        f"{shares['best']}: it is the head that looks for facts. {CHOSEN} blocks by boxes find it in "
+        f"{shares['box']}, by mean keys in {shares['mean']}, at random in "
+        f"{shares['random']}.\n"
+        f"- **Mass.** The same blocks, with the window, have {percent(rules['best']['mass'])} of that head's "
+        f"attention, by boxes {percent(rules['box']['mass'])}, by mean keys {percent(rules['mean']['mass'])} and at "
+        f"random {percent(rules['random']['mass'])}. To find what is asked for, a choice need not have most of the "
+        "mass: it needs the right block.\n"
+    )
+
+
+SECTIONS = {
+    "heads": describe_heads,
+    "key norms": describe_key_norms,
+    "structure": describe_structure,
+    "choices": describe_choices,
+}
+
+
+def read_record() -> dict:
+    """Return the numbers of the trained run, and below "choices" those of `benchmarks.block_choice`."""
+    run, choices = (json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS, CHOICES))
+    return {**run, "choices": choices}
 
 
 def write_readme(text: str, record: dict) -> str:
@@ -115,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the README is out of date")
     arguments = parser.parse_args(argv)
     text = README.read_text(encoding="utf-8")
-    wanted = write_readme(text, json.loads(RESULTS.read_text(encoding="utf-8")))
+    wanted = write_readme(text, read_record())
     if arguments.check:
         return int(wanted != text)
     README.write_text(wanted, encoding="utf-8")

@@ -151,7 +151,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--task", choices=list(TASKS), default="people", help="of the recall model (default: %(default)s)")
     add_training_options(parser)
     add("--seed", type=int, default=0, help="of the recall model (default: %(default)s)")
-    add("--contexts", type=int, default=6, help="texts of --length tokens to read (default: %(default)s)")
+    add("--contexts", type=int, default=4, help="texts of --length tokens to read (default: %(default)s)")
     add("--model", type=Path, metavar="FOLDER", help="of the recall model; it is trained and saved there if missing")
     add("--run", type=Path, metavar="RUN", help="look into the finetuned model of a run instead")
     add("--data", type=Path, metavar="FOLDER", help="the run's data, in the cs224n layout")

@@ -1,6 +1,4 @@
-"""The README says of the trained model what its results file says."""
-
-import json
+"""The README says of the trained models what their results files say."""
 
 import pytest
 
@@ -9,7 +7,7 @@ from attention_lab import prose
 
 @pytest.fixture
 def record():
-    return json.loads(prose.RESULTS.read_text(encoding="utf-8"))
+    return prose.read_record()
 
 
 def test_the_readme_says_what_the_results_say():
@@ -19,9 +17,12 @@ def test_the_readme_says_what_the_results_say():
 def test_other_results_are_other_sentences(record, monkeypatch, tmp_path):
     record["heads"]["change_without_copying"] = -9.9
     record["structure"]["low_rank_error"][3] = 0.123
+    for row in record["choices"]["points"][0]["rounds"][0]["rows"]:
+        row["found"] = {"best": 0.99, "box": 0.77}.get(row["rule"], 0.5)
     text = prose.write_readme(prose.README.read_text(encoding="utf-8"), record)
     assert "without all five 9.9" in text
     assert "rank 8 is 12 % off" in text
+    assert "blocks by boxes find it in 77.0 %" in " ".join(text.split())
     monkeypatch.setattr(prose, "README", tmp_path / "README.md")
     prose.README.write_text(text, encoding="utf-8")
     assert prose.main(["--check"]) == 1
