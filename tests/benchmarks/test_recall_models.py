@@ -5,20 +5,15 @@ import pytest
 import torch
 
 from benchmarks import recall_models
-from benchmarks.recall_models import NAMED, SCALINGS, SUBJECTS, Subject, build_model, rescaled, train
+from benchmarks.recall_models import SCALINGS, SUBJECTS, build_model, rescaled, train
 from benchmarks.recall_texts import NAMES, TASKS
-from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
 
-def test_subjects_are_those_whose_variants_are_installed(monkeypatch):
-    assert {"vanilla", "linformer, content slots", "linformer below vanilla"} <= set(SUBJECTS)
-    for name, subject in NAMED.items():
-        types = build_model(name, 256).config.layer_attention_types if name in SUBJECTS else [None]
-        assert (None not in types) == subject.is_installed
-    strange = Subject(["vanilla", "strange"], {"strange_size": 4})
-    assert not strange.is_installed
-    monkeypatch.setitem(ATTENTION_CLASSES, "strange", ATTENTION_CLASSES["vanilla"])
-    assert strange.is_installed
+def test_every_subject_has_its_variants_layer_by_layer():
+    for name, subject in SUBJECTS.items():
+        types = build_model(name, 256).config.layer_attention_types
+        assert types in (subject.attention_type, [subject.attention_type] * len(types))
+    assert build_model("bigbird", 256).config.layer_attention_types == ["bigbird", "bigbird"]
 
 
 def test_a_subject_has_the_fields_of_its_config():
