@@ -5,9 +5,12 @@ around them, as many of these a larger one, and so on: a query scores the smalle
 `exact`, opens the best ones, then the best of the boxes inside. What boxes there are depends on the blocks before it
 alone, so a text that is read at once, in pieces or token by token is searched alike. A graph scores every block.
 
-The search is approximate: a box may promise little and contain the best block. It does not skip by bounds, which would
-be exact: on trained keys, too, the bound of a box around 16 blocks is above the eighth best score nearly always
-(`docs/attention.md` has the measurement).
+The search is approximate: a box may promise little and contain the best block. To skip boxes by their bounds would be
+exact, but skips hardly any. In two layers trained on the people of `benchmarks.attention_recall`, at 16,384 tokens, 96
+to 100 % of the boxes around 16 blocks have a bound above the eighth best score, as with random keys; of those around 4
+blocks 72 to 100 % in the first layer, 22 to 34 % in the second. To open the best 16 of 128 boxes around 8 blocks costs
+0.3 points of recall there (98.4 and 98.0 % of 917 questions inside texts: 7 answers lost, 4 gained), and 0.9 points of
+the 351 that are more than 1,024 tokens back.
 """
 
 import torch
@@ -17,8 +20,8 @@ from .attention_base_minigpt import is_traced
 from .block_selection_minigpt import Choice, rank, select_blocks, select_by_chunks
 from .block_tiles_minigpt import TILE, GatheredBlocks, TiledBlocks
 
-FAN_OUT = 4  # neighbours with a box around them
-OPENED = 4  # boxes of a level that are opened for each block wanted
+FAN_OUT = 8  # neighbours with a box around them
+OPENED = 2  # boxes of a level that are opened for each block wanted
 SEARCHED = 8192  # queries of a head searched at once: enough to fill tiles
 TILES = 64  # multiplied at once, so that they fit in a processor's cache
 

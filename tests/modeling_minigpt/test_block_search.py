@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_minigpt import block_search_minigpt
+from modeling_minigpt import block_search_minigpt, selected_attention_minigpt
 from modeling_minigpt.block_search_minigpt import FAN_OUT, grow_levels, search_blocks
 from modeling_minigpt.block_selection_minigpt import box_query, select_blocks
 from tests.attention_variants import SIZE, assert_equal, draw_tokens, left_pad, tiny_model
@@ -101,6 +101,8 @@ def test_texts_of_no_more_blocks_than_are_all_scored_are_chosen_from_as_ever():
 @pytest.mark.parametrize("left", [5, 37, 118])
 def test_boxes_that_lost_tokens_are_made_again(monkeypatch, name, left):
     monkeypatch.setattr(block_search_minigpt, "OPENED", 1)
+    for module in (block_search_minigpt, selected_attention_minigpt):
+        monkeypatch.setattr(module, "FAN_OUT", 2)
     model = tiny_model(name, selected_exact=2)
     ids, mask = left_pad([draw_tokens(140), draw_tokens(125, seed=1)])
     padding = 15
@@ -124,7 +126,7 @@ def test_a_token_is_decoded_by_the_boxes_around_the_blocks(monkeypatch):
         cache = model(draw_tokens(1, 100 * SIZE)).past_key_values
         model(draw_tokens(1, 1), past_key_values=cache)
     state = cache.layers[0].state
-    for level, below in ((1, "summaries"), (2, "boxes_1"), (3, "boxes_2")):
+    for level, below in ((1, "summaries"), (2, "boxes_1")):
         whole = 100 // FAN_OUT**level
         inside = state[below][:, :, : whole * FAN_OUT].unflatten(2, (whole, FAN_OUT)).chunk(2, dim=-1)
         made = torch.cat((inside[0].amax(3), inside[1].amin(3)), dim=-1)

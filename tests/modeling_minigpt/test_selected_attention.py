@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from modeling_minigpt import MiniGPTForCausalLM, block_search_minigpt
+from modeling_minigpt import MiniGPTForCausalLM, block_search_minigpt, selected_attention_minigpt
 from modeling_minigpt.block_selection_minigpt import (
     GROUP,
     Choice,
@@ -45,6 +45,8 @@ def chosen(monkeypatch):
 def make_model(request, monkeypatch):
     """Return a function that makes a model; "searched" opens two boxes for a choice and may miss some."""
     monkeypatch.setattr(block_search_minigpt, "OPENED", 1)
+    for module in (block_search_minigpt, selected_attention_minigpt):
+        monkeypatch.setattr(module, "FAN_OUT", 2)
     fields = {"selected_exact": 2} if request.param == "searched" else {}
     return lambda name: tiny_model(name, **fields)
 
