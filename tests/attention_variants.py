@@ -54,6 +54,7 @@ VARIANTS = {
     "performer": {"attention_type": "performer"},
     "selected": {"attention_type": "selected"},
     "selected-summary": {"attention_type": "selected", "selected_by": "summary"},
+    "selected-searched": {"attention_type": "selected", "selected_exact": 2},  # all boxes of these texts are opened
     "bigbird+selected": {"attention_type": ["bigbird", "selected"]},
     "hybrid": {"attention_type": ["vanilla", "linformer"]},
     "gated_deltanet": {"attention_type": "gated_deltanet"},
