@@ -143,3 +143,9 @@ def left_pad(rows):
     ids = torch.stack([torch.nn.functional.pad(row, (width - len(row), 0)) for row in rows])
     mask = torch.stack([torch.nn.functional.pad(torch.ones_like(row), (width - len(row), 0)) for row in rows])
     return ids, mask
+
+
+def logits_of(model, ids, **settings):
+    """Return the logits of a text read in one pass, without a cache."""
+    with torch.no_grad():
+        return model(ids, use_cache=False, **settings).logits
