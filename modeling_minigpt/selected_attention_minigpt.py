@@ -89,7 +89,6 @@ class SelectedCache(StateCacheLayer):
         keys, values = (self.state[name].unflatten(2, (-1, self.block)) for name in ("keys", "values"))
         return keys, values, levels
 
-    @torch.no_grad()
     def update_boxes(self, first: torch.Tensor, rows: int, blocks: int, are_boxes: bool) -> list[torch.Tensor]:
         """Make the boxes around `rows` new blocks from `first` (B,) on; return the blocks' rows and all levels.
 
@@ -111,7 +110,7 @@ class SelectedCache(StateCacheLayer):
             blocks = blocks // FAN_OUT
             index = first[:, None] * FAN_OUT + torch.arange(rows * FAN_OUT, device=first.device)  # (B, rows·FAN_OUT)
             index = index.clamp(max=inner.shape[2] - 1)  # such a box is not complete
-            made = surround(inner.transpose(1, 2)[row, index].transpose(1, 2), are_boxes or len(levels) > 1)
+            made = surround(inner.detach().transpose(1, 2)[row, index].transpose(1, 2), are_boxes or len(levels) > 1)
             self.state[name] = write_tokens(self.state.get(name), made, first, blocks + rows + 1)
             levels.append(self.state[name])
         return levels
