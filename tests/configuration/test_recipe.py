@@ -45,15 +45,17 @@ def test_the_seed_recipe_is_the_practicals():
     ]
 
 
-@pytest.mark.parametrize("variant", ["linformer", "bigbird", "performer"])
+@pytest.mark.parametrize("variant", ["linformer", "bigbird", "performer", "selected", "gated_deltanet"])
 @pytest.mark.parametrize("base", ["quickstart", "cs224n"])
-def test_siblings_differ_from_their_base_in_attention_and_length_only(base, variant):
+def test_siblings_differ_from_their_base_in_attention_and_length_and_have_its_size(base, variant):
     folder, overrides = ROOT / "configuration" / "recipes", ["data.path=somewhere"]
     one = load_recipe(folder / f"{base}.yaml", overrides)
-    other = load_recipe(folder / f"{base}-{variant}.yaml", overrides)
+    other = load_recipe(folder / f"{base}-{variant.replace('_', '-')}.yaml", overrides)
     changed = {f.name for f in dataclasses.fields(one) if getattr(one, f.name) != getattr(other, f.name)}
     assert changed <= {"output", "model", "pretrain"}
     assert build_config(other).attention_type == variant
+    sizes = [MiniGPTForCausalLM(build_config(recipe, vocab_size=2000)).num_parameters() for recipe in (one, other)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.1)
     assert all(name.startswith((variant, "attention_type")) for name in other.model.fields.keys() - one.model.fields)
     assert dataclasses.replace(other.pretrain, steps=one.pretrain.steps) == one.pretrain
     assert other.pretrain.steps <= one.pretrain.steps
