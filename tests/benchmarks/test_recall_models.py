@@ -5,15 +5,8 @@ import pytest
 import torch
 
 from benchmarks import recall_models
-from benchmarks.recall_models import SCALINGS, SUBJECTS, build_model, rescaled, train
+from benchmarks.recall_models import SCALINGS, build_model, rescaled, train
 from benchmarks.recall_texts import NAMES, TASKS
-
-
-def test_every_subject_has_its_variants_layer_by_layer():
-    for name, subject in SUBJECTS.items():
-        types = build_model(name, 256).config.layer_attention_types
-        assert types in (subject.attention_type, [subject.attention_type] * len(types))
-    assert build_model("bigbird", 256).config.layer_attention_types == ["bigbird", "bigbird"]
 
 
 def test_a_subject_has_the_fields_of_its_config():
@@ -21,6 +14,8 @@ def test_a_subject_has_the_fields_of_its_config():
     assert config.linformer_slot_type == "content"
     assert build_model("linformer", 64).config.linformer_slot_type == "positional"
     assert build_model("linformer below vanilla", 64).config.attention_type == ["linformer", "vanilla"]
+    assert build_model("gated_deltanet", 64).config.gated_deltanet_heads == 1
+    assert build_model("gated_deltanet, two heads", 64).config.gated_deltanet_heads == 2
 
 
 @pytest.mark.parametrize("task", TASKS)
