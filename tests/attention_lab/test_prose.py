@@ -1,7 +1,5 @@
 """The README says of the trained model what its results file says."""
 
-import json
-
 import pytest
 
 from attention_lab import prose
@@ -9,7 +7,7 @@ from attention_lab import prose
 
 @pytest.fixture
 def record():
-    return json.loads(prose.RESULTS.read_text(encoding="utf-8"))
+    return prose.read_results()
 
 
 def test_the_readme_says_what_the_results_say():
@@ -19,9 +17,11 @@ def test_the_readme_says_what_the_results_say():
 def test_other_results_are_other_sentences(record, monkeypatch, tmp_path):
     record["heads"]["change_without_copying"] = -9.9
     record["structure"]["low_rank_error"][3] = 0.123
+    record["found"]["recall_by_blocks"]["8"] = 0.77
     text = prose.write_readme(prose.README.read_text(encoding="utf-8"), record)
     assert "without all five 9.9" in text
     assert "rank 8 is 12 % off" in text
+    assert "answer 77 % with 8" in text
     monkeypatch.setattr(prose, "README", tmp_path / "README.md")
     prose.README.write_text(text, encoding="utf-8")
     assert prose.main(["--check"]) == 1
