@@ -113,13 +113,13 @@ def describe_found(record: dict) -> str:
     fewest = min(recall)
     blocks = found["tokens"] // found["block"]
     return (
-        f"- **The fact is found.** In layer {last} of two, with {most} of the {blocks} blocks chosen, the block with the "
-        f"fact asked for is seen in {percent(box['found'])} of {found['questions']} questions by boxes, "
+        f"- **The fact is found.** In layer {last} of two, with {most} of the {blocks} blocks chosen, the block with "
+        f"the fact asked for is seen in {percent(box['found'])} of {found['questions']} questions by boxes, "
         f"{percent(best['found'])} by the most attention, {percent(mean['found'])} by mean keys, and "
         f"{percent(random['found'])} by BigBird's random numbers.\n"
         f"- **The mass is not.** These blocks and the window have {percent(box['mass'])} of the attention by boxes, "
-        f"{percent(best['mass'])} at best, {percent(random['mass'])} by BigBird's pattern. The rest is spread thin, and "
-        "answers hardly need it.\n"
+        f"{percent(best['mass'])} at best, {percent(random['mass'])} by BigBird's pattern. The rest is spread thin, "
+        "and answers hardly need it.\n"
         f"- **So little is enough.** Full attention answers {percent(found['recall'])}. The same weights, never "
         f"trained to select, answer {percent(recall[most])} with {most} blocks and {percent(recall[fewest])} with "
         f"{fewest}.\n"
