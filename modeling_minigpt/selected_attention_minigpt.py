@@ -93,7 +93,7 @@ class SelectedCache(StateCacheLayer):
         """Make the boxes around `rows` new blocks from `first` (B,) on; return the blocks' rows and all levels.
 
         Args:
-            blocks: at most so many there are in any row.
+            blocks: of the longest row.
             are_boxes: whether the blocks' rows are boxes.
         """
         levels = [self.state["summaries"]]
