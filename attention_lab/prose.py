@@ -10,14 +10,12 @@ import sys
 import textwrap
 from pathlib import Path
 
-from evaluation.tables import percent as to_a_tenth
 from evaluation.tables import replace_section
 
 LAB = Path(__file__).parent
 README = LAB / "README.md"
 RESULTS = LAB / "results" / "quickstart.json"
-CHOICES = LAB.parent / "benchmarks" / "results" / "block_choice.cpu.json"
-CHOSEN = 8  # blocks, as many as `selected` chooses by default
+FOUND = LAB / "results" / "recall.json"
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
@@ -102,25 +100,29 @@ def describe_structure(record: dict) -> str:
     )
 
 
-def describe_choices(record: dict) -> str:
-    """Return the list of (h): which head looks for the fact, how often each rule finds it, and with what mass."""
-    content = record["choices"]
-    ((found,),) = (point["rounds"] for point in content["points"])
-    chosen = [row for row in found["rows"] if row["blocks"] == CHOSEN]
-    finder = max((row for row in chosen if row["rule"] == "best"), key=lambda row: row["found"])
-    rules = {row["rule"]: row for row in chosen if name_head(row) == name_head(finder)}
-    blocks = content["length"] // content["block"]
-    shares = {rule: to_a_tenth(row["found"]) for rule, row in rules.items()}
+def describe_found(record: dict) -> str:
+    """Return the list of (h): what a choice of blocks finds in the last layer, and what is then recalled."""
+    found = record["found"]
+    last = max(row["layer"] for row in found["rows"])
+    most = max(row["blocks"] for row in found["rows"])
+    best, box, mean, random = (
+        next(row for row in found["rows"] if (row["layer"], row["rule"], row["blocks"]) == (last, rule, most))
+        for rule in ("best", "box", "mean", "random")
+    )
+    recall = {int(blocks): share for blocks, share in found["recall_by_blocks"].items()}
+    fewest = min(recall)
+    blocks = found["tokens"] // found["block"]
     return (
-        f"- **Facts.** {found['questions']} questions in texts of {content['length']:,} tokens, {blocks} blocks. Of "
-        f"head {name_head(finder)}, {CHOSEN} blocks with the most attention have the fact's among them in "
-        f"{shares['best']}: it is the head that looks for facts. {CHOSEN} blocks by boxes find it in "
-        f"{shares['box']}, by mean keys in {shares['mean']}, at random in "
-        f"{shares['random']}.\n"
-        f"- **Mass.** The same blocks, with the window, have {percent(rules['best']['mass'])} of that head's "
-        f"attention, by boxes {percent(rules['box']['mass'])}, by mean keys {percent(rules['mean']['mass'])} and at "
-        f"random {percent(rules['random']['mass'])}. To find what is asked for, a choice need not have most of the "
-        "mass: it needs the right block.\n"
+        f"- **The fact is found.** In layer {last} of two, with {most} of the {blocks} blocks chosen, the block with "
+        f"the fact asked for is seen in {percent(box['found'])} of {found['questions']} questions by boxes, "
+        f"{percent(best['found'])} by the most attention, {percent(mean['found'])} by mean keys, and "
+        f"{percent(random['found'])} by BigBird's random numbers.\n"
+        f"- **The mass is not.** These blocks and the window have {percent(box['mass'])} of the attention by boxes, "
+        f"{percent(best['mass'])} at best, {percent(random['mass'])} by BigBird's pattern. The rest is spread thin, "
+        "and answers hardly need it.\n"
+        f"- **So little is enough.** Full attention answers {percent(found['recall'])}. The same weights, never "
+        f"trained to select, answer {percent(recall[most])} with {most} blocks and {percent(recall[fewest])} with "
+        f"{fewest}.\n"
     )
 
 
@@ -128,14 +130,14 @@ SECTIONS = {
     "heads": describe_heads,
     "key norms": describe_key_norms,
     "structure": describe_structure,
-    "choices": describe_choices,
+    "found": describe_found,
 }
 
 
-def read_record() -> dict:
-    """Return the numbers of the trained run, and below "choices" those of `benchmarks.block_choice`."""
-    run, choices = (json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS, CHOICES))
-    return {**run, "choices": choices}
+def read_results() -> dict:
+    """Return the numbers of the quickstart's model, and as "found" those of the recall benchmark's."""
+    quickstart, found = (json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS, FOUND))
+    return {**quickstart, "found": found}
 
 
 def write_readme(text: str, record: dict) -> str:
@@ -151,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the README is out of date")
     arguments = parser.parse_args(argv)
     text = README.read_text(encoding="utf-8")
-    wanted = write_readme(text, read_record())
+    wanted = write_readme(text, read_results())
     if arguments.check:
         return int(wanted != text)
     README.write_text(wanted, encoding="utf-8")

@@ -4,6 +4,7 @@
     python -m benchmarks.attention_recall --subjects vanilla linformer --output recall.json
     python -m benchmarks.attention_recall --seeds 0 1 2 --tasks people mqar several similar
     python -m benchmarks.attention_recall --subjects vanilla --read-lengths 1024 2048 4096 8192 16384
+    python -m benchmarks.attention_recall --subjects vanilla --save runs/recall     # for python -m attention_lab.found
 
 Texts are those of `recall_texts.py`: associative recall with many queries (Arora et al. 2023, "Zoology", arXiv
 2312.04927, section 4). Every variant trains on the same texts, first short ones, then long ones, and on nothing but
@@ -34,6 +35,7 @@ from tqdm import tqdm
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from artifacts.files import write_json
 from artifacts.memory import tune_glibc_malloc
 from benchmarks.harness import Point, Record, in_this_process, new_parser
 from benchmarks.measurement import describe_machine
@@ -46,6 +48,7 @@ from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
 NEAREST = 64  # tokens; recall is reported by how far a fact is from its question: up to 64, 256, 1,024, …
 MAX_ASKED = 96  # open facts of a context; of more, this many are drawn
+SAVED_TEXTS = 4
 TIMINGS = 3  # of each subject, in turn
 CACHED = 2**18  # tokens in all copies of a cache: with 4,096 tokens 64 questions are asked at once
 
@@ -124,10 +127,13 @@ def measure(
     contexts: int,
     read_lengths: list[int],
     rope_scalings: list[str],
+    save: Path | None = None,
 ) -> dict:
-    """Train a model of a subject on a task, and score it at each length."""
+    """Train a model of a subject on a task, and score it at each length; save it into a folder below `save`."""
     model = build_model(point.subject, length, point.task, point.seed)
     training = train(model, str(point), point.task, length, steps, tokens, point.seed)
+    if save is not None:
+        save_with_texts(model, save / str(point).replace(", ", "-").replace(" ", "_"), point.task, length)
     reads = []
     for read_length in read_lengths:
         for scaling in rope_scalings if read_length > length else [UNSCALED]:
@@ -137,20 +143,20 @@ def measure(
     return {**training, "reads": reads}
 
 
+def save_with_texts(model: MiniGPTForCausalLM, folder: Path, task: str, length: int) -> None:
+    """Save a model, and beside it texts with where their answers are read from and where the facts are."""
+    model.save_pretrained(folder)
+    rng = np.random.default_rng(2)  # the contexts that `score` reads
+    texts = []
+    for text in (TASKS[task].write(rng, length) for _ in range(SAVED_TEXTS)):
+        asked = [[answer - 1, fact] for answer, fact in text.answers.items()]
+        texts.append({"ids": text.ids.tolist(), "asked": asked})
+    write_json(folder / "texts.json", {"texts": texts})
+
+
 def time_subject(point: Point, length: int) -> dict:
     """Time a model of a subject: what it has learned changes nothing."""
     return {"milliseconds": milliseconds_a_token(build_model(point.subject, length), length)}
-
-
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add how a model is trained to a parser: `--length`, `--tokens`, `--steps`."""
-    add = parser.add_argument
-    add("--length", type=int, default=4096, help="tokens of the longest texts to train on (default: %(default)s)")
-    add("--tokens", type=int, default=4096, help="tokens of a step (default: %(default)s)")
-    add(
-        "--steps", type=int, nargs=5, default=[100, 60, 60, 60, 140], metavar="N",
-        help="steps on texts of 1/256, 1/64, 1/16, 1/4 and all of the length (default: %(default)s)",
-    )  # fmt: skip
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -161,7 +167,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--subjects", nargs="+", choices=known, default=list(SUBJECTS), metavar="NAME", help=f"of {', '.join(known)}")
     add("--tasks", nargs="+", choices=list(TASKS), default=["people"], help="default: people")
     add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of weights and training texts (default: 0)")
-    add_training_options(parser)
+    add("--length", type=int, default=4096, help="tokens of the longest texts to train on (default: %(default)s)")
+    add("--tokens", type=int, default=4096, help="tokens of a step (default: %(default)s)")
+    add(
+        "--steps", type=int, nargs=5, default=[100, 60, 60, 60, 140], metavar="N",
+        help="steps on texts of 1/256, 1/64, 1/16, 1/4 and all of the length (default: %(default)s)",
+    )  # fmt: skip
     add("--contexts", type=int, default=12, help="contexts to score on, at each length (default: %(default)s)")
     add(
         "--read-lengths", type=int, nargs="+", default=[], metavar="N",
@@ -171,6 +182,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--rope-scalings", nargs="+", choices=SCALINGS, default=[UNSCALED, "yarn"],
         help="how contexts longer than --length are read (default: none yarn)",
     )  # fmt: skip
+    add("--save", type=Path, metavar="FOLDER", help="also save each trained model, and texts to look into it with")
     add("--threads", type=int, default=2, help="threads (default: %(default)s)")
     arguments = parser.parse_args(argv)
     arguments.read_lengths = sorted({arguments.length, *arguments.read_lengths})
@@ -194,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
             for task in arguments.tasks
             for subject in arguments.subjects
         ]
-        record.measure(points, measure, *settings.values(), run=in_this_process)
+        record.measure(points, measure, *settings.values(), arguments.save, run=in_this_process)
         subjects = [Point(subject) for subject in arguments.subjects]
         record.measure(subjects, time_subject, arguments.length, rounds=TIMINGS, run=in_this_process)
         print(record.text())

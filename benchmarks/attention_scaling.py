@@ -3,6 +3,7 @@
     python -m benchmarks.attention_scaling                              # 512 … 16,384 tokens on two cores, 20 minutes
     python -m benchmarks.attention_scaling --lengths 512 1024 --rounds 1 --output scaling.json
     python -m benchmarks.attention_scaling --subjects window linformer      # or any name of ATTENTION_CLASSES
+    python -m benchmarks.attention_scaling --measures choice --lengths 16384 32768 65536 131072 262144 --rounds 1
 
 Every point runs in a fresh process; points are interleaved over rounds; medians and ranges are given. The slope is the
 exponent p of value ∝ length^p over the top four octaves, by least squares through the medians in logarithms, with its
@@ -25,11 +26,13 @@ if not __package__:  # run as a file
 from benchmarks.attention_subjects import (
     CUDA_VARIANTS,
     EAGER,
+    EXHAUSTIVE,
     PEERS,
     SDPA,
     SHORTEST,
     VARIANTS,
     available_peers,
+    chooses_blocks,
     is_linear_time,
     measure_point,
 )
@@ -61,8 +64,16 @@ QUANTITIES = [  # what, field, heading, unit, units in one SI unit
     ("training step", "bytes", "Peak memory of a training step, two-layer model", "MiB", 2**-20),
     ("decode", "seconds", "Decoding, two-layer model, a token", "ms", 1e3),
     ("decode", "bytes", "Cache, two-layer model", "MiB", 2**-20),
+    ("choice", "seconds", "Choice of blocks alone, one layer", "ms", 1e3),
+    ("choice", "bytes", "Peak memory of the choice of blocks, one layer", "MiB", 2**-20),
 ]
-WHAT = {"layer": ("forward", "forward+backward"), "step": ("training step",), "decode": ("decode",)}
+WHAT = {
+    "layer": ("forward", "forward+backward"),
+    "step": ("training step",),
+    "decode": ("decode",),
+    "choice": ("choice",),
+}
+USUAL = ["layer", "step", "decode"]  # a choice of blocks matters at lengths for which these take long
 NOTES = """\
 - A range is that of the rounds. Memory is what a point needs over its weights and its input.
 - transformers' BigBird and the linformer package are bidirectional: neither can train a causal model. The former
@@ -139,8 +150,10 @@ def report(content: dict) -> str:
 
 
 def draw(table: Table, path: Path) -> None:
-    """Draw the main quantities against length, both axes logarithmic."""
+    """Draw the main quantities against length, both axes logarithmic; nothing where none was measured."""
     shown = [quantity for quantity in QUANTITIES if quantity[0] in ("forward+backward", "decode")]
+    if not any(table.get(quantity[:2]) for quantity in shown):  # of the choice of blocks alone
+        return
     figure, axes = new_figure(2, 2, width=9.6, height=7.6)
     styles = {}
     for (what, field, heading, unit, scale), plot in zip(shown, axes.flat, strict=True):
@@ -197,7 +210,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = new_parser(__doc__, f"runs/attention_scaling.{device}.json")
     parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"default here: {device}")
     parser.add_argument("--lengths", type=int, nargs="+", help="context lengths in tokens")
-    known = [*dict.fromkeys((*VARIANTS, *CUDA_VARIANTS, *available_peers(), *ATTENTION_CLASSES))]
+    known = [*dict.fromkeys((*VARIANTS, *CUDA_VARIANTS, EXHAUSTIVE, *available_peers(), *ATTENTION_CLASSES))]
     parser.add_argument(
         "--subjects",
         nargs="+",
@@ -205,7 +218,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help=f"of {', '.join(known)} (default: those of this file)",
     )
-    parser.add_argument("--measures", nargs="+", choices=list(WHAT), default=list(WHAT), help="default: all")
+    parser.add_argument("--measures", nargs="+", choices=list(WHAT), default=USUAL, help="default: all but choice")
     parser.add_argument("--rounds", type=int, default=5, help="times each point is measured (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads on a CPU (default: %(default)s)")
     arguments = parser.parse_args(argv)
@@ -223,6 +236,7 @@ def plan(arguments: argparse.Namespace) -> list[Point]:
         "layer": chosen,
         "step": models,
         "decode": [name for name in models if name not in CUDA_VARIANTS],
+        "choice": [name for name in arguments.subjects or (*models, EXHAUSTIVE) if chooses_blocks(name)],
     }
     return [
         Point(subject, measure, length)

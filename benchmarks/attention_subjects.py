@@ -14,8 +14,11 @@ from artifacts.memory import tune_glibc_malloc
 from benchmarks.harness import Point
 from benchmarks.measurement import PeakMemory, time_call, wait_for
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, MiniGPTModel
-from modeling_minigpt.attention_base_minigpt import LinearTimeAttention
+from modeling_minigpt.attention_base_minigpt import LinearTimeAttention, chunk
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
+from modeling_minigpt.block_search_minigpt import grow_levels
+from modeling_minigpt.configuration_minigpt import MAX_VARIANT_SIZE
+from modeling_minigpt.selected_attention_minigpt import SelectedAttention, summarise
 
 WIDTH = 128
 HEADS = 2
@@ -40,6 +43,7 @@ SIZES = {
 }
 EAGER = "vanilla, eager"
 SDPA = "vanilla, SDPA"
+EXHAUSTIVE = "selected, every block"  # scored for every choice, however many there are
 VARIANTS = {  # name: attention_type, attn_implementation
     EAGER: ("vanilla", "eager"),
     SDPA: ("vanilla", "sdpa"),
@@ -61,7 +65,14 @@ PEERS = (PEER_BIGBIRD, PEER_LINFORMER)  # both bidirectional: neither can train 
 
 def variant_of(subject: str) -> tuple[str, str]:
     """Return a subject's attention_type and attn_implementation; any registered variant is one, with "sdpa"."""
-    return {**VARIANTS, **CUDA_VARIANTS}.get(subject, (subject, "sdpa"))
+    named = {**VARIANTS, **CUDA_VARIANTS, EXHAUSTIVE: ("selected", "sdpa")}
+    return named.get(subject, (subject, "sdpa"))
+
+
+def chooses_blocks(subject: str) -> bool:
+    """Return whether a subject's queries choose blocks by content."""
+    variant = ATTENTION_CLASSES.get(variant_of(subject)[0])
+    return variant is not None and issubclass(variant, SelectedAttention)
 
 
 def is_linear_time(subject: str) -> bool:
@@ -86,6 +97,7 @@ def variant_config(subject: str, length: int, **fields) -> MiniGPTConfig:
         attention_type=attention_type,
         attn_implementation=kernel,
         **SIZES,
+        **({"selected_exact": MAX_VARIANT_SIZE} if subject == EXHAUSTIVE else {}),
         **fields,
     )
 
@@ -183,6 +195,25 @@ def measure_layer(subject: str, length: int, device: torch.device, dtype: torch.
     return results
 
 
+@torch.inference_mode()
+def measure_choice(subject: str, length: int, device: torch.device, dtype: torch.dtype) -> dict:
+    """Measure the choice of blocks alone, by all queries of a layer: seconds, and bytes over queries and keys."""
+    attention = build_layer(subject, length).to(device, dtype).attention
+    hidden_states = torch.randn(1, length, WIDTH, device=device, dtype=dtype)
+    *_, query, key = attention.project_inputs(hidden_states, None)[:5]  # before rotation
+    gate = attention.summary_gate and attention.summary_gate(hidden_states).transpose(1, 2)[..., None]  # (1, H, T, 1)
+    query = chunk(query, attention.block)
+    positions = torch.arange(query.shape[2] * attention.block, device=device).view(1, -1, attention.block)
+
+    def choose():
+        rows = summarise(key, gate, attention.block)
+        attention.choose(query, grow_levels(rows, attention.exact, are_boxes=gate is None), positions)
+
+    peak = PeakMemory(device)
+    choose()
+    return {"choice": {"bytes": peak.read(), "seconds": time_call(choose).median}}
+
+
 def warm_up_length(device: torch.device, length: int, shortest: int = 1) -> int:
     """Return the length of a text to begin with, so that what a library allocates or compiles once is not measured.
 
@@ -241,7 +272,7 @@ def cache_tensors(cache) -> list[torch.Tensor]:
     ]
 
 
-MEASURES = {"layer": measure_layer, "step": measure_step, "decode": measure_decode}
+MEASURES = {"layer": measure_layer, "step": measure_step, "decode": measure_decode, "choice": measure_choice}
 
 
 def measure_point(point: Point, device: str, threads: int) -> dict:

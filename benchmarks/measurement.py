@@ -97,7 +97,8 @@ def describe_machine(device: torch.device) -> dict:
 def name_machine(machine: dict) -> str:
     """Return what `describe_machine` found, in words; results from before instructions were recorded lack those."""
     instructions = f" ({machine['instructions']})" if machine.get("instructions") else ""
-    return f"{machine['device']}{instructions}, {machine['threads']} threads, torch {machine['torch']}"
+    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    return f"{machine['device']}{instructions}, {threads}, torch {machine['torch']}"
 
 
 def instruction_set() -> str | None:

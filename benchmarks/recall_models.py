@@ -55,7 +55,7 @@ def build_model(subject: str, length: int, task: str = "people", seed: int = 0) 
     """Return a two-layer model of a subject, the same random weights for one seed.
 
     Args:
-        subject: a name in `SUBJECTS`, or any in `ATTENTION_CLASSES`.
+        subject: a name in `SUBJECTS`, or the name of any attention type.
     """
     chosen = SUBJECTS.get(subject, Subject(subject))
     torch.manual_seed(seed)

@@ -65,12 +65,6 @@ def cell(parts: Sequence[dict]) -> str:
     return f"{mean} ({100 * min(shares):.1f}–{100 * max(shares):.1f})"
 
 
-def mean_of(runs: Sequence[dict], field: str, digits: int) -> str:
-    """Write the mean of a field over the seeds, or a dash where it was not measured."""
-    values = [run[field] for run in runs if field in run]
-    return f"{fmean(values):.{digits}f}" if values else "–"
-
-
 def distance_section(task: str, runs: Runs, length: int, times: dict[str, float] | None) -> str:
     """Return the table of recall by distance in contexts of a length, with what a subject costs if it is given."""
     reads = reads_of(runs, length)
@@ -87,13 +81,13 @@ def distance_section(task: str, runs: Runs, length: int, times: dict[str, float]
         rows.append([label, *(cell(parts) for parts in by_range), cell(seeds)])
     rows.append(["questions", *asked])
     if times is not None:
-        columns += ["loss", "ms a token", "training minutes"]
+        columns += ["loss", "ms a token"]
         for row, (subject, seeds) in zip(
             rows, runs.items(), strict=False
         ):  # the questions, the last row, cost nothing
             milliseconds = f"{times[subject]:.3f}" if subject in times else "–"
-            row += [mean_of(seeds, "loss", 2), milliseconds, mean_of(seeds, "minutes", 1)]
-        rows[-1] += [""] * 3
+            row += [f"{fmean(run['loss'] for run in seeds):.2f}", milliseconds]
+        rows[-1] += [""] * 2
     return section(f"{task}: a context of {length:,} tokens", columns, rows)
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.variant_table            # after attention_recall or attention_scaling has measured again
     python -m benchmarks.variant_table --check    # exit 1 if the page does not show what the files say
 
-Recall is that of `attention_recall` (task "people"), time and memory those of `attention_scaling`. A dash is what a
-file lacks.
+Recall is that of `attention_recall` (task "people"), time and memory are those of `attention_scaling`. What a file
+lacks is a dash.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """The choice of blocks by content: what a block is chosen by, and the k best blocks of each head of each query.
 
-Every block is scored for every query. A tree of boxes around boxes could skip some. For random keys of 64 dimensions
-it does not: the bound of a box around 64 tokens is above nearly every score of a box around 16, so all are opened.
+Every block is scored for every query here; of a long text `block_search_minigpt` scores boxes around blocks first.
 """
 
 from typing import NamedTuple
@@ -71,21 +70,21 @@ def best_blocks(query: torch.Tensor, blocks: torch.Tensor, limit: torch.Tensor, 
 
 
 def best_blocks_by_groups(query: torch.Tensor, groups: torch.Tensor, limit: torch.Tensor, count: int) -> torch.Tensor:
-    """Return what `best_blocks` does, of blocks in groups (B, H, G, GROUP, F), `count` groups or more.
+    """Return what `best_blocks` does, of blocks in groups (B, H, G, g, F), `count` groups or more.
 
     The best blocks are in the groups that are best by their best block: if a block's group comes after `count` others,
     each of these has a block that comes before it. This needs groups of neighbours, as ties go to the smaller number.
     """
-    total = groups.shape[2]
+    total, size = groups.shape[2:4]
     numbers = torch.arange(total, device=query.device)
-    ids = numbers * GROUP + torch.arange(GROUP, device=query.device)[:, None]  # (GROUP, G)
+    ids = numbers * size + torch.arange(size, device=query.device)[:, None]  # (g, G)
     # Groups go last: a maximum over the dimension before the last is several times as fast.
-    scores = (query @ groups.transpose(2, 3).flatten(2, 3).mT).unflatten(-1, (GROUP, total))  # (B, H, q, GROUP, G)
-    free = int(limit.min()) // GROUP  # groups that every query may choose from
+    scores = (query @ groups.transpose(2, 3).flatten(2, 3).mT).unflatten(-1, (size, total))  # (B, H, q, g, G)
+    free = int(limit.min()) // size  # groups that every query may choose from
     scores[..., free:].masked_fill_(ids[:, free:] >= limit[:, None, :, None, None], float("-inf"))
     best = rank(scores.amax(-2), numbers).topk(count, dim=-1, sorted=False).indices  # (B, H, q, count)
-    best = best[..., None, :].expand(*best.shape[:-1], GROUP, count)
-    inside = ids[:, 0, None] + best * GROUP  # (B, H, q, GROUP, count)
+    best = best[..., None, :].expand(*best.shape[:-1], size, count)
+    inside = ids[:, 0, None] + best * size  # (B, H, q, g, count)
     ranks = rank(scores.gather(-1, best), inside).flatten(-2)
     return inside.flatten(-2).gather(-1, ranks.topk(count, dim=-1, sorted=False).indices)
 
@@ -110,23 +109,28 @@ def select_blocks(query: torch.Tensor, blocks: torch.Tensor, limits: torch.Tenso
             ids = best_blocks(query, blocks, limit, count)
         else:
             count = min(count, blocks.shape[2])  # of a short text
-            ids = torch.cat(_select_by_chunks(query, blocks, limit, count), dim=2)
+            ids = select_by_chunks(query, blocks, limit, count)
     valid = ids < limit[:, None, :, None]
     ids = ids.masked_fill(~valid, 0).view(batch, heads, rows, width, count)
     return Choice(ids, valid.view(ids.shape))
 
 
-def _select_by_chunks(query, blocks, limit, count) -> list[torch.Tensor]:
-    """Choose for some queries at a time, each time from no more blocks than one of them may choose from."""
-    enough = 2 * count * GROUP  # blocks; for fewer, or a single query, arranging them in groups takes longer
+def select_by_chunks(
+    query: torch.Tensor, blocks: torch.Tensor, limit: torch.Tensor, count: int, group: int = GROUP
+) -> torch.Tensor:
+    """Return what `best_blocks` does, of `count` blocks or more, for some queries at a time.
+
+    Each time no more blocks are scored than one of them may choose from. The result is the same for any size `group`.
+    """
+    enough = 2 * max(1, count) * group  # blocks; for fewer, or a single query, arranging them in groups takes longer
     grouped = None
     if blocks.shape[2] >= enough and query.shape[2] > 1:
-        grouped = nn.functional.pad(blocks, (0, 0, 0, -blocks.shape[2] % GROUP)).unflatten(2, (-1, GROUP))
+        grouped = nn.functional.pad(blocks, (0, 0, 0, -blocks.shape[2] % group)).unflatten(2, (-1, group))
     chosen = []
     for part, below in zip(query.split(CHUNK, dim=2), limit.split(CHUNK, dim=1), strict=True):
         most = int(below.max())
         if grouped is None or most < enough:
             chosen.append(best_blocks(part, blocks[:, :, :most], below, count))
         else:
-            chosen.append(best_blocks_by_groups(part, grouped[:, :, : -(-most // GROUP)], below, count))
-    return chosen
+            chosen.append(best_blocks_by_groups(part, grouped[:, :, : -(-most // group)], below, count))
+    return torch.cat(chosen, dim=2)

@@ -125,6 +125,8 @@ class MiniGPTConfig(PreTrainedConfig):
             included, so at least 1).
         selected_by: what a block is chosen by, "box" (an upper bound of the query's products with its keys, nothing
             learned; Tang et al. 2024, arXiv 2406.10774) or "summary" (a mean of its keys with learned weights).
+        selected_exact: blocks that are all scored for a choice; of more, boxes of boxes are searched, which may miss
+            some of the best, in O(T log T).
 
     Raises:
         StrictDataclassError: sizes that contradict each other or unknown names, with the values in the message.
@@ -181,6 +183,7 @@ class MiniGPTConfig(PreTrainedConfig):
     selected_blocks: int = bounded(8, minimum=1, maximum=MAX_VARIANT_SIZE)
     selected_window: int = bounded(4, minimum=1, maximum=MAX_VARIANT_SIZE)
     selected_by: str = one_of("box", "summary")
+    selected_exact: int = bounded(2048, minimum=1, maximum=MAX_VARIANT_SIZE)
     # Set from the tokenizer
     pad_token_id: int | None = None
     bos_token_id: int | None = None

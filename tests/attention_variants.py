@@ -54,6 +54,7 @@ VARIANTS = {
     "performer": {"attention_type": "performer"},
     "selected": {"attention_type": "selected"},
     "selected-summary": {"attention_type": "selected", "selected_by": "summary"},
+    "selected-searched": {"attention_type": "selected", "selected_exact": 2},  # all boxes of these texts are opened
     "bigbird+selected": {"attention_type": ["bigbird", "selected"]},
     "hybrid": {"attention_type": ["vanilla", "linformer"]},
     "gated_deltanet": {"attention_type": "gated_deltanet"},
@@ -142,3 +143,9 @@ def left_pad(rows):
     ids = torch.stack([torch.nn.functional.pad(row, (width - len(row), 0)) for row in rows])
     mask = torch.stack([torch.nn.functional.pad(torch.ones_like(row), (width - len(row), 0)) for row in rows])
     return ids, mask
+
+
+def logits_of(model, ids, **settings):
+    """Return the logits of a text read in one pass, without a cache."""
+    with torch.no_grad():
+        return model(ids, use_cache=False, **settings).logits

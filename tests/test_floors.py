@@ -39,7 +39,6 @@ def test_no_floor_imports_from_one_above_it(tree):
         ("modeling_minigpt", "import configuration.errors"),
         ("configuration", "from data_scripts import batches"),
         ("data_scripts", "from artifacts import loading"),  # beside it, not below
-        ("attention_lab", "from benchmarks import recall_models"),
         ("evaluation", "def late():\n    from training.loop import train_stage"),
     ],
     ids=lambda value: value.split("\n")[0],

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import attention_scaling, attention_subjects, harness
 from benchmarks.attention_scaling import collect, judge, parse_arguments, plan, report, slopes
-from benchmarks.attention_subjects import CUDA_VARIANTS, EAGER, LINEAR, PEERS, SDPA, VARIANTS
+from benchmarks.attention_subjects import CUDA_VARIANTS, EAGER, EXHAUSTIVE, LINEAR, PEERS, SDPA, VARIANTS
 from benchmarks.harness import Point
 from benchmarks.measurement import time_call
 
@@ -55,6 +55,19 @@ def test_constant_caches_are_smaller_than_vanillas(record):
     vanilla = 2 * 2 * (1024 + 128) * 128 * 4  # keys and values of two layers, float32
     assert cached[SDPA] == vanilla
     assert cached["performer"] < cached["window"] < vanilla
+
+
+def test_the_choice_of_blocks_is_measured_alone_where_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "in_fresh_process", harness.in_this_process)
+    monkeypatch.setattr(attention_subjects, "time_call", functools.partial(time_call, at_least=0.0))
+    lengths = ["--device", "cpu", "--lengths", "512", "1024", "--rounds", "1", "--threads", "1"]
+    output = tmp_path / "choice.json"
+    assert attention_scaling.main([*lengths, "--measures", "choice", "--output", str(output)]) == 0
+    points = json.loads(output.read_text())["points"]
+    found = {(point["subject"], point["size"]): point["rounds"][0]["choice"]["seconds"] for point in points}
+    assert found.keys() == {(subject, size) for subject in ("selected", EXHAUSTIVE) for size in (512, 1024)}
+    assert all(seconds > 0 for seconds in found.values())
+    assert "Choice of blocks alone" in output.with_suffix(".md").read_text(encoding="utf-8")
 
 
 def invented(subject, what, task, power, constant=1.0):

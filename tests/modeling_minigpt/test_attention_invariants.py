@@ -18,6 +18,7 @@ from tests.attention_variants import (
     assert_equal,
     draw_tokens,
     left_pad,
+    logits_of,
     tiny_config,
     tiny_model,
 )
@@ -29,12 +30,6 @@ POSITIONS = {"rotary": {}, "learned": {"position_embedding_type": "learned", "no
 def variant(request):
     """Name each attention variant."""
     return request.param
-
-
-def logits_of(model, ids, **inputs):
-    """Return logits (B, T, V) without a cache or a gradient."""
-    with torch.no_grad():
-        return model(ids, use_cache=False, **inputs).logits
 
 
 # --- A layer equals its oracle, weights of the projections included.

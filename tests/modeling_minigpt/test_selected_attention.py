@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from modeling_minigpt import MiniGPTForCausalLM
+from modeling_minigpt import MiniGPTForCausalLM, block_search_minigpt, selected_attention_minigpt
 from modeling_minigpt.block_selection_minigpt import (
     GROUP,
     Choice,
@@ -28,8 +28,8 @@ def chosen(monkeypatch):
     found = {}
     choose = SelectedAttention.choose
 
-    def recording(layer, plain_query, summaries, positions):
-        choice = choose(layer, plain_query, summaries, positions)
+    def recording(layer, plain_query, levels, positions):
+        choice = choose(layer, plain_query, levels, positions)
         for place in plain_query.abs().sum(-1).nonzero().tolist():  # a place without a token has a query of zeros
             row, head, number, column = place
             ids = choice.ids[*place][choice.valid[*place]].tolist()
@@ -39,6 +39,16 @@ def chosen(monkeypatch):
 
     monkeypatch.setattr(SelectedAttention, "choose", recording)
     return found
+
+
+@pytest.fixture(params=["every-block", "searched"])
+def make_model(request, monkeypatch):
+    """Return a function that makes a model; "searched" opens two boxes for a choice and may miss some."""
+    monkeypatch.setattr(block_search_minigpt, "OPENED", 1)
+    for module in (block_search_minigpt, selected_attention_minigpt):
+        monkeypatch.setattr(module, "FAN_OUT", 2)
+    fields = {"selected_exact": 2} if request.param == "searched" else {}
+    return lambda name: tiny_model(name, **fields)
 
 
 @torch.no_grad()
@@ -112,9 +122,9 @@ def test_scores_that_differ_by_rounding_are_equal():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_complete_blocks_before_the_window_are_chosen_and_as_many_as_there_are(name, chosen):
+def test_only_complete_blocks_before_the_window_are_chosen_and_as_many_as_there_are(name, make_model, chosen):
     ids, mask = left_pad([draw_tokens(75), draw_tokens(41, seed=1)])
-    feed(tiny_model(name), ids, [30, 1, 1, 1, 33, 9], mask)
+    feed(make_model(name), ids, [30, 1, 1, 1, 33, 9], mask)
     assert len(chosen) == 2 * 4 * (75 + 41)
     for (_, _, _, position), blocks in chosen.items():
         limit = max(0, position // SIZE - 1)  # a window of two blocks
@@ -123,8 +133,8 @@ def test_only_complete_blocks_before_the_window_are_chosen_and_as_many_as_there_
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_choice_does_not_depend_on_later_tokens_the_batch_or_the_cuts(name, chosen):
-    model = tiny_model(name)
+def test_the_choice_does_not_depend_on_later_tokens_the_batch_or_the_cuts(name, make_model, chosen):
+    model = make_model(name)
     ids = draw_tokens(1, 90)
     feed(model, ids, 90)
     alone = dict(chosen)
@@ -146,8 +156,8 @@ def test_the_choice_does_not_depend_on_later_tokens_the_batch_or_the_cuts(name, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_of_blocks_with_equal_keys_the_first_are_chosen_also_token_by_token(name, chosen):
-    model = tiny_model(name)
+def test_of_blocks_with_equal_keys_the_first_are_chosen_also_token_by_token(name, make_model, chosen):
+    model = make_model(name)
     ids = draw_tokens(1, SIZE).repeat(1, 18)  # in the first layer every block has the keys of the first
     whole = feed(model, ids, 18 * SIZE)
     assert chosen[0, 0, 0, 18 * SIZE - 1] == {0, 1}
@@ -167,10 +177,10 @@ def test_bfloat16_and_autocast_choose_as_float32_does(name):
     positions = torch.arange(100 * SIZE).view(1, 100, SIZE).expand(2, -1, -1)
     summaries = inputs[4].unflatten(2, (100, SIZE)).mean(3)
     summaries = summaries if name == "selected-summary" else torch.cat((summaries, summaries - 1), dim=-1)
-    wanted = layer.choose(query.float(), summaries.float(), positions)
-    found = layer.choose(query, summaries, positions)
+    wanted = layer.choose(query.float(), [summaries.float()], positions)
+    found = layer.choose(query, [summaries], positions)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        also = layer.choose(query.float(), summaries.float(), positions)
+        also = layer.choose(query.float(), [summaries.float()], positions)
     assert torch.equal(also.ids.sort().values, wanted.ids.sort().values)
     assert torch.equal(found.ids.sort().values, wanted.ids.sort().values)
 

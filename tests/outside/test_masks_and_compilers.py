@@ -1,72 +1,24 @@
-"""Masks, packed rows, number formats, devices and compilers, where other people's models have failed."""
+"""Masks, packed examples, compilers and exporters, where other people's models have failed."""
 
 import warnings
 
 import pytest
 import torch
-from accelerate.utils import send_to_device
 from torch._dynamo.testing import CompileCounter
-from transformers import StaticCache
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers import StaticCache, pipeline
 
-from modeling_minigpt.attention_base_minigpt import PaddingInfo
+from modeling_minigpt import build_character_tokenizer
 from modeling_minigpt.performer_attention_minigpt import chunk_initial_states, scan_by_doubling
-from tests.attention_variants import (
-    HYBRIDS,
-    VARIANTS,
-    assert_equal,
-    draw_tokens,
-    left_pad,
-    tiny_model,
-)
+from tests.attention_variants import HYBRIDS, VARIANTS, assert_equal, draw_tokens, left_pad, logits_of, tiny_model
 
 ALL = ["vanilla", *VARIANTS]
+GREEDY = {"do_sample": False, "max_new_tokens": 6}
 
 
 @pytest.fixture(params=ALL)
 def variant(request):
     """Name each attention variant."""
     return request.param
-
-
-def logits_of(model, ids, **settings):
-    """Return the logits of a text read in one pass, without a cache."""
-    with torch.no_grad():
-        return model(ids, use_cache=False, **settings).logits
-
-
-# --- Devices and dtypes
-
-
-@pytest.mark.row("M11")
-def test_hooks_that_move_a_layers_inputs_move_its_padding():
-    padding = PaddingInfo.from_mask(torch.tensor([[0, 1, 1], [1, 1, 0]]).bool())
-    moved = send_to_device({"attention_mask": padding}, "meta", non_blocking=True)["attention_mask"]
-    assert moved.lengths.device.type == moved.order.device.type == "meta"
-    in_place = PaddingInfo.from_mask(torch.tensor([[1, 1, 0]]).bool())
-    assert send_to_device(in_place, torch.device("meta")).order is None
-    assert torch.equal(send_to_device(padding, "cpu").order, padding.order)
-
-
-@pytest.mark.row("M12")
-@pytest.mark.parametrize("kernel", ["eager", "sdpa", "recorded"])
-def test_norms_left_in_float32_leave_one_dtype_to_the_kernel(variant, kernel, monkeypatch):
-    found = set()
-
-    def attend(module, query, key, value, mask, **_):
-        found.update((query.dtype, key.dtype, value.dtype))
-        return value.transpose(1, 2), None
-
-    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "recorded", attend)
-    model = tiny_model(variant).bfloat16()
-    for layer in model.model.layers:
-        layer.self_attn.q_norm.float()
-        layer.self_attn.k_norm.float()
-    model.config._attn_implementation = kernel
-    for use_cache in (False, True):
-        outputs = model(draw_tokens(1, 9), use_cache=use_cache)
-        assert outputs.logits.dtype == torch.bfloat16
-    assert found <= {torch.bfloat16}
 
 
 # --- Packed examples and masks
@@ -227,3 +179,22 @@ def test_an_exported_model_reads_other_masks_than_the_one_it_was_exported_with(v
         exported = exported or torch.jit.trace(function, examples)
         for other in (mask, mask.flip(-1), torch.ones_like(mask)):
             assert_equal(exported(ids, other)[other.bool()], function(ids, other)[other.bool()])
+
+
+# --- The library's pipeline
+
+
+@pytest.mark.row("M18")
+def test_the_text_generation_pipeline_stops_at_a_learned_context():
+    tokenizer = build_character_tokenizer(["Ada Vell was born in Nork."], max_length=32)
+    model = tiny_model("vanilla", position_embedding_type="learned", max_position_embeddings=32, eos_token_id=None)
+    generator = pipeline("text-generation", model=model, tokenizer=tokenizer, do_sample=False)
+    for batch in (1, 2):
+        for result in generator(["Ada Vell", "Ada Vell was"], batch_size=batch, return_tensors=True):
+            assert len(result[0]["generated_token_ids"]) == 32
+    asked = generator("Ada Vell", max_new_tokens=3, return_tensors=True)
+    assert len(asked[0]["generated_token_ids"]) == len(tokenizer("Ada Vell").input_ids) + 3
+    with pytest.raises(ValueError, match="learned positions end at 32 tokens"):
+        generator("Ada Vell", max_new_tokens=200)  # which somebody asked for
+    rotary = pipeline("text-generation", model=tiny_model("vanilla", max_position_embeddings=32), tokenizer=tokenizer)
+    assert len(rotary("Ada Vell", max_new_tokens=40, return_tensors=True)[0]["generated_token_ids"]) > 32
