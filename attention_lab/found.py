@@ -70,10 +70,19 @@ def load_for(folder: Path, **settings) -> PreTrainedModel:
     return model.eval()
 
 
+def beyond_window(asked: torch.Tensor, block: int, window: int) -> torch.Tensor:
+    """Return the questions about facts before the window, which is seen whatever is chosen."""
+    _, readers, facts = asked.unbind(-1)
+    return asked[facts // block <= readers // block - window]
+
+
 def mean_found(model: PreTrainedModel, texts: Texts, counts: Sequence[int], block: int, window: int) -> list[dict]:
     """Return a row for each layer, rule and number of blocks, over all texts.
 
     `mass` and `found` are means over heads, `found_by_a_head` counts what the layer's best head finds.
+
+    Args:
+        texts: with questions about facts before the window alone.
     """
     shares: dict[tuple, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for ids, asked in texts:
@@ -118,14 +127,20 @@ def measure(folder: Path, counts: Sequence[int], block: int, window: int) -> dic
     model = load_for(folder, attn_implementation="eager")
     if set(model.config.layer_attention_types) != {"vanilla"}:
         raise UserError(f"{folder}: wanted full attention in every layer, found {model.config.attention_type}")
+    far = [(ids, earlier) for ids, asked in texts if len(earlier := beyond_window(asked, block, window))]
+    if not far:
+        raise UserError(
+            f"{folder}: no question is about a fact before the window of {window} blocks of {block} tokens"
+        )
     try:
-        rows = mean_found(model, texts, counts, block, window)
+        rows = mean_found(model, far, counts, block, window)
     except ValueError as error:
         raise UserError(error) from error
     sizes = {"attention_type": "selected", "selected_block": block, "selected_window": window}
     return {
         "tokens": texts[0][0].shape[1],
         "questions": sum(len(asked) for _, asked in texts),
+        "beyond_window": sum(len(asked) for _, asked in far),
         "block": block,
         "window": window,
         "rows": rows,
@@ -170,9 +185,10 @@ def write_table(found: dict) -> str:
     recall += [[f"selected, {k} blocks", percent(share)] for k, share in found["recall_by_blocks"].items()]
     return (
         f"# What a choice of blocks finds\n\n{found['questions']} questions in texts of {found['tokens']:,} tokens; "
-        f"blocks of {found['block']}, a window of {found['window']}. Attention is that of queries with blocks enough "
-        f"to choose from.\n\n{markdown_table(columns, rows)}\nThe same weights, not trained further, with other "
-        f"attention:\n\n{markdown_table(['attention', 'answers right'], recall)}"
+        f"blocks of {found['block']}, a window of {found['window']}. Facts seen are those of the "
+        f"{found['beyond_window']} questions about facts before the window; attention is that of queries with blocks "
+        f"enough to choose from.\n\n{markdown_table(columns, rows)}\nThe same weights, not trained further, with "
+        f"other attention:\n\n{markdown_table(['attention', 'answers right'], recall)}"
     )
 
 

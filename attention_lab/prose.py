@@ -114,8 +114,8 @@ def describe_found(record: dict) -> str:
     blocks = found["tokens"] // found["block"]
     return (
         f"- **The fact is found.** In layer {last} of two, with {most} of the {blocks} blocks chosen, the block with "
-        f"the fact asked for is seen in {percent(box['found'])} of {found['questions']} questions by boxes, "
-        f"{percent(best['found'])} by the most attention, {percent(mean['found'])} by mean keys, and "
+        f"a fact from before the window is seen in {percent(box['found'])} of {found['beyond_window']} questions by "
+        f"boxes, {percent(best['found'])} by the most attention, {percent(mean['found'])} by mean keys, and "
         f"{percent(random['found'])} by BigBird's random numbers.\n"
         f"- **The mass is not.** These blocks and the window have {percent(box['mass'])} of the attention by boxes, "
         f"{percent(best['mass'])} at best, {percent(random['mass'])} by BigBird's pattern. The rest is spread thin, "

@@ -70,8 +70,14 @@ def test_what_cannot_be_looked_into_is_one_line(folder, tmp_path, capsys):
         assert found.main([*options, "--output", str(tmp_path)]) == 2
         return capsys.readouterr().err
 
-    assert "are a choice from 193 tokens on, found 64" in refused(str(folder))
+    assert "are a choice from 65 tokens on, found 64" in refused(str(folder), "--block", "4", "--window", "8")
     texts = (folder / "texts.json").read_text()
+    (folder / "texts.json").write_text(
+        texts.replace("[50, 3]", "[50, 49]").replace("20]", "57]").replace("41]", "56]")
+    )
+    assert "no question is about a fact before the window of 1 blocks" in refused(
+        str(folder), "--block", "4", "--window", "1"
+    )
     (folder / "texts.json").write_text(texts.replace("[50, 3]", "[50, 70]"))
     assert "a question is read before its fact" in refused(str(folder))
     (folder / "texts.json").unlink()
