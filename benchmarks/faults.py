@@ -155,6 +155,7 @@ def corrupt_checkpoints(place: Sandbox, count: int, rng: random.Random) -> dict:
         shutil.rmtree(output, ignore_errors=True)
         kill_once(place, output, rng, saving=False)
         found = [path for stage in STAGES for path in list_checkpoints(RunFolder(output).checkpoints, stage)]
+        found = [path for path in found if verify(path) is None]  # the kill may have come while one was removed
     for number in range(count):
         harmed = Path(shutil.copytree(found[0], place.folder / "harmed" / str(number)))
         corrupt(harmed, rng)

@@ -12,7 +12,7 @@ from attention_lab.model_report import write_tables
 from tests.running import ROOT
 
 HERE = ROOT / "attention_lab"
-OF_A_MODEL = [f"quickstart_{part}" for part in ("heads", "answer", "key_norms", "structure")]
+OF_A_MODEL = [f"quickstart_{part}" for part in ("heads", "answer", "key_norms", "structure")] + ["recall_found"]
 
 
 def test_what_is_on_paper_needs_no_torch():
