@@ -29,15 +29,10 @@ from attention_lab.noise import (
     two_heads,
 )
 from attention_lab.routing import B, D, question_matrices, question_vectors, report_matrices, self_attend
-from evaluation.plots import new_figure, save_figure
+from evaluation.plots import BLUE, GREEN, ORANGE, PINK, new_figure, save_figure
 
 HERE = Path(__file__).parent
-# Okabe and Ito's palette, distinct to every kind of colour vision; gradients are cividis.
-BLUE = "#0072B2"
-ORANGE = "#E69F00"
-GREEN = "#009E73"
-PINK = "#CC79A7"
-BLACK = "#000000"
+BLACK = "#000000"  # other colours are those of `plots`, gradients are cividis
 COUNT = 8  # keys, the axes of a space as wide; their values are the axes too
 PAIR = (0, 1)  # a and b
 

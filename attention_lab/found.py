@@ -10,29 +10,27 @@ they have the fact asked for: in a head on average, and in a layer's best head. 
 """
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from artifacts.files import write_json, write_text
 from artifacts.run_folder import read_json
 from attention_lab.selection import what_is_found
+from attention_lab.trained import load_minigpt
 from configuration.errors import UserError, run_main, show
-from evaluation.plots import new_figure, save_figure
+from evaluation.plots import BLUE, GREEN, ORANGE, PINK, new_figure, save_figure
 from evaluation.tables import markdown_table, percent
-from modeling_minigpt import MiniGPTConfig
 
 HERE = Path(__file__).parent
 NAME = "recall"
 COUNTS = (1, 2, 4, 8)
 RULES = {"best": "the most attention", "box": "box of keys", "mean": "mean key", "random": "BigBird's, random"}
-# Okabe and Ito's palette, distinct to every kind of colour vision.
-STYLES = {"best": ("o-", "#009E73"), "box": ("s-", "#0072B2"), "mean": ("^-", "#E69F00"), "random": ("x--", "#CC79A7")}
+STYLES = {"best": ("o-", GREEN), "box": ("s-", BLUE), "mean": ("^-", ORANGE), "random": ("x--", PINK)}
 
 Texts = list[tuple[torch.Tensor, torch.Tensor]]  # ids (1, T), and of each question (0, where it is read, the fact)
 
@@ -57,17 +55,6 @@ def load_texts(folder: Path) -> Texts:
     if not texts:
         raise UserError(f"{path}: no texts with questions in them")
     return texts
-
-
-def load_for(folder: Path, **settings) -> PreTrainedModel:
-    """Load the model of a folder; UserError where it is none of ours with full attention."""
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, **settings)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: no model that can be loaded: {error}") from error
-    if not isinstance(model.config, MiniGPTConfig):
-        raise UserError(f"{folder}: wanted a minigpt model, found a {model.config.model_type}")
-    return model.eval()
 
 
 def beyond_window(asked: torch.Tensor, block: int, window: int) -> torch.Tensor:
@@ -121,21 +108,18 @@ def measure(folder: Path, counts: Sequence[int], block: int, window: int) -> dic
     """Return all numbers of (h) about a saved model with full attention.
 
     Raises:
-        UserError: the folder has no such model or texts, or the texts are too short to choose that many blocks.
+        UserError: the folder has no texts.
+        ValueError: it has no such model, or the texts are too short to choose that many blocks.
     """
     texts = load_texts(folder)
-    model = load_for(folder, attn_implementation="eager")
+    model = load_minigpt(folder, attn_implementation="eager")
     if set(model.config.layer_attention_types) != {"vanilla"}:
-        raise UserError(f"{folder}: wanted full attention in every layer, found {model.config.attention_type}")
+        raise ValueError(f"{folder}: wanted full attention in every layer, found {model.config.attention_type}")
     far = [(ids, earlier) for ids, asked in texts if len(earlier := beyond_window(asked, block, window))]
     if not far:
-        raise UserError(
+        raise ValueError(
             f"{folder}: no question is about a fact before the window of {window} blocks of {block} tokens"
         )
-    try:
-        rows = mean_found(model, far, counts, block, window)
-    except ValueError as error:
-        raise UserError(error) from error
     sizes = {"attention_type": "selected", "selected_block": block, "selected_window": window}
     return {
         "tokens": texts[0][0].shape[1],
@@ -143,9 +127,9 @@ def measure(folder: Path, counts: Sequence[int], block: int, window: int) -> dic
         "beyond_window": sum(len(asked) for _, asked in far),
         "block": block,
         "window": window,
-        "rows": rows,
-        "recall": recall_of(load_for(folder), texts),
-        "recall_by_blocks": {k: recall_of(load_for(folder, **sizes, selected_blocks=k), texts) for k in counts},
+        "rows": mean_found(model, far, counts, block, window),
+        "recall": recall_of(load_minigpt(folder), texts),
+        "recall_by_blocks": {k: recall_of(load_minigpt(folder, **sizes, selected_blocks=k), texts) for k in counts},
     }
 
 
@@ -159,7 +143,7 @@ def draw(found: dict, path: Path) -> None:
         for plot, key in zip(plots, ("mass", "found"), strict=False):
             plot.plot(blocks, [100 * row[key] for row in rows], style, color=color, label=RULES[rule])
     recall = {int(k): 100 * share for k, share in found["recall_by_blocks"].items()}
-    plots[2].plot(list(recall), list(recall.values()), "s-", color=STYLES["box"][1], label="selected, box of keys")
+    plots[2].plot(list(recall), list(recall.values()), "s-", color=BLUE, label="selected, box of keys")
     plots[2].axhline(100 * found["recall"], color="black", linestyle=":", label="full attention")
     titles = (f"attention seen, layer {last}", f"fact asked for seen, layer {last}", "answers right")
     for plot, title in zip(plots, titles, strict=True):
@@ -203,14 +187,18 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def command() -> None:
-        found = measure(arguments.model, sorted(set(arguments.blocks)), arguments.block, arguments.window)
+        try:
+            found = measure(arguments.model, sorted(set(arguments.blocks)), arguments.block, arguments.window)
+        except ValueError as error:
+            raise UserError(error) from error
+        table = write_table(found)
         results = arguments.output / "results" / f"{NAME}.json"
         results.parent.mkdir(parents=True, exist_ok=True)
         (arguments.output / "figures").mkdir(exist_ok=True)
         write_json(results, found)
-        write_text(results.with_suffix(".md"), write_table(json.loads(results.read_text(encoding="utf-8"))))
+        write_text(results.with_suffix(".md"), table)
         draw(found, arguments.output / "figures" / f"{NAME}_found.svg")
-        show(write_table(found), end="")
+        show(table, end="")
 
     return run_main(command)
 

@@ -29,14 +29,10 @@ from attention_lab.trained import (
 )
 from data_scripts.bios_folder import FILES, check_folder, read_lines, read_questions
 from data_scripts.questions import Question
-from evaluation.plots import new_figure, save_figure
+from evaluation.plots import BLUE, GREEN, ORANGE, new_figure, save_figure
 from evaluation.tables import markdown_table, number, percent
 from modeling_minigpt.block_sparse_minigpt import BlockPattern
 
-BLUE = "#0072B2"
-ORANGE = "#E69F00"
-GREEN = "#009E73"
-PINK = "#CC79A7"
 QUESTIONS = 200
 ROWS = 16  # of text
 LENGTH = 64  # tokens of a row

@@ -18,18 +18,31 @@ from data_scripts.questions import Question
 from modeling_minigpt import MiniGPTConfig
 
 
-def load_eager(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a MiniGPT that returns attention weights, and its tokenizer; ValueError where there is none."""
+def load_minigpt(folder: str | Path, **settings) -> PreTrainedModel:
+    """Load the MiniGPT of a folder, with `settings` for `from_pretrained`; ValueError where there is none."""
     if not Path(folder, "config.json").is_file():
         raise ValueError(f"{folder}: no model that can be loaded: wanted a folder with a config.json")
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder}: no model that can be loaded: {' '.join(str(error).split())[:200]}") from error
+    with as_no_model(folder):
+        model = AutoModelForCausalLM.from_pretrained(folder, **settings)
     if not isinstance(model.config, MiniGPTConfig):
         raise ValueError(f"{folder}: wanted a minigpt model, found a {model.config.model_type}")
-    return model.eval(), tokenizer
+    return model.eval()
+
+
+def load_eager(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a MiniGPT that returns attention weights, and its tokenizer; ValueError where there is none."""
+    model = load_minigpt(folder, attn_implementation="eager")
+    with as_no_model(folder):
+        return model, AutoTokenizer.from_pretrained(folder)
+
+
+@contextmanager
+def as_no_model(folder: str | Path) -> Iterator[None]:
+    """Raise what the library raises of a folder that it cannot load as a ValueError of one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder}: no model that can be loaded: {' '.join(str(error).split())[:200]}") from error
 
 
 @dataclass(frozen=True)

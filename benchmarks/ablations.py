@@ -35,7 +35,7 @@ from benchmarks.harness import (
 )
 from benchmarks.measurement import describe_machine, name_machine
 from benchmarks.model_ideas import IDEAS
-from benchmarks.training_steps import TrainingSteps, with_paths
+from benchmarks.training_steps import TrainingSteps, padding_share, with_paths
 from configuration.errors import UserError, run_main
 from configuration.recipe import load_recipe
 from data_scripts.bios_folder import check_folder
@@ -45,7 +45,7 @@ from evaluation.tables import markdown_table
 from evaluation.trust import fraction
 from modeling_minigpt import MiniGPTForCausalLM
 from training.checkpoints import Progress
-from training.run_context import Run, build_run
+from training.run_context import Run, build_run, training_batches
 from training.runner import finetune, pretrain
 
 RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n-speedrun.yaml"
@@ -171,15 +171,15 @@ def measure(point: Point, base: list[str], recipe: Path, data: Path, minutes: fl
     idea = IDEAS.get(point.subject, nullcontext)
     with idea(), tempfile.TemporaryDirectory() as folder:
         held_out = ["run.checkpoint_minutes=1000", *ALL_QUESTIONS, *overrides, f"data.validation_questions={HELD_OUT}"]
-        trial = TrainingSteps(load_recipe(recipe, with_paths(held_out, f"{folder}/trial", data)))
-        padding = trial.padding()
         if steps is None:
+            trial = TrainingSteps(load_recipe(recipe, with_paths(held_out, f"{folder}/trial", data)))
             with trial.compiled():
                 steps = max(1, round(60 * minutes / statistics.mean(trial.seconds(WARMUP, TIMED))))
         length = [f"pretrain.steps={steps}", "pretrain.epochs=null"]
         full = load_recipe(recipe, with_paths([*held_out, *length], folder, data))
         mean = WeightAverage((1 - AVERAGED_SHARE) * steps)
         run = build_run(full, on_checkpoint=mean.add if average else None)
+        padding = padding_share(training_batches(run, "pretrain"))
         pretrain(run)
         if average:
             mean.replace_weights(run)

@@ -200,8 +200,8 @@ def measure_choice(subject: str, length: int, device: torch.device, dtype: torch
     """Measure the choice of blocks alone, by all queries of a layer: seconds, and bytes over queries and keys."""
     attention = build_layer(subject, length).to(device, dtype).attention
     hidden_states = torch.randn(1, length, WIDTH, device=device, dtype=dtype)
-    *_, query, key = attention.project_inputs(hidden_states, None)[:5]  # before rotation
-    gate = attention.summary_gate and attention.summary_gate(hidden_states).transpose(1, 2)[..., None]  # (1, H, T, 1)
+    _, _, _, query, key, *gates = attention.project_inputs(hidden_states, None)  # before rotation
+    gate = gates[0] if gates else None
     query = chunk(query, attention.block)
     positions = torch.arange(query.shape[2] * attention.block, device=device).view(1, -1, attention.block)
 

@@ -75,19 +75,18 @@ def distance_section(task: str, runs: Runs, length: int, times: dict[str, float]
     ranges = [*(f"{part['above']:,}–{part['to']:,}" for part in near), f"over {far['above']:,}"]
     columns = ["recall, by tokens back", *ranges, "any distance"]
     asked = [f"{part['questions']:,}" for part in (*first["by_distance"], first)]
+    if times is not None:
+        columns += ["loss", "ms a token"]
+        asked += ["", ""]
     rows = []
     for label, seeds in reads.items():
         by_range = zip(*(read["by_distance"] for read in seeds), strict=True)
-        rows.append([label, *(cell(parts) for parts in by_range), cell(seeds)])
+        row = [label, *(cell(parts) for parts in by_range), cell(seeds)]
+        if times is not None:
+            row.append(f"{fmean(run['loss'] for run in runs[label]):.2f}")
+            row.append(f"{times[label]:.3f}" if label in times else "–")
+        rows.append(row)
     rows.append(["questions", *asked])
-    if times is not None:
-        columns += ["loss", "ms a token"]
-        for row, (subject, seeds) in zip(
-            rows, runs.items(), strict=False
-        ):  # the questions, the last row, cost nothing
-            milliseconds = f"{times[subject]:.3f}" if subject in times else "–"
-            row += [f"{fmean(run['loss'] for run in seeds):.2f}", milliseconds]
-        rows[-1] += [""] * 2
     return section(f"{task}: a context of {length:,} tokens", columns, rows)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.measurement import wait_for
 from configuration.schema import Recipe
+from data_scripts.batches import TrainingBatches
 from training.precision import compiled_parts
 from training.run_context import build_run, init_model, training_batches
 from training.stepper import Stepper
@@ -48,11 +49,12 @@ class TrainingSteps:
             durations.append(time.perf_counter() - start)
         return durations[warmup:]
 
-    def padding(self, steps: int = 64) -> float:
-        """Return the share of the first batches' positions that are padding."""
-        batches = [self.batches[step]["input_ids"] for step in range(min(steps, len(self.batches)))]
-        empty = sum(int((ids == self.batches.pad_token_id).sum()) for ids in batches)
-        return empty / sum(ids.numel() for ids in batches)
+
+def padding_share(batches: TrainingBatches, steps: int = 64) -> float:
+    """Return the share of the first batches' positions that are padding."""
+    first = [batches[step]["input_ids"] for step in range(min(steps, len(batches)))]
+    empty = sum(int((ids == batches.pad_token_id).sum()) for ids in first)
+    return empty / sum(ids.numel() for ids in first)
 
 
 def with_paths(overrides: list[str], folder: str | Path, data: Path | None) -> list[str]:

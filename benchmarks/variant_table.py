@@ -69,9 +69,8 @@ def is_constant(values: Values, length: int | None) -> str:
     return "yes" if whole <= half else "no"
 
 
-def cost_cells(subject: str, table: Table, training: int | None, decoding: int | None) -> list[str]:
+def cost_cells(subject: str, table: Table, fits: dict, training: int | None, decoding: int | None) -> list[str]:
     """Write what a subject costs: time over SDPA's, exponents, decoding and its cache."""
-    fits = slopes(table)
     caches = table.get(("decode", "bytes"), {}).get(subject, {})
     seconds = table.get(("decode", "seconds"), {}).get(subject, {})
     over = ratio(table, TRAINING, (subject, training), (SDPA, training)) if training is not None else None
@@ -89,6 +88,7 @@ def choosing_table(recall: dict, scaling: dict) -> str:
     """Return the table of all variants, and below them all other models of the recall test, from two records."""
     runs = runs_of(results_of(recall), TASK)
     table = collect(results_of(scaling))
+    fits = slopes(table)
     training, decoding = (longest_common(table.get((what, "seconds"), {})) for what in (TRAINING, "decode"))
     scores = recall_columns(runs, recall["length"])
     at_training = "" if training is None else f" at {training:,}"
@@ -108,7 +108,7 @@ def choosing_table(recall: dict, scaling: dict) -> str:
         label = f"`{name}`" if name in TYPES else name
         recalled = [cell(reads_of(runs, length).get(name + suffix, [])) for length, suffix in scores.values()]
         subject = SDPA if name == "vanilla" else name
-        rows.append([label, *recalled, *cost_cells(subject, table, training, decoding)])
+        rows.append([label, *recalled, *cost_cells(subject, table, fits, training, decoding)])
     return markdown_table(columns, rows)
 
 

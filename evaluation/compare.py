@@ -18,7 +18,7 @@ from typing import Any
 
 from artifacts.run_folder import PATHS, RunError, RunFolder, read_json
 from configuration.errors import run_main, show
-from evaluation.report import by_relation
+from evaluation.report import by_relation, training_minutes
 from evaluation.tables import markdown_table, mean_and_spread
 
 # Settings in which runs of one row may differ: the seed, and where things are or how they are run.
@@ -95,7 +95,7 @@ def read_run(folder: Path, relation: str | None = None) -> RunResults | None:
         **{name: trust.get(name) for name, _, _ in FIGURES.values()},
         "accuracy": view[view["split"]]["accuracy"],
         "no_pretraining": view["baselines"]["no_pretraining"],
-        "minutes": sum(results["train_minutes"].get(stage, 0.0) for stage in ("pretrain", "finetune")),
+        "minutes": training_minutes(results),
         "parameters": results["parameters"],
     }
     return RunResults(folder, recipe["seed"], comparable_settings(recipe), figures)

@@ -4,6 +4,12 @@ from pathlib import Path
 
 from artifacts.files import written_aside
 
+# Okabe and Ito's palette, distinct to every kind of colour vision.
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+PINK = "#CC79A7"
+
 
 def new_figure(rows: int, columns: int, width: float, height: float):
     """Return a figure of a size in inches and its axes, an array of them where there are several."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.report import accuracy_rows
+from evaluation.report import accuracy_rows, training_minutes
 from evaluation.tables import markdown_table, number, percent, replace_section
 
 ROOT = Path(__file__).parent.parent
@@ -34,10 +34,9 @@ def results_table(folder: Path) -> str:
     rows = []
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
         results = json.loads(path.read_text(encoding="utf-8"))
-        minutes = sum(results["train_minutes"].get(stage, 0.0) for stage in ("pretrain", "finetune"))
         shares = [percent(share) for _, share in accuracy_rows(results)]
         before = " and those before" if results.get("start_from") else ""
-        rows.append([f"`{path.stem}`", *shares, f"{minutes:.1f}{before}"])
+        rows.append([f"`{path.stem}`", *shares, f"{training_minutes(results):.1f}{before}"])
     return markdown_table(RESULT_COLUMNS, rows)
 
 

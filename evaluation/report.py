@@ -40,6 +40,11 @@ def by_relation(results: dict) -> dict[str, dict]:
     return views
 
 
+def training_minutes(results: dict) -> float:
+    """Return the minutes of what was trained for the answers: not those of the model without pretraining."""
+    return sum(results["train_minutes"].get(stage, 0.0) for stage in ("pretrain", "finetune"))
+
+
 def accuracy_rows(results: dict) -> list[tuple[str, float | None]]:
     """Return the rows that every table of results carries: baselines, pretrained, ceiling."""
     baselines = results["baselines"]

@@ -75,13 +75,7 @@ class SelectedCache(StateCacheLayer):
         for name, states in new.items():
             self.state[name] = write_tokens(self.state.get(name), states, start, blocks * self.block)
         index = first[:, None] * self.block + torch.arange(rows * self.block, device=first.device)  # (B, rows·b)
-        row = torch.arange(len(first), device=first.device)[:, None]
-        # Not by `gather`, whose backward wants its input as it was: the next token is written into it.
-        touched = {
-            name: self.state[name].transpose(1, 2)[row, index].transpose(1, 2)  # (B, H, rows·b, ·)
-            for name in ("plain_keys", "gates")
-            if name in new
-        }
+        touched = {name: read_rows(self.state[name], index) for name in ("plain_keys", "gates") if name in new}
         made = summarise(touched["plain_keys"], touched.get("gates"), self.block)  # (B, H, rows, F)
         self.state["summaries"] = write_tokens(self.state.get("summaries"), made, first, blocks)
         levels = self.update_boxes(first, rows, blocks, are_boxes=gate is None)
@@ -97,7 +91,6 @@ class SelectedCache(StateCacheLayer):
             are_boxes: whether the blocks' rows are boxes.
         """
         levels = [self.state["summaries"]]
-        row = torch.arange(len(first), device=first.device)[:, None]
         # A level that is there is written on, also where `crop` has left fewer blocks: there may be more again.
         while blocks > self.exact or f"boxes_{len(levels)}" in self.state:
             name = f"boxes_{len(levels)}"
@@ -110,13 +103,22 @@ class SelectedCache(StateCacheLayer):
             blocks = blocks // FAN_OUT
             index = first[:, None] * FAN_OUT + torch.arange(rows * FAN_OUT, device=first.device)  # (B, rows·FAN_OUT)
             index = index.clamp(max=inner.shape[2] - 1)  # such a box is not complete
-            made = surround(inner.detach().transpose(1, 2)[row, index].transpose(1, 2), are_boxes or len(levels) > 1)
+            made = surround(read_rows(inner, index), are_boxes or len(levels) > 1)
             self.state[name] = write_tokens(self.state.get(name), made, first, blocks + rows + 1)
             levels.append(self.state[name])
         return levels
 
     def can_remove(self, removed):
         return True
+
+
+def read_rows(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return the rows `index` (B, n) of states (B, H, N, X), (B, H, n, X).
+
+    Not by `gather`, whose backward wants its input as it was: the next token is written into it.
+    """
+    batch = torch.arange(len(index), device=index.device)[:, None]
+    return states.transpose(1, 2)[batch, index].transpose(1, 2)
 
 
 def summarise(plain_key: torch.Tensor, gate: torch.Tensor | None, block: int) -> torch.Tensor:
@@ -189,9 +191,11 @@ class SelectedAttention(LinearTimeAttention):
     def choose(self, plain_query: torch.Tensor, levels: list[torch.Tensor], positions: torch.Tensor) -> Choice:
         """Choose blocks for queries (B, H, R, l, D) at positions (B, R, l): complete ones before the window."""
         asked = plain_query.to(torch.promote_types(plain_query.dtype, torch.float32)) * self.scaling
-        of_boxes = box_query(asked)
+        of_boxes = asked
         if self.summary_gate is None:
-            asked = of_boxes
+            asked = of_boxes = box_query(asked)
+        elif len(levels) > 1:  # boxes around summaries
+            of_boxes = box_query(asked)
         limits = positions[:, :, 0] // self.block - self.window + 1
         return search_blocks(asked, of_boxes, levels, limits.clamp(min=0), self.count, self.exact)
 

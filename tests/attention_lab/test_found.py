@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from attention_lab import found
+from attention_lab.trained import load_minigpt
 from benchmarks import attention_recall
 from tests.attention_variants import tiny_model
 
@@ -43,7 +44,7 @@ def test_with_all_blocks_chosen_every_fact_is_found_and_recall_is_that_of_full_a
 
 
 def test_recall_is_of_the_answers_that_the_texts_ask_for(folder):
-    model = found.load_for(folder)
+    model = load_minigpt(folder)
     texts = found.load_texts(folder)
     guesses = [model(ids).logits[0, asked[:, 1]].argmax(-1) for ids, asked in texts]
     wanted = []

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from tests.attention_variants import VARIANTS
 from training.interruption import STOP_SIGNALS
 
 
@@ -16,6 +17,12 @@ def pytest_generate_tests(metafunc):
     for marker in metafunc.definition.iter_markers("row"):
         metafunc.fixturenames.append("row")
         metafunc.parametrize("row", marker.args)
+
+
+@pytest.fixture(params=["vanilla", *VARIANTS])
+def variant(request):
+    """Name each attention variant."""
+    return request.param
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from tests.attention_variants import (
     tiny_model,
 )
 
-ALL = ["vanilla", *VARIANTS]
 PLAIN = ["vanilla", "bigbird"]  # decoding states that can take any tokens back
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
 SCALINGS = {
@@ -35,12 +34,6 @@ SCALINGS = {
         "long_factor": [4.0, 3.0, 2.0, 1.5],
     },
 }
-
-
-@pytest.fixture(params=ALL)
-def variant(request):
-    """Name each attention variant."""
-    return request.param
 
 
 @pytest.fixture(params=SCALINGS)

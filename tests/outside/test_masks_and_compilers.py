@@ -11,14 +11,7 @@ from modeling_minigpt import build_character_tokenizer
 from modeling_minigpt.performer_attention_minigpt import chunk_initial_states, scan_by_doubling
 from tests.attention_variants import HYBRIDS, VARIANTS, assert_equal, draw_tokens, left_pad, logits_of, tiny_model
 
-ALL = ["vanilla", *VARIANTS]
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
-
-
-@pytest.fixture(params=ALL)
-def variant(request):
-    """Name each attention variant."""
-    return request.param
 
 
 # --- Packed examples and masks
