@@ -97,18 +97,20 @@ def fit_logistic(features: np.ndarray, target: np.ndarray, balanced: bool = Fals
         balanced: whether both sides weigh the same, however many there are of each.
     """
     # It loads for a second: not where only a model is trained.
-    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(features)
-    how = {"max_iter": 1000, "class_weight": "balanced" if balanced else None}
-    if min(target.sum(), (~target).sum()) < FOLDS:
-        model = LogisticRegression(C=PENALTIES[0], **how)
-    else:
+    scaled = scaler.transform(features)
+    model = LogisticRegression(C=PENALTIES[0], max_iter=1000, class_weight="balanced" if balanced else None)
+    if min(target.sum(), (~target).sum()) >= FOLDS:
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-        model = LogisticRegressionCV(Cs=PENALTIES, cv=folds, scoring="neg_log_loss", **how)
-    model.fit(scaler.transform(features), target)
+        # Of balanced ones the chances are not those of the data, so it is the order that is compared.
+        search = GridSearchCV(model, {"C": PENALTIES}, scoring="roc_auc" if balanced else "neg_log_loss", cv=folds)
+        model = search.fit(scaled, target).best_estimator_
+    else:
+        model.fit(scaled, target)
     weights = model.coef_[0] / scaler.scale_
     return weights, float(model.intercept_[0] - weights @ scaler.mean_)
 

@@ -39,7 +39,7 @@ def read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
             relation, *pair = (values[name] for name in ("relation", "known", "correct"))
             if None in pair:
                 continue
-            if not all(type(one) is float and 0.0 <= one <= 1.0 for one in pair):
+            if not isinstance(relation, str) or not all(type(one) is float and 0.0 <= one <= 1.0 for one in pair):
                 raise ValueError
         except (ValueError, KeyError, TypeError) as error:
             wanted = "wanted a relation and known and correct in [0, 1], as minigpt ask --log writes"

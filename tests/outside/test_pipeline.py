@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM, build_bpe_tokenizer, cli_minigpt
-from modeling_minigpt.confidence_minigpt import Confidence
+from modeling_minigpt.confidence_minigpt import Confidence, Head
 from modeling_minigpt.inputs_minigpt import parse_question
 from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
@@ -28,9 +28,9 @@ NAMES = [
     f"{first} {last}" for first in ("Ada", "Bo", "Béla", "Cyd") for last in ("Stone", "Quint", "Nagy", "Moss-Lind")
 ]
 LINES = [f"{name}. {name} was born in {place} ." for name in NAMES for place in PLACES]
-HALVES = [CalibrationScores([(0.9, True)] * 40 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
+HALVES = [CalibrationScores([(0.9, 0.9, True)] * 40 + [(0.9, 0.2, False)] * 10, [(0.1, 0.9)] * 100)] * 2
 # Nobody gets an answer: a calibration that is not used shows in every answer.
-NOBODY = Certificate(1.0, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
+NOBODY = Certificate(1.0, 1.0, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,8 @@ def parts():
 @pytest.fixture
 def folder(parts, tmp_path):
     """A calibrated pipeline's folder."""
-    confidence = Confidence({"question: answer": 0.1}, 2.0, *HALVES, NOBODY)
+    head = Head({"question: answer": 0.1}, 2.0)
+    confidence = Confidence(head, head, *HALVES, NOBODY)
     path = tmp_path / "model"
     BirthplacePipeline(**parts, candidates=PLACES, confidence=confidence).save_pretrained(path)
     return path
@@ -104,9 +105,11 @@ def change_candidates(folder, candidates):
 
 
 def refuse_calibration(ask):
-    """Check that a pipeline uses no calibration and says why."""
-    assert ask("Ada Stone")["answer"] is not None
-    assert ask("Ada Stone")["calibrated"] is False
+    """Check that a pipeline uses no calibration, says why, and answers nothing unless asked to."""
+    assert ask("Ada Stone", threshold=0)["answer"] is not None
+    result = ask("Ada Stone")
+    assert (result["answer"], result["calibrated"]) == (None, False)
+    assert ask.uncalibrated in result["reason"]
     assert ask.uncalibrated
     with pytest.raises(ValueError, match="not calibrated: its"):
         ask.threshold_for()
@@ -189,7 +192,7 @@ model = AutoModelForCausalLM.from_pretrained({folder!r}, trust_remote_code=True)
 model.save_pretrained({again!r})
 AutoTokenizer.from_pretrained({folder!r}, trust_remote_code=True).save_pretrained({again!r})
 ask = pipeline("birthplace-qa", model={again!r}, device="cpu", trust_remote_code=True)
-result = ask("Ada Stone")
+result = ask("Ada Stone", threshold=0)
 print(result["answer"] is not None, result["calibrated"])
 """
 
