@@ -18,6 +18,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer
@@ -31,6 +32,7 @@ from .facts_minigpt import RelationFacts
 from .modeling_minigpt import MiniGPTForCausalLM
 from .pipeline_minigpt import CERTIFIED, ClosedBookPipeline
 from .results_minigpt import describe_result
+from .risk_control_minigpt import CertificationError
 
 # Of the TSV that `ask --file` writes.
 COLUMNS = ("question", "answer", "score", "known", "correct", "reason", "relation", "matched_name")
@@ -108,6 +110,25 @@ def prompt_names() -> Iterator[str]:
         yield name
 
 
+def choose_thresholds(pipeline: ClosedBookPipeline, target: dict[str, float]) -> None:
+    """Certify other thresholds for each relation of a pipeline; those that cannot be certified answer nothing.
+
+    Raises:
+        ValueError: no relation is calibrated, or a share that is none.
+    """
+    calibrated = {name: facts.confidence for name, facts in pipeline.facts.items() if facts.confidence is not None}
+    if not calibrated:
+        pipeline.threshold_for(**target)
+    for name, confidence in calibrated.items():
+        certificate = None
+        refusal = None
+        try:
+            certificate = pipeline.threshold_for(**target, relation=name)
+        except CertificationError as error:
+            refusal = str(error)
+        pipeline.set_confidence(name, replace(confidence, certificate=certificate, refusal=refusal))
+
+
 def ask(arguments: argparse.Namespace) -> None:
     """Answer names or questions from the command line, a file or a prompt, one line each."""
     pipeline = load_pipeline(arguments.model)
@@ -118,13 +139,13 @@ def ask(arguments: argparse.Namespace) -> None:
     elif not arguments.names:
         names = prompt_names()
         batch_size = 1  # answer before the next prompt
-    threshold: object = arguments.threshold
+    threshold = arguments.threshold
     target = {name: getattr(arguments, name) for name in ("risk", "confidence", "stranger_rate")}
     target = {name: value for name, value in target.items() if value is not None}
     if target:
         if threshold is not None:
             raise CommandError("--threshold is one way to choose thresholds, --risk and --stranger-rate another")
-        threshold = pipeline.threshold_for(**target, relation=arguments.relation)
+        choose_thresholds(pipeline, target)
     options = {"relation": arguments.relation, "threshold": threshold, "top_k": arguments.top_k}
     options = {name: value for name, value in options.items() if value is not None}
     # An iterator in, an iterator out: the first answers of a long file are written while others are computed.

@@ -280,24 +280,34 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
             if reason is not None:
                 results.append(refusal_result(text, reason, calibrated))
                 continue
-            lowest = self.certified_threshold(relation, calibrated) if threshold == CERTIFIED else threshold
+            lowest = self.find_threshold(threshold, relation, calibrated)
             asked = self.facts[relation].relation
             # The library makes plain tuples of the scores.
             results.append(answer_result(asked, name, matched, ranked, Scores(*scores), calibrated, lowest, top_k))
         return results
 
-    def certified_threshold(self, relation: str, calibrated: bool) -> Certificate | str:
-        """Return a relation's certificate, or why no answer may be given by one.
+    def find_threshold(
+        self, threshold: float | Certificate | str, relation: str, calibrated: bool
+    ) -> float | Certificate | str:
+        """Return what an answer must reach under a relation, or why no answer may be given.
 
         Args:
+            threshold: as the pipeline takes it.
+            relation: its name.
             calibrated: whether it was asked in the way for which it was calibrated.
         """
+        if threshold != CERTIFIED and not isinstance(threshold, Certificate):
+            return threshold
         facts = self.facts[relation]
+        certificate = None if facts.confidence is None else facts.confidence.certificate
+        if isinstance(threshold, Certificate):
+            certificate = threshold
         if facts.confidence is not None and not calibrated:
             return "nothing is certified for answers with free_form or another cutoff (threshold=0 answers always)"
-        if facts.confidence is not None and facts.confidence.certificate is not None:
-            return facts.confidence.certificate
-        return f"{facts.explain_uncertified()} (threshold=0 answers always)"
+        # A certificate, of another relation perhaps, says nothing of probabilities that are not calibrated.
+        if certificate is None or not calibrated:
+            return f"{facts.explain_uncertified()} (threshold=0 answers always)"
+        return certificate
 
     def save_pretrained(self, save_directory, **keywords) -> None:
         """Save model, tokenizer, the pipeline's code, facts, confidences and names; it loads as this pipeline."""

@@ -245,7 +245,10 @@ def test_a_relation_is_measured_after_its_own_question_and_prompts(model):
 
 def test_confidences_of_several_relations_survive_their_file():
     studied = Relation("studied", "Where did {name} study?", ("{name}. studied at",))
-    confidences = {"birthplace": make(), "studied": make(known=Head({}, 0.0), correct=Head({"studied at: answer": 1.0}, 0.0))}
+    confidences = {
+        "birthplace": make(),
+        "studied": make(known=Head({}, 0.0), correct=Head({"studied at: answer": 1.0}, 0.0)),
+    }
     text = confidences_to_json(confidences)
     assert confidences_from_json(text, [BIRTHPLACE, studied]) == confidences
     with pytest.raises(ValueError, match="unknown features: studied at: answer"):

@@ -152,7 +152,10 @@ def test_a_calibrated_score_weighs_the_relations_own_features(ask):
         assert (ask("Ada Stone", relation=relation)["answer"] is not None) == answered
         assert ask("Ada Stone", relation=relation, threshold=0)["answer"] is not None
     assert ask("Ada Stone")["reason"].startswith("not calibrated: ")
-    assert ask.threshold_for(risk=0.2, confidence=0.9, relation="studied").correct_threshold == 0.9
+    certificate = ask.threshold_for(risk=0.2, confidence=0.9, relation="studied")
+    assert certificate.correct_threshold == 0.9
+    # It says nothing of a relation whose probabilities are not calibrated.
+    assert ask("Ada Stone", threshold=certificate)["reason"].startswith("not calibrated: ")
     with pytest.raises(ValueError, match="this model is not calibrated"):
         ask.threshold_for()
 
@@ -323,6 +326,14 @@ def test_the_command_asks_for_any_relation_and_describes_each(folder, capsys):
     assert second.startswith("Where did Ada Stone study? ")
     assert main(["ask", str(folder), "Ada Stone", "--relation", "studied", "--threshold", "0"]) == 0
     assert capsys.readouterr().out.splitlines() == [second]
+    # Thresholds for another target: both chances of everybody reach those of 95 % risk.
+    wide = ["--risk", "0.95", "--stranger-rate", "1"]
+    assert main(["ask", str(folder), "Where did Ada Stone study?", "Ada Stone", *wide]) == 0
+    answered, refused = capsys.readouterr().out.splitlines()
+    assert answered.endswith("that this is right)")
+    assert "I don't know (not calibrated: " in refused
+    assert main(["ask", str(folder), "Where did Ada Stone study?", "--risk", "0.001"]) == 0
+    assert "no threshold is certified: 50 calibration people cannot" in capsys.readouterr().out
     assert main(["ask", str(folder), "Ada Stone", "--relation", "died"]) == 2
     assert capsys.readouterr().err == "error: relation must be one of birthplace, studied, found 'died'\n"
     assert main(["info", str(folder)]) == 0
