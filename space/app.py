@@ -9,6 +9,7 @@ import argparse
 import html
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -55,12 +56,12 @@ def draw_bars(shares: dict[str, float]) -> str:
     return "".join(bars)
 
 
-def mix_names(names: list[str]) -> list[str]:
-    """Return names put together from the words of others, which are not among them."""
+def mix_names(names: list[str], known: set[str]) -> list[str]:
+    """Return names put together from the words of others, which are not among the known ones."""
     firsts = [name.split()[0] for name in names]
     lasts = [name.split()[-1] for name in names]
     mixed = [f"{first} {last}" for first, last in zip(firsts, lasts[1:] + lasts[:1], strict=True)]
-    return [name for name in dict.fromkeys(mixed) if name not in names]
+    return [name for name in dict.fromkeys(mixed) if name not in known]
 
 
 def find_task(model: str) -> str | None:
@@ -100,7 +101,7 @@ class Demo:
         scores = {
             name: result["score"] for name, result in zip(names, self.ask_model(names, threshold=0), strict=True)
         }
-        strangers = mix_names(names)
+        strangers = mix_names(names, set(text.split("\n")))
         strange = dict(zip(strangers, self.ask_model(strangers, threshold=0), strict=True))
         surest = max(names, key=scores.__getitem__)
         half = min(names, key=lambda name: abs(scores[name] - 0.5))  # the nearest to an even chance
@@ -132,6 +133,10 @@ class Demo:
         title = "What it would have guessed" if result["abstained"] else "Candidates"
         listed = f"<div>{title}</div>{draw_bars(candidates)}" if candidates else ""
         return answer, draw_bars(chances), listed, self.attention(result["question"]) if candidates else None
+
+    def show_example(self, name: str) -> tuple[str, str, str, str, Figure | None]:
+        """Answer about a name as `ask` does, after the name itself."""
+        return (name, *self.ask(name))
 
     def attention(self, question: str) -> Figure:
         """Draw how strongly each head looks from where the answer begins to each token of the question."""
@@ -181,8 +186,11 @@ class Demo:
                     choices = [("as the text asks", ""), *((text, key) for key, text in self.questions.items())]
                     asked.append(gradio.Dropdown(choices, value="", label="Question about the name"))
                 ask = gradio.Button("Ask", variant="primary")
+                buttons = []
                 if self.examples:
-                    gradio.Examples([[one] for one in self.examples], [name], label=EXAMPLES)
+                    gradio.Markdown(EXAMPLES, latex_delimiters=[])
+                    with gradio.Row(elem_id="examples"):
+                        buttons = [gradio.Button(example, size="sm") for example in self.examples]
                 with gradio.Row():
                     with gradio.Column():
                         answer = gradio.Markdown(elem_id="answer", min_height=90, latex_delimiters=[])
@@ -190,6 +198,9 @@ class Demo:
                     candidates = gradio.HTML(elem_id="candidates")
                 attention = gradio.Plot(label="Attention", elem_id="attention")
                 parts = [answer, chances, candidates, attention]
+                for button, example in zip(buttons, self.examples, strict=True):
+                    show = partial(self.show_example, example)
+                    button.click(show, None, [name, *parts], show_progress_on=attention, **ONE_AT_A_TIME)
                 gradio.on(
                     [ask.click, name.submit], self.ask, asked, parts, show_progress_on=attention, **ONE_AT_A_TIME
                 )
