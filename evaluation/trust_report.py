@@ -38,7 +38,7 @@ def trust_table(trust: dict) -> str:
     for key, (label, is_share) in ROWS.items():
         value = (percent if is_share else number)(trust.get(key))
         interval = trust.get(f"{key}_interval")
-        if interval:
+        if interval and trust.get(key) is not None:
             value += f" ({number(interval[0])} – {number(interval[1])})"
         rows.append([label, value])
     return markdown_table(

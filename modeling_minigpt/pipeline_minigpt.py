@@ -155,7 +155,10 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
             raise ValueError(f"top_k must be a whole number from 1, found {top_k}")
         if cutoff is not None and not 0.0 <= cutoff <= 1.0:
             raise ValueError(f"cutoff must be in [0, 1], found {cutoff}")
-        if threshold is not None and threshold != CERTIFIED and not isinstance(threshold, Certificate):
+        if type(threshold).__name__ == Certificate.__name__:
+            # Of another copy of the module, perhaps: a model's folder has its own.
+            threshold = Certificate(**vars(threshold))
+        elif threshold is not None and threshold != CERTIFIED:
             is_share = not isinstance(threshold, str) and 0.0 <= threshold <= 1.0
             if not is_share:
                 raise ValueError(f'threshold must be in [0, 1], a certificate or "certified", found {threshold!r:.80}')

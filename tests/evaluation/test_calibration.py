@@ -106,8 +106,7 @@ def test_nobody_is_scored_by_a_head_that_was_fitted_on_them():
     weights, bias = fit_logistic(features, target)
     own = features @ weights + bias
     other = cross_fit(features, target)
-    assert np.mean((own > 0) == target) > 0.75
-    assert np.mean((other > 0) == target) < 0.65
+    assert np.mean((own > 0) == target) > np.mean((other > 0) == target) + 0.1
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -135,7 +134,7 @@ def test_some_of_the_withheld_people_are_strangers_to_calibrate_on_and_the_other
 def test_a_model_that_is_never_wrong_is_as_sure_of_everybody(signals):
     confidence = calibrate(Rememberer(), people(400, 0), STRANGERS)
     assert confidence.correct.weights == {}
-    assert {correct for _, correct, _ in confidence.certification.known} == {pytest.approx(401 / 402)}
+    assert all(correct == pytest.approx(401 / 402) for _, correct, _ in confidence.certification.known)
     assert confidence.certificate.answered > 150
 
 

@@ -70,8 +70,8 @@ def test_without_a_certificate_nothing_is_answered_unless_that_is_asked_for(ask,
         assert withheld["reason"].endswith("(threshold=0 answers always)")
         assert withheld["candidates"] == given["candidates"]
         assert f"I would have guessed {given['answer']}" in describe_result(withheld)
-    assert closed("Ada Stone", threshold=0) == open_ones[0]
-    assert ask("Ada Stone", threshold="certified") == refused[0]
+    assert closed(["Ada Stone", "Albert Einstein"], threshold=0) == open_ones
+    assert ask(["Ada Stone", "Albert Einstein"], threshold="certified") == refused
 
 
 def test_one_text_gives_one_result_a_list_a_list_and_an_iterable_a_stream(ask):
