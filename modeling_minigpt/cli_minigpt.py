@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -110,7 +111,7 @@ def prompt_names() -> Iterator[str]:
         yield name
 
 
-def choose_thresholds(pipeline: ClosedBookPipeline, target: dict[str, float]) -> None:
+def choose_thresholds(pipeline: ClosedBookPipeline, target: dict[str, Any]) -> None:
     """Certify other thresholds for each relation of a pipeline; those that cannot be certified answer nothing.
 
     Raises:

@@ -158,7 +158,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         if type(threshold).__name__ == Certificate.__name__:
             # Of another copy of the module, perhaps: a model's folder has its own.
             threshold = Certificate(**vars(threshold))
-        elif threshold is not None and threshold != CERTIFIED:
+        elif threshold is not None and threshold != CERTIFIED and not isinstance(threshold, Certificate):
             is_share = not isinstance(threshold, str) and 0.0 <= threshold <= 1.0
             if not is_share:
                 raise ValueError(f'threshold must be in [0, 1], a certificate or "certified", found {threshold!r:.80}')
