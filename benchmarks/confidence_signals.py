@@ -25,13 +25,13 @@ from configuration.errors import run_main
 from configuration.recipe import recipe_from_json
 from data_scripts.splits import TrainingData, load_training_data, made_up_people
 from evaluation.answers import exact_matches
-from evaluation.calibration import BATCH, CalibrationError, fit_ranker, rank_and_measure
+from evaluation.calibration import BATCH, CalibrationError, fit_logistic, rank_and_measure
 from evaluation.knowledge import questions_of
 from evaluation.tables import markdown_table, number, percent
 from evaluation.trust_metrics import auroc, coverage_at_precision
 from modeling_minigpt import ClosedBookPipeline
 from modeling_minigpt.answers_minigpt import Answer, encode_prompts
-from modeling_minigpt.confidence_minigpt import answer_features, feature_names, format_prompts, prompt_templates
+from modeling_minigpt.features_minigpt import answer_features, feature_names, format_prompts, prompt_templates
 
 STRANGERS = 1000  # made-up people, at most
 PRIOR_STRANGERS = 300  # others, whose answers give the prior
@@ -97,9 +97,12 @@ def cross_validate(fit, known: np.ndarray, right: np.ndarray, strangers: np.ndar
 
 
 def fit_combination(known: np.ndarray, right: np.ndarray, strangers: np.ndarray):
-    """Fit what a calibration ships."""
-    weights, bias = fit_ranker(known, right, strangers)
-    return lambda signals: signals @ weights + bias
+    """Fit what a calibration ships: the chance to be known, times the chance to be right given that, in logarithms."""
+    exists = np.repeat([True, False], [len(known), len(strangers)])
+    heads = [fit_logistic(np.concatenate([known, strangers]), exists, balanced=True)]
+    if 0 < right.sum() < len(right):
+        heads.append(fit_logistic(known, right))
+    return lambda signals: -sum(np.logaddexp(0.0, -(signals @ weights + bias)) for weights, bias in heads)
 
 
 def fit_probe(known: np.ndarray, right: np.ndarray, strangers: np.ndarray):

@@ -1,10 +1,17 @@
-"""Calibrate a finished model's confidence on people who were held out of its training, and certify a threshold.
+"""Calibrate a finished model's two chances on people who were held out of its training, and certify thresholds.
 
 Each relation is calibrated by itself: a model may know where people were born, and guess where they studied.
 
-The calibration people and the made-up ones are each split into two halves. The first fits the weights of the signals
-and picks the threshold. The second certifies it, and fits the last step, which turns the weighted sum into a
-probability (Platt 1999): the order of the answers, and so what was picked, stays as it was.
+The calibration people and the strangers, made-up ones and a quarter of the withheld, are each split into two halves:
+
+    fitting        fits both heads: `known` on these people against strangers, `correct` on the right answers about
+                   these people against the wrong ones. What the heads say of it themselves is too good, so it is
+                   scored by heads fitted on four fifths of it, fold by fold. Those scores choose the pairs of
+                   thresholds to test.
+    certification  tests them, by the heads of the fitting half.
+
+The last step turns each head's weighted sum into a probability (Platt 1999), on the scores of both halves, of which
+none is by a head that was fitted on the person. The order of the answers, and so what is tested, stays as it was.
 """
 
 import math
@@ -16,23 +23,41 @@ import numpy as np
 import torch
 
 from configuration.errors import UserError
+from data_scripts.person_splits import hash_number
 from data_scripts.questions import Question
 from evaluation.answers import exact_matches
 from evaluation.processes import cut_batches, map_batches
 from modeling_minigpt.answers_minigpt import Answer
-from modeling_minigpt.confidence_minigpt import Confidence, confidence_features, feature_names
+from modeling_minigpt.confidence_minigpt import Confidence, Head
+from modeling_minigpt.features_minigpt import confidence_features, feature_names
 from modeling_minigpt.pipeline_minigpt import ClosedBookPipeline
 from modeling_minigpt.questions_minigpt import normalise
+from modeling_minigpt.relations_minigpt import Relation
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, CertificationError
 
-STRANGER_WEIGHT = 2.0  # of all strangers together in the fit, beside 1 of all known people
 BATCH = 64  # people measured together
 MIN_OF_EACH = 2  # right answers, and strangers, without which nothing can be fitted
+MIN_WRONG = 5  # wrong answers, without which nothing shows how they differ from right ones
 MIN_FOR_SLOPE = 5  # right answers, and wrong ones; fewer are where they are by chance
+FOLDS = 5
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)  # C of the logistic models, chosen by cross-validation
+CALIBRATION_QUARTER = 4  # one in so many of the withheld people is a stranger to calibrate on
 
 
 class CalibrationError(UserError, ValueError):
     """Too little to calibrate on; the message says what."""
+
+
+def head_features(relation: Relation) -> dict[str, list[str]]:
+    """Return the names of the features that each head uses, any of `feature_names`."""
+    return {"known": feature_names(relation), "correct": feature_names(relation)}
+
+
+def split_withheld(questions: Sequence[Question]) -> tuple[list[Question], list[Question]]:
+    """Return the withheld people to calibrate on, a quarter by the hash of the name, and those to evaluate on."""
+    is_first = [hash_number(f"calibration {question.name}") % CALIBRATION_QUARTER == 0 for question in questions]
+    pairs = list(zip(questions, is_first, strict=True))
+    return [question for question, first in pairs if first], [question for question, first in pairs if not first]
 
 
 def rank_and_measure(
@@ -63,35 +88,57 @@ def measure(
     return [candidates[0].text for candidates in ranked], signals
 
 
-def fit_ranker(known: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return weights of the signals and a bias that separate right answers from wrong ones, if any, and strangers'.
+def fit_logistic(features: np.ndarray, target: np.ndarray, balanced: bool = False) -> tuple[np.ndarray, float]:
+    """Return weights and a bias that separate what is true in `target`, (N,), from what is not, by features (N, F).
+
+    The penalty is chosen by cross-validation where there is enough of both, else the strongest is taken.
 
     Args:
-        known, strangers: signals, (N, S) and (M, S).
-        right: which of the known people's answers are right, (N,).
+        balanced: whether both sides weigh the same, however many there are of each.
     """
-    from sklearn.linear_model import LogisticRegression  # loads for a second: not where only a model is trained
-    from sklearn.pipeline import make_pipeline
+    # It loads for a second: not where only a model is trained.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.preprocessing import StandardScaler
 
-    features = np.concatenate([known, strangers])
-    target = np.concatenate([right, np.zeros(len(strangers), dtype=bool)])
-    weight = np.concatenate(
-        [np.ones(len(known)), np.full(len(strangers), STRANGER_WEIGHT * len(known) / len(strangers))]
-    )
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    model.fit(features, target, logisticregression__sample_weight=weight)
-    scaler, logistic = model
-    weights = logistic.coef_[0] / scaler.scale_
-    return weights, float(logistic.intercept_[0] - weights @ scaler.mean_)
+    scaler = StandardScaler().fit(features)
+    scaled = scaler.transform(features)
+    model = LogisticRegression(C=PENALTIES[0], max_iter=1000, class_weight="balanced" if balanced else None)
+    if min(target.sum(), (~target).sum()) >= FOLDS:
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+        # Of balanced ones the chances are not those of the data, so it is the order that is compared.
+        search = GridSearchCV(model, {"C": PENALTIES}, scoring="roc_auc" if balanced else "neg_log_loss", cv=folds)
+        model = search.fit(scaled, target).best_estimator_
+    else:
+        model.fit(scaled, target)
+    weights = model.coef_[0] / scaler.scale_
+    return weights, float(model.intercept_[0] - weights @ scaler.mean_)
 
 
-def fit_platt(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+def cross_fit(features: np.ndarray, target: np.ndarray, balanced: bool = False) -> np.ndarray:
+    """Return each one's weighted sum by weights that were fitted on the other folds, (N,)."""
+    scores = np.zeros(len(features))
+    # Dealt out in turn, the true ones and then the others, so that every fold has its share of both.
+    order = np.argsort(~target, kind="stable")
+    for fold in range(FOLDS):
+        test = order[fold::FOLDS]
+        train = np.setdiff1d(order, test)
+        if target[train].all() or not target[train].any():
+            continue  # nothing to separate: 0 for all
+        weights, bias = fit_logistic(features[train], target[train], balanced)
+        scores[test] = features[test] @ weights + bias
+    return scores
+
+
+def fit_platt(scores: np.ndarray, right: np.ndarray, balanced: bool = False) -> tuple[float, float]:
     """Return slope and shift under which the logistic function of a score is the chance to be right.
 
     The targets are Platt's (1999, section 2.2), a little inside 0 and 1, so that a few sure answers do not become
     certainties. Where nearly all answers are right, or wrong, nothing shows how the chance rises with the score: the
     slope stays 1, and the shift makes the mean chance that of the targets.
+
+    Args:
+        balanced: whether right ones and others weigh the same, as if they were equally frequent.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -100,9 +147,12 @@ def fit_platt(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     target = np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2))
     if min(hits, misses) < MIN_FOR_SLOPE:
         return 1.0, find_shift(scores, float(target.mean()))
+    share = np.where(right, 0.5 / hits, 0.5 / misses) * len(right) if balanced else np.ones(len(right))
     model = LogisticRegression(C=1e4)
     labels = np.repeat([True, False], len(scores))
-    model.fit(np.tile(scores, 2)[:, None], labels, sample_weight=np.concatenate([target, 1 - target]))
+    model.fit(
+        np.tile(scores, 2)[:, None], labels, sample_weight=np.concatenate([target * share, (1 - target) * share])
+    )
     return float(model.coef_[0, 0]), float(model.intercept_[0])
 
 
@@ -117,6 +167,47 @@ def find_shift(scores: np.ndarray, mean: float) -> float:
         is_low = torch.from_numpy(scores + middle).sigmoid().mean().item() < mean
         low, high = (middle, high) if is_low else (low, middle)
     return (low + high) / 2
+
+
+def sigmoid(scores: np.ndarray) -> np.ndarray:
+    """Return the logistic function of scores."""
+    return torch.from_numpy(scores).sigmoid().numpy()
+
+
+def fit_head(
+    names: Sequence[str],
+    fitting: tuple[np.ndarray, np.ndarray],
+    rest: tuple[np.ndarray, np.ndarray],
+    balanced: bool = False,
+) -> tuple[Head, np.ndarray, np.ndarray]:
+    """Return a head, and its chances for those it was fitted on, by cross-fitting, and for the rest, (N,) and (M,).
+
+    Args:
+        names: of the features.
+        fitting, rest: features, (N, F) and (M, F), and what is to be found there, (N,) and (M,). The rest only turns
+            the head's sums into chances.
+        balanced: whether both sides weigh the same, however many there are of each.
+
+    Raises:
+        CalibrationError: the surer ones were wrong more often.
+    """
+    features, target = fitting
+    sums = cross_fit(features, target, balanced) if (~target).sum() >= MIN_WRONG else np.zeros(len(target))
+    every = np.concatenate([target, rest[1]])
+    # Without wrong answers, or where the order is wrong for the other folds' people, all are equally sure.
+    if not sums.any() or sums[target].mean() <= sums[~target].mean():
+        chance = (every.sum() + 1) / (len(every) + 2)
+        chances = np.full(len(every), chance)
+        head = Head({}, math.log(chance / (1.0 - chance)))
+    else:
+        weights, bias = fit_logistic(features, target, balanced)
+        sums = np.concatenate([sums, rest[0] @ weights + bias])
+        slope, shift = fit_platt(sums, every, balanced)
+        if slope <= 0.0:
+            raise CalibrationError("the surer answers were wrong more often, so nothing can be calibrated")
+        chances = sigmoid(slope * sums + shift)
+        head = Head(dict(zip(names, (slope * weights).tolist(), strict=True)), slope * bias + shift)
+    return head, chances[: len(target)], chances[len(target) :]
 
 
 def calibrate(
@@ -138,8 +229,8 @@ def calibrate(
         shared: whether every process of a run calls this with the same arguments; each then does a part of the work.
 
     Raises:
-        CalibrationError: the first half has no two right answers or strangers, or the surer answers were wrong more
-            often in the second.
+        CalibrationError: the fitting half has no two right answers or strangers, a feature is not a number, or the
+            surer answers were wrong more often.
     """
     asked = {question.name: question for question in questions}
     names = readable(pipeline, list(asked), relation)
@@ -147,27 +238,53 @@ def calibrate(
     answers, known = measure(pipeline, names, relation, shared)
     right = np.array(exact_matches(answers, [asked[name] for name in names]), dtype=bool)
     _, strange = measure(pipeline, strangers, relation, shared)
-    fitting, rest = split_halves(len(names), seed)
-    fitting_strangers, rest_strangers = split_halves(len(strangers), seed)
-    check_enough(right[fitting], len(fitting_strangers))
-    weights, bias = fit_ranker(known[fitting], right[fitting], strange[fitting_strangers])
-    slope, shift = fit_platt(known[rest] @ weights + bias, right[rest])
-    if slope <= 0.0:
-        raise CalibrationError("the surer answers were wrong more often, so nothing can be calibrated")
-    weights = slope * weights
-    bias = slope * bias + shift
     what = pipeline.find_facts(relation).relation
-    weights = dict(zip(feature_names(what), weights.tolist(), strict=True))
-    confidence = Confidence(weights, bias, CalibrationScores([]), CalibrationScores([]))
-    scores = confidence.probabilities(torch.from_numpy(known), what).tolist()
-    strange_scores = confidence.probabilities(torch.from_numpy(strange), what).tolist()
-    selection, certification = (
-        CalibrationScores(
-            [(scores[index], bool(right[index])) for index in of_known], [strange_scores[i] for i in of_strangers]
+    check_finite(known, what)
+    check_finite(strange, what)
+    halves = list(zip(split_halves(len(names), seed), split_halves(len(strangers), seed), strict=True))
+    check_enough(right[halves[0][0]], len(halves[0][1]))
+    return certify(fit_heads(what, known, right, strange, halves))
+
+
+def fit_heads(
+    relation: Relation, known: np.ndarray, right: np.ndarray, strange: np.ndarray, halves: Sequence[tuple]
+) -> Confidence:
+    """Return a confidence without a certificate.
+
+    Args:
+        relation: what was asked for.
+        known, strange: features of known people and of strangers, (N, F) and (M, F).
+        right: which answers about the known people are right, (N,).
+        halves: the numbers of the known people and of the strangers in the fitting and in the certification half.
+    """
+    columns = feature_names(relation)
+    chosen = head_features(relation)
+    at = {head: [columns.index(name) for name in names] for head, names in chosen.items()}
+    exists = [np.repeat([True, False], [len(people), len(others)]) for people, others in halves]
+    everybody = [np.concatenate([known[people], strange[others]])[:, at["known"]] for people, others in halves]
+    parts = list(zip(everybody, exists, strict=True))
+    known_head, *known_chances = fit_head(chosen["known"], parts[0], parts[1], balanced=True)
+    parts = [(known[people][:, at["correct"]], right[people]) for people, _ in halves]
+    correct_head, *correct_chances = fit_head(chosen["correct"], parts[0], parts[1])
+    scores = []
+    for (people, others), sure_known, sure_correct in zip(halves, known_chances, correct_chances, strict=True):
+        # The second head was fitted on no stranger, so it may say of all of them what it says of any other.
+        features = torch.from_numpy(strange[others])
+        strange_correct = correct_head.probabilities(features, columns).tolist()
+        own, others_known = sure_known[: len(people)].tolist(), sure_known[len(people) :].tolist()
+        rows = list(zip(own, sure_correct.tolist(), right[people].tolist(), strict=True))
+        scores.append(CalibrationScores(rows, list(zip(others_known, strange_correct, strict=True))))
+    return Confidence(known_head, correct_head, *scores)
+
+
+def check_finite(features: np.ndarray, relation: Relation) -> None:
+    """Raise CalibrationError where a feature, (N, F), of anybody is not a number."""
+    broken = ~np.isfinite(features)
+    if broken.any():
+        name = feature_names(relation)[int(broken.any(0).argmax())]
+        raise CalibrationError(
+            f"the feature {name!r} of {int(broken.any(1).sum())} of {len(features)} people is not a finite number"
         )
-        for of_known, of_strangers in ((fitting, fitting_strangers), (rest, rest_strangers))
-    )
-    return certify(replace(confidence, selection=selection, certification=certification))
 
 
 def check_enough(right: np.ndarray, strangers: int) -> None:

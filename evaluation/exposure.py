@@ -9,8 +9,10 @@ import numpy as np
 from data_scripts.name_finder import NameFinder
 from data_scripts.questions import Question
 from modeling_minigpt.answers_minigpt import Answer
+from modeling_minigpt.confidence_minigpt import Scores
 
 BOUNDS = (1, 2, 4, 16)  # times seen: never, once, 2 to 3, 4 to 15, more
+HEADS = ("known", "correct")
 LABELS = ("never", "once", "2 – 3", "4 – 15", "16 or more")
 
 
@@ -59,6 +61,28 @@ def count_exposures(
         ],
         "both": [both[question.name, question.answers] for question in questions],
     }
+
+
+def chances_by_exposure(times: Sequence[int], scores: Sequence[Scores], right: Sequence[bool]) -> list[dict]:
+    """Return for each range of times that the person was seen what is said of the answers, and what is true.
+
+    Args:
+        times: documents that name each question's person.
+        scores: of each answer, with both chances.
+        right: which answers are right.
+
+    Returns:
+        Rows `{"times", "questions", "known", "correct", "accuracy"}`: means, and the share of right answers.
+    """
+    ranges = np.array([bisect_right(BOUNDS, count) for count in times])
+    rows = []
+    for place, label in enumerate(LABELS):
+        chosen = np.flatnonzero(ranges == place)
+        if len(chosen):
+            means = {head: float(np.mean([getattr(scores[one], head) for one in chosen])) for head in HEADS}
+            accuracy = float(np.mean([right[one] for one in chosen]))
+            rows.append({"times": label, "questions": len(chosen), **means, "accuracy": accuracy})
+    return rows
 
 
 def exposure_rows(

@@ -21,8 +21,9 @@ TRUST_COLUMNS = {  # key: heading, and whether it is a share
     "auroc_made_up": ("known over made-up (AUROC)", False),
     "auroc_withheld": ("known over withheld (AUROC)", False),
     "coverage_at_precision_90": ("answered at 90 % precision", True),
-    "ece": ("calibration error", False),
-    "answered": ("answered at the certified threshold", True),
+    "ece_known": ("calibration error, known", False),
+    "ece_correct": ("calibration error, correct", False),
+    "answered": ("answered at the certified thresholds", True),
     "answered_right": ("right among those", True),
     "made_up_answered": ("made-up people answered", True),
     "withheld_answered": ("withheld people answered", True),
@@ -46,7 +47,8 @@ def trust_table(folder: Path) -> str:
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
         trust = json.loads(path.read_text(encoding="utf-8")).get("trust")
         if trust and trust["calibrated"]:
-            cells = [(percent if is_share else number)(trust[key]) for key, (_, is_share) in TRUST_COLUMNS.items()]
+            # Results of older versions lack some: a dash.
+            cells = [(percent if is_share else number)(trust.get(key)) for key, (_, is_share) in TRUST_COLUMNS.items()]
             rows.append([f"`{path.stem}`", *cells])
     return markdown_table(["recipe", *(heading for heading, _ in TRUST_COLUMNS.values())], rows)
 

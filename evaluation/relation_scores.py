@@ -12,16 +12,17 @@ from transformers import PreTrainedTokenizerFast
 
 from configuration.schema import EvaluateArguments
 from data_scripts.person_splits import hash_of
-from data_scripts.questions import Question, question_about
+from data_scripts.questions import Question
 from data_scripts.splits import TrainingData
 from evaluation.answers import answer_questions, exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.birthplace_accuracy.birthplace_accuracy import BirthplaceAccuracy
-from evaluation.exposure import exposure_rows
+from evaluation.exposure import chances_by_exposure, exposure_rows
 from evaluation.processes import cut_batches, map_batches
-from evaluation.trust import EvaluatedAnswers, confidence_metrics, fraction
+from evaluation.trust import EvaluatedAnswers, JudgedAnswer, confidence_metrics, fraction
 from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import Answer
+from modeling_minigpt.confidence_minigpt import Scores
 from modeling_minigpt.relations_minigpt import Relation
 
 SAMPLES = 3  # questions shown with their answers, before one about a stranger
@@ -37,16 +38,16 @@ class RelationAnswers:
         questions: those with known answers.
         models: by name, "pretrained" and perhaps "no_pretraining", a model's answers and which of them are right.
         seconds: how long the first took.
-        strangers: made-up names.
         asked: what the pipeline answers, to the same questions, about the strangers and about withheld people.
+        samples: what a user of the pipeline is shown for the first questions and one stranger.
     """
 
     relation: Relation
     questions: Sequence[Question]
     models: Mapping[str, tuple[list[Answer], list[bool]]]
     seconds: float
-    strangers: Sequence[str]
     asked: EvaluatedAnswers
+    samples: Sequence[dict]
 
     @property
     def texts(self) -> list[str]:
@@ -91,23 +92,24 @@ def ask_pipeline(
 ) -> EvaluatedAnswers:
     """Ask the pipeline, abstention aside, about known people and both kinds of strangers; every process calls this."""
 
-    def ask(names: Sequence[str]) -> list[Answer]:
+    def ask(names: Sequence[str]) -> list[JudgedAnswer]:
         results = pipeline(names, batch_size=BATCH, threshold=0.0, relation=relation.name)
-        return [Answer(result["answer"] or "", result["score"]) for result in results]
+        return [
+            JudgedAnswer(result["answer"] or "", Scores(result["known"], result["correct"], result["score"]))
+            for result in results
+        ]
 
-    def ask_all(names: Sequence[str]) -> list[Answer]:
+    def ask_all(names: Sequence[str]) -> list[JudgedAnswer]:
         batches = map_batches(ask, cut_batches(names, BATCH), shared=True)
         return [answer for batch in batches for answer in batch]
 
     known = ask_all([question.name for question in questions])
-    confidence = pipeline.facts[relation.name].confidence
     return EvaluatedAnswers(
         known,
         exact_matches([answer.text for answer in known], questions),
         ask_all(made_up),
         ask_all([question.name for question in withheld]),
-        calibrated=confidence is not None,
-        certificate=None if confidence is None else confidence.certificate,
+        confidence=pipeline.facts[relation.name].confidence,
     )
 
 
@@ -136,7 +138,8 @@ def ask_relation(
         models[name] = ask_model(pipeline.model, pipeline.tokenizer, questions, how, shared=True)
         seconds[name] = time.monotonic() - start
     asked = ask_pipeline(pipelines["pretrained"], relation, questions, strangers, withheld)
-    return RelationAnswers(relation, questions, models, seconds["pretrained"], strangers, asked)
+    samples = sample_answers(pipelines["pretrained"], relation, questions, strangers)
+    return RelationAnswers(relation, questions, models, seconds["pretrained"], asked, samples)
 
 
 def accuracy(texts: Sequence[str], questions: Sequence[Question]) -> dict:
@@ -147,20 +150,22 @@ def accuracy(texts: Sequence[str], questions: Sequence[Question]) -> dict:
     return metric.compute(predictions=texts, references=[list(question.answers) for question in questions])
 
 
-def sample_answers(answers: RelationAnswers) -> list[dict]:
-    """Return the first questions with their answers, and one about a person who is in no document.
+def sample_answers(
+    pipeline: ClosedBookPipeline, relation: Relation, questions: Sequence[Question], strangers: Sequence[str]
+) -> list[dict]:
+    """Return what the pipeline, thresholds and all, says to the first questions and about one unknown person.
 
-    "place" is the right answer, whatever the relation; "accepted" has all, where several are right.
+    Each is the pipeline's result, with the best candidate alone, and "place", the right answer, whatever the relation;
+    None for the unknown person. "accepted" has all right answers, where several are right.
     """
     samples = []
-    for question, text in zip(answers.questions[:SAMPLES], answers.texts, strict=False):
-        sample: dict = {"question": question.text, "answer": text, "place": question.answer}
+    for question in questions[:SAMPLES]:
+        sample = {**pipeline(question.name, relation=relation.name, top_k=1), "place": question.answer}
         if len(question.answers) > 1:
             sample["accepted"] = list(question.answers)
         samples.append(sample)
-    for name, answer in zip(answers.strangers[:1], answers.asked.made_up, strict=False):
-        question = question_about(name, relation=answers.relation)
-        samples.append({"question": question.text, "answer": answer.text, "place": None})
+    for name in strangers[:1]:
+        samples.append({**pipeline(name, relation=relation.name, top_k=1), "place": None})
     return samples
 
 
@@ -176,6 +181,9 @@ def relation_results(answers: RelationAnswers, data: TrainingData, counts: dict[
     name = answers.relation.name
     popular = popular_places((question.answer for question in data.train if question.relation == name), 2)
     baseline = answers.models.get("no_pretraining")
+    said = [answer.scores for answer in answers.asked.known]
+    # Where there is one score, what it says by exposure is in the other table.
+    by_exposure = chances_by_exposure(counts["person"], said, answers.asked.right) if answers.asked.has_heads else []
     return {
         "question": answers.relation.question,
         "answers": answers.relation.answers,
@@ -187,5 +195,6 @@ def relation_results(answers: RelationAnswers, data: TrainingData, counts: dict[
         "ceiling": ceiling(data.documents, questions),
         "trust": confidence_metrics(answers.asked, popular),
         "exposure": exposure_rows(counts, answers.models),
-        "samples": sample_answers(answers),
+        "reliability_by_exposure": by_exposure,
+        "samples": list(answers.samples),
     }

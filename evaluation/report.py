@@ -12,8 +12,8 @@ from configuration.errors import show
 from evaluation.errors_report import errors_line, errors_section
 from evaluation.plots import new_figure, save_figure
 from evaluation.tables import markdown_table, percent
-from evaluation.trust import trust_table
-from modeling_minigpt.risk_control_minigpt import Certificate
+from evaluation.trust_report import threshold_line, trust_section
+from modeling_minigpt.results_minigpt import describe_result
 
 ACCURACY_COLUMNS = ["always the top answer", "no pretraining", "pretrained", "upper bound: answer is in a document"]
 SOURCE_PARTS = {"source": "Source", "revision": "revision", "license": "licence", "attribution": "attribution"}
@@ -36,6 +36,7 @@ def by_relation(results: dict) -> dict[str, dict]:
             "baselines": {**values, "majority_place": values["majority_answer"]},
             **{key: values[key] for key in ("trust", "exposure", "samples")},
             "errors": values.get("errors", {}),  # not there before there was such a section
+            "reliability_by_exposure": values.get("reliability_by_exposure", []),
         }
     return views
 
@@ -101,23 +102,25 @@ def _render(results: dict, relation: str | None, console: Console) -> None:
         table.add_row(escape(name), percent(share))
     console.print(table)
     trust = results.get("trust")
-    if trust and trust["threshold"] is not None:
-        line = (
-            f"At the threshold {trust['threshold']:.2f}: {percent(trust['answered'])} answered, "
-            f"{percent(trust['answered_right'])} of that right; {percent(trust['made_up_answered'])} of made-up "
-            "people get an answer"
-        )
-        console.print(line, highlight=False)
+    if trust:
+        console.print(escape(threshold_line(trust)), highlight=False)
     if line := errors_line(results.get("errors", {})):
         console.print(escape(line), highlight=False)
     for sample in results["samples"]:
-        if sample["place"] is None:
-            verdict = "a stranger: no document names this person, the answer is a guess"
-        else:
-            is_right = sample["answer"] in sample.get("accepted", [sample["place"]])
-            verdict = "right" if is_right else f"wrong, it is {sample['place']}"
-        line = f"{escape(sample['question'])} [bold]{escape(sample['answer'])}[/bold] ({escape(verdict)})"
+        line = (
+            f"{escape(sample['question'])}  [bold]{escape(describe_result(sample))}[/bold] {escape(verdict(sample))}"
+        )
         console.print(line, highlight=False)
+
+
+def verdict(sample: dict) -> str:
+    """Say what is true of a sample: the right answer, or that nobody has it."""
+    if sample["place"] is None:
+        return "– a made-up person"
+    if sample["answer"] is None:
+        return f"– it is {sample['place']}"
+    is_right = sample["answer"] in sample.get("accepted", [sample["place"]])
+    return "– right" if is_right else f"– wrong, it is {sample['place']}"
 
 
 def plot_losses(histories: dict[str, list], path: Path) -> None:
@@ -128,28 +131,6 @@ def plot_losses(histories: dict[str, list], path: Path) -> None:
     axes.set(xlabel="step", ylabel="loss, nats a target token", yscale="log")
     axes.legend(frameon=False)
     save_figure(figure, path)
-
-
-def trust_section(trust: dict, heading: str = "## Trust", picture: str = "trust.png") -> list[str]:
-    """Return the report's lines on confidence, strangers and what is guaranteed; the last one shows the picture."""
-    if trust["certificate"] is not None:
-        promise = f"Certified on people held out of training: {Certificate(**trust['certificate'])}."
-    elif trust["calibrated"]:
-        promise = f"No threshold is certified: {trust['refusal']}."
-    else:
-        reason = f" ({trust['refusal']})" if trust["refusal"] else ""
-        promise = (
-            f"The model is not calibrated{reason}: its confidence is the probability that it gives to its answer."
-        )
-    if trust.get("withheld_refusal"):
-        promise += f" Withheld people are not counted: {trust['withheld_refusal']}."
-    return [
-        f"{heading}\n",
-        f"Confidence on these questions, on {trust['made_up']} about made-up people, and on {trust['withheld']} about "
-        f"real people who were withheld from training. {promise}\n",
-        trust_table(trust),
-        f"![Risk and coverage, reliability, confidences]({picture})\n",
-    ]
 
 
 def exposure_section(rows: list[dict], kind: str, heading: str) -> list[str]:
@@ -167,6 +148,19 @@ def exposure_section(rows: list[dict], kind: str, heading: str) -> list[str]:
             ["seen", "questions", *columns],
             [[what, str(row["questions"]), *own] for what, row, own in zip(seen, rows, cells, strict=True)],
         ),
+    ]
+
+
+def reliability_section(rows: list[dict], heading: str) -> list[str]:
+    """Return the report's lines on both chances by how often the person was seen."""
+    columns = ["documents that name the person", "questions", "mean chance to be known", "mean chance to be right"]
+    cells = [[row["times"], str(row["questions"]), *(percent(row[key]) for key in ("known", "correct", "accuracy"))]
+             for row in rows]  # fmt: skip
+    return [
+        f"{heading}\n",
+        "The chance to be right is given that the person is known, so it should be the share of right answers in "
+        "every row; the chance to be known should be near one where any document names the person.\n",
+        markdown_table([*columns, "right answers"], cells),
     ]
 
 
@@ -199,10 +193,17 @@ def relation_section(results: dict, kind: str, heading: str, picture: str) -> li
         lines += trust_section(results["trust"], f"{heading} Trust", picture)
     if results.get("exposure"):
         lines += exposure_section(results["exposure"], kind, f"{heading} What was there to learn from")
+    if results.get("reliability_by_exposure"):
+        lines += reliability_section(results["reliability_by_exposure"], f"{heading} Are the chances true")
     if results.get("errors"):
         lines += errors_section(results["errors"], results[results["split"]]["total"], heading)
-    rows = [[s["question"], s["answer"], s["place"] or "(unknown person)"] for s in results["samples"]]
-    return [*lines, f"{heading} Some answers\n", markdown_table(["question", "answer", f"right {kind}"], rows)]
+    return [*lines, *samples_section(results["samples"], kind, heading)]
+
+
+def samples_section(samples: list[dict], kind: str, heading: str) -> list[str]:
+    """Return the lines on some answers, as the pipeline gives them; kind is of the answers, "place"."""
+    rows = [[one["question"], describe_result(one), one["place"] or "(made-up person)"] for one in samples]
+    return [f"{heading} Some answers\n", markdown_table(["question", "answer", f"right {kind}"], rows)]
 
 
 def trust_picture(number: int, relation: str) -> str:

@@ -20,14 +20,15 @@ from artifacts.safe_loading import as_run_error
 from configuration.schema import Recipe
 from data_scripts.questions import Question
 from data_scripts.splits import TrainingData, load_scoring_questions, made_up_people
-from evaluation.calibration import unknown_names
+from evaluation.calibration import split_withheld, unknown_names
 from evaluation.errors import find_errors
 from evaluation.exposure import count_exposures
 from evaluation.knowledge import questions_of
 from evaluation.relation_scores import RelationAnswers, ask_relation, choose_questions, relation_results
 from evaluation.report import print_results, write_report
 from evaluation.trained_on import TrainedOn, count_known, read_record
-from evaluation.trust import STRANGERS, plot_trust
+from evaluation.trust import STRANGERS
+from evaluation.trust_report import plot_trust
 from modeling_minigpt import ClosedBookPipeline
 
 logger = get_logger(__name__)
@@ -130,7 +131,7 @@ def first_relation(values: dict, split: str) -> dict:
             "no_pretraining": values["no_pretraining"],
             "ceiling": values["ceiling"],
         },
-        **{key: values[key] for key in ("trust", "exposure", "errors", "samples")},
+        **{key: values[key] for key in ("trust", "exposure", "reliability_by_exposure", "errors", "samples")},
     }
 
 
@@ -159,7 +160,8 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
     withheld_refusal = trained_on.explain_withheld(data.withheld)
     if withheld_refusal is not None:
         logger.warning(f"withheld people are not counted: {withheld_refusal}")
-    found = ask_all(pipelines, questions, recipe, data, [] if withheld_refusal else data.withheld)
+    _, withheld = split_withheld(data.withheld)  # those that no calibration has used
+    found = ask_all(pipelines, questions, recipe, data, [] if withheld_refusal else withheld)
     if not PartialState().is_main_process:
         return None
     warn_of_trained_questions(trained_on, [question for one in found for question in one.questions], split)
@@ -191,6 +193,7 @@ def write_results(
         # The first relation's files have no name in theirs: they are as they were when there was one relation.
         name = f".{answers.relation.name}" if number else ""
         write_text(folder.path / f"predictions.{results['split']}{name}.txt", "\n".join(answers.texts) + "\n")
-        plot_trust(answers.asked, folder.path / f"trust{name}.png")
+        trust = results["relations"][answers.relation.name]["trust"]
+        plot_trust(answers.asked, trust, folder.path / f"trust{name}.png")
     write_report(results, histories, folder.path)
     write_json(folder.results, results)

@@ -1,43 +1,35 @@
-"""Can the answers be trusted? Confidence compared with what is right, and on questions about unknown people."""
+"""Can the answers be trusted? Both chances compared with what is true, and on questions about unknown people."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import NamedTuple
 
-from evaluation.plots import new_figure, save_figure
-from evaluation.tables import markdown_table, number, percent
+import numpy as np
+
 from evaluation.trust_metrics import (
     augrc,
     aurc,
     auroc,
+    balanced_weights,
     brier_score,
     coverage_at_precision,
+    equal_mass_bins,
     expected_calibration_error,
-    reliability,
-    risk_coverage,
 )
-from modeling_minigpt.answers_minigpt import Answer
-from modeling_minigpt.risk_control_minigpt import Certificate
+from modeling_minigpt.confidence_minigpt import Confidence, Scores
+from modeling_minigpt.risk_control_minigpt import Certificate, CertificationError
 
 STRANGERS = 500  # made-up names that are asked for
-ROWS = {  # key: what it says, and whether it is a share
-    "auroc_correct": ("right answers surer than wrong ones (AUROC)", False),
-    "auroc_made_up": ("people asked for surer than made-up ones (AUROC)", False),
-    "auroc_withheld": ("people asked for surer than real ones who were withheld (AUROC)", False),
-    "coverage_at_precision_90": ("questions answered when 90 % of the answers must be right", True),
-    "coverage_at_precision_80": ("questions answered when 80 % of the answers must be right", True),
-    "aurc": ("area under the risk–coverage curve (AURC)", False),
-    "augrc": ("area under the generalised risk–coverage curve (AUGRC)", False),
-    "ece": ("expected calibration error", False),
-    "brier": ("Brier score", False),
-    "threshold": ("threshold", False),
-    "answered": ("questions answered at the threshold", True),
-    "answered_right": ("right among those", True),
-    "made_up_answered": ("made-up people given an answer at the threshold", True),
-    "withheld_answered": ("withheld people given an answer at the threshold", True),
-    "popular_share_on_strangers": ("answers about strangers that are one of the two most popular answers", True),
-}
+RISKS = (0.05, 0.1, 0.2)
+STRANGER_RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
+
+
+class JudgedAnswer(NamedTuple):
+    """A model's answer with its chances, whether the pipeline gives it or not."""
+
+    text: str
+    scores: Scores
 
 
 @dataclass(frozen=True)
@@ -49,26 +41,40 @@ class EvaluatedAnswers:
         right: which of these are right.
         made_up: about made-up people.
         withheld: about real people who were withheld from training.
-        calibrated: whether the probabilities are calibrated.
-        certificate: the threshold below which the model would have abstained, if any.
+        confidence: the calibration that the chances are of; None where scores are the model's own probabilities.
     """
 
-    known: Sequence[Answer]
+    known: Sequence[JudgedAnswer]
     right: Sequence[bool]
-    made_up: Sequence[Answer] = ()
-    withheld: Sequence[Answer] = ()
-    calibrated: bool = False
-    certificate: Certificate | None = None
+    made_up: Sequence[JudgedAnswer] = ()
+    withheld: Sequence[JudgedAnswer] = ()
+    confidence: Confidence | None = None
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate of the calibration."""
+        return None if self.confidence is None else self.confidence.certificate
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether there are two chances; else one score stands in for both."""
+        return self.confidence is not None and self.confidence.known is not None
+
+    def chances(self, group: str, head: str) -> list[float]:
+        """Return what a head says of a group, "known", "made_up" or "withheld".
+
+        Args:
+            head: "known", "correct" or "score".
+        """
+        values = [getattr(answer.scores, head) for answer in getattr(self, group)]
+        return values if None not in values else [answer.scores.score for answer in getattr(self, group)]
 
     @cached_property
-    def scores(self) -> dict[str, list[float]]:
-        """The confidences: of each kind of answer, and of the right and the wrong ones among the known."""
-        kinds = ("known", "made_up", "withheld")
-        groups = {kind: [answer.probability for answer in getattr(self, kind)] for kind in kinds}
-        pairs = list(zip(groups["known"], self.right, strict=True))
-        groups["right"] = [score for score, is_right in pairs if is_right]
-        groups["wrong"] = [score for score, is_right in pairs if not is_right]
-        return groups
+    def exists(self) -> tuple[list[float], list[bool]]:
+        """The first head's chances of everybody, and who is known."""
+        groups = {group: self.chances(group, "known") for group in ("known", "made_up", "withheld")}
+        people = [chance for chances in groups.values() for chance in chances]
+        return people, [index < len(self.known) for index in range(len(people))]
 
 
 def fraction(flags: Sequence[bool]) -> float | None:
@@ -76,75 +82,109 @@ def fraction(flags: Sequence[bool]) -> float | None:
     return sum(flags) / len(flags) if len(flags) else None
 
 
+def is_answered(scores: Scores, certificate: Certificate) -> bool:
+    """Return whether both chances reach a certificate's thresholds."""
+    known, correct = scores.pair
+    return known >= certificate.known_threshold and correct >= certificate.correct_threshold
+
+
+def calibration_errors(asked: EvaluatedAnswers) -> dict[str, float | list[float] | None]:
+    """Return each head's expected calibration error with its interval, and the Brier scores; None without two heads.
+
+    Known people and strangers weigh the same, as they do in the first head's calibration.
+    """
+    found: dict[str, float | list[float] | None] = {}
+    people, exists = asked.exists
+    heads = {
+        "known": (people, exists, balanced_weights(np.array(exists, dtype=bool))),
+        "correct": (asked.chances("known", "correct"), asked.right, None),
+    }
+    for head, (chances, true, weights) in heads.items():
+        can_be_said = asked.has_heads and (head == "correct" or not all(true))
+        error, *interval = expected_calibration_error(chances, true, weights) if can_be_said else (None, None, None)
+        found[f"ece_{head}"] = error
+        found[f"ece_{head}_interval"] = interval if can_be_said else None
+    found["brier"] = brier_score(asked.chances("known", "correct"), asked.right)
+    return found
+
+
+def reliability(asked: EvaluatedAnswers) -> dict[str, dict[str, list[float]]]:
+    """Return the bins of both heads, their mean chance and how often it came true; of the score where there is one."""
+    people, exists = asked.exists
+    right = np.array(asked.right, dtype=float)
+    columns = {"correct": (asked.chances("known", "correct"), right, np.ones(len(right)))}
+    if asked.has_heads and not all(exists):
+        columns["known"] = (people, np.array(exists, dtype=float), balanced_weights(np.array(exists, dtype=bool)))
+    found = {}
+    for head, (chances, true, weights) in columns.items():
+        means, shares, mass = equal_mass_bins(np.array(chances), true, weights)
+        kept = mass > 0
+        found[head] = {"chance": means[kept].tolist(), "true": shares[kept].tolist()}
+    return found
+
+
+def trade(confidence: Confidence) -> list[dict]:
+    """Return what can be certified for each risk and share of strangers: `{"risk", "stranger_rate", "answered"}`.
+
+    "answered" is the share of the certification half's people who get an answer, None where nothing is certified.
+    """
+    rows = []
+    for risk in RISKS:
+        for stranger_rate in STRANGER_RATES:
+            try:
+                certificate = confidence.threshold_for(risk, stranger_rate=stranger_rate)
+                answered: float | None = certificate.answered / certificate.people
+            except CertificationError:
+                answered = None
+            rows.append({"risk": risk, "stranger_rate": stranger_rate, "answered": answered})
+    return rows
+
+
 def confidence_metrics(asked: EvaluatedAnswers, popular: Sequence[str]) -> dict:
     """Return the metrics of a model's confidence.
 
-    What depends on a threshold is None where the model has none, and what depends on strangers where none were asked
-    about.
+    What depends on thresholds is None where the model has none, and what depends on strangers where none were asked
+    about. Right answers are compared with wrong ones by the second head, people with strangers by the first.
 
     Args:
-        asked: the answers; none of them withheld because the confidence was low.
+        asked: the answers; none of them withheld because a chance was low.
         popular: the most popular answers, those that a model without knowledge falls back to.
     """
-    scores = asked.scores["known"]
+    correct = asked.chances("known", "correct")
+    scores = asked.chances("known", "score")
     right = asked.right
-    strangers = [*asked.made_up, *asked.withheld]
     certificate = asked.certificate
-    threshold = None if certificate is None else certificate.threshold
-
-    def answered(group: str) -> float | None:
-        return None if threshold is None else fraction([score >= threshold for score in asked.scores[group]])
-
-    given = [is_right for score, is_right in zip(scores, right, strict=True) if score >= (threshold or 0.0)]
+    given: dict[str, list[bool]] = {}
+    if certificate is not None:
+        for group in ("known", "made_up", "withheld"):
+            given[group] = [is_answered(answer.scores, certificate) for answer in getattr(asked, group)]
+    answers = zip(given.get("known", ()), right, strict=certificate is not None)
+    sides = {
+        flag: [score for score, is_right in zip(correct, right, strict=True) if is_right == flag]
+        for flag in (True, False)
+    }
+    known = asked.chances("known", "known")
     return {
-        "calibrated": asked.calibrated,
+        "calibrated": asked.confidence is not None,
         "accuracy": fraction(right),
-        "auroc_correct": auroc(asked.scores["right"], asked.scores["wrong"]),
-        "auroc_made_up": auroc(scores, asked.scores["made_up"]),
-        "auroc_withheld": auroc(scores, asked.scores["withheld"]),
+        "auroc_correct": auroc(sides[True], sides[False]),
+        "auroc_made_up": auroc(known, asked.chances("made_up", "known")),
+        "auroc_withheld": auroc(known, asked.chances("withheld", "known")),
         "aurc": aurc(scores, right),
         "augrc": augrc(scores, right),
         "coverage_at_precision_90": coverage_at_precision(scores, right, 0.9),
         "coverage_at_precision_80": coverage_at_precision(scores, right, 0.8),
-        "ece": expected_calibration_error(scores, right),
-        "brier": brier_score(scores, right),
+        **calibration_errors(asked),
         "made_up": len(asked.made_up),
         "withheld": len(asked.withheld),
-        "threshold": threshold,
+        "threshold_known": None if certificate is None else certificate.known_threshold,
+        "threshold_correct": None if certificate is None else certificate.correct_threshold,
         "certificate": None if certificate is None else asdict(certificate),
-        "answered": answered("known"),
-        "answered_right": None if threshold is None else fraction(given),
-        "made_up_answered": answered("made_up"),
-        "withheld_answered": answered("withheld"),
-        "popular_share_on_strangers": fraction([answer.text in popular for answer in strangers]),
+        "answered": fraction(given.get("known", ())),
+        "answered_right": fraction([is_right for is_given, is_right in answers if is_given]),
+        "made_up_answered": fraction(given.get("made_up", ())),
+        "withheld_answered": fraction(given.get("withheld", ())),
+        "popular_share_on_strangers": fraction([one.text in popular for one in (*asked.made_up, *asked.withheld)]),
+        "reliability": reliability(asked),
+        "trade": [] if asked.confidence is None else trade(asked.confidence),
     }
-
-
-def trust_table(trust: dict) -> str:
-    """Return the metrics as a Markdown table."""
-    rows = []
-    for key, (label, is_share) in ROWS.items():
-        rows.append([label, (percent if is_share else number)(trust[key])])
-    return markdown_table(
-        ["confidence, calibrated" if trust["calibrated"] else "confidence, not calibrated", ""], rows
-    )
-
-
-def plot_trust(asked: EvaluatedAnswers, path: Path) -> None:
-    """Draw risk against coverage, accuracy against confidence, and the confidences of right, wrong and strangers."""
-    figure, axes = new_figure(1, 3, width=11.0, height=3.4)
-    scores = asked.scores["known"]
-    axes[0].plot(*risk_coverage(scores, asked.right))
-    axes[0].set(xlabel="coverage: share answered, the surest first", ylabel="risk: share of those wrong")
-    axes[1].plot([0, 1], [0, 1], color="0.7", linestyle="--")
-    axes[1].plot(*reliability(scores, asked.right), marker="o")
-    axes[1].set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    labels = {"right": "right", "wrong": "wrong", "made_up": "made-up people", "withheld": "withheld people"}
-    for group, label in labels.items():
-        if asked.scores[group]:
-            axes[2].hist(asked.scores[group], bins=20, range=(0, 1), histtype="step", label=label)
-    if asked.certificate is not None:
-        axes[2].axvline(asked.certificate.threshold, color="0.7", linestyle="--", label="threshold")
-    axes[2].set(xlabel="confidence", ylabel="questions")
-    axes[2].legend(frameon=False)
-    save_figure(figure, path)

@@ -26,12 +26,57 @@ def auroc(high: Sequence[float], low: Sequence[float]) -> float | None:
     return binary_auroc(scores, torch.tensor([1] * len(high) + [0] * len(low))).item()
 
 
-def expected_calibration_error(scores: Sequence[float], right: Sequence[bool], bins: int = 15) -> float:
-    """Return the mean distance of confidence from accuracy over bins of [0, 1] (Guo et al. 2017, section 2)."""
-    from torchmetrics.functional.classification import binary_calibration_error
+def equal_mass_bins(
+    scores: np.ndarray, right: np.ndarray, weights: np.ndarray, bins: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean score, the share of right ones and the weight of bins of about equal weight, (B,) each.
 
-    target = torch.tensor(right, dtype=torch.int64)
-    return binary_calibration_error(torch.tensor(scores, dtype=torch.float64), target, n_bins=bins, norm="l1").item()
+    The last axis of each argument are answers, and earlier ones, if any, are samples. Bins of equal width would be
+    nearly empty where few scores are, and what one answer does there would count as much as what a hundred do.
+    """
+    order = np.argsort(scores, axis=-1, kind="stable")
+    scores, right, weights = (np.take_along_axis(part, order, -1) for part in (scores, right, weights))
+    total = weights.sum(-1, keepdims=True)
+    # The bin of an answer is where the middle of its weight falls.
+    number = ((weights.cumsum(-1) - weights / 2) / total * bins).astype(int).clip(0, bins - 1)
+    within = number[..., None, :] == np.arange(bins)[:, None]  # (…, B, N)
+    mass = (within * weights[..., None, :]).sum(-1)
+    filled = np.maximum(mass, 1e-300)
+    means = (within * (weights * scores)[..., None, :]).sum(-1) / filled
+    shares = (within * (weights * right)[..., None, :]).sum(-1) / filled
+    return means, shares, mass / total
+
+
+def balanced_weights(flags: np.ndarray) -> np.ndarray:
+    """Return weights under which true and false flags, (N,), weigh the same together."""
+    return np.where(flags, 0.5 / max(1, flags.sum()), 0.5 / max(1, (~flags).sum()))
+
+
+def expected_calibration_error(
+    scores: Sequence[float], right: Sequence[bool], weights: np.ndarray | None = None, draws: int = 500
+) -> tuple[float, float, float]:
+    """Return the mean distance of confidence from accuracy over bins of equal mass, and its 95 % interval.
+
+    Guo et al. 2017, section 2, with bins that hold equally many answers (Nixon et al. 2019, arXiv 1904.01685, section
+    4.3). The interval is of `draws` samples with replacement (Efron 1979); a seed makes it the same each time.
+
+    Args:
+        weights: of the answers, (N,); equal ones when None.
+    """
+    columns = [np.asarray(scores, dtype=float), np.asarray(right, dtype=float)]
+    columns.append(np.ones(len(columns[0])) if weights is None else weights)
+    rng = np.random.default_rng(0)
+
+    def error(*parts: np.ndarray) -> np.ndarray:
+        means, shares, mass = equal_mass_bins(*parts)
+        return (np.abs(means - shares) * mass).sum(-1)
+
+    found = []
+    for first in range(0, draws, 50):  # some at a time: each is a table of bins by answers
+        rows = rng.integers(0, len(columns[0]), (min(50, draws - first), len(columns[0])))
+        found.append(error(*(column[rows] for column in columns)))
+    low, high = np.quantile(np.concatenate(found), (0.025, 0.975))
+    return float(error(*columns)), float(low), float(high)
 
 
 def brier_score(scores: Sequence[float], right: Sequence[bool]) -> float:
@@ -83,11 +128,3 @@ def coverage_at_precision(scores: Sequence[float], right: Sequence[bool], precis
     separable = np.append(ordered[:-1] > ordered[1:], True)  # a threshold can cut here
     reached = coverage[separable & (risk <= 1.0 - precision + 1e-12)]
     return float(reached.max(initial=0.0))
-
-
-def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean confidences and accuracies of the bins of [0, 1] that have any answers, (B,) each."""
-    from sklearn.calibration import calibration_curve
-
-    accuracies, confidences = calibration_curve(np.asarray(right, dtype=bool), scores, pos_label=True, n_bins=bins)
-    return confidences, accuracies

@@ -9,7 +9,15 @@ from collections.abc import Iterable
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from evaluation.report import accuracy_table, by_relation, describe_scores, source_line, trust_picture, trust_section
+from evaluation.report import (
+    accuracy_table,
+    by_relation,
+    describe_scores,
+    samples_section,
+    source_line,
+    trust_picture,
+)
+from evaluation.trust_report import trust_section
 from hub.local_paths import is_hub_id
 from modeling_minigpt.relations_minigpt import BIRTHPLACE
 
@@ -17,7 +25,10 @@ METRICS = {  # key in results["trust"]: the metric's type, and its name
     "auroc_correct": ("roc_auc", "AUROC, right over wrong answers"),
     "auroc_made_up": ("roc_auc", "AUROC, known over made-up people"),
     "coverage_at_precision_90": ("coverage", "Coverage at 90 % precision"),
-    "ece": ("ece", "Expected calibration error"),
+    "auroc_withheld": ("roc_auc", "AUROC, known over withheld people"),
+    "ece_known": ("ece", "Expected calibration error of the chance to be known"),
+    "ece_correct": ("ece", "Expected calibration error of the chance to be right"),
+    "ece": ("ece", "Expected calibration error"),  # of before there were two chances
 }
 
 
@@ -81,7 +92,7 @@ def usage(repo_id: str, questions: dict[str, str]) -> str:
         bare = f" A name alone is asked under `{next(iter(questions))}`, or under another relation by `relation=NAME`."
     return f"""## How to use
 
-Ask a question; below the model's threshold it says that it does not know.{bare}
+Ask a question; where the model was not certified to know, the answer is None and `reason` says why.{bare}
 
 ```python
 from transformers import pipeline
@@ -89,6 +100,10 @@ from transformers import pipeline
 ask = pipeline("closed-book-qa", model="{repo_id}", trust_remote_code=True)
 {asked}
 ```
+
+`known` is the chance that the model was told of this person, `correct` the chance that the answer is right if so, and
+`score` their product. `threshold=0` answers always; `ask.threshold_for(risk=0.1, stranger_rate=1.0)` certifies
+thresholds for people who are all among the model's own.
 
 Complete text, as in any causal language model:
 
@@ -139,10 +154,13 @@ def model_card(results: dict, recipe: dict, repo_id: str, pictures: list[str]) -
     views = by_relation(results)
     trust = []
     captions = {"losses.png": "Loss against steps, by stage"}
-    confidences = "Risk and coverage, reliability, confidences"
+    confidences = "Risk and coverage, reliability, both chances, what can be certified"
     for number, (name, view) in enumerate(views.items()):
         heading = f"## Trust: {name}" if len(views) > 1 else "## Trust"
         trust += [part for part in trust_section(view["trust"], heading) if not part.startswith("![")]
+        kind = results.get("relations", {}).get(name, {}).get("answers", "place")
+        if all("reason" in sample for sample in view["samples"]):  # of older versions: not as the pipeline answers
+            trust += samples_section(view["samples"], kind, "##" if len(views) == 1 else "###")
         of_relation = f" ({name})" if len(views) > 1 else ""
         captions[trust_picture(number, name)] = f"{confidences}{of_relation}"
     source = source_line(results.get("source", {}))

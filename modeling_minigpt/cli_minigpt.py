@@ -4,6 +4,7 @@
     minigpt ask USER/NAME                                  # a prompt; an empty line ends it
     minigpt ask USER/NAME --file names.txt > answers.tsv
     minigpt ask USER/NAME --relation studied "Brihi Hikdo"
+    minigpt ask USER/NAME --file names.txt --risk 0.2 --stranger-rate 1    # other thresholds than the model's own
     minigpt info runs/quickstart/finetune
     minigpt convert mingpt model.params FOLDER --num_attention_heads 8
     minigpt convert gpt2 openai-community/gpt2 FOLDER
@@ -17,19 +18,25 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from . import __version__, convert_gpt2_checkpoint_to_hf, convert_mingpt_checkpoint_to_hf
+from .confidence_minigpt import describe_promise
 from .configuration_minigpt import MiniGPTConfig
+from .drift_minigpt import describe_drift, log_line, read_log
 from .facts_minigpt import RelationFacts
 from .modeling_minigpt import MiniGPTForCausalLM
-from .pipeline_minigpt import ClosedBookPipeline
+from .pipeline_minigpt import CERTIFIED, ClosedBookPipeline
+from .results_minigpt import describe_result
+from .risk_control_minigpt import CertificationError
 
 # Of the TSV that `ask --file` writes.
-COLUMNS = ("question", "answer", "score", "reason", "relation", "matched_name")
+COLUMNS = ("question", "answer", "score", "known", "correct", "reason", "relation", "matched_name")
 
 
 class CommandError(ValueError):
@@ -71,13 +78,10 @@ def load_pipeline(name: str) -> ClosedBookPipeline:
 
 
 def describe_answer(result: dict) -> str:
-    """Return a pipeline's result as one line: the answer and its score, or why there is none."""
+    """Return a pipeline's result as one line: the question, the answer and its chance, or why there is none."""
     # The question has the training's spelling of the name, which need not be the one that was typed.
     question = result["question"] if result["matched_name"] is None else f"{result['question']} (as in training)"
-    if result["abstained"]:
-        return f"{question} No answer: {result['reason']}"
-    meaning = "chance to be right" if result["calibrated"] else "probability, not calibrated"
-    return f"{question} {result['answer']} ({result['score']:.1%} {meaning})"
+    return f"{question}  {describe_result(result)}"
 
 
 def read_names(path: Path) -> Iterator[str]:
@@ -107,6 +111,25 @@ def prompt_names() -> Iterator[str]:
         yield name
 
 
+def choose_thresholds(pipeline: ClosedBookPipeline, target: dict[str, Any]) -> None:
+    """Certify other thresholds for each relation of a pipeline; those that cannot be certified answer nothing.
+
+    Raises:
+        ValueError: no relation is calibrated, or a share that is none.
+    """
+    calibrated = {name: facts.confidence for name, facts in pipeline.facts.items() if facts.confidence is not None}
+    if not calibrated:
+        pipeline.threshold_for(**target)
+    for name, confidence in calibrated.items():
+        certificate = None
+        refusal = None
+        try:
+            certificate = pipeline.threshold_for(**target, relation=name)
+        except CertificationError as error:
+            refusal = str(error)
+        pipeline.set_confidence(name, replace(confidence, certificate=certificate, refusal=refusal))
+
+
 def ask(arguments: argparse.Namespace) -> None:
     """Answer names or questions from the command line, a file or a prompt, one line each."""
     pipeline = load_pipeline(arguments.model)
@@ -117,7 +140,14 @@ def ask(arguments: argparse.Namespace) -> None:
     elif not arguments.names:
         names = prompt_names()
         batch_size = 1  # answer before the next prompt
-    options = {"relation": arguments.relation, "threshold": arguments.threshold, "top_k": arguments.top_k}
+    threshold = arguments.threshold
+    target = {name: getattr(arguments, name) for name in ("risk", "confidence", "stranger_rate")}
+    target = {name: value for name, value in target.items() if value is not None}
+    if target:
+        if threshold is not None:
+            raise CommandError("--threshold is one way to choose thresholds, --risk and --stranger-rate another")
+        choose_thresholds(pipeline, target)
+    options = {"relation": arguments.relation, "threshold": threshold, "top_k": arguments.top_k}
     options = {name: value for name, value in options.items() if value is not None}
     # An iterator in, an iterator out: the first answers of a long file are written while others are computed.
     results = pipeline(iter(names), batch_size=batch_size, **options)
@@ -125,12 +155,23 @@ def ask(arguments: argparse.Namespace) -> None:
     if arguments.file is not None and not arguments.json:
         table.writerow(COLUMNS)
     for result in results:
+        if arguments.log is not None and result["relation"] is not None:
+            append_log(arguments.log, log_line(result))
         if arguments.json:
             print(json.dumps(result, ensure_ascii=False), flush=True)
         elif arguments.file is not None:
             table.writerow(["" if result[column] is None else result[column] for column in COLUMNS])
         else:
             print(describe_answer(result), flush=True)
+
+
+def append_log(path: Path, line: str) -> None:
+    """Append a line to a log; CommandError where it cannot be written."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+    except OSError as error:
+        raise CommandError(f"{path}: cannot be written: {error}") from error
 
 
 def describe_facts(facts: RelationFacts) -> dict[str, str]:
@@ -143,17 +184,20 @@ def describe_facts(facts: RelationFacts) -> dict[str, str]:
         if facts.candidates
         else "none: any text is an answer",
         "calibration": "none: scores are probabilities that the model gives to its answers",
-        "threshold": "none: every question gets an answer",
     }
+    certificate = None if confidence is None else confidence.certificate
+    refusal = facts.uncalibrated if confidence is None else confidence.refusal
     if facts.uncalibrated is not None:
         rows["calibration"] = f"none: {facts.uncalibrated}"
     if confidence is not None:
         people = [half.known for half in (confidence.selection, confidence.certification)]
         rows["calibration"] = f"on {sum(map(len, people)):,} people who were held out of training"
-        if confidence.certificate is not None:
-            rows["threshold"] = f"{confidence.certificate.threshold:.3f}: {confidence.certificate}"
-        elif confidence.refusal:
-            rows["threshold"] = f"none: {confidence.refusal}"
+        if confidence.known is None:
+            rows["calibration"] += ", by one score for both questions (of an older version; calibrate again for two)"
+    rows["threshold"] = describe_promise(certificate, confidence is not None, refusal)
+    if certificate is not None:
+        pair = f"known {certificate.known_threshold:.3f}, correct {certificate.correct_threshold:.3f}"
+        rows["threshold"] = f"{pair}: {rows['threshold']}"
     return rows
 
 
@@ -170,7 +214,18 @@ def info(arguments: argparse.Namespace) -> None:
         "context": f"{config.max_position_embeddings:,} tokens",
         "tokenizer": f"{type(pipeline.tokenizer).__name__}, {len(pipeline.tokenizer):,} entries",
     }
-    for part in (rows, *map(describe_facts, pipeline.facts.values())):
+    logged = {}
+    if arguments.log is not None:
+        try:
+            logged = read_log(arguments.log)
+        except OSError as error:
+            raise CommandError(f"{arguments.log}: cannot be read: {error}") from error
+    parts = [rows]
+    for relation, facts in pipeline.facts.items():
+        parts.append(describe_facts(facts))
+        if arguments.log is not None and facts.confidence is not None:
+            parts[-1]["drift"] = describe_drift(facts.confidence, logged.get(relation, []))
+    for part in parts:
         for name, value in part.items():
             print(f"{name:12} {value}")
 
@@ -188,11 +243,25 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--file", type=Path, metavar="FILE", help="read one per line (- for stdin), write TSV")
     command.add_argument("--json", action="store_true", help="write one JSON object per line")
     command.add_argument("--relation", metavar="NAME", help="what to ask about a name alone; by default the first")
-    command.add_argument("--threshold", type=float, help="abstain below this score; 0 answers always")
+    command.add_argument(
+        "--threshold",
+        type=lambda text: text if text == CERTIFIED else float(text),
+        help='abstain below this score; 0 answers always; "certified", the default, uses the certified thresholds',
+    )
+    command.add_argument("--risk", type=float, help="certify thresholds for this share of wrong answers instead")
+    command.add_argument("--confidence", type=float, help="with this confidence")
+    command.add_argument(
+        "--stranger-rate",
+        type=float,
+        dest="stranger_rate",
+        help="and for this share of unknown people who get an answer; 1: only the model's own people are asked about",
+    )
+    command.add_argument("--log", type=Path, metavar="FILE", help="append the chances of each question, without names")
     command.add_argument("--top-k", type=int, dest="top_k", help="candidates in the JSON")
     command.set_defaults(run=ask)
     command = commands.add_parser("info", help="describe a model on one screen", description=info.__doc__)
     command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
+    command.add_argument("--log", type=Path, metavar="FILE", help="compare the log of ask --log with the calibration")
     command.set_defaults(run=info)
     convert = commands.add_parser("convert", help="convert a checkpoint of another program into a MiniGPT folder")
     kinds = convert.add_subparsers(dest="kind", required=True, metavar="{mingpt,gpt2}")

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .answer_trie_minigpt import AnswerTrie
 from .answers_minigpt import find_unknown_character
-from .confidence_minigpt import Confidence
+from .confidence_minigpt import NEVER_CALIBRATED, Confidence
 from .fingerprint_minigpt import fingerprint_relation
 from .names_minigpt import NAMES_FILE
 from .relations_minigpt import BIRTHPLACE, Relation
@@ -48,6 +48,12 @@ class RelationFacts:
     trie: AnswerTrie | None = None
     confidence: Confidence | None = None
     uncalibrated: str | None = None
+
+    def explain_uncertified(self) -> str:
+        """Say why no threshold is certified, where none is."""
+        if self.confidence is None:
+            return f"not calibrated: {self.uncalibrated or NEVER_CALIBRATED}"
+        return f"no threshold is certified: {self.confidence.refusal or 'its calibration does not say why'}"
 
     def fingerprint(self, model: dict[str, str]) -> dict[str, str]:
         """Return digests of all that the scores depend on, given `fingerprint_model`'s."""

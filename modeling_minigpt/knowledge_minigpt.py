@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .answer_trie_minigpt import AnswerTrie
-from .confidence_minigpt import CONFIDENCE_FILE, Confidence, confidences_from_json, confidences_to_json
+from .confidence_file_minigpt import confidences_from_json, confidences_to_json
+from .confidence_minigpt import CONFIDENCE_FILE, NEVER_CALIBRATED, Confidence
 from .facts_minigpt import (
     BIRTHPLACES_FILE,
     FACTS_FILE,
@@ -100,7 +101,10 @@ class KnowledgeMixin:
                 continue
             self.facts[name].uncalibrated = mismatches[name]
             which = self.label(self.model.name_or_path, name)
-            logger.warning(f"{which}: not calibrated, so every question gets an answer: {mismatches[name]}")
+            logger.warning(
+                f"{which}: not calibrated, so no question gets an answer unless threshold=0 is given: "
+                f"{mismatches[name]}"
+            )
 
     def find_mismatches(self, confidences: Mapping[str, Confidence]) -> dict[str, str]:
         """Return why some of the relations' calibrations do not belong to this model."""
@@ -168,22 +172,22 @@ class KnowledgeMixin:
         stranger_rate: float = RiskTarget.stranger_rate,
         relation: str | None = None,
     ) -> Certificate:
-        """Return a certificate, to be passed as `threshold`, that at most `risk` of the answers are wrong.
+        """Return a certificate, to be passed as `threshold`: the thresholds that answer most and meet this target.
 
         Args:
             risk: largest share of wrong ones among the answers about people in the training texts.
-            confidence: how surely that holds.
-            stranger_rate: largest share of other people who may get an answer.
+            confidence: how surely that, and what is wanted of strangers, holds.
+            stranger_rate: largest share of other people who may get an answer; 1 where nobody asks about others, so
+                that nothing is wanted of them.
             relation: of the questions that it is for; the first when None.
 
         Raises:
-            ValueError: the relation has no calibration.
+            ValueError: the relation has no calibration, or a share that is none.
             CertificationError: its calibration people are too few, or too many of its sure answers are wrong.
         """
         facts = self.find_facts(relation)
         if facts.confidence is None:
-            reason = facts.uncalibrated or "train.py calibrates where data.calibration_questions is set"
-            raise ValueError(f"this model is not calibrated: {reason}")
+            raise ValueError(f"this model is not calibrated: {facts.uncalibrated or NEVER_CALIBRATED}")
         return facts.confidence.threshold_for(risk, confidence, stranger_rate)
 
     def save_knowledge(self, directory: str | os.PathLike) -> None:

@@ -1,4 +1,4 @@
-"""`pipeline("closed-book-qa")`: a question in, an answer and the probability that it is right out, or nothing.
+"""`pipeline("closed-book-qa")`: a question in; an answer and the chance that it is right out, or why there is none.
 
 A model answers questions of its relations. They, their candidates, their calibrations and the names of training are
 stored in the model's folder, in `facts.json`, `confidence.json` and `names.txt`. `pipeline("birthplace-qa")` does the
@@ -16,8 +16,9 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .answer_search_minigpt import top_answers
 from .answers_minigpt import Answer, encode_prompts, find_unknown_character, greedy_answers, score_answers
-from .confidence_minigpt import Confidence, confidence_features, format_prompts
+from .confidence_minigpt import Confidence, Scores
 from .facts_minigpt import RelationFacts
+from .features_minigpt import confidence_features, format_prompts
 from .inputs_minigpt import iterate, parse_question
 from .knowledge_minigpt import KnowledgeMixin
 from .relations_minigpt import Relation
@@ -26,6 +27,7 @@ from .risk_control_minigpt import Certificate
 
 TASK = "closed-book-qa"
 BIRTHPLACE_TASK = "birthplace-qa"
+CERTIFIED = "certified"  # the threshold that stands for each relation's own certificate
 # An answer is at most as probable as its first token, so a candidate that begins less probably than this can neither
 # be the answer nor move its score.
 CUTOFF = 1e-3
@@ -43,7 +45,8 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
     """Answer questions about people from the model's weights alone, or abstain.
 
     The model's own greedy answer competes with the candidates; the most probable one is the answer. A calibrated model
-    then gives the probability that it is right, and no answer where that is below its threshold.
+    then gives the chance that the person is in the texts that it was trained on, and the chance that the answer is
+    right if so; and no answer where one of them is below its certified threshold.
 
     Args:
         relations: what may be asked, the main one first; those of the model's folder when None, and the birthplace
@@ -59,23 +62,25 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         free_form: take the greedy answer alone and rank no candidates.
         cutoff: candidates whose first token is less probable than this, and which so are less probable themselves, are
             not read and score 0; 0 reads all, which takes several times as long.
-        threshold: abstain below this score, a number or a certificate of `threshold_for`; the relation's certified one
-            when None, 0 to answer always.
+        threshold: "certified", the default, abstains below the relation's certified thresholds, and from everything
+            where none could be certified; a certificate of `threshold_for` does so below its own; a number abstains
+            below that score, so 0 answers always.
 
     Calling it with a name, a question, or a list or another iterable of either, returns for each
 
-        {"question", "answer", "score", "abstained", "candidates": [{"answer", "score"}, …], "calibrated", "reason",
-         "relation", "matched_name"}
+        {"question", "answer", "known", "correct", "score", "abstained", "candidates": [{"answer", "score"}, …],
+         "calibrated", "reason", "failed", "relation", "matched_name"}
 
-    `score` is the probability that the answer is right, if the person is in the texts that the model was trained on.
+    "known" is the chance that the person is in the texts that the model was trained on, among as many strangers as
+    such people; "correct" the chance that the answer is right, given that; "score", to act on, is their product.
     "calibrated": False means that the relation has no calibration, or is no longer what was calibrated (`uncalibrated`
-    says what has changed), or was asked in another way than it was calibrated for (`free_form`, `cutoff`): then scores
-    are the probabilities that the model gives to its answers. Without a calibration, or with one that could not
-    certify a threshold (`confidence.refusal` says why), every question is answered unless `threshold` is given. The
-    other candidates share what the first leaves, in proportion to the model's probabilities. What cannot be asked, and
-    what the model is not sure enough of, is answered by None, "abstained": True and a `reason`, and does not affect
-    the rest of the batch. "relation" is what was asked for, None for what is no question. "matched_name" is the
-    training's spelling of a name that was typed in another one, else None.
+    says what has changed), or was asked in another way than it was calibrated for (`free_form`, `cutoff`): then
+    "known" and "correct" are None and scores are the probabilities that the model gives to its answers. They are None,
+    too, with a calibration of before there were two numbers, whose one score answers for both. The other candidates
+    share what the first leaves, in proportion to the model's probabilities. What cannot be asked, and what the model
+    is not sure enough of, is answered by None, "abstained": True and a `reason`, and does not affect the rest of the
+    batch; "failed" is "known" or "correct" where that number was too low. "relation" is what was asked for, None for
+    what is no question. "matched_name" is the training's spelling of a name that was typed in another one, else None.
 
     `facts` has each relation's candidates, trie, confidence and `uncalibrated`; as attributes of the pipeline, these
     are the first relation's.
@@ -144,15 +149,19 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         top_k: int | None = None,
         free_form: bool | None = None,
         cutoff: float | None = None,
-        threshold: float | Certificate | None = None,
+        threshold: float | Certificate | str | None = None,
     ):
-        if isinstance(threshold, Certificate):
-            threshold = threshold.threshold
         if top_k is not None and (not isinstance(top_k, Integral) or top_k < 1):
             raise ValueError(f"top_k must be a whole number from 1, found {top_k}")
-        for name, share in (("cutoff", cutoff), ("threshold", threshold)):
-            if share is not None and not 0.0 <= share <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1], found {share}")
+        if cutoff is not None and not 0.0 <= cutoff <= 1.0:
+            raise ValueError(f"cutoff must be in [0, 1], found {cutoff}")
+        if type(threshold).__name__ == Certificate.__name__:
+            # Of another copy of the module, perhaps: a model's folder has its own.
+            threshold = Certificate(**vars(threshold))
+        elif threshold is not None and threshold != CERTIFIED and not isinstance(threshold, Certificate):
+            is_share = not isinstance(threshold, str) and 0.0 <= threshold <= 1.0
+            if not is_share:
+                raise ValueError(f'threshold must be in [0, 1], a certificate or "certified", found {threshold!r:.80}')
         steps = (
             {"relation": relation},
             {"free_form": free_form, "cutoff": cutoff, "top_k": top_k},
@@ -206,9 +215,9 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         return self.model.generation_config.max_new_tokens or 32
 
     def _forward(self, inputs: dict, free_form: bool = False, cutoff: float = CUTOFF, top_k: int = RANKED) -> dict:
-        """Add to what `preprocess` returned each name's candidates, the most probable first, and the first's score."""
+        """Add to what `preprocess` returned each name's candidates, the most probable first, and its `Scores`."""
         ranked: list[list[Answer]] = [[] for _ in inputs["names"]]
-        scores = [0.0] * len(ranked)
+        scores = [Scores(None, None, 0.0)] * len(ranked)
         # Calibrated on answers ranked in the default way; ranked otherwise, scores would mean something else.
         usual = not free_form and cutoff == CUTOFF
         for relation, facts in self.facts.items():
@@ -221,13 +230,13 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
                 continue
             names = [inputs["names"][row] for row in rows]
             found = self.rank(names, free_form, cutoff, relation, max(top_k, RANKED))
-            values = [answers[0].probability for answers in found]
+            said = [Scores(None, None, answers[0].probability) for answers in found]
             if facts.confidence is not None and usual:
                 # As it was calibrated, however many are returned.
                 compared = [answers[:RANKED] for answers in found] if is_searched(facts) else found
                 features = confidence_features(self.model, self.encoder, names, compared, facts.relation)
-                values = facts.confidence.probabilities(features, facts.relation).tolist()
-            for row, answers, score in zip(rows, found, values, strict=True):
+                said = facts.confidence.scores(features, facts.relation)
+            for row, answers, score in zip(rows, found, said, strict=True):
                 ranked[row] = answers
                 scores[row] = score
         calibrated = [usual and self.facts[relation].confidence is not None for relation in inputs["relations"]]
@@ -261,26 +270,47 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
             ranked.append(sorted(map(Answer._make, known.items()), key=lambda one: -one.probability)[:count])
         return ranked
 
-    def postprocess(self, outputs: dict, top_k: int = 5, threshold: float | None = None) -> list[dict]:
+    def postprocess(
+        self, outputs: dict, top_k: int = 5, threshold: float | Certificate | str = CERTIFIED
+    ) -> list[dict]:
         """Return one result per text."""
         keys = ("texts", "names", "matched_names", "relations", "reasons", "ranked", "scores", "calibrated")
         results = []
         # One text may fail, be unsure or be empty without affecting the rest of its batch.
-        for text, name, matched, relation, reason, ranked, score, calibrated in zip(
+        for text, name, matched, relation, reason, ranked, scores, calibrated in zip(
             *(outputs[key] for key in keys), strict=True
         ):
             if reason is not None:
                 results.append(refusal_result(text, reason, calibrated))
                 continue
-            facts = self.facts[relation]
-            lowest = threshold
-            if lowest is None and facts.confidence is not None and calibrated:
-                lowest = facts.confidence.threshold
-            # Nothing certified: always answer.
-            results.append(
-                answer_result(facts.relation, name, matched, ranked, score, calibrated, lowest or 0.0, top_k)
-            )
+            lowest = self.find_threshold(threshold, relation, calibrated)
+            asked = self.facts[relation].relation
+            # The library makes plain tuples of the scores.
+            results.append(answer_result(asked, name, matched, ranked, Scores(*scores), calibrated, lowest, top_k))
         return results
+
+    def find_threshold(
+        self, threshold: float | Certificate | str, relation: str, calibrated: bool
+    ) -> float | Certificate | str:
+        """Return what an answer must reach under a relation, or why no answer may be given.
+
+        Args:
+            threshold: as the pipeline takes it.
+            relation: its name.
+            calibrated: whether it was asked in the way for which it was calibrated.
+        """
+        if threshold != CERTIFIED and not isinstance(threshold, Certificate):
+            return threshold
+        facts = self.facts[relation]
+        certificate = None if facts.confidence is None else facts.confidence.certificate
+        if isinstance(threshold, Certificate):
+            certificate = threshold
+        if facts.confidence is not None and not calibrated:
+            return "nothing is certified for answers with free_form or another cutoff (threshold=0 answers always)"
+        # A certificate, of another relation perhaps, says nothing of probabilities that are not calibrated.
+        if certificate is None or not calibrated:
+            return f"{facts.explain_uncertified()} (threshold=0 answers always)"
+        return certificate
 
     def save_pretrained(self, save_directory, **keywords) -> None:
         """Save model, tokenizer, the pipeline's code, facts, confidences and names; it loads as this pipeline."""

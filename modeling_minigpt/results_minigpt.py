@@ -1,10 +1,22 @@
-"""What a pipeline returns for each text: the answer and its score, or the reason why there is none."""
+"""What a pipeline returns for each text: the answer and its chances, or the reason why there is no answer."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from .answers_minigpt import Answer
+from .confidence_minigpt import Scores
 from .relations_minigpt import Relation
+from .risk_control_minigpt import Certificate
+
+
+def format_chance(chance: float) -> str:
+    """Write a chance as people say it: in whole percent, and never as a certainty that it is not."""
+    if chance < 0.005:
+        return "0 %" if chance == 0.0 else "less than 1 %"
+    if chance >= 0.995:
+        return "100 %" if chance == 1.0 else "more than 99 %"
+    return f"{100 * chance:.0f} %"
 
 
 def rescale_scores(ranked: list[Answer], score: float) -> list[dict]:
@@ -17,31 +29,71 @@ def rescale_scores(ranked: list[Answer], score: float) -> list[dict]:
     return [{"answer": answer.text, "score": score} for answer, score in zip(ranked, scores, strict=True)]
 
 
+def explain_abstention(scores: Scores, threshold: float | Certificate | str) -> tuple[str | None, str | None]:
+    """Return which chance is too low for an answer, "known" or "correct", and the reason; None for both where none is.
+
+    Args:
+        threshold: what the score must reach; a certificate, whose thresholds each chance must reach; or a text that
+            says why there is no certificate, so that no answer is given.
+    """
+    if isinstance(threshold, str):
+        return None, threshold
+    known, correct = scores.pair
+    if isinstance(threshold, Certificate):
+        is_known = known >= threshold.known_threshold
+        if is_known and correct >= threshold.correct_threshold:
+            return None, None
+        wanted = threshold.correct_threshold
+    else:
+        if scores.score >= threshold:
+            return None, None
+        is_known = known >= correct  # the smaller one is what the score lacks most
+        wanted = threshold
+    if scores.known is None or scores.correct is None:
+        return None, f"not sure enough: {scores.score:.3f}, the threshold is {wanted:.3f}"
+    if is_known:
+        return "correct", f"I know of this person but am not sure ({format_chance(scores.correct)})"
+    chance = format_chance(scores.known)
+    if scores.known < 0.5:
+        return "known", f"I was probably never told of this person ({chance})"
+    return "known", f"I was probably told of this person, but that is not sure enough ({chance})"
+
+
 def answer_result(
     relation: Relation,
     name: str,
     matched_name: str | None,
     ranked: Sequence[Sequence],
-    score: float,
+    scores: Scores,
     calibrated: bool,
-    threshold: float,
+    threshold: float | Certificate | str,
     top_k: int,
 ) -> dict[str, Any]:
-    """Return the result for a name that was asked about: its best answer, or none where that is not sure enough."""
+    """Return the result for a name that was asked about: its best answer, or none where that is not sure enough.
+
+    Args:
+        threshold: as `explain_abstention` takes it.
+    """
     best = [Answer(*answer) for answer in ranked[:top_k]]  # the library makes plain tuples of them
-    reason = None
-    if not best[0].text:
+    # A chance that is not a number is no chance, and no JSON either.
+    is_number = all(math.isfinite(value) for value in (*scores.pair, scores.score))
+    failed = None
+    if not is_number:
+        scores = Scores(None, None, 0.0)
+        reason: str | None = "the model computes something that is not a number"
+    elif not best[0].text:
         reason = "the model answers with nothing"
-    elif not score >= threshold:  # NaN is not sure either
-        reason = f"not sure enough: {score:.3f}, the threshold is {threshold:.3f}"
+    else:
+        failed, reason = explain_abstention(scores, threshold)
     return {
         "question": relation.format(name),
         "answer": None if reason else best[0].text,
-        "score": score,
+        **scores._asdict(),
         "abstained": reason is not None,
-        "candidates": rescale_scores(best, score),
+        "candidates": rescale_scores(best, scores.score) if is_number else [],
         "calibrated": calibrated,
         "reason": reason,
+        "failed": failed,
         "relation": relation.name,
         "matched_name": matched_name,
     }
@@ -52,11 +104,30 @@ def refusal_result(text: Any, reason: str, calibrated: bool) -> dict[str, Any]:
     return {
         "question": text,
         "answer": None,
-        "score": 0.0,
+        **Scores(None, None, 0.0)._asdict(),
         "abstained": True,
         "candidates": [],
         "calibrated": calibrated,
         "reason": reason,
+        "failed": None,
         "relation": None,
         "matched_name": None,
     }
+
+
+def describe_result(result: dict[str, Any]) -> str:
+    """Return a result as people read it: the answer and its chance, or "I don't know", why, and the likeliest guess.
+
+    `Rome (97 % that this is right)`, `I don't know (5 % that I was told; I would have guessed Rome)`
+    """
+    if not result["abstained"]:
+        meaning = "that this is right" if result["calibrated"] else "of the model's probability, not calibrated"
+        return f"{result['answer']} ({format_chance(result['score'])} {meaning})"
+    parts = [result["reason"]]
+    if result["failed"] is not None:
+        parts = [f"{format_chance(result['known'])} that I was told"]
+        if result["failed"] == "correct":
+            parts.append(f"{format_chance(result['correct'])} that I would be right")
+    if result["candidates"] and result["candidates"][0]["answer"]:
+        parts.append(f"I would have guessed {result['candidates'][0]['answer']}")
+    return f"I don't know ({'; '.join(parts)})"

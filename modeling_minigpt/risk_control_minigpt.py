@@ -1,16 +1,27 @@
-"""A certified threshold: a bounded share of the answers above it are wrong, and a bounded share of strangers get one.
+"""Two certified thresholds: few answers to known people are wrong, and few strangers get one.
 
-The threshold is selected on one half of the calibration people and certified on the other, by exact binomial bounds
-(Clopper and Pearson 1934). The selection half chooses its safest threshold and so fixes a sequence, from there down;
-the certification half follows that sequence until a threshold fails. The last one that passed is certified at the full
-confidence, however many were tried (fixed-sequence testing; Angelopoulos et al. 2021, "Learn then test",
-arXiv 2110.01052, section 4).
+A person gets an answer where the chance to be known and the chance that the answer is right both reach their
+threshold. Which pairs of thresholds are tried, and in which order, is decided on one half of the calibration people:
+from the pair with the most evidence to pairs that answer more. The other half tests them in that order until one fails
+(fixed-sequence testing; Angelopoulos et al. 2021, "Learn then test", arXiv 2110.01052, section 4), and the passed pair
+that answers most is certified.
+
+A worked example, risk 0.1 and stranger rate 0.05 at confidence 0.95. Were 10 % of the answers wrong, none in 29 would
+be wrong with probability 0.9^29 = 0.047; were 5 % of strangers answered, none in 59 would be with 0.95^59 = 0.048.
+Both are below 0.05, so 29 right answers and 59 unanswered strangers certify a pair; each failure takes more trials.
+Such a probability is at most 1 - confidence exactly where the upper bound of Clopper and Pearson (1934) is at most
+what is allowed.
+
+No correction is needed, neither for two conditions nor for many pairs. A pair that breaks one of the conditions passes
+only if it passes the test of just that one, which has the probability 0.05 at most, whatever the other test says (the
+intersection-union test; Berger 1982, "Multiparameter hypothesis testing and acceptance sampling"). And in a fixed
+order something false is certified only if the first pair that breaks a condition passes.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 import torch
 
@@ -19,27 +30,19 @@ class CertificationError(ValueError):
     """The data cannot support the certificate that was asked for; the message says why."""
 
 
-@lru_cache(maxsize=100_000)
-def clopper_pearson_upper(failures: int, trials: int, confidence: float) -> float:
-    """Bound a failure rate from above, with this confidence, after `failures` in `trials` (Clopper and Pearson 1934).
+def binomial_log_cdf(failures: torch.Tensor, trials: torch.Tensor, rate: float) -> torch.Tensor:
+    """Return the log-probability of at most `failures` in `trials` at a failure rate, elementwise, (N,) in float64.
 
-    The one-sided bound is the rate at which that few failures have the probability 1 - confidence. It is found by
-    bisection of the binomial distribution in logarithms: scipy, which has it, is no dependency of the model package.
+    Where it is at most log(1 - confidence), Clopper and Pearson's one-sided upper bound is at most `rate`. scipy has
+    both, but is no dependency of the model package.
     """
-    if failures >= trials:
-        return 1.0
-    # P(at most k failures) falls as the rate rises. No failure in 59 trials: (1 - rate)^59 = 0.05 at rate 0.0495, so
-    # with 95 % confidence the rate is below 5 %. Terms are summed as logarithms, since the binomials overflow.
-    k = torch.arange(failures + 1, dtype=torch.float64)
-    n = torch.tensor(trials, dtype=torch.float64)
-    log_binomials = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
-    low = failures / trials
-    high = 1.0
-    for _ in range(50):  # halves the interval to less than the spacing of float64
-        rate = (low + high) / 2
-        cdf = torch.logsumexp(log_binomials + k * math.log(rate) + (n - k) * math.log1p(-rate), dim=0).exp().item()
-        low, high = (rate, high) if cdf > 1.0 - confidence else (low, rate)
-    return high  # the safe end
+    counts, row = trials.unique(return_inverse=True)
+    n = counts.double()[:, None]  # (U, 1)
+    k = torch.arange(int(failures.max()) + 1 if len(failures) else 1, dtype=torch.float64)  # (K,)
+    # Summed as logarithms, since the binomials overflow.
+    log_binomials = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma((n - k).clamp(min=0) + 1)
+    terms = (log_binomials + k * math.log(rate) + (n - k) * math.log1p(-rate)).masked_fill(k > n, -math.inf)
+    return terms.logcumsumexp(-1)[row, failures].clamp(max=0.0)
 
 
 def format_percent(fraction: float) -> str:
@@ -49,18 +52,19 @@ def format_percent(fraction: float) -> str:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a threshold was certified for, and on how many people.
+    """What a pair of thresholds was certified for, and on how many people.
 
     Attributes:
-        threshold: scores from here on are answered.
+        known_threshold, correct_threshold: a person for whom both chances reach these gets an answer.
         risk: largest fraction of the answers to known people that are wrong.
-        stranger_rate: largest fraction of the strangers who get an answer; None if there were none to certify on.
-        confidence: the probability, over draws of calibration people, that each of the two holds.
+        stranger_rate: largest fraction of the strangers who get an answer; None where nothing is guaranteed of them.
+        confidence: the probability, over draws of calibration people, that both hold.
         people, answered, wrong: the certification half's known people, their answers and the wrong ones among these.
         strangers, strangers_answered: the certification half's strangers, and those who got an answer.
     """
 
-    threshold: float
+    known_threshold: float
+    correct_threshold: float
     risk: float
     stranger_rate: float | None
     confidence: float
@@ -85,36 +89,57 @@ class Certificate:
 
 @dataclass(frozen=True)
 class CalibrationScores:
-    """Scores of the answers to calibration people.
+    """Both heads' chances for calibration people.
 
     Attributes:
-        known: score of each answer to a person of the training documents, and whether it is right.
-        strangers: scores of answers about people who are in no document.
+        known: of each person of the training documents, the chance to be known, the chance that the answer is right
+            given that, and whether it is right.
+        strangers: both chances of people who are in no document.
     """
 
-    known: Sequence[tuple[float, bool]]
-    strangers: Sequence[float] = ()
+    known: Sequence[tuple[float, float, bool]]
+    strangers: Sequence[tuple[float, float]] = ()
 
-    def count(self, threshold: float) -> dict[str, int]:
-        """Count what a certificate says of a threshold."""
-        rights = [right for score, right in self.known if score >= threshold]
-        return {
-            "people": len(self.known),
-            "answered": len(rights),
-            "wrong": len(rights) - sum(rights),
-            "strangers": len(self.strangers),
-            "strangers_answered": sum(score >= threshold for score in self.strangers),
+    @cached_property
+    def columns(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same as tensors: (N, 3), right as 0 or 1, and (M, 2), in float64."""
+        known = torch.tensor([tuple(map(float, row)) for row in self.known], dtype=torch.float64).view(-1, 3)
+        return known, torch.tensor(list(self.strangers), dtype=torch.float64).view(-1, 2)
+
+    def count_grid(self, known_thresholds: torch.Tensor, correct_thresholds: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Count what a certificate says: people by kind, for each of K thresholds with each of C, (K, C)."""
+        known, strangers = self.columns
+        # Products of 0 and 1, summed over people: how many reach both. Exact in float32 up to 2^24 people.
+        kept = (known[:, 0] >= known_thresholds[:, None]).float()  # (K, N)
+        sure = (known[:, 1] >= correct_thresholds[:, None]).float()  # (C, N)
+        strange = (strangers[:, 0] >= known_thresholds[:, None]).float()  # (K, M)
+        strange_sure = (strangers[:, 1] >= correct_thresholds[:, None]).float()  # (C, M)
+        counts = {
+            "answered": kept @ sure.T,
+            "wrong": kept @ (sure * (known[:, 2] == 0.0)).T,
+            "strangers_answered": strange @ strange_sure.T,
         }
+        return {name: count.long() for name, count in counts.items()}
+
+    def count(self, pairs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Count the same for each pair of thresholds, (P, 2): people by kind, (P,)."""
+        return {name: count.diagonal() for name, count in self.count_grid(pairs[:, 0], pairs[:, 1]).items()}
+
+    def describe(self, pair: Sequence[float]) -> dict[str, int]:
+        """Return the counts of one pair of thresholds, and how many people there are."""
+        counts = self.count(torch.tensor([pair], dtype=torch.float64))
+        found = {name: int(count) for name, count in counts.items()}
+        return {"people": len(self.known), "strangers": len(self.strangers), **found}
 
 
 @dataclass(frozen=True)
 class RiskTarget:
-    """What a threshold must guarantee; the defaults are those of every certificate that asks for nothing else.
+    """What a pair of thresholds must guarantee; the defaults are those of a model's own certificate.
 
     Attributes:
         risk: largest fraction of wrong ones among the answers given to known people.
-        confidence: probability, over draws of the certification people, that a bound holds; of each bound for itself.
-        stranger_rate: largest fraction of strangers who may get an answer.
+        confidence: probability, over draws of the certification people, that both bounds hold.
+        stranger_rate: largest fraction of strangers who may get an answer; 1 where only known people are asked about.
 
     Raises:
         ValueError: a fraction that is not between 0 and 1.
@@ -126,32 +151,37 @@ class RiskTarget:
 
     def __post_init__(self):
         for name, fraction in vars(self).items():
-            if not 0.0 < fraction < 1.0:
-                raise ValueError(f"{name} must be between 0 and 1, found {fraction}")
+            if not 0.0 < fraction < 1.0 and not (name == "stranger_rate" and fraction == 1.0):
+                end = "above 0 and at most 1" if name == "stranger_rate" else "between 0 and 1"
+                raise ValueError(f"{name} must be {end}, found {fraction}")
 
-    def bound_ratio(self, scores: CalibrationScores, threshold: float) -> float:
-        """Return the larger of the two bounds over what is allowed; at most 1 where the threshold meets the target."""
-        found = scores.count(threshold)
-        # Above 1, a bound exceeds what is allowed. Both must hold, so the larger ratio decides.
-        wrong = clopper_pearson_upper(found["wrong"], found["answered"], self.confidence) / self.risk
-        if not scores.strangers:
-            return wrong
-        answered = clopper_pearson_upper(found["strangers_answered"], found["strangers"], self.confidence)
-        return max(wrong, answered / self.stranger_rate)
+    def limits_strangers(self, scores: CalibrationScores) -> bool:
+        """Return whether anything is to be guaranteed of strangers."""
+        return self.stranger_rate < 1.0 and len(scores.strangers) > 0
 
-    def refusal(self, scores: CalibrationScores, threshold: float) -> str:
-        """Explain why not even the safest threshold can be certified."""
-        found = scores.count(threshold)
+    def log_p_values(self, scores: CalibrationScores, counts: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the log-probability of counts as good as these, (P,), where a condition is broken, (P,)."""
+        found = binomial_log_cdf(counts["wrong"], counts["answered"], self.risk)
+        if not self.limits_strangers(scores):
+            return found
+        answered = counts["strangers_answered"]
+        trials = torch.full_like(answered, len(scores.strangers))
+        # The weaker evidence decides, as both conditions must hold.
+        return torch.maximum(found, binomial_log_cdf(answered, trials, self.stranger_rate))
+
+    def refusal(self, scores: CalibrationScores, pair: Sequence[float]) -> str:
+        """Explain why not even the pair with the most evidence can be certified."""
+        found = scores.describe(pair)
         wanted = f"at most {format_percent(self.risk)} of the answers wrong"
         seen = f"{found['wrong']} of {found['answered']} answers were wrong"
         needed = f"{self.min_trials(self.risk)} answers"
-        if scores.strangers:
+        if self.limits_strangers(scores):
             wanted += f" and at most {format_percent(self.stranger_rate)} of strangers answered"
             seen += f" and {found['strangers_answered']} of {found['strangers']} strangers were answered"
             needed += f" and {self.min_trials(self.stranger_rate)} strangers"
         return (
-            f"{found['people']} calibration people cannot certify a threshold with {wanted} at "
-            f"{format_percent(self.confidence)} confidence: at {threshold:.3f}, {seen} (it takes at least {needed}, "
+            f"{found['people']} calibration people cannot certify thresholds with {wanted} at "
+            f"{format_percent(self.confidence)} confidence: at the safest pair, {seen} (it takes at least {needed}, "
             "more with every failure)"
         )
 
@@ -161,6 +191,37 @@ class RiskTarget:
         return math.ceil(math.log(1.0 - self.confidence) / math.log1p(-allowed))
 
 
+MAX_THRESHOLDS = 100  # of each head that are combined into pairs: steps of 1 % of the people, or finer
+
+
+def threshold_grid(values: torch.Tensor) -> torch.Tensor:
+    """Return the values that may be thresholds: 0, and the distinct ones of some, (T,); of many, even quantiles."""
+    distinct = values.unique()
+    if len(distinct) > MAX_THRESHOLDS:
+        places = torch.linspace(0, len(values) - 1, MAX_THRESHOLDS).round().long()
+        distinct = values.sort().values[places].unique()
+    return torch.cat([torch.zeros(1, dtype=values.dtype), distinct]).unique()
+
+
+def pair_sequence(selection: CalibrationScores, target: RiskTarget) -> torch.Tensor:
+    """Return the pairs of thresholds to test, (P, 2), in their order: from the most evidence to the most answers.
+
+    It depends on the order of the scores alone, so a rising function of a head's scores changes no pair's meaning.
+    """
+    known, _ = selection.columns
+    grids = threshold_grid(known[:, 0]), threshold_grid(known[:, 1])
+    pairs = torch.cartesian_prod(*grids)
+    counts = {name: count.flatten() for name, count in selection.count_grid(*grids).items()}
+    answered = counts["answered"]
+    # Among equal evidence the pair that answers most: stable sorts, the last one first.
+    order = answered.argsort(descending=True, stable=True)
+    order = order[target.log_p_values(selection, counts)[order].argsort(stable=True)]
+    # Then only pairs that answer more than every one before: the others are no better in either way.
+    most = answered[order].cummax(0).values
+    is_more = torch.cat([torch.ones(1, dtype=torch.bool), most[1:] > most[:-1]])
+    return pairs[order[is_more]]
+
+
 def threshold_for(
     selection: CalibrationScores,
     certification: CalibrationScores,
@@ -168,10 +229,10 @@ def threshold_for(
     confidence: float = RiskTarget.confidence,
     stranger_rate: float = RiskTarget.stranger_rate,
 ) -> Certificate:
-    """Certify the lowest threshold that meets a target: the last of the sequence that does.
+    """Certify the pair of thresholds that answers most people and meets a target.
 
     Args:
-        selection: people to select by; the scores may have been fitted on them.
+        selection: people who decide which pairs are tested; the scores should not be fitted on them.
         certification: other people, used in no training and no fit. Without strangers nothing is guaranteed of them.
         risk, confidence, stranger_rate: what is wanted, as in `RiskTarget`.
 
@@ -180,18 +241,14 @@ def threshold_for(
         CertificationError: the data cannot support it: too few people, or too many of the highest scores are wrong.
     """
     target = RiskTarget(risk, confidence, stranger_rate)
-    scores = sorted({score for score, _ in selection.known}, reverse=True)
-    # The selection half may be used in any way, as it certifies nothing.
-    safest = min(scores, key=lambda score: target.bound_ratio(selection, score), default=1.0)
-    threshold = None
-    # Scores above the safest threshold are skipped: too few answers are above them for a bound to hold. Each threshold
-    # is tested only after all before it passed, so the chance that any false one passes is that of the first false
-    # one alone: no correction for the number of tests is needed.
-    for score in (score for score in scores if score <= safest):
-        if target.bound_ratio(certification, score) > 1.0:
-            break
-        threshold = score
-    if threshold is None:
-        raise CertificationError(target.refusal(certification, safest))
-    guaranteed = target.stranger_rate if certification.strangers else None
-    return Certificate(threshold, target.risk, guaranteed, target.confidence, **certification.count(threshold))
+    pairs = pair_sequence(selection, target)
+    counts = certification.count(pairs)
+    passes = target.log_p_values(certification, counts) <= math.log(1.0 - confidence)
+    passed = int(passes.long().cumprod(0).sum())  # before the first that fails
+    if not passed:
+        raise CertificationError(target.refusal(certification, pairs[0].tolist()))
+    # All that passed are certified together, so any of them may be taken.
+    known, correct = pairs[counts["answered"][:passed].argmax()].tolist()
+    guaranteed = target.stranger_rate if target.limits_strangers(certification) else None
+    found = certification.describe((known, correct))
+    return Certificate(known, correct, target.risk, guaranteed, target.confidence, **found)

@@ -9,6 +9,7 @@ import argparse
 import html
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -20,9 +21,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, pipeline
 
 TRUST = {"trust_remote_code": True}
 TASK = "closed-book-qa"
+CHANCES = {"known": "I was told of this person", "correct": "I am right, if so"}
+EXAMPLES = "Somebody this model knows, half knows, and does not know"
 MAX_NEW_TOKENS = 64
 MAX_QUESTION = 1000  # characters; a name has fewer than a tenth, and the pipeline says why
 MAX_TITLE = 3  # questions in the title
+SEARCHED = 60  # names of training among which the examples are sought
 MAX_WAITING = 32  # people whose questions wait for the model, which answers one at a time
 ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "model"}
 
@@ -36,6 +40,28 @@ def plain(text: object) -> str:
 
     # As references to characters: what is written so is text to Markdown, even at the start of a line.
     return re.sub(r"[!-/:-@\[-`{-~]", escape, " ".join(str(text).split()))
+
+
+def draw_bars(shares: dict[str, float]) -> str:
+    """Draw shares of 1 as labelled bars, in HTML that shows every label as it is."""
+    bars = []
+    for label, share in shares.items():
+        width = f"{100 * min(1.0, max(0.0, share)):.1f}%"
+        bars.append(
+            f'<div style="margin: 4px 0"><div>{html.escape(" ".join(label.split()))}'
+            f'<span style="float: right">{100 * share:.1f} %</span></div>'
+            f'<div style="height: 8px; border-radius: 4px; background: rgba(127, 127, 127, 0.25)">'
+            f'<div style="height: 8px; border-radius: 4px; width: {width}; background: #3b6fb6"></div></div></div>'
+        )
+    return "".join(bars)
+
+
+def mix_names(names: list[str], known: set[str]) -> list[str]:
+    """Return names put together from the words of others, which are not among the known ones."""
+    firsts = [name.split()[0] for name in names]
+    lasts = [name.split()[-1] for name in names]
+    mixed = [f"{first} {last}" for first, last in zip(firsts, lasts[1:] + lasts[:1], strict=True)]
+    return [name for name in dict.fromkeys(mixed) if name not in known]
 
 
 def find_task(model: str) -> str | None:
@@ -62,23 +88,55 @@ class Demo:
         self.context = self.model.config.max_position_embeddings
         # No text above it can fit: the tokenizer would take seconds and gigabytes to count the tokens of megabytes.
         self.max_text = self.context * max(map(len, self.tokenizer.get_vocab()))
+        self.examples = self.find_examples()
 
-    def ask(self, name: str, relation: str = "") -> tuple[str, dict[str, float], Figure | None]:
-        """Answer about a name: in Markdown, the candidates with their chances, and the attention to the name.
+    def find_examples(self) -> list[str]:
+        """Return names that this model knows, half knows and does not know, as far as it has such names."""
+        # Code of before there were names of training has none to show.
+        text = getattr(getattr(self.ask_model, "names", None), "text", "")
+        names = [name for name in text.split("\n") if len(name.split()) > 1]
+        names = names[:: max(1, len(names) // SEARCHED)][:SEARCHED]
+        if not names:
+            return []
+        scores = {
+            name: result["score"] for name, result in zip(names, self.ask_model(names, threshold=0), strict=True)
+        }
+        strangers = mix_names(names, set(text.split("\n")))
+        strange = dict(zip(strangers, self.ask_model(strangers, threshold=0), strict=True))
+        surest = max(names, key=scores.__getitem__)
+        half = min(names, key=lambda name: abs(scores[name] - 0.5))  # the nearest to an even chance
+        unknown = sorted(strangers, key=lambda name: strange[name]["score"])[:1]
+        return list(dict.fromkeys([surest, half, *unknown]))
+
+    def ask(self, name: str, relation: str = "") -> tuple[str, str, str, Figure | None]:
+        """Answer about a name: in Markdown, both chances and the candidates as bars, and the attention to the name.
 
         Args:
             relation: what to ask; by default what the text asks for, and of a name alone the model's first relation.
         """
         if len(name or "") > MAX_QUESTION:
-            return f"## I don't know\n\nneither a name nor a question: longer than {MAX_QUESTION} characters", {}, None
+            return (
+                f"## I don't know\n\nneither a name nor a question: longer than {MAX_QUESTION} characters",
+                "",
+                "",
+                None,
+            )
         result = self.ask_model(name or "", top_k=5, **({"relation": relation} if relation else {}))
         if result["abstained"]:
             answer = f"## I don't know\n\n{plain(result['reason'])}"
         else:
             chance = "chance to be right" if result["calibrated"] else "probability, not calibrated"
             answer = f"## {plain(result['answer'])}\n\n{result['score']:.1%} {chance}"
+        chances = {CHANCES[head]: result[head] for head in CHANCES if result.get(head) is not None}
         candidates = {one["answer"] or "(nothing)": one["score"] for one in result["candidates"]}
-        return answer, candidates, self.attention(result["question"]) if candidates else None
+        # A headline beside "I don't know" would be an answer after all: all candidates are of one size.
+        title = "What it would have guessed" if result["abstained"] else "Candidates"
+        listed = f"<div>{title}</div>{draw_bars(candidates)}" if candidates else ""
+        return answer, draw_bars(chances), listed, self.attention(result["question"]) if candidates else None
+
+    def show_example(self, name: str) -> tuple[str, str, str, str, Figure | None]:
+        """Answer about a name as `ask` does, after the name itself."""
+        return (name, *self.ask(name))
 
     def attention(self, question: str) -> Figure:
         """Draw how strongly each head looks from where the answer begins to each token of the question."""
@@ -128,11 +186,21 @@ class Demo:
                     choices = [("as the text asks", ""), *((text, key) for key, text in self.questions.items())]
                     asked.append(gradio.Dropdown(choices, value="", label="Question about the name"))
                 ask = gradio.Button("Ask", variant="primary")
+                buttons = []
+                if self.examples:
+                    gradio.Markdown(EXAMPLES, latex_delimiters=[])
+                    with gradio.Row(elem_id="examples"):
+                        buttons = [gradio.Button(example, size="sm") for example in self.examples]
                 with gradio.Row():
-                    answer = gradio.Markdown(elem_id="answer", min_height=90, latex_delimiters=[])
-                    candidates = gradio.Label(label="Candidates", num_top_classes=5, elem_id="candidates")
+                    with gradio.Column():
+                        answer = gradio.Markdown(elem_id="answer", min_height=90, latex_delimiters=[])
+                        chances = gradio.HTML(elem_id="chances")
+                    candidates = gradio.HTML(elem_id="candidates")
                 attention = gradio.Plot(label="Attention", elem_id="attention")
-                parts = [answer, candidates, attention]
+                parts = [answer, chances, candidates, attention]
+                for button, example in zip(buttons, self.examples, strict=True):
+                    show = partial(self.show_example, example)
+                    button.click(show, None, [name, *parts], show_progress_on=attention, **ONE_AT_A_TIME)
                 gradio.on(
                     [ask.click, name.submit], self.ask, asked, parts, show_progress_on=attention, **ONE_AT_A_TIME
                 )

@@ -14,8 +14,8 @@ from artifacts.run_folder import RunFolder
 from data_scripts.bios_folder import FILES, read_lines, read_questions
 from data_scripts.synthetic_bios import invent
 from evaluation import calibration
-from evaluation.trust import ROWS
-from modeling_minigpt.confidence_minigpt import FEATURE_NAMES
+from evaluation.trust_report import ROWS
+from modeling_minigpt.features_minigpt import FEATURE_NAMES
 from tests.running import ROOT, call, contents
 
 
@@ -58,7 +58,7 @@ def test_a_finished_model_answers_through_the_pipeline(run, data):
     ask = pipeline("birthplace-qa", model=str(run / "finetune"), device="cpu", trust_remote_code=True)
     pairs = [line.split("\t") for line in read_lines(data / FILES["train"])]
     assert set(ask.candidates) == {place for _, place in pairs}
-    result = ask(pairs[0][0])
+    result = ask(pairs[0][0], threshold=0)
     assert result["question"] == pairs[0][0]
     assert result["candidates"][0]["answer"] == result["answer"]
 
@@ -203,13 +203,18 @@ def test_a_run_with_calibration_questions_leaves_a_model_that_abstains(
     output = tmp_path / "run"
     assert call("all", recipe, bios, output, *CALIBRATED) == 0
     trust = json.loads((output / "results.json").read_text())["trust"]
-    assert (trust["calibrated"], trust["withheld"]) == (True, 4)
-    assert trust["threshold"] == trust["certificate"]["threshold"] > 0.5
+    assert trust["calibrated"]
+    assert 0 < trust["withheld"] <= 4  # some are strangers of the calibration
+    assert trust["threshold_known"] == trust["certificate"]["known_threshold"]
+    # One of the two is enough where the same features show who is known and who is right.
+    assert max(trust["threshold_known"], trust["threshold_correct"]) > 0.5
+    assert trust["trade"][0].keys() == {"risk", "stranger_rate", "answered"}
     assert "Certified on people held out of training" in (output / "report.md").read_text()
     ask = pipeline("birthplace-qa", model=str(output / "finetune"), device="cpu", trust_remote_code=True)
     result = ask("Ada Stone")
     assert result["calibrated"]
-    assert result["abstained"] == (result["score"] < trust["threshold"])
+    pairs = [(result[head], trust[f"threshold_{head}"]) for head in ("known", "correct")]
+    assert result["abstained"] == any(chance < threshold for chance, threshold in pairs)
     assert not (output / "no_pretraining" / "confidence.json").exists()
 
 

@@ -7,7 +7,7 @@ from accelerate.utils import broadcast
 from artifacts.loading import load_tokenizer
 from artifacts.safe_loading import as_run_error
 from data_scripts.splits import TrainingData, made_up_people
-from evaluation.calibration import CalibrationError, calibrate
+from evaluation.calibration import CalibrationError, calibrate, split_withheld
 from evaluation.knowledge import find_candidates, questions_of, training_names
 from evaluation.trained_on import TrainedOn
 from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
@@ -50,7 +50,7 @@ def calibrate_relations(pipeline: ClosedBookPipeline, data: TrainingData, traine
         # Of people whose answers it has learned it would be right more often, and so seem more reliable than it is.
         reason = trained_on.explain_calibration(questions)
         if reason is None:
-            strangers = strangers or made_up_people(data, "calibration", CALIBRATION_STRANGERS)
+            strangers = strangers or find_strangers(data, trained_on)
             try:
                 confidence = calibrate(pipeline, questions, strangers, relation=relation.name, shared=True)
                 pipeline.set_confidence(relation.name, confidence)
@@ -59,6 +59,15 @@ def calibrate_relations(pipeline: ClosedBookPipeline, data: TrainingData, traine
         if reason is not None:
             uncalibrated[relation.name] = reason
     return uncalibrated
+
+
+def find_strangers(data: TrainingData, trained_on: TrainedOn) -> list[str]:
+    """Return the names of made-up people, and of some withheld ones where the model has learned nothing of them."""
+    withheld, _ = split_withheld(data.withheld)
+    names = made_up_people(data, "calibration", CALIBRATION_STRANGERS)
+    if trained_on.explain_withheld(data.withheld) is None:
+        names += dict.fromkeys(question.name for question in withheld)
+    return names
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from data_scripts.splits import TrainingData
 from data_scripts.synthetic_bios import invent
 from evaluation.calibration import CalibrationError, measure
 from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer
-from modeling_minigpt.confidence_minigpt import answer_features
+from modeling_minigpt.features_minigpt import answer_features
 from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from tests.attention_variants import tiny_model
 

@@ -32,7 +32,16 @@ def results() -> dict:
         "train_minutes": {},
         "dev": {"accuracy": 0.95, "correct": 95, "total": 100, "seconds": 4.2},
         "baselines": {"majority": 0.05, "majority_place": "London", "no_pretraining": 0.01, "ceiling": 0.96},
-        "samples": [{"question": "Where was Ada Stone born?", "answer": "Rome", "place": "Rome"}],
+        "samples": [
+            {
+                "question": "Where was Ada Stone born?",
+                "answer": "Rome",
+                "score": 0.9,
+                "calibrated": True,
+                "abstained": False,
+                "place": "Rome",
+            }
+        ],
     }
 
 

@@ -3,9 +3,7 @@
 import random
 
 from data_scripts.questions import question_about
-from evaluation.relation_scores import RelationAnswers, accuracy, choose_questions, sample_answers
-from evaluation.trust import EvaluatedAnswers
-from modeling_minigpt.answers_minigpt import Answer
+from evaluation.relation_scores import accuracy, choose_questions, sample_answers
 from modeling_minigpt.relations_minigpt import Relation
 
 STUDIED = Relation("studied", "Where did {name} study?")
@@ -27,17 +25,19 @@ def test_all_are_scored_where_no_number_is_given_or_fewer_are_there():
     assert choose_questions(QUESTIONS, None) == choose_questions(QUESTIONS, 50) == choose_questions(QUESTIONS, 99)
 
 
-def test_every_accepted_answer_counts_and_is_shown():
+class Unsure:
+    """A pipeline that answers what it knows alone."""
+
+    def __call__(self, name, **settings):
+        assert settings == {"relation": "studied", "top_k": 1}  # the user's own thresholds
+        answer = "München" if name == "Ada Stone" else None
+        return {"question": STUDIED.format(name), "answer": answer, "candidates": [{"answer": "Rome", "score": 0.1}]}
+
+
+def test_every_accepted_answer_counts_and_samples_are_what_the_pipeline_answers():
     question = question_about("Ada Stone", "Munich", "München", relation=STUDIED)
     assert accuracy(["München"], [question]) == {"accuracy": 1.0, "correct": 1, "total": 1}
-    asked = EvaluatedAnswers([Answer("München", 0.5)], [True], made_up=[Answer("Rome", 0.1)])
-    models = {"pretrained": ([Answer("München", 0.5)], [True])}
-    assert sample_answers(RelationAnswers(STUDIED, [question], models, 0.0, ["Bo Moss"], asked)) == [
-        {
-            "question": "Where did Ada Stone study?",
-            "answer": "München",
-            "place": "Munich",
-            "accepted": ["Munich", "München"],
-        },
-        {"question": "Where did Bo Moss study?", "answer": "Rome", "place": None},
-    ]
+    first, second = sample_answers(Unsure(), STUDIED, [question], ["Bo Moss", "Cyd Moss"])
+    assert (first["answer"], first["place"], first["accepted"]) == ("München", "Munich", ["Munich", "München"])
+    assert (second["question"], second["answer"], second["place"]) == ("Where did Bo Moss study?", None, None)
+    assert second["candidates"] == [{"answer": "Rome", "score": 0.1}]

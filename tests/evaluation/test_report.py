@@ -9,12 +9,18 @@ import pytest
 from rich.console import Console
 
 from evaluation import readme_table
+from evaluation.exposure import chances_by_exposure
 from evaluation.report import accuracy_rows, print_results, write_report
 from evaluation.tables import markdown_table, percent
-from evaluation.trust import EvaluatedAnswers, confidence_metrics
-from modeling_minigpt.answers_minigpt import Answer
-from modeling_minigpt.risk_control_minigpt import Certificate
+from evaluation.trust import EvaluatedAnswers, JudgedAnswer, confidence_metrics
+from modeling_minigpt.confidence_minigpt import Confidence, Head, Scores
+from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 
+GIVEN = {"abstained": False, "score": 0.9, "calibrated": True, "reason": None, "failed": None}
+WITHHELD = {
+    "answer": None, "abstained": True, "score": 0.02, "correct": 0.5, "calibrated": True, "reason": "…",
+    "candidates": [{"answer": "London", "score": 0.02}],
+}  # fmt: skip
 RESULTS = {
     "dataset": "cs224n",
     "split": "dev",
@@ -25,20 +31,25 @@ RESULTS = {
     "dev": {"accuracy": 0.61, "correct": 305, "total": 500, "seconds": 4.2},
     "baselines": {"majority": 0.05, "majority_place": "London", "no_pretraining": 0.012, "ceiling": 0.958},
     "samples": [
-        {"question": "Where was Ada Stone born?", "answer": "Rome", "place": "Rome"},
-        {"question": "Where was Béla Nagy born?", "answer": "Oslo", "place": "Győr"},
-        {"question": "Where was Cyd Moss born?", "answer": "London", "place": None},
+        {"question": "Where was Ada Stone born?", **GIVEN, "answer": "Rome", "place": "Rome"},
+        {"question": "Where was Béla Nagy born?", **GIVEN, "answer": "Oslo", "place": "Győr"},
+        {"question": "Where was Dee Finn born?", **WITHHELD, "failed": "correct", "known": 0.97, "place": "Bonn"},
+        {"question": "Where was Cyd Moss born?", **WITHHELD, "failed": "known", "known": 0.05, "place": None},
     ],
 }
-ANSWERS = [Answer("Rome", 0.9), Answer("Oslo", 0.8), Answer("Oslo", 0.3)]
-CERTIFICATE = Certificate(0.75, 0.1, 0.05, 0.95, 200, 120, 4, 1000, 31)
+ANSWERS = [
+    JudgedAnswer(text, Scores(known, 0.9, known * 0.9))
+    for text, known in (("Rome", 0.9), ("Oslo", 0.8), ("Oslo", 0.3))
+]
+STRANGERS = [JudgedAnswer("Rome", Scores(known, 0.9, known * 0.9)) for known in (0.1, 0.8)]
+CERTIFICATE = Certificate(0.75, 0.7, 0.1, 0.05, 0.95, 200, 120, 4, 1000, 31)
 
 
 def trust(**changes) -> dict:
     """Return the metrics of three answers."""
-    asked = EvaluatedAnswers(
-        ANSWERS, [True, False, False], [Answer("Rome", 0.1)], [Answer("Rome", 0.8)], calibrated=True, **changes
-    )
+    half = CalibrationScores([(0.9, 0.9, True)])
+    confidence = Confidence(Head({}, 0.0), Head({}, 0.0), half, half, **changes)
+    asked = EvaluatedAnswers(ANSWERS, [True, False, False], STRANGERS[:1], STRANGERS[1:], confidence)
     return {**confidence_metrics(asked, ["Rome"]), "refusal": None if changes else "too few people"}
 
 
@@ -87,9 +98,14 @@ def test_the_terminal_shows_every_row_and_sample(results):
         assert any(name in line and share in line for line in text.splitlines())
     assert "500 dev questions" in text
     assert "95.8 %" in text
-    assert "Where was Ada Stone born? Rome (right)" in text
-    assert "Where was Béla Nagy born? Oslo (wrong, it is Győr)" in text
-    assert "Where was Cyd Moss born? London (a stranger" in text
+    assert "Where was Ada Stone born?  Rome (90 % that this is right) – right" in text
+    assert "Where was Béla Nagy born?  Oslo (90 % that this is right) – wrong, it is Győr" in text
+    text = " ".join(text.split())
+    assert "Where was Dee Finn born? I don't know (97 % that I was told; 50 % that I would be right; I would" in text
+    assert "guessed London) – it is Bonn" in text
+    assert (
+        "Where was Cyd Moss born? I don't know (5 % that I was told; I would have guessed London) – a made-up" in text
+    )
 
 
 def test_a_score_that_was_not_measured_is_a_dash(results, tmp_path):
@@ -117,8 +133,9 @@ def test_the_report_tells_what_was_trained_and_how_well(results, tmp_path):
         "| pretrained | 61.0 % |",
         "| upper bound: answer is in a document | 95.8 % |",
         "| pretrain | 12.3 |",
-        "| Where was Béla Nagy born? | Oslo | Győr |",
-        "| Where was Cyd Moss born? | London | (unknown person) |",
+        "| Where was Béla Nagy born? | Oslo (90 % that this is right) | Győr |",
+        "| Where was Cyd Moss born? | I don't know (5 % that I was told; I would have guessed London) "
+        "| (made-up person) |",
     ):
         assert line in lines
 
@@ -144,19 +161,32 @@ def test_the_report_and_the_terminal_say_what_is_promised(results, tmp_path):
         "Certified on people held out of training: with 95 % confidence at most 10 % of the answers are wrong" in text
     )
     assert "(4 of 120 were, among 200 people), and at most 5 % of strangers get one (31 of 1000 did)." in text
-    assert "| questions answered at the threshold | 66.7 % |" in text
-    assert "| made-up people given an answer at the threshold | 0.0 % |" in text
-    assert "At the threshold 0.75: 66.7 % answered, 50.0 % of that right; 0.0 % of made-up" in printed(results)
+    assert "| questions answered at the thresholds | 66.7 % |" in text
+    assert "| made-up people given an answer at the thresholds | 0.0 % |" in text
+    shown = " ".join(printed(results).split())
+    assert "At the certified thresholds (known 0.750, correct 0.700): 66.7 % answered, 50.0 % of that right" in shown
+    assert "0.0 % of made-up and 100.0 % of withheld people get an answer" in shown
 
 
 def test_the_report_says_why_nothing_is_promised(results, tmp_path):
     results["trust"] = trust()
     text = write_report(results, {}, tmp_path).read_text(encoding="utf-8")
-    assert "No threshold is certified: too few people." in text
-    assert "At the threshold" not in printed(results)
+    refused = (
+        "No threshold is certified, so it answers every question by “I don't know” unless threshold=0 is given: too"
+    )
+    assert f"{refused} few people." in text
+    assert f"{refused} few people." in " ".join(printed(results).split())
     results["trust"] = {**trust(), "calibrated": False}
     text = write_report(results, {}, tmp_path).read_text(encoding="utf-8")
-    assert "The model is not calibrated (too few people)" in text
+    assert "The model is not calibrated, so it answers every question by “I don't know” unless threshold=0 is" in text
+
+
+def test_the_report_compares_both_chances_with_what_is_true_by_how_often_the_person_was_seen(results, tmp_path):
+    scores = [answer.scores for answer in ANSWERS]
+    results["reliability_by_exposure"] = chances_by_exposure([1, 3, 1], scores, [True, False, False])
+    lines = write_report(results, {}, tmp_path).read_text(encoding="utf-8").splitlines()
+    assert "| once | 2 | 60.0 % | 90.0 % | 50.0 % |" in lines
+    assert "| 2 – 3 | 1 | 80.0 % | 90.0 % | 0.0 % |" in lines
 
 
 def test_the_report_shows_what_was_there_to_learn_from(results, tmp_path):
@@ -189,6 +219,7 @@ def two_relations(results) -> dict:
     }
     sample = {
         "question": "Where did Ada Stone study?",
+        **GIVEN,
         "answer": "LSE",
         "place": "London School of Economics",
         "accepted": ["London School of Economics", "LSE"],
@@ -222,15 +253,15 @@ def test_each_relation_has_a_row_a_section_and_a_threshold(two_relations, tmp_pa
     assert "| birthplace | London: 5.0 % | 1.2 % | 61.0 % | 95.8 % |" in lines
     assert "| studied | Beta \\| University: 50.0 % | – | 25.0 % | 75.0 % |" in lines
     first, second = text.split("## studied: “Where did NAME study?”")
-    assert "No threshold is certified: too few people." in first
+    assert "No threshold is certified, so it answers" in first
     assert "Certified on people held out of training" in second
     assert "](trust.studied.png)" in second
     assert "| school: once | 3 | 33.3 % | 50.0 % |" in second
-    assert "| Where did Ada Stone study? | LSE | London School of Economics |" in second
+    assert "| Where did Ada Stone study? | LSE (90 % that this is right) | London School of Economics |" in second
     shown = printed(two_relations)
     assert "40 dev studied questions" in shown
-    assert "At the threshold 0.75" in shown
-    assert "Where did Ada Stone study? LSE (right)" in shown
+    assert "At the certified thresholds (known 0.750, correct 0.700)" in shown
+    assert "Where did Ada Stone study?  LSE (90 % that this is right) – right" in shown
 
 
 def test_the_report_says_where_the_data_are_from(results, tmp_path):
@@ -295,8 +326,15 @@ def test_the_readme_s_trust_table_has_a_row_for_each_calibrated_model(checkout, 
     results["trust"]["calibrated"] = False
     (checkout / readme_table.RESULTS / "b.json").write_text(json.dumps(results), encoding="utf-8")
     (row,) = readme_table.trust_table(checkout / readme_table.RESULTS).splitlines()[2:]
-    assert row.startswith("| `a` | 1.000 | 1.000 | ")
+    assert row.startswith("| `a` | 0.500 | 1.000 | ")
     assert row.endswith(" | 66.7 % | 50.0 % | 0.0 % | 100.0 % |")
+    # What results of one head lack is a dash.
+    results["trust"] = {**results["trust"], "calibrated": True}
+    for key in ("ece_known", "ece_correct"):
+        del results["trust"][key]
+    (checkout / readme_table.RESULTS / "b.json").write_text(json.dumps(results), encoding="utf-8")
+    row = readme_table.trust_table(checkout / readme_table.RESULTS).splitlines()[3]
+    assert row.count(" – |") == 2
 
 
 def test_the_readme_s_table_has_a_row_for_each_results_file(checkout, results):

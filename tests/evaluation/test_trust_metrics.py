@@ -12,10 +12,11 @@ from evaluation.trust_metrics import (
     augrc,
     aurc,
     auroc,
+    balanced_weights,
     brier_score,
     coverage_at_precision,
+    equal_mass_bins,
     expected_calibration_error,
-    reliability,
     risk_coverage,
 )
 
@@ -108,22 +109,48 @@ def test_coverage_at_a_precision_takes_all_of_equal_scores_or_none():
 
 def test_true_probabilities_are_calibrated_and_boasts_are_not():
     rng = np.random.default_rng(0)
-    scores = rng.random(20_000)
-    right = rng.random(20_000) < scores
-    assert expected_calibration_error(scores.tolist(), right.tolist()) < 0.02
+    scores = rng.random(5_000)
+    right = rng.random(5_000) < scores
+    error, low, high = expected_calibration_error(scores, right, draws=100)
+    assert 0.0 < low <= error < 0.03
+    assert high < 0.04
     assert brier_score(scores, right) == pytest.approx(1 / 6, abs=0.01)
-    assert expected_calibration_error([1.0] * 4, [True, False, False, False]) == pytest.approx(0.75)
+    boast = expected_calibration_error([1.0] * 4, [True, False, False, False])
+    assert boast[0] == pytest.approx(0.75)
+    assert boast[1] < 0.75 < boast[2]
     assert brier_score([1.0] * 4, [True, False, False, False]) == pytest.approx(0.75)
 
 
-def test_reliability_is_the_accuracy_of_each_bin_with_answers():
-    confidences, accuracies = reliability([0.0, 0.04, 0.55, 1.0], [False, True, True, True])
-    assert confidences == pytest.approx([0.02, 0.55, 1.0])
-    assert accuracies == pytest.approx([0.5, 1.0, 1.0])
+def test_the_interval_covers_the_error_of_as_many_answers():
+    """Scores too high by 0.2: the interval has that, whatever the draw."""
+    rng = np.random.default_rng(3)
+    scores = rng.uniform(0.4, 1.0, 400)
+    right = rng.random(400) < scores - 0.2
+    error, low, high = expected_calibration_error(scores, right)
+    assert low < 0.2 < high
+    assert high - low < 0.15
+    assert expected_calibration_error(scores, right) == (error, low, high)
+
+
+def test_bins_have_equal_mass_wherever_the_scores_are():
+    scores = np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.9])
+    right = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    means, shares, mass = equal_mass_bins(scores, right, np.ones(6), bins=3)
+    assert mass == pytest.approx([1 / 3] * 3)
+    assert means == pytest.approx([0.015, 0.035, 0.475])
+    assert shares == pytest.approx([0.0, 0.5, 1.0])
+    heavy = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 5.0])
+    _, _, mass = equal_mass_bins(scores, right, heavy, bins=2)
+    assert mass == pytest.approx([0.5, 0.5])
+
+
+def test_balanced_weights_make_both_sides_equal():
+    weights = balanced_weights(np.array([True, False, False, False]))
+    assert weights == pytest.approx([0.5, 1 / 6, 1 / 6, 1 / 6])
 
 
 def test_a_model_that_is_always_right_or_always_wrong_can_be_scored():
     assert brier_score([0.9, 0.7], [True, True]) == pytest.approx(0.05)
     assert brier_score([0.9, 0.7], [False, False]) == pytest.approx(0.65)
-    confidences, accuracies = reliability([0.9, 0.8], [False, False], bins=1)
-    assert (confidences, accuracies) == (pytest.approx([0.85]), pytest.approx([0.0]))
+    means, shares, _ = equal_mass_bins(np.array([0.9, 0.8]), np.zeros(2), np.ones(2), bins=1)
+    assert (means, shares) == (pytest.approx([0.85]), pytest.approx([0.0]))

@@ -14,7 +14,9 @@ from artifacts.loading import load_model, load_pipeline, start_from
 from artifacts.run_folder import RunError, training_record
 from artifacts.safe_loading import check_contained
 from modeling_minigpt import MiniGPTConfig
-from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, Confidence
+from modeling_minigpt.confidence_file_minigpt import confidences_to_json
+from modeling_minigpt.confidence_minigpt import Confidence, Head
+from modeling_minigpt.features_minigpt import FEATURE_NAMES
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from tests.fuzz.cases import (
     NAMES_OUTSIDE,
@@ -32,10 +34,11 @@ FILES = [
     "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "facts.json",
     "confidence.json", "training.json",
 ]  # fmt: skip
+HEAD = Head(dict.fromkeys(FEATURE_NAMES, 0.1), -0.5)
 CONFIDENCE = Confidence(
-    dict.fromkeys(FEATURE_NAMES, 0.1), -0.5, CalibrationScores([(0.9, True), (0.2, False)], [0.1]),
-    CalibrationScores([(0.8, True)], [0.3]),
-    Certificate(0.05, 0.1, 0.05, 0.95, 4, 3, 0, 2, 0),
+    HEAD, HEAD, CalibrationScores([(0.9, 0.9, True), (0.9, 0.2, False)], [(0.1, 0.9)]),
+    CalibrationScores([(0.9, 0.8, True)], [(0.3, 0.5)]),
+    Certificate(0.05, 0.05, 0.1, 0.05, 0.95, 4, 3, 0, 2, 0),
 )  # fmt: skip
 STRANGE_KEYS = {
     "num_labels": 10**9, "id2label": {"0": "x"}, "quantization_config": {"quant_method": "gptq", "bits": 4},
@@ -69,7 +72,7 @@ def outside(tmp_path_factory) -> Path:
 def folder(run, outside) -> Path:
     """Return a copy of a finished model's folder, calibrated, in which all code but leaves a mark where it is run."""
     folder = shutil.copytree(run / "finetune", outside / "model")
-    (folder / "confidence.json").write_text(CONFIDENCE.to_json())
+    (folder / "confidence.json").write_text(confidences_to_json({"birthplace": CONFIDENCE}))
     canary = f"open({str(outside / 'mark')!r}, 'w').close()\n"
     for path in (*folder.glob("*.py"), folder / "evil.py", outside / "evil.py"):
         path.write_text(canary)
@@ -153,8 +156,9 @@ def test_one_other_value_in_a_json_file(tamper, originals, data, name, value):
 @given(data=st.data(), value=st.sampled_from([math.nan, math.inf, -math.inf, 1e300, 10**400, "1", None, True, []]))
 def test_one_other_number_in_the_confidence(tamper, originals, data, value):
     values = originals["confidence.json"]
-    inner = [path for path in paths_of(values) if path[0] in ("weights", "certificate") and path[1:]]
-    path = data.draw(st.sampled_from([("bias",), *inner]))
+    parts = ("known", "correct", "certificate")
+    inner = [path for path in paths_of(values) if path[3:] and path[2] in parts]
+    path = data.draw(st.sampled_from(inner))
     tamper("confidence.json", json.dumps(replaced(values, path, value)).encode())
 
 

@@ -22,9 +22,10 @@ from evaluation.answers import exact_matches
 from evaluation.baselines import ceiling, popular_places
 from evaluation.errors import find_errors
 from evaluation.exposure import count_exposures, exposure_rows
-from evaluation.trust import EvaluatedAnswers, confidence_metrics
+from evaluation.trust import EvaluatedAnswers, JudgedAnswer, confidence_metrics
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer, build_character_tokenizer
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
+from modeling_minigpt.confidence_minigpt import Scores
 from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from tests.fuzz.cases import assert_one_line, cases, quickly
 from tests.running import call, recipe_of
@@ -208,7 +209,9 @@ def score(answers: list[Answer], questions: list[Question], documents: list[str]
     assert sum(row["questions"] for row in rows) == 3 * len(questions)
     errors = find_errors({"birthplace": (questions, answers, right)}, documents, questions)["birthplace"]
     assert sum(row["count"] for row in errors.values()) == len(questions) - sum(right)
-    json.dumps([rows, errors, confidence_metrics(EvaluatedAnswers(answers, right, answers), popular)], allow_nan=False)
+    judged = [JudgedAnswer(answer.text, Scores(None, None, min(1.0, answer.probability))) for answer in answers]
+    metrics = confidence_metrics(EvaluatedAnswers(judged, right, judged), popular)
+    json.dumps([rows, errors, metrics], allow_nan=False)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 from artifacts.loading import load_pipeline
 from modeling_minigpt import BirthplacePipeline, ClosedBookPipeline, build_character_tokenizer
-from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, Confidence
+from modeling_minigpt.confidence_minigpt import Confidence, Head
+from modeling_minigpt.features_minigpt import FEATURE_NAMES
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 from modeling_minigpt.risk_control_minigpt import CalibrationScores
 from tests.fuzz.cases import assert_one_line, cases, quickly
 from tests.fuzz.test_fuzz_data import tiny
 
 KEYS = {
-    "question", "answer", "score", "abstained", "candidates", "calibrated", "reason", "relation", "matched_name",
+    "question", "answer", "known", "correct", "score", "abstained", "candidates", "calibrated", "reason",
+    "failed", "relation", "matched_name",
 }  # fmt: skip
 Pair = namedtuple("Pair", "first second")
 ODD = [
@@ -54,9 +56,8 @@ things = st.one_of(
 def pipelines(run) -> dict[str, BirthplacePipeline]:
     """Return the pipelines that are asked: a finished model's, the same with a calibration, and three tiny ones."""
     plain, calibrated = load_pipeline(run / "finetune"), load_pipeline(run / "finetune")
-    calibrated.confidence = Confidence(
-        dict.fromkeys(FEATURE_NAMES, 0.3), 1.0, CalibrationScores([]), CalibrationScores([])
-    )
+    head = Head(dict.fromkeys(FEATURE_NAMES, 0.3), 1.0)
+    calibrated.confidence = Confidence(head, head, CalibrationScores([]), CalibrationScores([]))
     tokenizer = build_character_tokenizer(["Where was Ada Stone born?", "Bo. and born in"], 48)
     own = {}
     for kind in ("rotary", "learned"):

@@ -27,8 +27,10 @@ def test_a_name_and_a_question_get_the_same_answer(run, person, capsys):
     assert status == 0
     assert len(lines) == 2
     assert lines[0] == lines[1]
-    assert lines[0].startswith(f"Where was {person} born? ")
-    assert "%" in lines[0]
+    assert lines[0].startswith(f"Where was {person} born?  I don't know (not calibrated: ")
+    _, out, _ = minigpt(capsys, "ask", run / "finetune", person, "--threshold", "0")
+    assert "not calibrated)" in out
+    assert out.startswith(f"Where was {person} born?  ")
     assert err == ""
 
 
@@ -39,8 +41,9 @@ def test_the_output_folder_of_a_run_stands_for_its_finetuned_model(run, person, 
 def test_what_gets_no_answer_says_why(run, person, capsys):
     status, out, _ = minigpt(capsys, "ask", run, "???", person, "--threshold", "1")
     assert status == 0
-    assert out.splitlines()[0] == "??? No answer: no name in it"
-    assert "No answer: not sure enough" in out.splitlines()[1]
+    assert out.splitlines()[0] == "???  I don't know (no name in it)"
+    assert "I don't know (not sure enough: " in out.splitlines()[1]
+    assert "; I would have guessed " in out.splitlines()[1]
 
 
 def test_json_is_an_object_a_line(run, person, capsys):
@@ -53,16 +56,16 @@ def test_json_is_an_object_a_line(run, person, capsys):
 def test_a_file_of_names_becomes_a_table(run, person, tmp_path, capsys, monkeypatch):
     text = f"\ufeff{person}\n\n???\n"
     (tmp_path / "names.txt").write_text(text, encoding="utf-8")
-    status, out, _ = minigpt(capsys, "ask", run, "--file", tmp_path / "names.txt")
+    status, out, _ = minigpt(capsys, "ask", run, "--threshold", "0", "--file", tmp_path / "names.txt")
     header, first, second = (line.split("\t") for line in out.splitlines())
     assert status == 0
-    assert header == ["question", "answer", "score", "reason", "relation", "matched_name"]
+    assert header == ["question", "answer", "score", "known", "correct", "reason", "relation", "matched_name"]
     assert first[0] == f"Where was {person} born?"
     assert 0.0 <= float(first[2]) <= 1.0
-    assert first[4:] == ["birthplace", ""]
-    assert second[1:] == ["", "0.0", "no name in it", "", ""]
+    assert first[3:] == ["", "", "", "birthplace", ""]
+    assert second[1:] == ["", "0.0", "", "", "no name in it", "", ""]
     monkeypatch.setattr("sys.stdin", io.StringIO(text.removeprefix("\ufeff")))
-    assert minigpt(capsys, "ask", run, "--file", "-")[1] == out
+    assert minigpt(capsys, "ask", run, "--threshold", "0", "--file", "-")[1] == out
 
 
 def test_without_a_name_it_asks_until_an_empty_line(run, person, monkeypatch, capsys):
@@ -101,7 +104,8 @@ def test_what_is_no_minigpt_is_refused_in_one_line(tmp_path, command, capsys):
 
 
 def test_a_missing_file_and_a_bad_threshold_are_one_line(run, tmp_path, capsys):
-    for words in (["--file", tmp_path / "none.txt"], ["Ada Stone", "--threshold", "2"]):
+    both = ["--threshold", "0", "--risk", "0.2"]
+    for words in (["--file", tmp_path / "none.txt"], ["Ada", "--threshold", "2"], both, ["Ada", "--risk", "0.2"]):
         status, _, err = minigpt(capsys, "ask", run, *words)
         assert status == 2
         assert len(err.splitlines()) == 1

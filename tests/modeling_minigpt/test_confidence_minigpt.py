@@ -1,5 +1,6 @@
-"""Signals say what the model says, whatever batch a name stands in, and a confidence survives its file."""
+"""Features are what the model says, whatever batch a name is in, and a confidence survives its file."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -8,14 +9,13 @@ import torch
 
 from modeling_minigpt import build_bpe_tokenizer
 from modeling_minigpt.answers_minigpt import Answer
-from modeling_minigpt.confidence_minigpt import (
+from modeling_minigpt.confidence_file_minigpt import confidences_from_json, confidences_to_json
+from modeling_minigpt.confidence_minigpt import Confidence, Head, describe_promise
+from modeling_minigpt.features_minigpt import (
     FEATURE_NAMES,
     MIN_LOG_PROB,
-    Confidence,
     answer_features,
     confidence_features,
-    confidences_from_json,
-    confidences_to_json,
     feature_names,
     prompt_templates,
 )
@@ -76,67 +76,134 @@ def test_the_candidates_surety_is_minus_their_entropy(model):
 
 
 def make(**changes):
-    certificate = Certificate(0.75, 0.1, 0.05, 0.95, 40, 30, 0, 50, 1)
-    halves = [CalibrationScores([(0.9, True)] * 30 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
-    values = {"weights": {"question: answer": 2.0, "name: neg_entropy": 0.5}, "bias": 1.0, "certificate": certificate}
-    return Confidence(**{**values, "selection": halves[0], "certification": halves[1], **changes})
+    """Return a confidence, made up; its heads use different features."""
+    certificate = Certificate(0.5, 0.75, 0.1, 0.05, 0.95, 40, 30, 0, 50, 1)
+    known = [(0.95, 0.9, True)] * 30 + [(0.95, 0.2, False)] * 10
+    halves = [CalibrationScores(known, [(0.1, 0.8)] * 100) for _ in range(2)]
+    heads = {"known": Head({"name: neg_entropy": 0.5}, 1.0), "correct": Head({"question: answer": 2.0}, 0.5)}
+    values = {**heads, "selection": halves[0], "certification": halves[1], "certificate": certificate}
+    return Confidence(**{**values, **changes})
 
 
-def test_probabilities_weigh_the_signals():
-    signals = torch.zeros(2, len(FEATURE_NAMES), dtype=torch.float64)
-    signals[1, FEATURE_NAMES.index("question: answer")], signals[1, FEATURE_NAMES.index("name: neg_entropy")] = (
-        -1.5,
-        4.0,
-    )
-    assert make().probabilities(signals).tolist() == pytest.approx([1 / (1 + math.exp(-1.0)), 0.5])
+def read(text):
+    """Read the confidence of a file that has one."""
+    return confidences_from_json(text, [BIRTHPLACE])["birthplace"]
+
+
+def write(confidence):
+    """Return the file of one confidence."""
+    return confidences_to_json({"birthplace": confidence})
+
+
+def test_each_head_weighs_its_own_features_and_the_score_is_their_product():
+    features = torch.zeros(2, len(FEATURE_NAMES), dtype=torch.float64)
+    features[1, FEATURE_NAMES.index("question: answer")] = -0.25
+    features[1, FEATURE_NAMES.index("name: neg_entropy")] = -2.0
+    first, second = make().scores(features)
+    assert first[:2] == pytest.approx((1 / (1 + math.exp(-1.0)), 1 / (1 + math.exp(-0.5))))
+    assert second == pytest.approx((0.5, 0.5, 0.25))
+    assert first.score == first.known * first.correct
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_feature_that_is_no_number_gives_no_chance(value):
+    features = torch.full((1, len(FEATURE_NAMES)), value, dtype=torch.float64)
+    heads = {"known": Head(dict.fromkeys(FEATURE_NAMES[:2], 1.0), 0.0), "correct": Head({FEATURE_NAMES[0]: -1.0}, 0.0)}
+    (scores,) = make(**heads).scores(features)
+    assert not math.isfinite(scores.score) or scores.score == 0.0
 
 
 @pytest.mark.parametrize("changes", [{}, {"certificate": None, "refusal": "too few"}], ids=["certified", "refused"])
 def test_a_confidence_survives_its_file(changes):
     confidence = make(**changes)
-    again = Confidence.from_json(confidence.to_json())
-    assert again == confidence
-    assert again.threshold == (None if changes else 0.75)
+    assert read(write(confidence)) == confidence
 
 
-def test_a_threshold_is_found_for_another_risk_and_refused_where_it_cannot_be():
-    assert make().threshold_for(risk=0.1).threshold == 0.9
+def test_thresholds_are_found_for_another_risk_and_refused_where_they_cannot_be():
+    found = make().threshold_for(risk=0.1)
+    assert (found.answered, found.wrong, found.strangers_answered) == (30, 0, 0)
     with pytest.raises(CertificationError, match="cannot"):
         make().threshold_for(risk=0.01)
 
 
-def test_signals_of_another_version_are_refused():
-    text = make().to_json().replace("name: neg_entropy", "shoe size")
+def test_features_of_another_version_are_refused():
+    text = write(make()).replace("name: neg_entropy", "shoe size")
     with pytest.raises(ValueError, match="unknown features: shoe size"):
-        Confidence.from_json(text)
+        read(text)
 
 
 @pytest.mark.parametrize(
     "change",
     [
         ('"bias": 1.0', '"bias": NaN'),
-        ('"bias": 1.0', '"bias": "1"'),
+        ('"bias": 0.5', '"bias": "1"'),
         ('"question: answer": 2.0', '"question: answer": 1e999'),
-        ('"threshold": 0.75', '"threshold": 1.5'),
+        ('"correct_threshold": 0.75', '"correct_threshold": 1.5'),
+        ('"known_threshold": 0.5', '"known_threshold": -0.5'),
+        ('"risk": 0.1', '"risk": 7'),
+        ('"confidence": 0.95', '"confidence": 95'),
         ('"wrong": 0', '"wrong": "none"'),
         ('"refusal": null', '"refusal": 3'),
         ("0.9,", "Infinity,"),
     ],
-    ids=["nan", "text", "infinite weight", "threshold", "count", "refusal", "score"],
+    ids=["nan", "text", "infinite weight", "correct", "known", "risk", "confidence", "count", "refusal", "score"],
 )
-def test_a_confidence_of_anything_but_numbers_is_refused(change):
-    text = make().to_json()
+def test_a_confidence_of_anything_but_numbers_in_their_bounds_is_refused(change):
+    text = write(make())
     assert change[0] in text
     with pytest.raises(ValueError, match=r"wanted a number|refusal must be a text"):
-        Confidence.from_json(text.replace(*change))
+        read(text.replace(*change))
 
 
-def test_a_file_of_before_the_names_changed_is_still_read():
-    text = make().to_json()
-    former = text.replace("selection", "picking").replace("certification", "certifying")
-    former = former.replace("neg_entropy", "surety").replace("empty_answer", "nothing")
-    assert former != text
-    assert Confidence.from_json(former) == Confidence.from_json(text)
+@pytest.fixture
+def former():
+    """The values of a file of before there were two heads: one score, one threshold."""
+    half = {"known": [[0.9, True]] * 40 + [[0.2, False]] * 10, "strangers": [0.1] * 100}
+    counts = {"people": 50, "answered": 40, "wrong": 0, "strangers": 100, "strangers_answered": 0}
+    certificate = {"threshold": 0.5, "risk": 0.1, "stranger_rate": 0.05, "confidence": 0.95, **counts}
+    weights = {"question: answer": 2.0, "name: neg_entropy": 0.5}
+    return {
+        "weights": weights, "bias": 1.0, "selection": half, "certification": half, "certificate": certificate,
+        "refusal": None, "fingerprint": None,
+    }  # fmt: skip
+
+
+def test_a_file_of_one_head_is_read_as_one_score_and_certifies_as_before(former):
+    confidence = read(json.dumps(former))
+    assert (confidence.known, confidence.correct.bias) == (None, 1.0)
+    (scores,) = confidence.scores(torch.zeros(1, len(FEATURE_NAMES), dtype=torch.float64))
+    assert scores == (None, None, pytest.approx(1 / (1 + math.exp(-1.0))))
+    assert scores.pair == (1.0, scores.score)
+    certificate = confidence.certificate
+    assert (certificate.known_threshold, certificate.correct_threshold) == (0.0, 0.5)
+    found = confidence.threshold_for(risk=0.2, confidence=0.9)
+    assert (found.known_threshold, found.correct_threshold, found.answered) == (0.0, 0.9, 40)
+    assert read(write(confidence)) == confidence
+
+
+@pytest.mark.parametrize(("field", "value"), [("risk", 7), ("confidence", 95), ("stranger_rate", 5), ("threshold", 2)])
+def test_impossible_numbers_in_such_a_file_are_refused(former, field, value):
+    former["certificate"][field] = value
+    with pytest.raises(ValueError, match=r"wanted a number in \[0, 1\], found"):
+        read(json.dumps(former))
+
+
+def test_a_file_of_before_the_names_changed_is_still_read(former):
+    text = json.dumps(former)
+    older = text.replace("selection", "picking").replace('"certification"', '"certifying"')
+    older = older.replace("neg_entropy", "surety").replace("empty_answer", "nothing")
+    assert older != text
+    assert read(older) == read(text)
+
+
+def test_what_is_promised_is_one_sentence():
+    assert describe_promise(make().certificate, True, None).startswith(
+        "certified on people held out of training: with"
+    )
+    refused = describe_promise(None, True, "too few people")
+    assert refused.startswith("no threshold is certified, so it answers every question by “I don't know” unless")
+    assert refused.endswith("threshold=0 is given: too few people")
+    assert "the model is not calibrated" in describe_promise(None, False, None)
 
 
 def test_the_features_of_the_birthplace_are_those_of_older_files():
@@ -178,7 +245,10 @@ def test_a_relation_is_measured_after_its_own_question_and_prompts(model):
 
 def test_confidences_of_several_relations_survive_their_file():
     studied = Relation("studied", "Where did {name} study?", ("{name}. studied at",))
-    confidences = {"birthplace": make(), "studied": make(weights={"studied at: answer": 1.0})}
+    confidences = {
+        "birthplace": make(),
+        "studied": make(known=Head({}, 0.0), correct=Head({"studied at: answer": 1.0}, 0.0)),
+    }
     text = confidences_to_json(confidences)
     assert confidences_from_json(text, [BIRTHPLACE, studied]) == confidences
     with pytest.raises(ValueError, match="unknown features: studied at: answer"):
@@ -189,6 +259,6 @@ def test_confidences_of_several_relations_survive_their_file():
         confidences_from_json('{"relations": []}', [BIRTHPLACE])
 
 
-def test_a_file_of_one_confidence_is_of_the_first_relation():
+def test_a_file_of_one_confidence_is_of_the_first_relation(former):
     studied = Relation("studied", "Where did {name} study?")
-    assert confidences_from_json(make().to_json(), [BIRTHPLACE, studied]) == {"birthplace": make()}
+    assert list(confidences_from_json(json.dumps(former), [BIRTHPLACE, studied])) == ["birthplace"]

@@ -10,8 +10,10 @@ from transformers import pipeline
 
 from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer, build_character_tokenizer
 from modeling_minigpt.answers_minigpt import Answer, greedy_answers
-from modeling_minigpt.confidence_minigpt import Confidence, confidence_features, format_prompts
+from modeling_minigpt.confidence_minigpt import Confidence, Head, Scores
+from modeling_minigpt.features_minigpt import confidence_features, format_prompts
 from modeling_minigpt.relations_minigpt import BIRTHPLACE
+from modeling_minigpt.results_minigpt import describe_result, explain_abstention, format_chance
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from tests.attention_variants import tiny_model
 
@@ -22,7 +24,8 @@ LINES = [
 ]
 PLACES = ["Rome", "Romeo", "Rome West", "Ada"]
 KEYS = {
-    "question", "answer", "score", "abstained", "candidates", "calibrated", "reason", "relation", "matched_name",
+    "question", "answer", "known", "correct", "score", "abstained", "candidates", "calibrated", "reason", "failed",
+    "relation", "matched_name",
 }  # fmt: skip
 
 
@@ -45,8 +48,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ask(folder):
-    """Load it as a user does."""
-    return pipeline("birthplace-qa", model=str(folder), device="cpu", trust_remote_code=True)
+    """Load it as a user does who wants every answer: nothing is certified for it."""
+    return pipeline("birthplace-qa", model=str(folder), device="cpu", trust_remote_code=True, threshold=0)
 
 
 def test_a_name_and_its_question_are_asked_alike(ask):
@@ -55,6 +58,20 @@ def test_a_name_and_its_question_are_asked_alike(ask):
     assert named.keys() == KEYS
     assert named["question"] == "Where was Ada Stone born?"
     assert (named["abstained"], named["calibrated"], named["reason"]) == (False, False, None)
+    assert (named["known"], named["correct"], named["failed"]) == (None, None, None)
+
+
+def test_without_a_certificate_nothing_is_answered_unless_that_is_asked_for(ask, folder, capsys):
+    closed = pipeline("birthplace-qa", model=str(folder), device="cpu", trust_remote_code=True)
+    open_ones, refused = ask(["Ada Stone", "Albert Einstein"]), closed(["Ada Stone", "Albert Einstein"])
+    for given, withheld in zip(open_ones, refused, strict=True):
+        assert (withheld["answer"], withheld["abstained"], withheld["failed"]) == (None, True, None)
+        assert withheld["reason"].startswith("not calibrated: train.py calibrates where")
+        assert withheld["reason"].endswith("(threshold=0 answers always)")
+        assert withheld["candidates"] == given["candidates"]
+        assert f"I would have guessed {given['answer']}" in describe_result(withheld)
+    assert closed(["Ada Stone", "Albert Einstein"], threshold=0) == open_ones
+    assert ask(["Ada Stone", "Albert Einstein"], threshold="certified") == refused
 
 
 def test_one_text_gives_one_result_a_list_a_list_and_an_iterable_a_stream(ask):
@@ -118,7 +135,7 @@ def test_another_script_is_read_by_bytes_and_refused_by_characters(ask):
     assert ask("東京 Ж")["answer"] is not None
     tokenizer = build_character_tokenizer(LINES, 128)
     model = random_model(tokenizer)
-    result = BirthplacePipeline(model=model, tokenizer=tokenizer, device="cpu")("東京")
+    result = BirthplacePipeline(model=model, tokenizer=tokenizer, device="cpu")("東京", threshold=0)
     assert (result["abstained"], result["reason"]) == (
         True,
         "contains a character that is not in the model's vocabulary",
@@ -128,7 +145,7 @@ def test_another_script_is_read_by_bytes_and_refused_by_characters(ask):
 def test_a_model_without_facts_answers_freely_and_a_warning_names_the_question(tmp_path, ask, caplog):
     random_model(ask.tokenizer).save_pretrained(tmp_path)
     ask.tokenizer.save_pretrained(tmp_path)
-    result = pipeline("birthplace-qa", model=str(tmp_path), device="cpu")("Ada Stone")
+    result = pipeline("birthplace-qa", model=str(tmp_path), device="cpu")("Ada Stone", threshold=0)
     assert [result["answer"]] == [candidate["answer"] for candidate in result["candidates"]]
     assert 'no facts.json beside the weights: asked "Where was NAME born?"' in caplog.text
 
@@ -147,7 +164,7 @@ def test_broken_files_are_refused_by_name(tmp_path, ask, file, text):
 def test_a_loaded_pipeline_is_saved_whole_again(ask, tmp_path):
     ask.save_pretrained(tmp_path / "again")
     again = pipeline("birthplace-qa", model=str(tmp_path / "again"), device="cpu", trust_remote_code=True)
-    assert again("Ada Stone") == ask("Ada Stone")
+    assert again("Ada Stone", threshold=0) == ask("Ada Stone")
     assert again.candidates == PLACES
 
 
@@ -161,22 +178,25 @@ def test_a_cutoff_leaves_improbable_candidates_at_zero(ask):
 @pytest.fixture(scope="module")
 def calibrated(ask, tmp_path_factory):
     """Load a pipeline with a confidence, made up, from its folder."""
-    halves = [CalibrationScores([(0.9, True)] * 40 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
-    certificate = Certificate(0.5, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
-    confidence = Confidence({"question: answer": 0.1, "name: neg_entropy": 0.5}, 2.0, *halves, certificate)
+    known = [(0.8, 0.9, True)] * 40 + [(0.8, 0.2, False)] * 10
+    halves = [CalibrationScores(known, [(0.1, 0.9)] * 100) for _ in range(2)]
+    certificate = Certificate(0.1, 0.5, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
+    heads = Head({"name: neg_entropy": 0.1}, 2.0), Head({"question: answer": 0.1}, 1.5)
+    confidence = Confidence(*heads, *halves, certificate)
     path = tmp_path_factory.mktemp("calibrated") / "model"
     parts = {"model": ask.model, "tokenizer": ask.tokenizer, "device": "cpu", "candidates": PLACES}
     BirthplacePipeline(**parts, confidence=confidence).save_pretrained(path)
     return pipeline("birthplace-qa", model=str(path), device="cpu", trust_remote_code=True)
 
 
-def test_a_calibrated_score_weighs_the_signals_of_the_best_answer(calibrated):
+def test_both_chances_weigh_the_features_of_the_best_answer_and_the_score_is_their_product(calibrated):
     names = ["Ada Stone", "Cyd"]
-    signals = confidence_features(calibrated.model, calibrated.tokenizer, names, calibrated.rank(names))
-    expected = calibrated.confidence.probabilities(signals).tolist()
-    for result, score in zip(calibrated(names, threshold=0.0), expected, strict=True):
+    features = confidence_features(calibrated.model, calibrated.tokenizer, names, calibrated.rank(names))
+    expected = calibrated.confidence.scores(features)
+    for result, scores in zip(calibrated(names, threshold=0.0), expected, strict=True):
         assert result["calibrated"]
-        assert result["score"] == pytest.approx(score, rel=1e-4)
+        assert (result["known"], result["correct"]) == pytest.approx(scores[:2], rel=1e-4)
+        assert result["score"] == result["known"] * result["correct"]
         assert result["candidates"][0] == {"answer": result["answer"], "score": result["score"]}
         scores = [candidate["score"] for candidate in result["candidates"]]
         assert scores == sorted(scores, reverse=True)
@@ -185,20 +205,90 @@ def test_a_calibrated_score_weighs_the_signals_of_the_best_answer(calibrated):
 
 def test_below_the_threshold_there_is_no_answer_but_a_reason(calibrated):
     score = calibrated("Ada Stone", threshold=0.0)["score"]
-    for threshold, abstains in ((score - 1e-6, False), (score + 1e-6, True), (None, score < 0.5)):
-        result = calibrated("Ada Stone", **({} if threshold is None else {"threshold": threshold}))
+    for threshold, abstains in ((score - 1e-6, False), (score + 1e-6, True)):
+        result = calibrated("Ada Stone", threshold=threshold)
         assert result["abstained"] == abstains
         assert (result["answer"] is None) == abstains
-        assert (result["reason"] is not None) == abstains
-        assert "not sure enough: " in result["reason"] if abstains else True
+        assert (result["reason"] is not None) == (result["failed"] is not None) == abstains
         assert result["candidates"]  # shown all the same
         assert result["score"] == pytest.approx(score)
 
 
+def test_the_certified_thresholds_are_the_default_and_each_is_for_its_own_chance(calibrated):
+    result = calibrated("Ada Stone", threshold=0)
+    thresholds = {"known": (result["known"] + 1e-6, 0.0), "correct": (0.0, result["correct"] + 1e-6)}
+    for failed, pair in thresholds.items():
+        certificate = Certificate(*pair, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
+        found = calibrated("Ada Stone", threshold=certificate)
+        assert (found["failed"], found["answer"]) == (failed, None)
+    own = calibrated("Ada Stone")
+    assert own["abstained"] == (result["known"] < 0.1 or result["correct"] < 0.5)
+
+
+@pytest.mark.parametrize(
+    ("scores", "failed", "reason"),
+    [
+        ((0.12, 0.9), "known", "I was probably never told of this person (12 %)"),
+        ((0.85, 0.9), "known", "I was probably told of this person, but that is not sure enough (85 %)"),
+        ((0.97, 0.61), "correct", "I know of this person but am not sure (61 %)"),
+        ((0.97, 0.8), None, None),
+    ],
+)
+def test_an_abstention_names_the_chance_that_was_too_low(scores, failed, reason):
+    certificate = Certificate(0.9, 0.7, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
+    said = Scores(*scores, scores[0] * scores[1])
+    assert explain_abstention(said, certificate) == (failed, reason)
+    assert explain_abstention(said, said.score) == (None, None)
+    assert explain_abstention(said, said.score + 0.01)[0] == min(("known", "correct"), key=said._asdict().get)
+
+
+def test_a_result_reads_as_a_person_would_say_it():
+    told = {"abstained": True, "failed": "known", "reason": "…", "known": 0.05, "correct": 0.5}
+    told["candidates"] = [{"answer": "Raerburg", "score": 0.02}]
+    assert describe_result(told) == "I don't know (5 % that I was told; I would have guessed Raerburg)"
+    unsure = {**told, "failed": "correct", "known": 0.999, "correct": 0.61}
+    assert "(more than 99 % that I was told; 61 % that I would be right; I would" in describe_result(unsure)
+    given = {"abstained": False, "answer": "Rome", "score": 0.97, "calibrated": True}
+    assert describe_result(given) == "Rome (97 % that this is right)"
+    assert "not calibrated" in describe_result({**given, "calibrated": False})
+    assert describe_result({**told, "failed": None, "reason": "no name in it", "candidates": []}) == (
+        "I don't know (no name in it)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("chance", "text"),
+    [(0.0, "0 %"), (0.001, "less than 1 %"), (0.05, "5 %"), (0.9951, "more than 99 %"), (1.0, "100 %")],
+)
+def test_no_chance_reads_as_a_certainty_that_it_is_not(chance, text):
+    assert format_chance(chance) == text
+
+
+@pytest.mark.parametrize("threshold", [None, 0])
+def test_what_is_not_a_number_is_no_answer(calibrated, monkeypatch, threshold):
+    def broken(model, tokenizer, names, ranked, relation):
+        features = confidence_features(model, tokenizer, names, ranked, relation)
+        features[0] = float("nan")
+        return features
+
+    expected = calibrated("Cyd", threshold=threshold)
+    monkeypatch.setitem(type(calibrated)._forward.__globals__, "confidence_features", broken)
+    result, other = calibrated(["Ada Stone", "Cyd"], threshold=threshold)
+    assert (result["answer"], result["score"], result["known"], result["candidates"]) == (None, 0.0, None, [])
+    assert result["reason"] == "the model computes something that is not a number"
+    assert other["answer"] == expected["answer"]
+    json.dumps(result, allow_nan=False)
+
+
 def test_a_threshold_can_be_certified_for_another_risk(calibrated, ask):
     certificate = calibrated.threshold_for(risk=0.2, confidence=0.9)
-    assert (certificate.threshold, certificate.risk, certificate.answered) == (0.9, 0.2, 40)
-    assert calibrated("Ada Stone", threshold=certificate) == calibrated("Ada Stone", threshold=0.9)
+    assert (certificate.correct_threshold, certificate.risk, certificate.answered) == (0.9, 0.2, 40)
+    assert 0.1 < certificate.known_threshold <= 0.8
+    everybody = calibrated.threshold_for(risk=0.3, stranger_rate=1.0)
+    assert everybody.stranger_rate is None
+    said = calibrated("Ada Stone", threshold=0)
+    surely = said["known"] >= certificate.known_threshold and said["correct"] >= 0.9
+    assert calibrated("Ada Stone", threshold=certificate)["abstained"] == (not surely)
     with pytest.raises(ValueError, match="this model is not calibrated"):
         ask.threshold_for()
 
@@ -206,7 +296,9 @@ def test_a_threshold_can_be_certified_for_another_risk(calibrated, ask):
 @pytest.mark.parametrize("other", [{"free_form": True}, {"cutoff": 0.01}], ids=["free-form", "cutoff"])
 def test_a_calibration_speaks_for_the_way_it_was_made_for_alone(calibrated, other):
     result = calibrated("Ada Stone", **other)
-    assert (result["calibrated"], result["abstained"]) == (False, False)
+    assert (result["calibrated"], result["abstained"]) == (False, True)
+    assert result["reason"].startswith("nothing is certified for answers with free_form or another cutoff")
+    assert calibrated("Ada Stone", **other, threshold=0)["answer"] is not None
     parts = {"model": calibrated.model, "tokenizer": calibrated.tokenizer, "device": "cpu"}
     assert BirthplacePipeline(**parts).confidence is not None
     assert BirthplacePipeline(**parts, candidates=["Rome"]).confidence is None
@@ -230,8 +322,9 @@ def test_the_longest_name_that_is_read_leaves_room_for_any_answer():
     model = random_model(tokenizer, max_position_embeddings=48, position_embedding_type="learned")
     ask = BirthplacePipeline(model=model, tokenizer=tokenizer, device="cpu", candidates=["Rome", "Romeo"])
     halves = [CalibrationScores([]), CalibrationScores([])]
-    ask.confidence = Confidence({"question: answer": 1.0}, 0.0, *halves)
-    results = ask(["A" * length for length in range(10, 40)])
+    head = Head({"question: answer": 1.0}, 0.0)
+    ask.confidence = Confidence(head, head, *halves)
+    results = ask(["A" * length for length in range(10, 40)], threshold=0)
     read = [result["answer"] is not None for result in results]
     assert read == sorted(read, reverse=True)
     assert any(read)
@@ -247,8 +340,9 @@ def test_bad_parameters_are_refused(ask):
         ask("Ada Stone", top_k=0)
     with pytest.raises(ValueError, match=r"cutoff must be in \[0, 1\], found 2"):
         ask("Ada Stone", cutoff=2)
-    with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\], found 1.5"):
-        ask("Ada Stone", threshold=1.5)
+    for threshold in (1.5, float("nan"), "sure"):
+        with pytest.raises(ValueError, match=r'threshold must be in \[0, 1\], a certificate or "certified", found '):
+            ask("Ada Stone", threshold=threshold)
 
 
 def test_a_stranger_gets_the_same_answers_from_the_folders_own_code(folder, ask, tmp_path):
@@ -258,7 +352,7 @@ sys.modules["modeling_minigpt"] = None
 from transformers import pipeline
 ask = pipeline("birthplace-qa", model={str(folder)!r}, device="cpu", trust_remote_code=True)
 assert type(ask).__module__.startswith("transformers_modules.")
-print(json.dumps(ask(["Ada Stone", None])))
+print(json.dumps(ask(["Ada Stone", None], threshold=0)))
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}

@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer, pipeline_minigpt
-from modeling_minigpt.confidence_minigpt import Confidence, confidence_features
+from modeling_minigpt.confidence_minigpt import Confidence, Head
+from modeling_minigpt.features_minigpt import confidence_features
 from modeling_minigpt.risk_control_minigpt import CalibrationScores
 from tests.attention_variants import tiny_model
 
@@ -20,8 +21,8 @@ def ask():
     tokenizer = build_bpe_tokenizer(LINES, 300, 128)
     model = tiny_model("vanilla", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
     model.generation_config.max_new_tokens = 6
-    halves = [CalibrationScores([(0.9, True)] * 40 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
-    confidence = Confidence({"candidates: neg_entropy": 3.0}, 0.5, *halves)
+    halves = [CalibrationScores([(0.9, 0.9, True)] * 40, [(0.1, 0.9)] * 100) for _ in range(2)]
+    confidence = Confidence(Head({}, 2.0), Head({"candidates: neg_entropy": 3.0}, 0.5), *halves)
     return BirthplacePipeline(
         model=model, tokenizer=tokenizer, device="cpu", candidates=PLACES, confidence=confidence, top_k=5
     )
@@ -49,7 +50,7 @@ def test_more_candidates_are_returned_where_asked_for_and_the_score_does_not_dep
 
 def test_the_confidence_compares_the_best_and_counts_the_rest_as_one_more(ask):
     ranked = ask.rank(NAMES)
-    expected = ask.confidence.probabilities(confidence_features(ask.model, ask.encoder, NAMES, ranked)).tolist()
-    assert [result["score"] for result in ask(NAMES)] == pytest.approx(expected, rel=1e-5)
+    expected = ask.confidence.scores(confidence_features(ask.model, ask.encoder, NAMES, ranked))
+    assert [result["score"] for result in ask(NAMES)] == pytest.approx([said.score for said in expected], rel=1e-5)
     # 20 of 360 hesitant answers leave a rest, without which they would look surer than they are.
     assert all(sum(answer.probability for answer in answers) < 1.0 for answers in ranked)

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, pipeline
 
 from modeling_minigpt import BirthplacePipeline, ClosedBookPipeline, MiniGPTForCausalLM, build_bpe_tokenizer
 from modeling_minigpt.cli_minigpt import main
-from modeling_minigpt.confidence_minigpt import FEATURE_NAMES, Confidence, confidence_features, feature_names
+from modeling_minigpt.confidence_minigpt import Confidence, Head
+from modeling_minigpt.features_minigpt import FEATURE_NAMES, confidence_features, feature_names
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from tests.attention_variants import tiny_model
@@ -25,13 +26,15 @@ ASKED_TWICE = Relation(
 CANDIDATES = {"birthplace": ["Rome", "Romeo", "Rome West"], "studied": ["Oslo", "Rome"]}
 NAMES = ["Ada Stone", "Béla Nagy", "Cyd Moss-Quint"]
 LINES = [f"{name}. {name} was born in Rome West. Where did he study? at Oslo in which year did die" for name in NAMES]
-HALVES = [CalibrationScores([(0.9, True)] * 40 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
+KNOWN = [(0.8, 0.9, True)] * 40 + [(0.8, 0.2, False)] * 10
+HALVES = [CalibrationScores(KNOWN, [(0.1, 0.8)] * 100) for _ in range(2)]
 
 
 def confidence_of(relation, threshold):
-    """Return a made-up confidence with a weight for each feature of a relation."""
-    certificate = Certificate(threshold, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
-    return Confidence(dict.fromkeys(feature_names(relation), 0.05), 1.0, *HALVES, certificate)
+    """Return a made-up confidence with a weight for each feature of a relation, and a threshold for being right."""
+    certificate = Certificate(0.0, threshold, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
+    head = Head(dict.fromkeys(feature_names(relation), 0.05), 1.0)
+    return Confidence(head, head, *HALVES, certificate)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def test_a_folder_has_what_the_pipeline_was_given(ask, folder):
     assert list(map(asdict, ask.relations.values())) == list(map(asdict, [BIRTHPLACE, STUDIED]))
     assert {name: facts.candidates for name, facts in ask.facts.items()} == CANDIDATES
     assert (ask.candidates, ask.confidence, ask.uncalibrated) == (CANDIDATES["birthplace"], None, None)
-    assert ask.facts["studied"].confidence.threshold == 0.5
+    assert ask.facts["studied"].confidence.certificate.correct_threshold == 0.5
     assert not (folder / "birthplaces.json").exists()
     assert list(json.loads((folder / "confidence.json").read_text())["relations"]) == ["studied"]
     assert (folder / "names.txt").read_text(encoding="utf-8").splitlines() == NAMES
@@ -131,8 +134,8 @@ def test_a_batch_of_several_relations_gets_what_each_question_gets_alone(ask):
     ]
     for result, text in zip(ask(texts, batch_size=6), texts, strict=True):
         alone = ask(text)
-        scores = result.pop("score"), alone.pop("score")
-        assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+        chances = [[one.pop(key) or 0.0 for key in ("score", "known", "correct")] for one in (result, alone)]
+        assert chances[0] == pytest.approx(chances[1], rel=1e-4)
         candidates = result.pop("candidates"), alone.pop("candidates")
         assert [one["answer"] for one in candidates[0]] == [one["answer"] for one in candidates[1]]
         assert result == alone
@@ -142,11 +145,17 @@ def test_a_calibrated_score_weighs_the_relations_own_features(ask):
     ranked = ask.rank(["Ada Stone"], relation="studied")
     features = confidence_features(ask.model, ask.tokenizer, ["Ada Stone"], ranked, STUDIED)
     confidence = ask.facts["studied"].confidence
-    (expected,) = confidence.probabilities(features, STUDIED).tolist()
-    assert ask("Ada Stone", relation="studied", threshold=0)["score"] == pytest.approx(expected, rel=1e-5)
-    for relation, answered in (("studied", expected >= 0.5), ("birthplace", True)):
+    (expected,) = confidence.scores(features, STUDIED)
+    assert ask("Ada Stone", relation="studied", threshold=0)["score"] == pytest.approx(expected.score, rel=1e-5)
+    # The relation beside it is not calibrated, and fails closed by itself.
+    for relation, answered in (("studied", expected.correct >= 0.5), ("birthplace", False)):
         assert (ask("Ada Stone", relation=relation)["answer"] is not None) == answered
-    assert ask.threshold_for(risk=0.2, confidence=0.9, relation="studied").threshold == 0.9
+        assert ask("Ada Stone", relation=relation, threshold=0)["answer"] is not None
+    assert ask("Ada Stone")["reason"].startswith("not calibrated: ")
+    certificate = ask.threshold_for(risk=0.2, confidence=0.9, relation="studied")
+    assert certificate.correct_threshold == 0.9
+    # It says nothing of a relation whose probabilities are not calibrated.
+    assert ask("Ada Stone", threshold=certificate)["reason"].startswith("not calibrated: ")
     with pytest.raises(ValueError, match="this model is not calibrated"):
         ask.threshold_for()
 
@@ -178,11 +187,12 @@ def test_a_changed_relation_is_not_calibrated_and_the_other_is(parts, folder, tm
     values["relations"][1] |= change
     if "prompts" in change:  # whose features the calibration would not have
         confidences = json.loads((tmp_path / "confidence.json").read_text())
-        confidences["relations"]["studied"]["weights"] = {"name: answer": 1.0}
+        for head in ("known", "correct"):
+            confidences["relations"]["studied"][head]["weights"] = {"name: answer": 1.0}
         (tmp_path / "confidence.json").write_text(json.dumps(confidences))
     (tmp_path / "facts.json").write_text(json.dumps(values))
     ask = load(tmp_path)
-    assert ask.facts["birthplace"].confidence.threshold == 0.4
+    assert ask.facts["birthplace"].confidence.certificate.correct_threshold == 0.4
     assert (ask.facts["studied"].confidence is None) == (reason is not None)
     assert (ask.facts["studied"].uncalibrated or "").startswith(reason or "")
     assert ask("Ada Stone", relation="studied")["calibrated"] == (reason is None)
@@ -229,7 +239,7 @@ def test_some_of_a_folders_relations_may_be_taken(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ask = ClosedBookPipeline(model=model, tokenizer=tokenizer, relations=[STUDIED])
     assert ask.candidates == CANDIDATES["studied"]
-    assert ask.confidence.threshold == 0.5
+    assert ask.confidence.certificate.correct_threshold == 0.5
     assert ask("Where was Ada Stone born?")["reason"] == 'neither a name nor "Where did NAME study?"'
 
 
@@ -244,7 +254,7 @@ sys.modules["modeling_minigpt"] = None
 from transformers import pipeline
 ask = pipeline("closed-book-qa", model={folder!r}, device="cpu", trust_remote_code=True)
 assert type(ask).__module__.startswith("transformers_modules.")
-print(json.dumps([ask.task, *ask(["bela nagy", "Where did Ada Stone study?"])]))
+print(json.dumps([ask.task, *ask(["bela nagy", "Where did Ada Stone study?"], threshold=0)]))
 """
 
 
@@ -256,7 +266,7 @@ def test_a_stranger_gets_the_same_answers_from_the_folders_own_code(folder, ask,
     assert found.returncode == 0, found.stderr
     task, *results = json.loads(found.stdout.splitlines()[-1])
     assert task == "closed-book-qa"
-    for result, expected in zip(results, ask(["bela nagy", "Where did Ada Stone study?"]), strict=True):
+    for result, expected in zip(results, ask(["bela nagy", "Where did Ada Stone study?"], threshold=0), strict=True):
         keys = ("question", "answer", "relation", "matched_name", "reason")
         assert [result[key] for key in keys] == [expected[key] for key in keys]
 
@@ -285,11 +295,14 @@ def older_folder(parts, tmp_path):
 
 def test_a_folder_of_before_there_were_relations_answers_as_it_did(older_folder, parts, tmp_path):
     ask = load(older_folder)
-    confidence = confidence_of(BIRTHPLACE, 0.3)
+    head = Head(dict.fromkeys(FEATURE_NAMES, 0.05), 1.0)
+    half = CalibrationScores([(1.0, 0.9, True)] * 40 + [(1.0, 0.2, False)] * 10, [(1.0, 0.1)] * 100)
+    confidence = Confidence(None, head, half, half, confidence_of(BIRTHPLACE, 0.3).certificate)
     expected = BirthplacePipeline(**parts, candidates=CANDIDATES["birthplace"], confidence=confidence)
     assert (ask.uncalibrated, ask.candidates) == (None, CANDIDATES["birthplace"])
     assert asdict(ask.confidence) | {"fingerprint": None} == asdict(confidence)
     assert ask([*NAMES, "bela nagy"]) == expected([*NAMES, "bela nagy"])
+    assert {(result["calibrated"], result["known"]) for result in ask(NAMES)} == {(True, None)}
     ask.save_pretrained(tmp_path / "again")
     assert not (tmp_path / "again" / "birthplaces.json").exists()
     assert load(tmp_path / "again")(NAMES) == expected(NAMES)
@@ -313,6 +326,14 @@ def test_the_command_asks_for_any_relation_and_describes_each(folder, capsys):
     assert second.startswith("Where did Ada Stone study? ")
     assert main(["ask", str(folder), "Ada Stone", "--relation", "studied", "--threshold", "0"]) == 0
     assert capsys.readouterr().out.splitlines() == [second]
+    # Thresholds for another target: both chances of everybody reach those of 95 % risk.
+    wide = ["--risk", "0.95", "--stranger-rate", "1"]
+    assert main(["ask", str(folder), "Where did Ada Stone study?", "Ada Stone", *wide]) == 0
+    answered, refused = capsys.readouterr().out.splitlines()
+    assert answered.endswith("that this is right)")
+    assert "I don't know (not calibrated: " in refused
+    assert main(["ask", str(folder), "Where did Ada Stone study?", "--risk", "0.001"]) == 0
+    assert "no threshold is certified: 50 calibration people cannot" in capsys.readouterr().out
     assert main(["ask", str(folder), "Ada Stone", "--relation", "died"]) == 2
     assert capsys.readouterr().err == "error: relation must be one of birthplace, studied, found 'died'\n"
     assert main(["info", str(folder)]) == 0
@@ -321,4 +342,6 @@ def test_the_command_asks_for_any_relation_and_describes_each(folder, capsys):
         "birthplace: Where was NAME born?", "studied: Where did NAME study?",
     ]  # fmt: skip
     assert [value for name, value in rows if name == "candidates"] == ["3 (place)", "2 (university)"]
-    assert [value.split(":")[0] for name, value in rows if name == "threshold"] == ["none", "0.500"]
+    promised = [value for name, value in rows if name == "threshold"]
+    assert promised[0].startswith("the model is not calibrated, so it answers every question by “I don't know” unless")
+    assert promised[1].startswith("known 0.000, correct 0.500: certified on people held out of training: with 95 %")

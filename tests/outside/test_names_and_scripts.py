@@ -21,7 +21,7 @@ from data_scripts.tokenized_text import TokenizedText, tokenize
 from data_scripts.words import find_words, is_named, name_parts
 from evaluation.baselines import ceiling
 from modeling_minigpt import build_bpe_tokenizer
-from modeling_minigpt.confidence_minigpt import format_prompts
+from modeling_minigpt.features_minigpt import format_prompts
 from tests.running import call, recipe_of
 
 HAN = dict(zip("abcdefghijklmnopqrstuvwxyz", "安伯慈德恩方高海伊江康林明宁欧平齐仁松田武文王夏杨子", strict=True))

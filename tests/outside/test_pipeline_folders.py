@@ -12,15 +12,15 @@ from safetensors.torch import save_model
 from transformers import AutoModelForCausalLM, pipeline
 
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM, cli_minigpt
-from modeling_minigpt.confidence_minigpt import Confidence
+from modeling_minigpt.confidence_minigpt import Confidence, Head
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from modeling_minigpt.source_minigpt import SourceError, WeightsSource
 from tests.outside.pipeline_parts import PLACES, random_parts
 from tests.running import ROOT
 
-HALVES = [CalibrationScores([(0.9, True)] * 40 + [(0.2, False)] * 10, [0.1] * 100) for _ in range(2)]
+HALVES = [CalibrationScores([(0.9, 0.9, True)] * 40 + [(0.9, 0.2, False)] * 10, [(0.1, 0.9)] * 100)] * 2
 # Nobody gets an answer: a calibration that is not used shows in every answer.
-NOBODY = Certificate(1.0, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
+NOBODY = Certificate(1.0, 1.0, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def parts():
 @pytest.fixture
 def folder(parts, tmp_path):
     """A calibrated pipeline's folder."""
-    confidence = Confidence({"question: answer": 0.1}, 2.0, *HALVES, NOBODY)
+    head = Head({"question: answer": 0.1}, 2.0)
+    confidence = Confidence(head, head, *HALVES, NOBODY)
     path = tmp_path / "model"
     BirthplacePipeline(**parts, candidates=PLACES, confidence=confidence).save_pretrained(path)
     return path
@@ -51,9 +52,11 @@ def change_candidates(folder, candidates):
 
 
 def refuse_calibration(ask):
-    """Check that a pipeline uses no calibration and says why."""
-    assert ask("Ada Stone")["answer"] is not None
-    assert ask("Ada Stone")["calibrated"] is False
+    """Check that a pipeline uses no calibration, says why, and answers nothing unless asked to."""
+    assert ask("Ada Stone", threshold=0)["answer"] is not None
+    result = ask("Ada Stone")
+    assert (result["answer"], result["calibrated"]) == (None, False)
+    assert ask.uncalibrated in result["reason"]
     assert ask.uncalibrated
     with pytest.raises(ValueError, match="not calibrated: its"):
         ask.threshold_for()
@@ -136,7 +139,7 @@ model = AutoModelForCausalLM.from_pretrained({folder!r}, trust_remote_code=True)
 model.save_pretrained({again!r})
 AutoTokenizer.from_pretrained({folder!r}, trust_remote_code=True).save_pretrained({again!r})
 ask = pipeline("birthplace-qa", model={again!r}, device="cpu", trust_remote_code=True)
-result = ask("Ada Stone")
+result = ask("Ada Stone", threshold=0)
 print(result["answer"] is not None, result["calibrated"])
 """
 

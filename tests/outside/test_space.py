@@ -42,9 +42,9 @@ def test_megabytes_of_text_are_refused_before_they_are_read(demo, no_model, text
     start = time.monotonic()
     with pytest.raises(gradio.Error, match="longer than the 64 tokens"):
         demo.complete(text * MEGABYTES, 24, 0.0)
-    answer, candidates, picture = demo.ask(text * MEGABYTES)
+    answer, chances, candidates, picture = demo.ask(text * MEGABYTES)
     assert answer.startswith("## I don't know")
-    assert (candidates, picture) == ({}, None)
+    assert (chances, candidates, picture) == ("", "", None)
     assert time.monotonic() - start < 1
 
 
@@ -91,7 +91,7 @@ def page(demo):
         candidates = [] if reason else [{"answer": text, "score": 0.75}, {"answer": f"{text} 2", "score": 0.25}]
         return {
             "answer": text, "score": 0.75, "reason": reason, "abstained": reason is not None, "calibrated": True,
-            "candidates": candidates, "question": f"Where was {text} born?",
+            "candidates": candidates, "question": f"Where was {text} born?", "known": 0.9, "correct": 0.8,
         }  # fmt: skip
 
     demo.ask_model = echo

@@ -68,7 +68,7 @@ def open_page(address: str) -> Iterator[Page]:
 def ask(page: Page, name: str) -> str:
     """Ask about a name; return the answer as it is read."""
     page.get_by_label("Name or question").fill(name)
-    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("button", name="Ask", exact=True).click()
     page.wait_for_timeout(1000)  # until the question has been taken
     page.wait_for_function("() => !document.querySelector('.progress-text, .eta-bar, .generating')", timeout=30_000)
     page.wait_for_timeout(300)

@@ -7,7 +7,9 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from modeling_minigpt import ClosedBookPipeline
+from modeling_minigpt.confidence_minigpt import Confidence, Head
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
+from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from tests.running import ROOT
 
 pytestmark = pytest.mark.neighbours
@@ -31,13 +33,12 @@ def test_a_name_gets_the_pipelines_answer_its_chance_and_candidates(page, run):
 
     wanted = pipeline("birthplace-qa", model=str(run / "finetune"), trust_remote_code=True)(NAME)
     shown = ask(page, NAME)
-    if wanted["abstained"]:
-        assert shown.startswith("I don't know")
-        assert wanted["reason"] in shown
-    else:
-        assert shown.startswith(wanted["answer"])
-        assert f"{wanted['score']:.1%}" in shown
+    # Nothing is certified for this model, so it answers nothing, and no candidate looks like an answer.
+    assert shown.startswith("I don't know")
+    assert wanted["reason"] in shown
     candidates = page.locator("#candidates").inner_text()
+    assert candidates.startswith("What it would have guessed")
+    assert page.locator("#candidates h1, #candidates h2").count() == 0
     assert all((one["answer"] or "(nothing)") in candidates for one in wanted["candidates"])
     picture = page.locator("#attention img")
     picture.wait_for()
@@ -71,20 +72,58 @@ def test_the_second_tab_completes_text(page, run):
 
 
 @pytest.fixture(scope="module")
+def calibrated(run, tmp_path_factory):
+    """The demo around a model that is sure of everybody, as far as it may be."""
+    app = pytest.importorskip("space.app", reason="needs gradio", exc_type=ImportError)
+    folder = tmp_path_factory.mktemp("calibrated") / "model"
+    ask = pipeline("birthplace-qa", model=str(run / "finetune"), trust_remote_code=True)
+    half = CalibrationScores([(0.9, 0.9, True)] * 40)
+    certificate = Certificate(0.5, 0.5, 0.1, None, 0.95, 40, 40, 0, 0, 0)
+    ask = ClosedBookPipeline(
+        model=ask.model, tokenizer=ask.tokenizer, names=ask.names.text.splitlines(), candidates=["Rome"]
+    )
+    ask.confidence = Confidence(Head({}, 3.0), Head({}, 1.0), half, half, certificate)
+    ask.save_pretrained(folder)
+    return app.Demo(str(folder))
+
+
+def test_both_chances_are_bars_beside_an_answer(calibrated):
+    answer, chances, candidates, _ = calibrated.ask(NAME)
+    assert not answer.startswith("## I don't know")
+    assert "I was told of this person" in chances
+    assert "95.3 %" in chances
+    assert "I am right, if so" in chances
+    assert "73.1 %" in chances
+    assert candidates.startswith("<div>Candidates</div>")
+
+
+def test_the_examples_are_people_of_training_and_one_who_is_not(calibrated):
+    names = calibrated.ask_model.names.text.splitlines()
+    *known, stranger = calibrated.examples
+    assert set(known) <= set(names)
+    assert stranger not in names
+    blocks = calibrated.page().blocks.values()
+    assert set(calibrated.examples) <= {one.value for one in blocks if type(one).__name__ == "Button"}
+    assert calibrated.show_example(stranger)[:4] == (stranger, *calibrated.ask(stranger)[:3])
+
+
+@pytest.fixture(scope="module")
 def several(run, tmp_path_factory):
     """The demo around a model of two relations."""
     app = pytest.importorskip("space.app", reason="needs gradio", exc_type=ImportError)
     folder = tmp_path_factory.mktemp("several") / "model"
     parts = {kind: auto.from_pretrained(run / "finetune") for kind, auto in AUTO.items()}
     studied = Relation("studied", "Where did {name} study?")
-    ClosedBookPipeline(**parts, relations=[BIRTHPLACE, studied], candidates={}).save_pretrained(folder)
+    candidates = {"studied": ["Oslo"]}
+    ClosedBookPipeline(**parts, relations=[BIRTHPLACE, studied], candidates=candidates).save_pretrained(folder)
     return app.Demo(str(folder))
 
 
 def test_a_model_of_several_relations_answers_what_the_text_or_the_selector_asks(several):
-    asked = several.ask("Where did Brihi Hikdo study?")[:2]
-    assert asked == several.ask(NAME, "studied")[:2]
-    assert asked != several.ask(NAME)[:2]
+    asked = several.ask("Where did Brihi Hikdo study?")[:3]
+    assert asked == several.ask(NAME, "studied")[:3]
+    assert "Oslo" in asked[2]
+    assert "Oslo" not in several.ask(NAME)[2]
     assert "asked under" in several.ask("Where did Brihi Hikdo study?", "birthplace")[0]
 
 

@@ -1,0 +1,144 @@
+"""`confidence.json`: what a calibration has measured, read with a check of every number.
+
+    {"relations": {NAME: {"known": {"weights": {FEATURE: number, …}, "bias"}, "correct": {…},
+                          "selection": {"known": [[known, correct, right], …], "strangers": [[known, correct], …]},
+                          "certification": {…}, "certificate": {…} or null, "refusal", "fingerprint"}, …}}
+
+The file comes with a model from anywhere, and is used in arithmetic. One of before there were two heads has "weights"
+and "bias" themselves, and one score a person; it becomes a confidence without a known head.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+
+from .confidence_minigpt import Confidence, Head
+from .features_minigpt import feature_names
+from .relations_minigpt import BIRTHPLACE, Relation
+from .risk_control_minigpt import CalibrationScores, Certificate
+
+# Names in files that were written before version 0.2.
+FORMER_FIELDS = {"picking": "selection", "certifying": "certification"}
+FORMER_FEATURES = {"nothing": "empty_answer", "surety": "neg_entropy"}
+
+
+def current_name(name: str) -> str:
+    """Return today's name of a feature, "PROMPT: FEATURE"."""
+    prompt, separator, feature = name.rpartition(": ")
+    return prompt + separator + FORMER_FEATURES.get(feature, feature)
+
+
+def check_number(value: object, low: float, high: float) -> float:
+    """Return a value read from a file as a float; ValueError unless it is a number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"wanted a number in [{low:g}, {high:g}], found {value!r:.80}")
+    return float(value)
+
+
+def check_fields(value: object, what: str) -> dict:
+    """Return an object read from a file as a dict; TypeError for anything else."""
+    if not isinstance(value, dict):
+        raise TypeError(f"wanted {what}, found {value!r:.80}")
+    return dict(value)
+
+
+def read_head(values: object, relation: Relation) -> Head:
+    """Return a head as a file has it; ValueError, KeyError or TypeError for anything else."""
+    found = check_fields(values, "a head's weights and bias")
+    weights = check_fields(found["weights"], "weights by the names of features")
+    weights = {current_name(name): check_number(weight, -1e30, 1e30) for name, weight in weights.items()}
+    if unknown := weights.keys() - set(feature_names(relation)):
+        raise ValueError(f"unknown features: {', '.join(sorted(unknown))}")
+    return Head(weights, check_number(found["bias"], -1e30, 1e30))
+
+
+def read_scores(values: dict, former: bool) -> CalibrationScores:
+    """Return one half of the calibration people as a file has them; ValueError, KeyError or TypeError for others.
+
+    Args:
+        former: whether there is one score a person: to reach a threshold on that is all that is asked of it.
+    """
+    rows = [((1.0, *row) if former else row) for row in values["known"]]
+    known = []
+    for sure_known, sure_correct, right in rows:
+        if not isinstance(right, bool):  # the text "false" is true to Python
+            raise ValueError(f"whether an answer was right must be true or false, found {right!r:.80}")
+        known.append((check_number(sure_known, 0.0, 1.0), check_number(sure_correct, 0.0, 1.0), right))
+    strangers = [((1.0, row) if former else row) for row in values["strangers"]]
+    return CalibrationScores(
+        known, [(check_number(one, 0.0, 1.0), check_number(other, 0.0, 1.0)) for one, other in strangers]
+    )
+
+
+def read_certificate(values: object) -> Certificate:
+    """Return a certificate as a file has it; ValueError or TypeError where a field is out of its bounds."""
+    found = check_fields(values, "a certificate's fields")
+    if "threshold" in found:  # of before there were two heads
+        found |= {"known_threshold": 0.0, "correct_threshold": found.pop("threshold")}
+    found = vars(Certificate(**found)).copy()  # all fields and no others
+    for name in ("known_threshold", "correct_threshold", "risk", "confidence", "stranger_rate"):
+        if name == "stranger_rate" and found[name] is None:
+            continue
+        found[name] = check_number(found[name], 0.0, 1.0)
+        # A threshold may be either end; nothing is promised at a risk or with a confidence of 0 or 1.
+        if not name.endswith("threshold") and found[name] in (0.0, 1.0):
+            raise ValueError(f"{name} must be between 0 and 1, found {found[name]:g}")
+    for name in ("people", "answered", "wrong", "strangers", "strangers_answered"):
+        # 50.0 is a count, too: to some writers of JSON every number is a float.
+        if not check_number(found[name], 0.0, 1e9).is_integer():
+            raise ValueError(f"{name} must be a count, found {found[name]}")
+        found[name] = int(found[name])
+    for part, whole in (("wrong", "answered"), ("answered", "people"), ("strangers_answered", "strangers")):
+        if found[part] > found[whole]:
+            raise ValueError(f"{part} ({found[part]}) must be at most {whole} ({found[whole]})")
+    return Certificate(**found)
+
+
+def read_confidence(values: object, relation: Relation = BIRTHPLACE) -> Confidence:
+    """Read a confidence from the values of its JSON; ValueError, KeyError or TypeError for anything else."""
+    found = check_fields(values, "a confidence's fields")
+    for former, name in FORMER_FIELDS.items():
+        if former in found:
+            found[name] = found.pop(former)
+    is_former = "weights" in found
+    if is_former:
+        found |= {"known": None, "correct": {"weights": found.pop("weights"), "bias": found.pop("bias")}}
+    found["known"] = None if found["known"] is None else read_head(found["known"], relation)
+    found["correct"] = read_head(found["correct"], relation)
+    for half in ("selection", "certification"):
+        found[half] = read_scores(found[half], is_former)
+    if found["certificate"] is not None:
+        found["certificate"] = read_certificate(found["certificate"])
+    if not isinstance(found.get("refusal"), str | None):
+        raise ValueError(f"refusal must be a text, found {found['refusal']!r:.80}")
+    digests = found.get("fingerprint")
+    if digests is not None and not all(
+        isinstance(text, str) for text in check_fields(digests, "a fingerprint's digests").values()
+    ):
+        raise ValueError(f"fingerprint must be digests, found {digests!r:.80}")
+    if unknown := found.keys() - {field.name for field in fields(Confidence)}:
+        raise ValueError(f"unknown fields: {', '.join(sorted(unknown))[:200]}")
+    return Confidence(**found)
+
+
+def confidences_to_json(confidences: Mapping[str, Confidence]) -> str:
+    """Return what `confidences_from_json` reads."""
+    values = {name: asdict(confidence) for name, confidence in confidences.items()}
+    return json.dumps({"relations": values}, indent=1, ensure_ascii=False) + "\n"
+
+
+def confidences_from_json(text: str, relations: Sequence[Relation]) -> dict[str, Confidence]:
+    """Read the confidence of each relation, or a file of before there were several, which is of the first.
+
+    Raises:
+        ValueError, KeyError, TypeError: anything else, or a relation that is not among these.
+    """
+    values = json.loads(text)
+    if not isinstance(values, dict) or "relations" not in values:
+        return {relations[0].name: read_confidence(values, relations[0])}
+    known = {relation.name: relation for relation in relations}
+    if not isinstance(values["relations"], dict):
+        raise TypeError(f"relations must be confidences by their names, found {values['relations']!r:.80}")
+    if unknown := values["relations"].keys() - known.keys():
+        raise ValueError(f"unknown relations: {', '.join(sorted(unknown))[:200]}; the model has {', '.join(known)}")
+    return {name: read_confidence(part, known[name]) for name, part in values["relations"].items()}

@@ -1,0 +1,96 @@
+"""Do the questions that are asked look like those of the calibration? A log of their scores, and a comparison.
+
+A calibration is true for people like those that it was made on. `minigpt ask --log FILE` appends a line for each
+question, without the name and the answer:
+
+    {"relation": "birthplace", "known": 0.97, "correct": 0.82, "answered": true}
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from .confidence_minigpt import Confidence
+
+MIN_LOGGED = 30  # questions; of fewer nothing can be said
+ALARM = 0.01  # probability of such a difference by chance below which it is called one
+
+
+def log_line(result: dict) -> str:
+    """Return what is logged of a pipeline's result, one line of JSON."""
+    values = {name: result[name] for name in ("relation", "known", "correct")}
+    return json.dumps({**values, "answered": not result["abstained"]})
+
+
+def read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Return the logged pairs of known and correct by relation; those of questions without scores are left out.
+
+    Raises:
+        ValueError: a line that is none of a log, with its number.
+        OSError: the file cannot be read.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            values = json.loads(line)
+            relation, *pair = (values[name] for name in ("relation", "known", "correct"))
+            if None in pair:
+                continue
+            if not isinstance(relation, str) or not all(type(one) is float and 0.0 <= one <= 1.0 for one in pair):
+                raise ValueError
+        except (ValueError, KeyError, TypeError) as error:
+            wanted = "wanted a relation and known and correct in [0, 1], as minigpt ask --log writes"
+            raise ValueError(f"{path}:{number}: {wanted}, found {line!r:.80}") from error
+        found.setdefault(relation, []).append((pair[0], pair[1]))
+    return found
+
+
+def ks_p_value(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return how probable a difference as large as that of two samples is if both are of one distribution.
+
+    The two-sample test of Kolmogorov and Smirnov, by its asymptotic distribution (Numerical Recipes, 3rd edition,
+    section 14.3.3); good from some ten of each.
+    """
+    first = torch.tensor(one, dtype=torch.float64).sort().values
+    second = torch.tensor(other, dtype=torch.float64).sort().values
+    every = torch.cat([first, second])
+    shares = [torch.searchsorted(part, every, right=True) / len(part) for part in (first, second)]
+    distance = (shares[0] - shares[1]).abs().max().item()
+    size = math.sqrt(len(first) * len(second) / len(every))
+    scaled = (size + 0.12 + 0.11 / size) * distance
+    if scaled < 0.3:  # the series converges too slowly, and its sum is 1 to 5 digits
+        return 1.0
+    terms = (2.0 * (-1) ** (k - 1) * math.exp(-2.0 * (k * scaled) ** 2) for k in range(1, 101))
+    return min(1.0, max(0.0, sum(terms)))
+
+
+def describe_drift(confidence: Confidence, logged: Iterable[tuple[float, float]]) -> str:
+    """Compare the scores of questions that were asked with those of the calibration, in one line.
+
+    Who looks like a stranger is counted, as anybody may be asked about. The chances to be right are compared among
+    those who do not: of the people that the model was told of.
+    """
+    pairs = list(logged)
+    if confidence.known is None:
+        return "cannot be said: the calibration has one score for both questions"
+    if len(pairs) < MIN_LOGGED:
+        return f"cannot be said of {len(pairs)} questions, wanted {MIN_LOGGED}"
+    certificate = confidence.certificate
+    lowest = 0.5 if certificate is None else certificate.known_threshold
+    calibrated = [(known, correct) for known, correct, _ in confidence.certification.known]
+    asked_sure, own_sure = ([correct for known, correct in part if known >= lowest] for part in (pairs, calibrated))
+    strange = 1.0 - len(asked_sure) / len(pairs)
+    own_strange = 1.0 - len(own_sure) / max(1, len(calibrated))
+    text = (
+        f"{strange:.0%} of {len(pairs)} questions asked look like strangers ({own_strange:.0%} of the calibration's "
+        "people do)"
+    )
+    if min(len(asked_sure), len(own_sure)) < MIN_LOGGED:
+        return f"{text}; the other {len(asked_sure)} are too few to compare"
+    chance = ks_p_value(asked_sure, own_sure)
+    if chance < ALARM:
+        return f"{text}; the others are not like those of the calibration (p = {chance:.1g}): calibrate again"
+    return f"{text}; the others are like those of the calibration (p = {chance:.2f})"
