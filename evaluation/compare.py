@@ -20,17 +20,18 @@ from artifacts.run_folder import PATHS, RunError, RunFolder, read_json
 from configuration.errors import run_main, show
 from evaluation.report import by_relation, training_minutes
 from evaluation.tables import markdown_table, mean_and_spread
+from evaluation.trust_report import HEADINGS
 
 # Settings in which runs of one row may differ: the seed, and where things are or how they are run.
 NOT_COMPARED = ("seed", "output", "run")
+TRUST = {
+    heading + (", %" if is_share else ""): (key, 100 if is_share else 1, 1 if is_share else 3)
+    for key, (heading, is_share) in HEADINGS.items()
+}
 FIGURES = {  # heading: (where it is in the results, what it is multiplied by, digits)
     "accuracy, %": ("accuracy", 100, 1),
     "no pretraining, %": ("no_pretraining", 100, 1),
-    "right over wrong, AUROC": ("auroc_correct", 1, 3),
-    "known over made-up, AUROC": ("auroc_made_up", 1, 3),
-    "answered, %": ("answered", 100, 1),
-    "right among those, %": ("answered_right", 100, 1),
-    "made-up people answered, %": ("made_up_answered", 100, 1),
+    **TRUST,
     "minutes": ("minutes", 1, 1),
     "parameters, M": ("parameters", 1e-6, 2),
 }

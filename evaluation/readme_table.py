@@ -12,22 +12,11 @@ from pathlib import Path
 
 from evaluation.report import accuracy_rows, training_minutes
 from evaluation.tables import markdown_table, number, percent, replace_section
+from evaluation.trust_report import HEADINGS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path("benchmarks") / "results" / "recipes"
 RESULT_COLUMNS = ["recipe", "always the top place", "no pretraining", "pretrained", "ceiling", "training minutes"]
-TRUST_COLUMNS = {  # key: heading, and whether it is a share
-    "auroc_correct": ("right over wrong (AUROC)", False),
-    "auroc_made_up": ("known over made-up (AUROC)", False),
-    "auroc_withheld": ("known over withheld (AUROC)", False),
-    "coverage_at_precision_90": ("answered at 90 % precision", True),
-    "ece_known": ("calibration error, known", False),
-    "ece_correct": ("calibration error, correct", False),
-    "answered": ("answered at the certified thresholds", True),
-    "answered_right": ("right among those", True),
-    "made_up_answered": ("made-up people answered", True),
-    "withheld_answered": ("withheld people answered", True),
-}
 
 
 def results_table(folder: Path) -> str:
@@ -48,9 +37,9 @@ def trust_table(folder: Path) -> str:
         trust = json.loads(path.read_text(encoding="utf-8")).get("trust")
         if trust and trust["calibrated"]:
             # Results of older versions lack some: a dash.
-            cells = [(percent if is_share else number)(trust.get(key)) for key, (_, is_share) in TRUST_COLUMNS.items()]
+            cells = [(percent if is_share else number)(trust.get(key)) for key, (_, is_share) in HEADINGS.items()]
             rows.append([f"`{path.stem}`", *cells])
-    return markdown_table(["recipe", *(heading for heading, _ in TRUST_COLUMNS.values())], rows)
+    return markdown_table(["recipe", *(heading for heading, _ in HEADINGS.values())], rows)
 
 
 TABLES = {"results": results_table, "trust": trust_table}

@@ -29,6 +29,18 @@ ROWS = {  # key: what it says, and whether it is a share
     "withheld_answered": ("withheld people given an answer at the thresholds", True),
     "popular_share_on_strangers": ("answers about strangers that are one of the two most popular answers", True),
 }
+HEADINGS = {  # key: what a column of it is called, and whether it is a share
+    "auroc_correct": ("right over wrong (AUROC)", False),
+    "auroc_made_up": ("known over made-up (AUROC)", False),
+    "auroc_withheld": ("known over withheld (AUROC)", False),
+    "coverage_at_precision_90": ("answered at 90 % precision", True),
+    "ece_known": ("calibration error, known", False),
+    "ece_correct": ("calibration error, correct", False),
+    "answered": ("answered at the certified thresholds", True),
+    "answered_right": ("right among those", True),
+    "made_up_answered": ("made-up people answered", True),
+    "withheld_answered": ("withheld people answered", True),
+}
 GROUPS = {"known": "asked for", "made_up": "made-up", "withheld": "withheld"}
 
 

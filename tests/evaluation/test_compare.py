@@ -49,10 +49,10 @@ def test_seeds_of_one_recipe_are_one_row_and_what_differs_is_a_column(add_run, c
     assert (both["run"], both["seeds"], both["pretrain.steps"]) == ("a and 1 more", "0, 1", "100")
     assert both["accuracy, %"] == "60.0 ± 14.1"
     assert both["minutes"] == "4.0 ± 1.4"  # without those of the model that is not pretrained
-    assert both["answered, %"] == "40.0 ± 0.0"
+    assert both["answered at the certified thresholds, %"] == "40.0 ± 0.0"
     assert (other["run"], other["pretrain.steps"], other["accuracy, %"]) == ("c", "200", "25.0")
-    assert other["answered, %"] == "–"
-    assert other["known over made-up, AUROC"] == "–"
+    assert other["answered at the certified thresholds, %"] == "–"
+    assert other["known over made-up (AUROC)"] == "–"
     assert other["parameters, M"] == "1.50"
 
 
@@ -103,4 +103,8 @@ def test_each_relation_has_its_own_figures(add_run, capsys):
     (run / "results.json").write_text(json.dumps(results))
     assert compare.main([str(run), "--relation", "studied"]) == 0
     _, (row,) = rows_of(capsys)
-    assert (row["accuracy, %"], row["no pretraining, %"], row["answered, %"]) == ("87.5", "25.0", "–")
+    assert (row["accuracy, %"], row["no pretraining, %"], row["answered at the certified thresholds, %"]) == (
+        "87.5",
+        "25.0",
+        "–",
+    )
