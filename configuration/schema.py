@@ -132,7 +132,10 @@ class StageArguments:
     question_fraction: float = 0.0
     """Share of training questions among the rows, in [0, 1]; where it is less than a row, some batches have none."""
     title_loss: bool = True
-    """Count a document's title in the loss. Nobody can predict a name, so without it the loss is of facts alone."""
+    """Count a document's title in the loss. Nobody can predict a name, so without it the loss is of facts alone; but a
+    model that never learns titles knows less well whose name it has seen."""
+    title_fraction: float = 1.0
+    """Share of the documents' rows in which it counts, in [0, 1] (title_loss)."""
     context_loss: bool = True
     """Count the text between the spans in the loss; else only masked spans and the sentinels that end them."""
     bucket_batches: int = 8
@@ -170,7 +173,7 @@ class StageArguments:
         for name in ("steps", "epochs", "batch_size", "gradient_accumulation_steps", "bucket_batches"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be at least 1, found {value}")
-        for name in ("question_fraction", "decay_fraction", "min_lr_ratio"):
+        for name in ("title_fraction", "question_fraction", "decay_fraction", "min_lr_ratio"):
             require(0.0 <= getattr(self, name) <= 1.0, f"{name} must be in [0, 1], found {getattr(self, name)}")
         for name in ("learning_rate", "muon_learning_rate"):
             require(getattr(self, name) > 0.0, f"{name} must be above 0, found {getattr(self, name)}")

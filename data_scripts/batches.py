@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerBase
 from configuration.schema import CorruptionOptions, StageArguments
 from data_scripts.annotated_texts import Annotator
 from data_scripts.bios_folder import DataError
+from data_scripts.counter_random import derive_keys, uniform
 from data_scripts.permutations import permute
 from data_scripts.questions import Question
 from data_scripts.ragged import ranges
@@ -36,6 +37,8 @@ from data_scripts.tokens import DocumentTable, QuestionTable
 IGNORE_INDEX = -100
 # What a random permutation is for; part of its seed, so that documents and questions are shuffled independently.
 DOCUMENT_STREAM, QUESTION_STREAM, BATCH_ORDER = range(3)
+# Number of an example's generator that decides on its title, beyond all that its corruption draws.
+TITLE = 2**62
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,8 @@ class TrainingBatches(torch.utils.data.Dataset):
 
     Args:
         documents: the tokens of biographies, corrupted as `corruption` says; None where all rows are questions. All
-            their tokens are targets, except the title's where `title_loss` is off, and all but the masked spans where
-            `context_loss` is off.
+            their tokens are targets, except the title's where `title_loss` is off or `title_fraction` leaves it out,
+            and all but the masked spans where `context_loss` is off.
         questions: those of questions. Their targets are the tokens after the first sentinel.
         tokenizer: gives the sentinel and the pad.
         stage: batch size, share of questions, bucketing.
@@ -245,10 +248,15 @@ class TrainingBatches(torch.utils.data.Dataset):
         texts, tokens = self.document_table.read(documents, self.sentinel)
         corruptor = SpanCorruptor(texts, self.corruption)
         pieces, masked = corruptor.pieces(self.seed, epochs, documents, np.arange(len(documents)))
-        # A document's title is known to whoever asks about it, so by default it is read and not predicted.
+        # A document's title is known to whoever asks about it; where it does not count it is read and not predicted.
         titles = tokens.place[texts.title_ends] - tokens.place[texts.starts[:-1]]
-        targets = np.zeros_like(titles) if self.stage.title_loss else titles
+        targets = np.where(self.title_counts(epochs, documents), 0, titles)
         return tokens.ids, tokens.place[pieces], masked | self.stage.context_loss, targets
+
+    def title_counts(self, epochs: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        """Return whether the title of each document, (N,), counts in the loss in these epochs, (N,)."""
+        share = self.stage.title_fraction if self.stage.title_loss else 0.0
+        return uniform(derive_keys(self.seed, epochs, documents), TITLE) < share
 
     def places(self, number: int) -> tuple[range, range]:
         """Return pool `number`'s places in the stream of documents and in that of questions."""

@@ -2,7 +2,8 @@
 
 A person seen in pretraining is recalled under several prompts: the answer is as probable after the beginning of a
 biography as after a question, and other beginnings recall something as well. For a stranger the next token is
-uncertain under all of them.
+uncertain under all of them, and so is the name itself: a biography begins with it, and whoever has read the biography
+expects the last name after the first.
 """
 
 import math
@@ -17,6 +18,7 @@ from .relations_minigpt import BIRTHPLACE, Relation
 
 FEATURES = ("answer", "empty_answer", "neg_entropy")
 CANDIDATES_FEATURE = "candidates: neg_entropy"
+TITLE_FEATURES = ("title: mean", "title: least")
 
 
 def prompt_templates(relation: Relation) -> dict[str, str]:
@@ -33,17 +35,22 @@ def prompt_templates(relation: Relation) -> dict[str, str]:
     return templates
 
 
+def format_title(name: str) -> str:
+    """Return a name as the title of a biography: with a full stop, which is the name's own in "Bo Lind Jr."."""
+    return name if name.endswith(".") else f"{name}."
+
+
 def format_prompts(name: str, relation: Relation = BIRTHPLACE) -> list[str]:
     """Return the ways of asking about a name, in the order of `prompt_templates`."""
-    # A title's full stop is the name's own in "Bo Lind Jr. Lind was born in", which is so in biographies, too.
-    stop = "{name}" if name.endswith(".") else "{name}."
-    prompts = [prompt.replace("{name}.", stop).replace("{name}", name) for prompt in relation.prompts]
+    title = format_title(name)
+    prompts = [prompt.replace("{name}.", title).replace("{name}", name) for prompt in relation.prompts]
     return [relation.format(name), *prompts]
 
 
 def feature_names(relation: Relation) -> list[str]:
     """Return the names of a relation's features, in the order of the columns of every feature matrix, (F,)."""
-    return [*(f"{prompt}: {what}" for prompt in prompt_templates(relation) for what in FEATURES), CANDIDATES_FEATURE]
+    of_prompts = [f"{prompt}: {what}" for prompt in prompt_templates(relation) for what in FEATURES]
+    return [*of_prompts, CANDIDATES_FEATURE, *TITLE_FEATURES]
 
 
 FEATURE_NAMES = feature_names(BIRTHPLACE)
@@ -87,6 +94,29 @@ def answer_features(
     }
 
 
+@torch.inference_mode()
+def title_features(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Score each name as the title of a biography, token by token.
+
+    Returns:
+        "mean" and "least": of the log-probabilities of its tokens, each given those before it; each (B,), in nats.
+        The first token follows nothing and is left out; a title of one token has 0.
+    """
+    rows = [torch.tensor(ids) for ids in tokenizer([format_title(name) for name in names])["input_ids"]]
+    tokens = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id).to(model.device)  # (B, T)
+    lengths = torch.tensor([len(row) - 1 for row in rows], device=model.device)  # of what is predicted
+    following = model(tokens).logits[:, :-1].float().log_softmax(-1)  # (B, T - 1, V)
+    said = following.gather(-1, tokens[:, 1:, None])[..., 0]  # (B, T - 1)
+    is_padding = torch.arange(said.shape[1], device=model.device) >= lengths[:, None]
+    said = said.masked_fill(is_padding, 0.0)  # no log-probability is above 0, so the least is not among these
+    return {
+        "mean": said.sum(-1) / lengths.clamp(min=1),
+        "least": said.min(-1).values if said.shape[1] else said.sum(-1),
+    }
+
+
 def candidates_neg_entropy(candidates: Sequence[Answer]) -> float:
     """Return minus the entropy of one question's candidates, in nats; what they leave counts as one more."""
     shares = [candidate.probability for candidate in candidates]
@@ -115,4 +145,5 @@ def confidence_features(
         columns += [found["answer"].clamp(min=MIN_LOG_PROB), -found["empty_answer"]]
         columns += [found["neg_entropy"].clamp(min=MIN_LOG_PROB)]
     columns.append(torch.tensor([candidates_neg_entropy(candidates) for candidates in ranked]))
+    columns += [column.clamp(min=MIN_LOG_PROB) for column in title_features(model, tokenizer, names).values()]
     return torch.stack([column.cpu().double().clamp(max=-MIN_LOG_PROB) for column in columns], dim=1)

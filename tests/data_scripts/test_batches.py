@@ -90,6 +90,24 @@ def test_a_title_can_be_left_out_of_the_loss(make_batches, tokenizer, bios):
             assert tokenizer.decode(ids[:first_target]).strip() == f"{title}."
 
 
+def test_a_title_can_count_in_a_share_of_the_rows_another_one_in_each_epoch(make_batches, bios):
+    def counted(share):
+        epochs = 4
+        stage = StageArguments(epochs=epochs, batch_size=20, bucket_batches=1, title_fraction=share)
+        batches = make_batches(stage)
+        rows = [(name, row) for step in range(len(batches)) for (name, _), row in named_labels(batches, step)]
+        return Counter(name for name, labels in rows if labels[1] != IGNORE_INDEX), len(rows)
+
+    def named_labels(batches, step):
+        return zip(read_rows(batches, step), batches[step]["labels"], strict=True)
+
+    some, rows = counted(0.3)
+    assert sum(some.values()) == pytest.approx(0.3 * rows, abs=0.06 * rows)
+    assert len(some) > 0.6 * len(bios.documents)  # 1 - 0.7^4 of them count in one of four epochs: 0.76
+    assert sum(counted(0.0)[0].values()) == 0
+    assert sum(counted(1.0)[0].values()) == rows
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("short_fraction", [0.0, 1.0])
 def test_rows_are_the_tokens_of_the_corrupted_texts(bios, policy, short_fraction):

@@ -18,6 +18,7 @@ from modeling_minigpt.features_minigpt import (
     confidence_features,
     feature_names,
     prompt_templates,
+    title_features,
 )
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate, CertificationError
@@ -73,6 +74,26 @@ def test_the_candidates_surety_is_minus_their_entropy(model):
         0.2 * math.log(0.2) + 0.8 * math.log(0.8),
     ]
     assert found.tolist() == pytest.approx([*expected, 0.0])
+
+
+def test_a_name_is_as_probable_as_its_tokens_are_one_after_the_other(model):
+    names = [*NAMES, "Ada Stone."]
+    signals = confidence_features(model, TOKENIZER, names, [*RANKED, RANKED[0]])
+    for index, name in enumerate(names):
+        ids = TOKENIZER(f"{name.removesuffix('.')}.")["input_ids"]
+        with torch.no_grad():
+            following = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        said = [following[place, token].item() for place, token in enumerate(ids[1:])]
+        for what, value in (("mean", sum(said) / len(said)), ("least", min(said))):
+            assert column(signals, f"title: {what}")[index] == pytest.approx(max(MIN_LOG_PROB, value), abs=1e-3)
+
+
+def test_a_name_of_one_token_has_no_surprise():
+    model = tiny_model("vanilla", vocab_size=len(TOKENIZER), eos_token_id=TOKENIZER.eos_token_id)
+    alone = title_features(model, TOKENIZER, ["."])
+    assert {name: value.tolist() for name, value in alone.items()} == {"mean": [0.0], "least": [0.0]}
+    beside = title_features(model, TOKENIZER, [".", "Ada Stone"])
+    assert all(value[0] == 0.0 > value[1] for value in beside.values())
 
 
 def make(**changes):
@@ -206,13 +227,14 @@ def test_what_is_promised_is_one_sentence():
     assert "the model is not calibrated" in describe_promise(None, False, None)
 
 
-def test_the_features_of_the_birthplace_are_those_of_older_files():
+def test_the_features_of_the_birthplace_are_those_of_older_files_and_two_of_the_name():
     assert FEATURE_NAMES == feature_names(BIRTHPLACE) == [
         "question: answer", "question: empty_answer", "question: neg_entropy",
         "born in: answer", "born in: empty_answer", "born in: neg_entropy",
         "and: answer", "and: empty_answer", "and: neg_entropy",
         "name: answer", "name: empty_answer", "name: neg_entropy",
         "candidates: neg_entropy",
+        "title: mean", "title: least",
     ]  # fmt: skip
 
 
@@ -229,7 +251,7 @@ def test_prompts_whose_ends_are_the_same_have_labels_of_their_own():
     assert list(prompt_templates(relation)) == [
         "question", "studied at", "{name} studied at", "name", "Dr. {name}.", "{name}. question", "{name} candidates",
     ]  # fmt: skip
-    assert len(set(feature_names(relation))) == 3 * 7 + 1
+    assert len(set(feature_names(relation))) == 3 * 7 + 3
 
 
 def test_a_relation_is_measured_after_its_own_question_and_prompts(model):
