@@ -107,6 +107,14 @@ def test_two_processes_score_every_question_once_and_publish_once(run, recipe, d
     assert [request for request in hub.requests if "repos/create" in request] == ["POST /api/repos/create"] * 2
 
 
+def test_several_processes_on_the_cpu_have_the_losses_of_one(run, recipe, data, tmp_path):
+    words = command_line("pretrain", recipe, data, tmp_path / "r")
+    result = finish(start(words, launcher("several_cpus", "--main_process_port", "0")))
+    assert result.returncode == 0, result.stderr
+    assert RunFolder(tmp_path / "r").training_record("pretrain")["processes"] == 2
+    assert losses(tmp_path / "r") == pytest.approx(losses(run), abs=1e-4)
+
+
 def test_two_machines_find_each_other_by_the_rendezvous(run, recipe, data, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -146,6 +154,7 @@ def test_shipped_settings_are_what_accelerate_launch_understands(path):
     assert f"configuration/accelerate/{path.name}" in (ROOT / "docs" / "training.md").read_text()
     wanted = {
         "cpu": {"use_cpu": True, "num_processes": 1},
+        "several_cpus": {"multi_gpu": True, "use_cpu": True, "cpu": False, "num_processes": 2},
         "one_gpu": {"use_cpu": False, "num_processes": 1, "mixed_precision": "bf16"},
         "several_gpus": {"multi_gpu": True, "mixed_precision": "bf16"},
         "several_gpus_sharded": {"use_fsdp": True, "fsdp_version": 2, "fsdp_state_dict_type": "FULL_STATE_DICT"},

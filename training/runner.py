@@ -30,6 +30,7 @@ from training.torchrun_env import (
     check_devices,
     check_joined,
     check_restarts,
+    check_srun,
     has_peers,
     is_main_process,
     was_restarted,
@@ -88,6 +89,7 @@ def run_command(recipe: Recipe, command: str, resume: bool = False, hub: HubTarg
         UserError: what the user must change; or, after all is saved, what a signal or the Hub has prevented.
     """
     check_restarts()
+    check_srun()
     check_devices()
     folder = RunFolder(recipe.output)
     if hub is not None:

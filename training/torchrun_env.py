@@ -30,6 +30,7 @@ def launched_rank() -> tuple[str, int]:
 
 
 CPU_SETTINGS = "configuration/accelerate/cpu.yaml"
+SEVERAL_CPUS_SETTINGS = "configuration/accelerate/several_cpus.yaml"
 
 logger = logging.getLogger(__name__)  # not Accelerate's, which is not up
 
@@ -52,6 +53,24 @@ def check_joined(num_processes: int) -> None:
         raise RunError(
             f"{name} is {rank}, but this process knows no other; start several by torchrun or accelerate launch, or "
             f"unset {name}"
+        )
+
+
+def check_srun() -> None:
+    """Refuse several tasks of srun that do not know each other: each would train alone, all of them in one folder.
+
+    Raises:
+        RunError: with what to launch instead.
+    """
+    # Of a step, which srun starts: a batch script, or a shell in an allocation, has no such count.
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    sizes = [int(os.environ[size]) for _, size in LAUNCHERS if os.environ.get(size, "").isdecimal()]
+    processes = max(sizes, default=1)
+    if tasks > processes:
+        raise RunError(
+            f"srun has started {tasks} tasks (SLURM_STEP_NUM_TASKS), but this process knows of {processes}; start one "
+            "torchrun a machine, as configuration/slurm/train.sbatch does, or unset SLURM_STEP_NUM_TASKS where each "
+            "task has an output folder of its own"
         )
 
 
@@ -92,7 +111,8 @@ def check_devices() -> None:
     if has_peers() and not on_cpu and processes > devices:
         raise RunError(
             f"{processes} processes are launched on this machine, but it shows {devices} GPUs; launch one per GPU "
-            f"(--num_processes; CUDA_VISIBLE_DEVICES may hide some), or train on the CPU with {CPU_SETTINGS}"
+            f"(--num_processes; CUDA_VISIBLE_DEVICES may hide some), or train on the CPU with {CPU_SETTINGS} or "
+            f"{SEVERAL_CPUS_SETTINGS}"
         )
     # Only a launcher sets it to false: without one, a machine without a GPU is as good as any.
     if "ACCELERATE_USE_CPU" in os.environ and not on_cpu and not devices and not has_peers():
