@@ -1,9 +1,10 @@
-"""The `minigpt` command: ask a model, describe it, convert checkpoints of other programs.
+"""The `minigpt` command: ask a model, serve it, describe it, convert checkpoints of other programs.
 
     minigpt ask runs/quickstart/finetune "Brihi Hikdo"
     minigpt ask USER/NAME                                  # a prompt; an empty line ends it
     minigpt ask USER/NAME --file names.txt > answers.tsv
     minigpt ask USER/NAME --relation studied "Brihi Hikdo"
+    minigpt serve runs/quickstart/finetune --port 8000     # HTTP; needs the extra minigpt-lab[serve]
     minigpt info runs/quickstart/finetune
     minigpt convert mingpt model.params FOLDER --num_attention_heads 8
     minigpt convert gpt2 openai-community/gpt2 FOLDER
@@ -15,8 +16,9 @@ after one line on stderr, when it cannot be loaded.
 import argparse
 import csv
 import json
+import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer
@@ -133,6 +135,35 @@ def ask(arguments: argparse.Namespace) -> None:
             print(describe_answer(result), flush=True)
 
 
+def serve(arguments: argparse.Namespace) -> None:
+    """Answer over HTTP until SIGTERM or Ctrl-C: POST /ask, GET /health, and the OpenAPI page, /docs."""
+    try:
+        from . import server_minigpt
+    except ModuleNotFoundError as error:
+        raise CommandError(f"serve needs {error.name}: pip install 'minigpt-lab[serve]'") from error
+    listener = server_minigpt.listen(arguments.host, arguments.port)  # refused before the model is loaded
+    pipeline = load_pipeline(arguments.model)
+    # A client learns what the model is called, not where it is on this machine.
+    name = Path(arguments.model).resolve().name if Path(arguments.model).exists() else arguments.model
+    app = server_minigpt.build_app(pipeline, name, arguments.max_batch, arguments.timeout)
+    host, port = listener.getsockname()[:2]
+    print(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}/docs", flush=True)
+    server_minigpt.serve(app, listener, arguments.timeout)
+
+
+def above_zero(kind: type) -> Callable[[str], float]:
+    """Return what argparse reads a finite number above 0 by, whole or not; its errors name the option."""
+
+    def parse(text: str) -> float:
+        number = kind(text)
+        if not 0 < number < math.inf:
+            raise argparse.ArgumentTypeError(f"must be above 0, found {text}")
+        return number
+
+    parse.__name__ = kind.__name__  # which argparse names where `kind` refuses the text
+    return parse
+
+
 def describe_facts(facts: RelationFacts) -> dict[str, str]:
     """Return the rows of `info` about one relation."""
     relation = facts.relation
@@ -175,13 +206,28 @@ def info(arguments: argparse.Namespace) -> None:
             print(f"{name:12} {value}")
 
 
+def add_serve_command(commands: argparse._SubParsersAction) -> None:
+    """Describe the command line of `minigpt serve`."""
+    command = commands.add_parser("serve", help="answer over HTTP", description=serve.__doc__)
+    command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s); 0.0.0.0 is all")
+    command.add_argument("--port", type=int, default=8000, help="(%(default)s); 0 is any that is free")
+    command.add_argument(
+        "--max-batch", type=above_zero(int), default=32, metavar="N", help="questions read together (%(default)s)"
+    )
+    command.add_argument(
+        "--timeout", type=above_zero(float), default=30.0, metavar="SECONDS", help="limit of a request (%(default)s)"
+    )
+    command.set_defaults(run=serve)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(
         prog="minigpt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"minigpt {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{ask,info,convert}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{ask,serve,info,convert}")
     command = commands.add_parser("ask", help="answer names or questions", description=ask.__doc__)
     command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
     command.add_argument("names", nargs="*", metavar="NAME", help="names or questions; a prompt where there are none")
@@ -191,6 +237,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--threshold", type=float, help="abstain below this score; 0 answers always")
     command.add_argument("--top-k", type=int, dest="top_k", help="candidates in the JSON")
     command.set_defaults(run=ask)
+    add_serve_command(commands)
     command = commands.add_parser("info", help="describe a model on one screen", description=info.__doc__)
     command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
     command.set_defaults(run=info)
