@@ -160,24 +160,40 @@ def test_schemathesis_finds_nothing(pipeline, mode):
     operations["GET /health"].Case().call_and_validate()
 
 
-def test_the_command_serves_until_it_is_asked_to_end(tmp_path):
+def post(address, question):
+    """Ask a server in another process."""
+    body = json.dumps({"question": question}).encode()
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/ask", body, JSON), timeout=120) as answer:
+        return json.load(answer)
+
+
+def test_the_command_serves_until_it_is_asked_to_end_and_answers_what_it_has(tmp_path):
     pipeline_factory()().save_pretrained(tmp_path / "model")
     command = [sys.executable, "-m", "modeling_minigpt", "serve", str(tmp_path / "model"), "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        line = server.stdout.readline()
-        address = re.fullmatch(r"serving model at (http://127\.0\.0\.1:\d+)/docs\n", line).group(1)
-        body = json.dumps({"question": NAMES[0]}).encode()
-        with urllib.request.urlopen(urllib.request.Request(f"{address}/ask", body, JSON), timeout=60) as answer:
-            assert json.load(answer)["question"] == "Where was Ada Stone born?"
-        with urllib.request.urlopen(f"{address}/health", timeout=60) as answer:
-            assert str(tmp_path) not in answer.read().decode()
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
-        assert server.stderr.read() == ""
-    finally:
-        server.kill()
-        server.communicate()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "--timeout", "120"], **pipes) as server:
+        try:
+            line = server.stdout.readline()
+            address = re.fullmatch(r"serving model at (http://127\.0\.0\.1:\d+)/docs\n", line).group(1)
+            assert post(address, NAMES[0])["question"] == "Where was Ada Stone born?"
+            with urllib.request.urlopen(f"{address}/health", timeout=60) as answer:
+                assert str(tmp_path) not in answer.read().decode()
+            with ThreadPoolExecutor(1) as pool:
+                asking = pool.submit(post, address, TEXTS * 5)
+                time.sleep(0.2)
+                server.send_signal(signal.SIGTERM)
+                assert len(asking.result()) == 5 * len(TEXTS)
+            assert server.wait(60) == 0
+            assert server.stderr.read() == ""
+        finally:
+            server.kill()
+
+
+def test_the_code_beside_a_models_weights_needs_no_library_of_the_server(tmp_path):
+    pipeline_factory()().save_pretrained(tmp_path)
+    names = {path.name for path in tmp_path.glob("*.py")}
+    assert "pipeline_minigpt.py" in names
+    assert not names & {"server_minigpt.py", "batching_minigpt.py", "request_limits_minigpt.py", "cli_minigpt.py"}
 
 
 def test_without_the_extra_the_command_names_it(monkeypatch, capsys):
