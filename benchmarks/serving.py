@@ -96,9 +96,10 @@ def count_differences(replies: Sequence[Reply], expected: dict[str, dict]) -> di
 
 
 @contextmanager
-def served(model: str) -> Iterator[int]:
+def served(model: str, workers: int) -> Iterator[int]:
     """Serve a model while the context lasts; give the port. Raises UserError where the server does not start."""
-    command = [sys.executable, "-m", "modeling_minigpt", "serve", model, "--port", "0"]
+    options = ["--port", "0", "--workers", str(workers)]
+    command = [sys.executable, "-m", "modeling_minigpt", "serve", model, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         assert server.stderr is not None
@@ -145,10 +146,10 @@ class Turns:
             return next(self.texts)
 
 
-def load_server(model: str, expected: dict[str, dict], clients: int, seconds: float) -> dict:
+def load_server(model: str, expected: dict[str, dict], clients: int, seconds: float, workers: int) -> dict:
     """Return the rate, the times and the differences of clients that ask a server for some seconds."""
     turns = Turns(list(expected))
-    with served(model) as port, ThreadPoolExecutor(clients) as pool:
+    with served(model, workers) as port, ThreadPoolExecutor(clients) as pool:
         ask_until(port, turns, time.perf_counter() + min(1.0, seconds))  # what is built at the first questions
         start = time.perf_counter()
         asking = [pool.submit(ask_until, port, turns, start + seconds) for _ in range(clients)]
@@ -172,12 +173,12 @@ def load_pipeline_by_threads(model: str, expected: dict[str, dict], threads: int
     return {"asked": len(replies), "rate": len(replies) / took, **count_differences(replies, expected)}
 
 
-def measure(point: Point, model: str, expected: dict[str, dict], seconds: float) -> dict:
+def measure(point: Point, model: str, expected: dict[str, dict], seconds: float, workers: int) -> dict:
     """Measure one way to ask."""
     count = COUNTS[point.subject]
     if point.subject == THREADS:
         return load_pipeline_by_threads(model, expected, count)
-    return load_server(model, expected, count, seconds)
+    return load_server(model, expected, count, seconds, workers)
 
 
 def write_milliseconds(seconds: float | None) -> str:
@@ -196,9 +197,9 @@ def report(content: dict) -> str:
             rows.append([who, f"{found['asked']:,}", f"{found['rate']:,.0f}", *times, *counts])
     introduction = (
         f"{name_machine(content['machine'])}. `{content['model']}`, {content['parameters']:,} parameters; "
-        f"{content['questions']:,} questions, one a request, each client one after the other; the load lasted "
-        f"{content['seconds']:g} seconds and its clients ran on the same cores. Threads ask one pipeline without a "
-        "server. What differs, differs from what one thread gets."
+        f"{content['questions']:,} questions, one a request, each client one after the other, for "
+        f"{content['seconds']:g} seconds, on the same cores as the server, with --workers {content['workers']}. "
+        "Threads ask one pipeline without a server. What differs, differs from what one thread gets."
     )
     columns = [
         "asked by", "questions", "answers a second", "p50, ms", "p99, ms", "longest, ms", "failed",
@@ -228,6 +229,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
     parser.add_argument("--seconds", type=float, default=120.0, help="of load on the server (%(default)s)")
     parser.add_argument("--questions", type=int, default=1_352, help="different ones, at most (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="of the server (%(default)s)")
     parser.add_argument("--rounds", type=int, default=1, help="measurements of each kind (%(default)s)")
     return parser
 
@@ -246,10 +248,11 @@ def main(argv: list[str] | None = None) -> int:
             "parameters": ask.model.num_parameters(),
             "questions": len(expected),
             "seconds": arguments.seconds,
+            "workers": arguments.workers,
         }
         record = Record(arguments.output, report, settings)
         points = [Point(THREADS), Point(CLIENTS)]
-        where = (arguments.model, expected, arguments.seconds)
+        where = (arguments.model, expected, arguments.seconds, arguments.workers)
         record.measure(points, measure, *where, rounds=arguments.rounds, run=in_this_process)
         print(record.text())
         return print_bars(judge(record.results))

@@ -1,4 +1,4 @@
-"""Questions of many callers at once, answered in batches by one thread.
+"""Questions of many callers at once, answered in batches by a thread or a few.
 
 A question that arrives while the model is busy waits for the next batch, so the busier the service, the fuller its
 batches. Nothing here knows HTTP.
@@ -32,19 +32,25 @@ class WaitingQuestion:
 
 
 class Batcher:
-    """Collect questions from the event loop and answer them in batches, one batch at a time, in one thread.
+    """Collect questions from the event loop and answer them in batches, one batch a thread.
 
     Args:
-        answer: called in that thread as `answer(texts, **options)`; returns one result for each text.
+        answer: called in a thread as `answer(texts, **options)`; returns one result for each text.
         max_batch: questions of one call.
+        workers: threads, and so batches at the same time.
         max_waiting: questions that may wait.
     """
 
     def __init__(
-        self, answer: Callable[..., Sequence[dict]], max_batch: int = 32, max_waiting: int = MAX_WAITING
+        self,
+        answer: Callable[..., Sequence[dict]],
+        max_batch: int = 32,
+        workers: int = 1,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         self.answer = answer
         self.max_batch = max_batch
+        self.workers = workers
         self.max_waiting = max_waiting
         self.queue: asyncio.Queue[WaitingQuestion] = asyncio.Queue()
 
@@ -67,14 +73,18 @@ class Batcher:
 
     async def run(self) -> None:
         """Answer questions until cancelled."""
+        with ThreadPoolExecutor(self.workers, "pipeline") as threads:
+            await asyncio.gather(*(self.work(threads) for _ in range(self.workers)))
+
+    async def work(self, threads: ThreadPoolExecutor) -> None:
+        """Collect batches and answer them, one at a time, until cancelled."""
         loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, "pipeline") as thread:
-            while True:
-                by_options: dict[Options, list[WaitingQuestion]] = {}
-                for question in await self.collect():
-                    by_options.setdefault(question.options, []).append(question)
-                for options, questions in by_options.items():
-                    await loop.run_in_executor(thread, self.answer_batch, loop, questions, dict(options))
+        while True:
+            by_options: dict[Options, list[WaitingQuestion]] = {}
+            for question in await self.collect():
+                by_options.setdefault(question.options, []).append(question)
+            for options, questions in by_options.items():
+                await loop.run_in_executor(threads, self.answer_batch, loop, questions, dict(options))
 
     async def collect(self) -> list[WaitingQuestion]:
         """Wait for a question; return it with those that come with it, up to `max_batch`."""

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import torch
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -145,7 +146,9 @@ def serve(arguments: argparse.Namespace) -> None:
     pipeline = load_pipeline(arguments.model)
     # A client learns what the model is called, not where it is on this machine.
     name = Path(arguments.model).resolve().name if Path(arguments.model).exists() else arguments.model
-    app = server_minigpt.build_app(pipeline, name, arguments.max_batch, arguments.timeout)
+    # Workers share the cores: torch's own threads, which wait for each other at every operation, would not.
+    torch.set_num_threads(max(1, torch.get_num_threads() // arguments.workers))
+    app = server_minigpt.build_app(pipeline, name, arguments.max_batch, arguments.timeout, arguments.workers)
     host, port = listener.getsockname()[:2]
     print(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}/docs", flush=True)
     server_minigpt.serve(app, listener, arguments.timeout)
@@ -217,6 +220,13 @@ def add_serve_command(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument(
         "--timeout", type=above_zero(float), default=30.0, metavar="SECONDS", help="limit of a request (%(default)s)"
+    )
+    command.add_argument(
+        "--workers",
+        type=above_zero(int),
+        default=1,
+        metavar="N",
+        help="batches at the same time; each has an equal share of torch's threads (%(default)s)",
     )
     command.set_defaults(run=serve)
 

@@ -132,13 +132,16 @@ async def explain_invalid(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": found}, status_code=422)
 
 
-def build_app(pipeline: ClosedBookPipeline, name: str, max_batch: int = 32, timeout: float = 30.0) -> FastAPI:
+def build_app(
+    pipeline: ClosedBookPipeline, name: str, max_batch: int = 32, timeout: float = 30.0, workers: int = 1
+) -> FastAPI:
     """Return the application that serves a pipeline.
 
     Args:
         name: of the model, as `/health` gives it.
         max_batch: questions read together.
         timeout: seconds in which a request must have come and been answered.
+        workers: batches at the same time, each in a thread of its own.
     """
     health = describe_health(pipeline, name)
     ask_model = request_model(list(pipeline.facts))
@@ -146,7 +149,9 @@ def build_app(pipeline: ClosedBookPipeline, name: str, max_batch: int = 32, time
     @asynccontextmanager
     async def answer_while_serving(app: FastAPI) -> AsyncIterator[dict[str, Batcher]]:
         # Of the event loop that runs now: an application that is started again has another.
-        batcher = Batcher(lambda texts, **options: pipeline(texts, batch_size=max_batch, **options), max_batch)
+        batcher = Batcher(
+            lambda texts, **options: pipeline(texts, batch_size=max_batch, **options), max_batch, workers
+        )
         task = asyncio.create_task(batcher.run())
         yield {"batcher": batcher}
         task.cancel()

@@ -76,6 +76,20 @@ def test_questions_of_other_options_are_asked_in_another_call():
     assert sorted(echo.batches) == [["0", "2"], ["1"]]
 
 
+def test_workers_answer_batches_at_the_same_time():
+    together = threading.Barrier(2, timeout=30)
+
+    def answer(texts):
+        together.wait()  # for another batch that is being answered
+        return [{"text": text} for text in texts]
+
+    async def ask_all(batcher):
+        return await asyncio.gather(*(batcher.ask([str(number)], {}) for number in range(4)))
+
+    found = run_with(answer, ask_all, max_batch=1, workers=2)
+    assert found == [[{"text": str(number)}] for number in range(4)]
+
+
 def test_a_failure_reaches_those_who_asked_and_the_next_are_answered():
     async def ask_twice(batcher):
         with pytest.raises(RuntimeError, match="the model fails"):
