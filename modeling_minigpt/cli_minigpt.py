@@ -1,10 +1,11 @@
-"""The `minigpt` command: ask a model, describe it, convert checkpoints of other programs.
+"""The `minigpt` command: ask a model, serve it, describe it, convert checkpoints of other programs.
 
     minigpt ask runs/quickstart/finetune "Brihi Hikdo"
     minigpt ask USER/NAME                                  # a prompt; an empty line ends it
     minigpt ask USER/NAME --file names.txt > answers.tsv
     minigpt ask USER/NAME --relation studied "Brihi Hikdo"
     minigpt ask USER/NAME --file names.txt --risk 0.2 --stranger-rate 1    # other thresholds than the model's own
+    minigpt serve runs/quickstart/finetune --port 8000     # HTTP; needs the extra minigpt-lab[serve]
     minigpt info runs/quickstart/finetune
     minigpt convert mingpt model.params FOLDER --num_attention_heads 8
     minigpt convert gpt2 openai-community/gpt2 FOLDER
@@ -16,17 +17,18 @@ after one line on stderr, when it cannot be loaded.
 import argparse
 import csv
 import json
+import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from . import __version__, convert_gpt2_checkpoint_to_hf, convert_mingpt_checkpoint_to_hf
-from .confidence_minigpt import describe_promise
 from .configuration_minigpt import MiniGPTConfig
 from .drift_minigpt import describe_drift, log_line, read_log
 from .facts_minigpt import RelationFacts
@@ -174,6 +176,37 @@ def append_log(path: Path, line: str) -> None:
         raise CommandError(f"{path}: cannot be written: {error}") from error
 
 
+def serve(arguments: argparse.Namespace) -> None:
+    """Answer over HTTP until SIGTERM or Ctrl-C: POST /ask, GET /health, and the OpenAPI page, /docs."""
+    try:
+        from . import server_minigpt
+    except ModuleNotFoundError as error:
+        raise CommandError(f"serve needs {error.name}: pip install 'minigpt-lab[serve]'") from error
+    listener = server_minigpt.listen(arguments.host, arguments.port)  # refused before the model is loaded
+    pipeline = load_pipeline(arguments.model)
+    # A client learns what the model is called, not where it is on this machine.
+    name = Path(arguments.model).resolve().name if Path(arguments.model).exists() else arguments.model
+    # Workers share the cores: torch's own threads, which wait for each other at every operation, would not.
+    torch.set_num_threads(max(1, torch.get_num_threads() // arguments.workers))
+    app = server_minigpt.build_app(pipeline, name, arguments.max_batch, arguments.timeout, arguments.workers)
+    host, port = listener.getsockname()[:2]
+    print(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}/docs", flush=True)
+    server_minigpt.serve(app, listener, arguments.timeout)
+
+
+def above_zero(kind: type) -> Callable[[str], float]:
+    """Return what argparse reads a finite number above 0 by, whole or not; its errors name the option."""
+
+    def parse(text: str) -> float:
+        number = kind(text)
+        if not 0 < number < math.inf:
+            raise argparse.ArgumentTypeError(f"must be above 0, found {text}")
+        return number
+
+    parse.__name__ = kind.__name__  # which argparse names where `kind` refuses the text
+    return parse
+
+
 def describe_facts(facts: RelationFacts) -> dict[str, str]:
     """Return the rows of `info` about one relation."""
     relation = facts.relation
@@ -186,7 +219,6 @@ def describe_facts(facts: RelationFacts) -> dict[str, str]:
         "calibration": "none: scores are probabilities that the model gives to its answers",
     }
     certificate = None if confidence is None else confidence.certificate
-    refusal = facts.uncalibrated if confidence is None else confidence.refusal
     if facts.uncalibrated is not None:
         rows["calibration"] = f"none: {facts.uncalibrated}"
     if confidence is not None:
@@ -194,7 +226,7 @@ def describe_facts(facts: RelationFacts) -> dict[str, str]:
         rows["calibration"] = f"on {sum(map(len, people)):,} people who were held out of training"
         if confidence.known is None:
             rows["calibration"] += ", by one score for both questions (of an older version; calibrate again for two)"
-    rows["threshold"] = describe_promise(certificate, confidence is not None, refusal)
+    rows["threshold"] = facts.describe_promise()
     if certificate is not None:
         pair = f"known {certificate.known_threshold:.3f}, correct {certificate.correct_threshold:.3f}"
         rows["threshold"] = f"{pair}: {rows['threshold']}"
@@ -230,13 +262,35 @@ def info(arguments: argparse.Namespace) -> None:
             print(f"{name:12} {value}")
 
 
+def add_serve_command(commands: argparse._SubParsersAction) -> None:
+    """Describe the command line of `minigpt serve`."""
+    command = commands.add_parser("serve", help="answer over HTTP", description=serve.__doc__)
+    command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s); 0.0.0.0 is all")
+    command.add_argument("--port", type=int, default=8000, help="(%(default)s); 0 is any that is free")
+    command.add_argument(
+        "--max-batch", type=above_zero(int), default=32, metavar="N", help="questions read together (%(default)s)"
+    )
+    command.add_argument(
+        "--timeout", type=above_zero(float), default=30.0, metavar="SECONDS", help="limit of a request (%(default)s)"
+    )
+    command.add_argument(
+        "--workers",
+        type=above_zero(int),
+        default=1,
+        metavar="N",
+        help="batches at the same time; each has an equal share of torch's threads (%(default)s)",
+    )
+    command.set_defaults(run=serve)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(
         prog="minigpt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"minigpt {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{ask,info,convert}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{ask,serve,info,convert}")
     command = commands.add_parser("ask", help="answer names or questions", description=ask.__doc__)
     command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
     command.add_argument("names", nargs="*", metavar="NAME", help="names or questions; a prompt where there are none")
@@ -259,6 +313,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--log", type=Path, metavar="FILE", help="append the chances of each question, without names")
     command.add_argument("--top-k", type=int, dest="top_k", help="candidates in the JSON")
     command.set_defaults(run=ask)
+    add_serve_command(commands)
     command = commands.add_parser("info", help="describe a model on one screen", description=info.__doc__)
     command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
     command.add_argument("--log", type=Path, metavar="FILE", help="compare the log of ask --log with the calibration")

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .answer_trie_minigpt import AnswerTrie
 from .answers_minigpt import find_unknown_character
-from .confidence_minigpt import NEVER_CALIBRATED, Confidence
+from .confidence_minigpt import NEVER_CALIBRATED, Confidence, describe_promise
 from .fingerprint_minigpt import fingerprint_relation
 from .names_minigpt import NAMES_FILE
 from .relations_minigpt import BIRTHPLACE, Relation
@@ -54,6 +54,12 @@ class RelationFacts:
         if self.confidence is None:
             return f"not calibrated: {self.uncalibrated or NEVER_CALIBRATED}"
         return f"no threshold is certified: {self.confidence.refusal or 'its calibration does not say why'}"
+
+    def describe_promise(self) -> str:
+        """Say in one sentence what is certified, or that nothing is, why, and what follows from that."""
+        if self.confidence is None:
+            return describe_promise(None, False, self.uncalibrated)
+        return describe_promise(self.confidence.certificate, True, self.confidence.refusal)
 
     def fingerprint(self, model: dict[str, str]) -> dict[str, str]:
         """Return digests of all that the scores depend on, given `fingerprint_model`'s."""
