@@ -72,7 +72,11 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         "none before finetuning": ["pretrain.question_fraction=0"],
         "a fifth of the rows": ["pretrain.question_fraction=0.2"],
     },
-    "loss": {"on titles too": ["pretrain.title_loss=true"], "on spans alone": ["pretrain.context_loss=false"]},
+    "loss": {
+        "on titles too": ["pretrain.title_loss=true", "pretrain.title_fraction=1"],
+        "on titles in a quarter of the rows": ["pretrain.title_loss=true", "pretrain.title_fraction=0.25"],
+        "on spans alone": ["pretrain.context_loss=false"],
+    },
     "vocabulary": {
         "1,000": ["tokenizer.vocab_size=1000"],
         "4,000, tied": ["tokenizer.vocab_size=4000", "model.tie_word_embeddings=true"],
