@@ -1,14 +1,18 @@
-"""Which signal shows best what a model knows? Each alone, the shipped combination, and agreement among seeds.
+"""Which signal shows best what a model knows? Each alone, the shipped heads, and agreement among seeds.
 
     python -m benchmarks.confidence_signals RUN [RUN_OF_ANOTHER_SEED …] --output confidence_signals.json
 
-RUN is the output folder of a recipe with `data.calibration_questions`. All numbers are of its calibration people and
-of made-up ones, asked for the first relation; no dev file is opened. What has to be fitted is scored by
-cross-validation. Other runs of the same recipe, with other seeds, give the costly upper reference: the mean
-probability that all of them give to the answer.
+RUN is the output folder of a recipe with `data.calibration_questions`; of several, the table has the mean ± the
+standard deviation. All numbers are of each run's calibration people and of made-up ones, asked for the first relation;
+no dev file is opened. What has to be fitted is scored by cross-validation. Beside each signal is what it takes, in
+milliseconds a question, beyond finding the answer. The other seeds of a run give the costly upper reference: the mean
+probability that all of them give to its answer.
 """
 
+import statistics
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +25,38 @@ from sklearn.preprocessing import StandardScaler
 from artifacts.loading import load_model, load_tokenizer
 from artifacts.run_folder import RunError, RunFolder, read_json
 from benchmarks.harness import Point, Record, new_parser, results_of, write_report
+from benchmarks.measurement import describe_machine, name_machine
 from configuration.errors import run_main
 from configuration.recipe import recipe_from_json
 from data_scripts.splits import TrainingData, load_training_data, made_up_people
 from evaluation.answers import exact_matches
-from evaluation.calibration import BATCH, CalibrationError, fit_logistic, rank_and_measure
+from evaluation.calibration import BATCH, CalibrationError, fit_logistic, head_features, rank_and_measure
 from evaluation.knowledge import questions_of
-from evaluation.tables import markdown_table, number, percent
+from evaluation.tables import markdown_table, mean_and_spread
 from evaluation.trust_metrics import auroc, coverage_at_precision
 from modeling_minigpt import ClosedBookPipeline
 from modeling_minigpt.answers_minigpt import Answer, encode_prompts
-from modeling_minigpt.features_minigpt import answer_features, feature_names, format_prompts, prompt_templates
+from modeling_minigpt.features_minigpt import (
+    answer_features,
+    feature_names,
+    format_prompts,
+    prompt_templates,
+    title_features,
+)
 
 STRANGERS = 1000  # made-up people, at most
 PRIOR_STRANGERS = 300  # others, whose answers give the prior
+KNOWN_NAMES = 1000  # names of training whose states are what a known name looks like, at most
 FOLDS = 5
 RARE = 1e-4  # a prior below this counts as this
+RIDGE = 1e-3  # added to the covariance of states, as a share of its mean variance
+COLUMNS = {  # key: heading, factor, digits
+    "auroc_correct": ("right over wrong (AUROC)", 1, 3),
+    "auroc_made_up": ("known over made-up (AUROC)", 1, 3),
+    "coverage_at_precision_90": ("answered at 90 % precision, %", 100, 1),
+    "coverage_at_5_percent_of_strangers": ("answered where 5 % of made-up are, %", 100, 1),
+    "milliseconds": ("ms a question", 1, 2),
+}
 
 
 def by_place(ranked: list[list[Answer]]) -> list[dict[str, float]]:
@@ -73,16 +93,40 @@ def name_states(pipeline: ClosedBookPipeline, names: list[str]) -> np.ndarray:
     return np.concatenate(states)
 
 
-def agreement(others: list[ClosedBookPipeline], names: list[str], answers: list[str], own: np.ndarray) -> np.ndarray:
-    """Return the mean probability that all seeds' models give to the first one's answers, (N,)."""
-    total = np.exp(own)
-    for other in others:
+def mean_probability(
+    ways: Sequence[tuple[ClosedBookPipeline, str]], names: Sequence[str], answers: Sequence[str]
+) -> np.ndarray:
+    """Return the mean probability of each name's answer, (N,), over ways to ask: pipelines with their templates."""
+    total = np.zeros(len(names))
+    for pipeline, template in ways:
         for first in range(0, len(names), BATCH):
             some = slice(first, first + BATCH)
-            prompts = [other.find_facts().relation.format(name) for name in names[some]]
-            said = answer_features(other.model, other.tokenizer, prompts, answers[some])["answer"]
+            prompts = [template.replace("{name}", name) for name in names[some]]
+            said = answer_features(pipeline.model, pipeline.tokenizer, prompts, answers[some])["answer"]
             total[some] += said.cpu().double().exp().numpy()
-    return total / (1 + len(others))
+    return total / len(ways)
+
+
+def typicality(states: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return minus the Mahalanobis distance of states (N, C) from the mean of known ones, (N,).
+
+    Lee et al. 2018 (arXiv 1807.03888), section 2.1, with one class.
+    """
+    centered = known - known.mean(0)
+    covariance = centered.T @ centered / max(1, len(known) - 1)
+    covariance += RIDGE * max(np.trace(covariance), 1e-12) / len(covariance) * np.eye(len(covariance))
+    away = states - known.mean(0)
+    return -np.sqrt(np.einsum("nc,nc->n", away, np.linalg.solve(covariance, away.T).T))
+
+
+def milliseconds(measure: Callable[[], object], count: int) -> float:
+    """Return how long each of `count` questions takes, the middle of three measurements."""
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        measure()
+        taken.append(1e3 * (time.perf_counter() - start) / max(1, count))
+    return statistics.median(taken)
 
 
 def cross_validate(fit, known: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,13 +140,19 @@ def cross_validate(fit, known: np.ndarray, right: np.ndarray, strangers: np.ndar
     return scores[0], scores[1]
 
 
-def fit_combination(known: np.ndarray, right: np.ndarray, strangers: np.ndarray):
-    """Fit what a calibration ships: the chance to be known, times the chance to be right given that, in logarithms."""
+def fit_known(known: np.ndarray, right: np.ndarray, strangers: np.ndarray):
+    """Fit the first head: who is known?"""
     exists = np.repeat([True, False], [len(known), len(strangers)])
-    heads = [fit_logistic(np.concatenate([known, strangers]), exists, balanced=True)]
-    if 0 < right.sum() < len(right):
-        heads.append(fit_logistic(known, right))
-    return lambda signals: -sum(np.logaddexp(0.0, -(signals @ weights + bias)) for weights, bias in heads)
+    weights, bias = fit_logistic(np.concatenate([known, strangers]), exists, balanced=True)
+    return lambda signals: signals @ weights + bias
+
+
+def fit_correct(known: np.ndarray, right: np.ndarray, strangers: np.ndarray):
+    """Fit the second head: which answers about known people are right?"""
+    if right.all() or not right.any():
+        return lambda signals: np.zeros(len(signals))
+    weights, bias = fit_logistic(known, right)
+    return lambda signals: signals @ weights + bias
 
 
 def fit_probe(known: np.ndarray, right: np.ndarray, strangers: np.ndarray):
@@ -134,99 +184,166 @@ def open_run(run: Path) -> ClosedBookPipeline:
     return ClosedBookPipeline(model=model, tokenizer=tokenizer, device=model.device)
 
 
-def compare(pipeline: ClosedBookPipeline, others: list[ClosedBookPipeline], data: TrainingData) -> dict:
-    """Return each signal's metrics, and on how many people they are.
+class Asked:
+    """What a run's model says of its calibration people and of made-up ones.
+
+    Args:
+        pipeline: of the run.
+        data: of the run.
 
     Raises:
         CalibrationError: too few people to cross-validate on.
     """
-    relation = pipeline.find_facts().relation
-    asked = questions_of(relation, data.calibration)
-    names = [question.name for question in asked]
-    strangers = made_up_people(data, "calibration", STRANGERS + PRIOR_STRANGERS)
-    count = len(strangers) * PRIOR_STRANGERS // (STRANGERS + PRIOR_STRANGERS)
-    for_prior = strangers[:count]
-    strangers = strangers[count:]
-    if min(len(names), len(strangers)) < 2 * FOLDS:
-        raise CalibrationError(
-            f"{len(names)} calibration people, {len(strangers)} made-up ones; wanted {2 * FOLDS} of each"
-        )
-    ranked, known = rank_and_measure(pipeline, names)
-    strange_ranked, strange = rank_and_measure(pipeline, strangers)
-    answers, strange_answers = ([candidates[0].text for candidates in every] for every in (ranked, strange_ranked))
-    right = np.array(exact_matches(answers, asked))
-    places = [by_place(ranked), by_place(strange_ranked)]
-    prior = mean_candidates(by_place(rank_and_measure(pipeline, for_prior)[0]))
-    column = {name: (known[:, index], strange[:, index]) for index, name in enumerate(feature_names(relation))}
 
-    def of_candidates(measured) -> tuple[np.ndarray, np.ndarray]:
-        parts = zip((answers, strange_answers), places, strict=True)
+    def __init__(self, pipeline: ClosedBookPipeline, data: TrainingData):
+        self.pipeline = pipeline
+        self.relation = pipeline.find_facts().relation
+        questions = questions_of(self.relation, data.calibration)
+        strangers = made_up_people(data, "calibration", STRANGERS + PRIOR_STRANGERS)
+        count = len(strangers) * PRIOR_STRANGERS // (STRANGERS + PRIOR_STRANGERS)
+        self.for_prior = strangers[:count]
+        self.names = ([question.name for question in questions], strangers[count:])
+        if min(map(len, self.names)) < 2 * FOLDS:
+            raise CalibrationError(
+                f"{len(self.names[0])} calibration people, {len(self.names[1])} made-up ones; wanted {2 * FOLDS} of "
+                "each"
+            )
+        ranked, features = zip(*(rank_and_measure(pipeline, names) for names in self.names), strict=True)
+        self.features: tuple[np.ndarray, np.ndarray] = features
+        self.answers = [[candidates[0].text for candidates in every] for every in ranked]
+        self.places = [by_place(every) for every in ranked]
+        self.right = np.array(exact_matches(self.answers[0], questions))
+        self.familiar = [question.name for question in questions_of(self.relation, data.train)][:KNOWN_NAMES]
+
+    def column(self, name: str) -> tuple[np.ndarray, ...]:
+        """Return a feature of both groups."""
+        index = feature_names(self.relation).index(name)
+        return tuple(features[:, index] for features in self.features)
+
+    def head(self, fit: Callable, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a head that uses some features says of both groups, by cross-validation."""
+        columns = [feature_names(self.relation).index(name) for name in names]
+        return cross_validate(fit, self.features[0][:, columns], self.right, self.features[1][:, columns])
+
+    def of_candidates(self, measured: Callable[[str, dict], float]) -> tuple[np.ndarray, ...]:
+        """Return a function of the answer and its candidates for both groups."""
+        parts = zip(self.answers, self.places, strict=True)
         return tuple(np.array([measured(*pair) for pair in zip(*part, strict=True)]) for part in parts)
 
+    def agreement(self, ways: Sequence[tuple[ClosedBookPipeline, str]]) -> tuple[np.ndarray, ...]:
+        """Return the answers' mean probability over ways to ask for both groups."""
+        groups = zip(self.names, self.answers, strict=True)
+        return tuple(mean_probability(ways, names, answers) for names, answers in groups)
+
+
+def find_signals(
+    asked: Asked, others: Sequence[ClosedBookPipeline]
+) -> dict[str, tuple[tuple[np.ndarray, ...], float]]:
+    """Return each signal of both groups, and what it takes in milliseconds a question beyond finding the answer."""
+    pipeline, relation = asked.pipeline, asked.relation
+    question = relation.question
     # The beginning of a biography that asks the most, and the one that asks the least.
     labels = list(prompt_templates(relation))
     prompts = format_prompts("NAME", relation)
-    signals = {
-        "log-probability of the answer": column["question: answer"],
-        "margin to the next candidate": of_candidates(margin),
-        "entropy of the candidates": column["candidates: neg_entropy"],
-        "contrast with the prior over strangers": of_candidates(
-            lambda answer, candidates: np.log(candidates[answer] + RARE) - np.log(prior.get(answer, 0.0) + RARE)
+    prior = mean_candidates(by_place(rank_and_measure(pipeline, asked.for_prior)[0]))
+    states = [name_states(pipeline, names) for names in (*asked.names, asked.familiar)]
+    own = [(pipeline, template) for template in (question, *relation.paraphrases)]
+    seeds = [(one, question) for one in (pipeline, *others)]
+    some = asked.names[0][:BATCH]
+    said = asked.answers[0][:BATCH]
+    once = milliseconds(lambda: mean_probability(own[:1], some, said), len(some))
+    title = milliseconds(lambda: title_features(pipeline.model, pipeline.tokenizer, some), len(some))
+    state = milliseconds(lambda: name_states(pipeline, some), len(some))
+    every = len(labels) * once + title
+    heads = head_features(relation)
+    found = {
+        "log-probability of the answer": (asked.column("question: answer"), once),
+        "margin to the next candidate": (asked.of_candidates(margin), 0.0),
+        "entropy of the candidates": (asked.column("candidates: neg_entropy"), 0.0),
+        "contrast with the prior over strangers": (
+            asked.of_candidates(
+                lambda answer, candidates: np.log(candidates[answer] + RARE) - np.log(prior.get(answer, 0.0) + RARE)
+            ),
+            0.0,
         ),
-        "probe on the last name token": cross_validate(
-            fit_probe, name_states(pipeline, names), right, name_states(pipeline, strangers)
+        f"log-probability after `{prompts[1]}`": (asked.column(f"{labels[1]}: answer"), once),
+        f"entropy after `{prompts[-1]}`": (asked.column(f"{labels[-1]}: neg_entropy"), once),
+        "log-probability of the name, mean over its tokens": (asked.column("title: mean"), title),
+        "log-probability of the name's least expected token": (asked.column("title: least"), title),
+        "probe on the last name token": (cross_validate(fit_probe, states[0], asked.right, states[1]), state),
+        "Mahalanobis distance of the last name token": (
+            tuple(typicality(part, states[2]) for part in states[:2]),
+            state,
         ),
-        f"log-probability after `{prompts[1]}`": column[f"{labels[1]}: answer"],
-        f"entropy after `{prompts[-1]}`": column[f"{labels[-1]}: neg_entropy"],
-        "the shipped combination": cross_validate(fit_combination, known, right, strange),
+        f"agreement of {len(own)} paraphrases": (asked.agreement(own), len(own) * once),
+        "all features, fitted on who is known": (asked.head(fit_known, feature_names(relation)), every),
+        "all features, fitted on who is right": (asked.head(fit_correct, feature_names(relation)), every),
+        "`known`": (asked.head(fit_known, heads["known"]), every),
+        "`correct`": (asked.head(fit_correct, heads["correct"]), len(heads["correct"]) * once),
     }
     if others:
-        own = [column["question: answer"][index] for index in (0, 1)]
-        signals[f"agreement of {1 + len(others)} seeds"] = (
-            agreement(others, names, answers, own[0]),
-            agreement(others, strangers, strange_answers, own[1]),
-        )
-    found = {name: judge(scores[0], right, scores[1]) for name, scores in signals.items()}
-    return {"dataset": data.name, "people": len(names), "strangers": len(strangers), "signals": found}
+        found[f"agreement of {len(seeds)} seeds"] = (asked.agreement(seeds), len(seeds) * once)
+    return found
+
+
+def compare(pipeline: ClosedBookPipeline, others: Sequence[ClosedBookPipeline], data: TrainingData) -> dict:
+    """Return each signal's metrics and cost for one run, and on how many people they are; raises as `Asked`."""
+    asked = Asked(pipeline, data)
+    signals = find_signals(asked, others)
+    return {
+        "dataset": data.name,
+        "people": len(asked.names[0]),
+        "strangers": len(asked.names[1]),
+        "signals": {
+            name: {**judge(scores[0], asked.right, scores[1]), "milliseconds": cost}
+            for name, (scores, cost) in signals.items()
+        },
+    }
 
 
 def report(content: dict) -> str:
     """Return the comparison as Markdown."""
-    rows = [
-        [
-            point.subject,
-            *(number(found[key]) for key in ("auroc_correct", "auroc_made_up")),
-            *(percent(found[key]) for key in ("coverage_at_precision_90", "coverage_at_5_percent_of_strangers")),
+    rows = []
+    for point, rounds in results_of(content).items():
+        cells = [
+            mean_and_spread([scale * one[key] for one in rounds if one.get(key) is not None], digits)
+            for key, (_, scale, digits) in COLUMNS.items()
         ]
-        for point, (found,) in results_of(content).items()
-    ]
-    columns = [
-        "signal", "right over wrong (AUROC)", "known over made-up (AUROC)", "answered at 90 % precision",
-        "answered where 5 % of made-up are",
-    ]  # fmt: skip
+        rows.append([point.subject, *cells])
     introduction = (
-        f"{content['people']} calibration people of {content['dataset']}, {content['strangers']} made-up ones."
+        f"{name_machine(content['machine'])}. {content['people']} calibration people of {content['dataset']}, "
+        f"{content['strangers']} made-up ones; {content['runs']} runs of the recipe with different seeds, mean ± "
+        "standard deviation. The answer itself is found before, so signals of its candidates take no time."
     )
-    return write_report("Which signal shows what a model knows", introduction, markdown_table(columns, rows))
+    table = markdown_table(["signal", *(heading for heading, _, _ in COLUMNS.values())], rows)
+    return write_report("Which signal shows what a model knows", introduction, table)
+
+
+def read_run(run: Path) -> tuple[ClosedBookPipeline, TrainingData]:
+    """Return the pipeline and the data of a run; RunError where a folder is none."""
+    folder = RunFolder(run)
+    if not folder.recipe.is_file():
+        raise RunError(f"{folder.recipe} not found; wanted a run's output folder")
+    return open_run(run), load_training_data(recipe_from_json(read_json(folder.recipe)), folder.data)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Compare the signals of a run; return the exit status."""
+    """Compare the signals of some runs; return the exit status."""
     parser = new_parser(__doc__)
-    parser.add_argument("run", type=Path, help="a run's output folder")
-    parser.add_argument("others", type=Path, nargs="*", help="runs of the same recipe with other seeds")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="output folders: one recipe, several seeds")
     arguments = parser.parse_args(argv)
 
     def command() -> None:
-        folder = RunFolder(arguments.run)
-        if not folder.recipe.is_file():
-            raise RunError(f"{folder.recipe} not found; wanted a run's output folder")
-        pipeline = open_run(arguments.run)
-        data = load_training_data(recipe_from_json(read_json(folder.recipe)), folder.data)
-        results = compare(pipeline, [open_run(run) for run in arguments.others], data)
-        signals = results.pop("signals")
-        record = Record(arguments.output, report, results)
-        record.results = {Point(signal): [found] for signal, found in signals.items()}
+        opened = [read_run(run) for run in arguments.runs]
+        pipelines = [pipeline for pipeline, _ in opened]
+        compared = [
+            compare(pipeline, [other for other in pipelines if other is not pipeline], data)
+            for pipeline, data in opened
+        ]
+        settings = {key: compared[0][key] for key in ("dataset", "people", "strangers")}
+        machine = describe_machine(torch.device("cpu"))
+        record = Record(arguments.output, report, {"machine": machine, "runs": len(compared), **settings})
+        record.results = {Point(name): [one["signals"][name] for one in compared] for name in compared[0]["signals"]}
         record.write()
         print(record.text())
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import confidence_signals
-from benchmarks.confidence_signals import agreement, compare, cross_validate, judge, report
+from benchmarks.confidence_signals import compare, cross_validate, judge, mean_probability, report, typicality
 from data_scripts.splits import TrainingData
 from data_scripts.synthetic_bios import invent
 from evaluation.calibration import CalibrationError, measure
@@ -43,15 +43,19 @@ def test_every_signal_is_judged_and_stands_in_the_table(bios, pipelines, tmp_pat
     asked = [question._replace(answers=(place,)) for question, place in zip(asked, places, strict=True)]
     data = TrainingData("bios", tmp_path, bios.documents, [], bios.train[40:], [], asked, [])
     results = compare(pipelines[0], pipelines[1:], data)
-    signals = results["signals"]
+    signals = results.pop("signals")
     assert results["people"] == 40
-    assert "agreement of 2 seeds" in signals
-    assert len(signals) == 9
+    paraphrases = f"agreement of {1 + len(BIRTHPLACE.paraphrases)} paraphrases"
+    assert {"agreement of 2 seeds", paraphrases, "`known`", "`correct`"} < signals.keys()
     for found in signals.values():
+        cost = found.pop("milliseconds")
+        assert 0.0 <= cost < 1000.0
         assert all(0.0 <= value <= 1.0 for value in found.values())
-    points = [{"subject": name, "rounds": [found]} for name, found in signals.items()]
-    text = report({**results, "points": points})
+    points = [{"subject": name, "rounds": [found, found]} for name, found in signals.items()]
+    machine = {"device": "cpu", "threads": 1, "torch": "2"}
+    text = report({**results, "machine": machine, "runs": 2, "points": points})
     assert all(f"| {name} |" in text for name in signals)
+    assert "± 0.000" in text
 
 
 def test_too_few_people_are_refused(bios, pipelines, tmp_path):
@@ -66,8 +70,15 @@ def test_agreement_is_the_mean_probability_of_the_first_one_s_answers(pipelines)
     said = [
         answer_features(one.model, one.tokenizer, prompts, answers)["answer"].double().numpy() for one in pipelines
     ]
-    found = agreement(pipelines[1:], names, answers, said[0])
-    assert found == pytest.approx((np.exp(said[0]) + np.exp(said[1])) / 2)
+    ways = [(pipeline, BIRTHPLACE.question) for pipeline in pipelines]
+    assert mean_probability(ways, names, answers) == pytest.approx((np.exp(said[0]) + np.exp(said[1])) / 2)
+
+
+def test_a_state_is_as_typical_as_it_is_near_in_units_of_the_known_ones_spread():
+    known = np.array([[-2.0, 0.1], [2.0, -0.1], [-2.0, -0.1], [2.0, 0.1]])
+    far, near, center = typicality(np.array([[0.0, 2.0], [2.0, 0.0], [0.0, 0.0]]), known)
+    assert far < near < center == 0.0
+    assert near == pytest.approx(-np.sqrt(3 / 4), rel=1e-2)  # a variance of 16 / 3
 
 
 def test_a_fold_is_scored_by_the_others():
