@@ -262,7 +262,7 @@ class RunArguments:
     keep_checkpoints: int = 2
     """Number of checkpoints to keep, the latest ones; at least 1."""
     log_steps: int = 10
-    """Steps between points in the logs, at least 1."""
+    """Steps between points in the logs, at least 1; fewer in a stage that would have less than twenty points."""
     stall_minutes: float = 5.0
     """Stop the run where a batch takes longer than this; 0 waits for ever."""
     loader_workers: int = 0

@@ -99,6 +99,10 @@ def ask_all(
         asked = choose_questions(questions_of(relation, questions), recipe.evaluate.questions)
         if asked:
             own = questions_of(relation, withheld)
+            logger.info(
+                f"scoring {relation.name}: {len(asked):,} questions, {len(strangers):,} made-up people, {len(own):,} "
+                "withheld ones"
+            )
             found.append(ask_relation(relation, pipelines, asked, strangers, own, recipe.evaluate))
     return found
 

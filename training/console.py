@@ -1,9 +1,13 @@
 """Log lines on the console: `warning: …` on stderr, beside the progress bars, from the main process alone.
 
+Where stderr is a file or a pipe there are no bars, whose carriage returns would make one line of a whole training, but
+plain lines now and then.
+
 Modules log through `accelerate.logging.get_logger(__name__)`, which drops the lines of all processes but the first.
 """
 
 import logging
+import sys
 from contextlib import AbstractContextManager
 
 from tqdm.auto import tqdm
@@ -32,6 +36,19 @@ def configure_logging(level: int = logging.INFO) -> None:
         logger = logging.getLogger(name)
         logger.handlers = [handler]  # not added to: a second call in one process would repeat every line
         logger.setLevel(level)
+
+
+def draws_bars() -> bool:
+    """Return whether a progress bar can be drawn: on a terminal, or in a notebook."""
+    in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+    return in_notebook or sys.stderr.isatty()
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as people say it: `50 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class ProgressBar(tqdm):

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 from transformers import PreTrainedModel
 
 from configuration.schema import RunArguments, StageArguments
 from data_scripts.batches import TrainingBatches
 from training.checkpoints import Progress, load_latest, save_checkpoint
-from training.console import ProgressBar, log_above_bars
+from training.console import ProgressBar, draws_bars, format_duration, log_above_bars
 from training.feed import as_loader_error, feed
 from training.interruption import Interrupted, StopRequest, handle_signals
 from training.optimizers import learning_rate_factor
@@ -22,11 +23,15 @@ from training.stepper import Stepper, own_rows
 from training.tracking import track, tracked
 from training.watchdog import Watchdog
 
+logger = get_logger(__name__)
+
 MIN_STEPS_TO_COMPILE = 200  # steps of a stage; in a shorter one compiling takes longer than it saves
+MIN_POINTS = 20  # of a stage's curve of the loss, where it has as many steps
+LINE_SECONDS = 5.0  # at least, between two lines where no progress bar can be drawn
 
 
 class Meter:
-    """Measure loss and speed between log lines: for the progress bar, the trackers and the stage's `Progress`.
+    """Measure loss and speed in intervals: for the progress bar or lines, the trackers and the stage's `Progress`.
 
     Args:
         name: the stage's name.
@@ -38,7 +43,10 @@ class Meter:
     def __init__(self, name: str, progress: Progress, total: int, accelerator: Accelerator):
         self.name = name
         self.progress = progress
+        self.total = total
         self.accelerator = accelerator
+        self.began = (time.monotonic(), progress.step)
+        self.last_line = 0.0  # never
         self.bar = ProgressBar(
             total=total,
             initial=progress.step,
@@ -46,7 +54,7 @@ class Meter:
             unit="step",
             dynamic_ncols=True,
             mininterval=0.5,
-            disable=not accelerator.is_main_process,
+            disable=not (accelerator.is_main_process and draws_bars()),
         )
         self.start_interval()
 
@@ -106,6 +114,7 @@ class Meter:
         progress.history.append([progress.step, progress.loss])
         speed = (progress.tokens - self.first_token) / seconds
         self.bar.set_postfix_str(f"loss {progress.loss:.3f}, {speed:,.0f} tokens/s")
+        self.write_line(speed)
         values = {
             "loss": progress.loss,
             "largest_gradient_norm": self.gradient_norm.item(),
@@ -114,6 +123,21 @@ class Meter:
         }
         track(self.accelerator, {f"{self.name}/{key}": value for key, value in values.items()}, progress.step)
         self.start_interval()
+
+    def write_line(self, speed: float) -> None:
+        """Say how far the stage is, where no bar does: `pretrain 100/900  loss 1.90  9,100 tokens/s  50 s left`."""
+        now = time.monotonic()
+        progress = self.progress
+        is_last = progress.step == self.total
+        if draws_bars() or (now - self.last_line < LINE_SECONDS and not is_last):
+            return
+        self.last_line = now
+        start, first = self.began
+        left = (self.total - progress.step) * (now - start) / (progress.step - first)
+        logger.info(
+            f"{self.name} {progress.step:,}/{self.total:,}  loss {progress.loss:.2f}  {speed:,.0f} tokens/s  "
+            f"{format_duration(left)} left"
+        )
 
 
 class CheckpointSaver:
@@ -239,6 +263,7 @@ def train_steps(
     progress = meter.progress
     accelerator = stepper.accelerator
     remaining = range(progress.step, stepper.total_steps)
+    interval = steps_between_points(saver.run, stepper.total_steps)
     shares = feed(batches, remaining, own_rows(stepper.stage.batch_size, accelerator), saver.run.loader_workers)
     # Strict: a loader that ends early is an error, not a shorter training.
     for step, share in zip(remaining, watchdog.batches_with_timeout(shares, progress.step), strict=True):
@@ -246,7 +271,7 @@ def train_steps(
         loss, gradient_norm = stepper.step(step, batch, targets)
         meter.add(loss, gradient_norm, targets)
         is_last = progress.step == stepper.total_steps
-        logs = progress.step % saver.run.log_steps == 0 or is_last
+        logs = progress.step % interval == 0 or is_last
         stops = request.requested_on_any_rank(accelerator)
         saves = saver.is_due(is_last)  # not only with a log line, which may be hours away
         # On a GPU each check would wait for the device, so there it comes only before something is written.
@@ -266,6 +291,11 @@ def train_steps(
             raise Interrupted(
                 f"stopped at step {progress.step} of {meter.name}, saved in {saved}; continue with --resume"
             )
+
+
+def steps_between_points(run: RunArguments, total_steps: int) -> int:
+    """Return after how many steps the loss is logged: `log_steps`, or fewer where a stage is short."""
+    return min(run.log_steps, max(1, total_steps // MIN_POINTS))
 
 
 def rows_to_compile(

@@ -2,6 +2,7 @@
 
 import torch
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 from accelerate.utils import broadcast
 
 from artifacts.loading import load_tokenizer
@@ -12,6 +13,8 @@ from evaluation.knowledge import find_candidates, questions_of, training_names
 from evaluation.trained_on import TrainedOn
 from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
 from training.run_context import Run
+
+logger = get_logger(__name__)
 
 CALIBRATION_STRANGERS = 2000  # made-up people to calibrate on
 
@@ -51,6 +54,7 @@ def calibrate_relations(pipeline: ClosedBookPipeline, data: TrainingData, traine
         reason = trained_on.explain_calibration(questions)
         if reason is None:
             strangers = strangers or find_strangers(data, trained_on)
+            logger.info(f"calibrating {relation.name}: {len(questions):,} people, {len(strangers):,} strangers")
             try:
                 confidence = calibrate(pipeline, questions, strangers, relation=relation.name, shared=True)
                 pipeline.set_confidence(relation.name, confidence)

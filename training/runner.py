@@ -1,5 +1,6 @@
 """The four commands of `train.py`: pretrain, finetune, evaluate, and all of them with the baseline."""
 
+import shlex
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -24,6 +25,7 @@ from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
 from training.checkpoints import Progress, failing_together, remove_checkpoints
 from training.interruption import Interrupted, StopRequest, handle_signals
 from training.loop import train_stage
+from training.overview import describe_run
 from training.pipelines import build_pipeline
 from training.run_context import Run, build_run, describe_inputs, init_model, training_batches
 from training.torchrun_env import (
@@ -147,8 +149,8 @@ def _run_stages(
     # Not among several processes: one that is gone would leave the others waiting for it.
     with nullcontext() if has_peers() else request.interruptible("while reading the data"):
         run = build_run(recipe, bool(remaining), on_checkpoint)
-        if run.formats is not None:
-            logger.info(f"number format: {run.formats}")
+        for line in describe_run(run, remaining) if remaining else ():
+            logger.info(line)
         check_joined(PartialState().num_processes)
         if resume:
             folder.check_same_inputs(describe_inputs(run, remaining))
@@ -160,12 +162,21 @@ def _run_stages(
     if scores:
         with request.interruptible(f"while scoring; the models are in {folder.path}"):
             results = evaluate(run)
+        if results is not None:
+            show(describe_outputs(recipe, folder, results))
     # Closes the processes' group, and the trackers where something was trained.
     if run.accelerator is not None:
         run.accelerator.end_training()
     else:
         PartialState().destroy_process_group()
     return results
+
+
+def describe_outputs(recipe: Recipe, folder: RunFolder, results: dict) -> str:
+    """Say where a scored run's report and model are, and how to ask the model."""
+    model = recipe.evaluate.model or str(folder.stage("finetune"))
+    words = ["minigpt", "ask", model, results["samples"][0]["question"]]
+    return f"report: {folder.path / 'report.md'}\nmodel: {model}\nask it: {shlex.join(words)}"
 
 
 def plan_stages(recipe: Recipe, command: str, folder: RunFolder) -> tuple[str, ...]:
