@@ -6,7 +6,7 @@ OUTPUT/machine.json                     the number formats that training compute
 OUTPUT/data/                            the invented data, or the `datasets` cache of the given folder
 OUTPUT/{pretrain,finetune,no_pretraining}/   finished models; each loads with `from_pretrained`
 OUTPUT/checkpoints/                     the newest checkpoints of the current stage, and the tokenizer
-OUTPUT/logs/                            TensorBoard
+OUTPUT/logs/                            curves, for TensorBoard and other trackers
 OUTPUT/.lock                            locked while a command runs
 OUTPUT/predictions.dev.txt, results.json, report.md
 """

@@ -248,6 +248,9 @@ class EvaluateArguments:
         require_at_most(self, {"batch_size": MAX_ROWS, "max_new_tokens": MAX_NEW_TOKENS})
 
 
+TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
+
+
 @strict
 @dataclass
 class RunArguments:
@@ -263,6 +266,9 @@ class RunArguments:
     """Number of checkpoints to keep, the latest ones; at least 1."""
     log_steps: int = 10
     """Steps between points in the logs, at least 1; fewer in a stage that would have less than twenty points."""
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where curves, settings and results are logged: any of aim, clearml, comet_ml, dvclive, mlflow, swanlab,
+    tensorboard, trackio and wandb that is installed; `[]` is nowhere."""
     stall_minutes: float = 5.0
     """Stop the run where a batch takes longer than this; 0 waits for ever."""
     loader_workers: int = 0
@@ -276,6 +282,9 @@ class RunArguments:
         require(self.loader_workers >= 0, f"loader_workers must not be negative, found {self.loader_workers}")
         require(self.timeout_minutes > 0, f"timeout_minutes must be above 0, found {self.timeout_minutes}")
         require_at_most(self, {"stall_minutes": 1_000_000, "timeout_minutes": 1_000_000, "loader_workers": 1_000})
+        for name in self.trackers:
+            require(name in TRACKERS, f"trackers must be of {', '.join(TRACKERS)}, found {name!r}")
+        require(len(set(self.trackers)) == len(self.trackers), f"trackers has one twice: {self.trackers}")
         for name in ("keep_checkpoints", "log_steps"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
 

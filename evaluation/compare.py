@@ -14,10 +14,10 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from artifacts.run_folder import PATHS, RunError, RunFolder, read_json
 from configuration.errors import run_main, show
+from configuration.recipe import dotted
 from evaluation.report import by_relation, training_minutes
 from evaluation.tables import markdown_table, mean_and_spread
 from evaluation.trust_report import HEADINGS
@@ -52,17 +52,6 @@ class RunResults:
     seed: int
     settings: dict[str, str]
     figures: dict[str, float | None]
-
-
-def dotted(values: object, prefix: str = "") -> dict[str, Any]:
-    """Return nested dicts as one: `{"model": {"preset": "minigpt"}}` is `{"model.preset": "minigpt"}`."""
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {
-        key: value
-        for name, part in values.items()
-        for key, value in dotted(part, f"{prefix}.{name}" if prefix else name).items()
-    }
 
 
 def comparable_settings(recipe: dict) -> dict[str, str]:

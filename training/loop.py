@@ -1,9 +1,10 @@
 """The training loop of one stage, on as many processes as Accelerate runs."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,7 +21,7 @@ from training.optimizers import learning_rate_factor
 from training.precision import compiled_parts
 from training.state import TrainingState
 from training.stepper import Stepper, own_rows
-from training.tracking import track, tracked
+from training.tracking import StageTrackers
 from training.watchdog import Watchdog
 
 logger = get_logger(__name__)
@@ -37,11 +38,13 @@ class Meter:
         name: the stage's name.
         progress: what is done so far; updated at every step.
         total: steps of the whole stage.
-        accelerator: processes and trackers.
+        accelerator: the processes.
+        trackers: where the intervals are logged.
     """
 
-    def __init__(self, name: str, progress: Progress, total: int, accelerator: Accelerator):
+    def __init__(self, name: str, progress: Progress, total: int, accelerator: Accelerator, trackers: StageTrackers):
         self.name = name
+        self.trackers = trackers
         self.progress = progress
         self.total = total
         self.accelerator = accelerator
@@ -121,7 +124,7 @@ class Meter:
             "tokens_per_second": speed,
             "learning_rate_factor": learning_rate_factor,
         }
-        track(self.accelerator, {f"{self.name}/{key}": value for key, value in values.items()}, progress.step)
+        self.trackers.log({f"{self.name}/{key}": value for key, value in values.items()}, progress.step)
         self.start_interval()
 
     def write_line(self, speed: float) -> None:
@@ -206,6 +209,7 @@ def train_stage(
     checkpoints: Path,
     on_checkpoint: Callable[[PreTrainedModel, Progress], None] | None = None,
     muon_dtype: torch.dtype = torch.float32,
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[PreTrainedModel, Progress]:
     """Train a model through one stage, from its latest valid checkpoint if there is one.
 
@@ -218,6 +222,7 @@ def train_stage(
         checkpoints: the folder for checkpoints.
         on_checkpoint: called with the unwrapped model on the main process after each checkpoint.
         muon_dtype: number format of Muon's products.
+        settings: of the recipe, shown by trackers.
 
     Returns:
         The trained model, unwrapped, and the progress at its end.
@@ -235,13 +240,14 @@ def train_stage(
     progress, checkpoint = load_latest(state, checkpoints, name)
     watchdog = Watchdog(name, batches, stage.gradient_limit, run.stall_minutes, checkpoint)
     saver = CheckpointSaver(name, state, model_class, run, checkpoints, on_checkpoint)
-    meter = Meter(name, progress, len(batches), accelerator)
+    trackers = StageTrackers(accelerator, name, settings)
+    meter = Meter(name, progress, len(batches), accelerator, trackers)
     rows = rows_to_compile(stage, run, accelerator, len(batches))
     with (
         handle_signals() as request,
         meter.bar,
         log_above_bars(),
-        tracked(accelerator, name, progress.step),
+        trackers.opened(progress.step),
         compiled_parts(model, accelerator.device, rows),
         as_loader_error(),
     ):

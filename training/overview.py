@@ -13,7 +13,8 @@ from training.run_context import Run
 def describe_device(accelerator: Accelerator) -> str:
     """Return what a run computes on: `cpu, 2 threads, 1 process`."""
     device = accelerator.device
-    name = f"{device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    name = f"{device.type}, {threads} {'thread' if threads == 1 else 'threads'}"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     processes = accelerator.num_processes

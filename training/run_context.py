@@ -34,6 +34,7 @@ from modeling_minigpt import (
 from training.checkpoints import Progress
 from training.precision import NumberFormats, choose_formats
 from training.token_files import find_tokens_folder, open_rows
+from training.tracking import check_installed
 
 # (stage, unwrapped model, progress): benchmarks copy or average the weights here, `train.py` pushes them.
 OnCheckpoint = Callable[[str, MiniGPTForCausalLM, Progress], None]
@@ -86,7 +87,7 @@ def build_run(recipe: Recipe, trains: bool = True, on_checkpoint: OnCheckpoint |
     PartialState(parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=wait)
     tune_glibc_malloc()  # before the first large tensor: what is allocated earlier stays mapped
     formats = choose_formats(recipe, folder) if trains else None
-    accelerator = start_accelerator(formats.precision, folder) if trains else None
+    accelerator = start_accelerator(formats.precision, folder, recipe.run.trackers) if trains else None
     # The main process first: it fills the caches that the others then read. Loggers need this state, too.
     with PartialState().main_process_first():
         data = load_training_data(recipe, folder.data)
@@ -97,14 +98,15 @@ def build_run(recipe: Recipe, trains: bool = True, on_checkpoint: OnCheckpoint |
     return Run(recipe, folder, data, accelerator, tokenizer, config, on_checkpoint, formats)
 
 
-def start_accelerator(precision: str, folder: RunFolder) -> Accelerator:
-    """Start the Accelerator in a precision."""
+def start_accelerator(precision: str, folder: RunFolder, trackers: list[str]) -> Accelerator:
+    """Start the Accelerator in a precision; RunError where a tracker is not installed."""
+    check_installed(trackers)
     # An earlier run of this process, as in a notebook, may have had another one: Accelerate remembers the first.
     if is_initialized() and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision=precision,
-        log_with="tensorboard",
+        log_with=list(trackers) or None,
         project_config=ProjectConfiguration(str(folder.path), logging_dir=str(folder.path / "logs")),
     )
 

@@ -37,6 +37,7 @@ from training.torchrun_env import (
     is_main_process,
     was_restarted,
 )
+from training.tracking import track_results, tracked_settings
 from training.watchdog import as_process_timeout
 
 logger = get_logger(__name__)
@@ -163,6 +164,8 @@ def _run_stages(
         with request.interruptible(f"while scoring; the models are in {folder.path}"):
             results = evaluate(run)
         if results is not None:
+            if run.accelerator is not None:
+                track_results(run.accelerator, tracked_settings(recipe), results)
             show(describe_outputs(recipe, folder, results))
     # Closes the processes' group, and the trackers where something was trained.
     if run.accelerator is not None:
@@ -262,6 +265,7 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
         run.folder.checkpoints,
         None if run.on_checkpoint is None else partial(run.on_checkpoint, stage),
         run.formats.muon_dtype,
+        tracked_settings(run.recipe),
     )
     pipeline = None
     uncalibrated: dict[str, str] = {}

@@ -1,38 +1,154 @@
-"""TensorBoard logs of one stage: a log that cannot be written warns once, and training goes on without it."""
+"""A run's curves, settings and results in TensorBoard, or in any other tracker that Accelerate knows.
 
+Each stage is a run of its own there, and the results are one more. A tracker that cannot be written to warns once, and
+training goes on without it.
+
+A killed run has logged steps that the resumed one takes again, to the same values. TensorBoard drops them, as it is
+told where the run continues. The others are not given them: `logs/tracked.json` has each stage's last logged step, and
+the name under which a service like W&B continues the stage.
+"""
+
+import hashlib
+import json
+import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.logging import get_logger
+from accelerate.tracking import GeneralTracker, get_available_trackers
+
+from artifacts.files import write_json
+from artifacts.run_folder import PATHS, RunError, read_json
+from configuration.recipe import dotted
+from configuration.schema import Recipe
 
 logger = get_logger(__name__)
 
+PROJECT = "minigpt"  # where a tracker puts runs together
+RECORD = "tracked.json"
+TENSORBOARD = "tensorboard"
+RESULTS = "results"  # the run of the accuracies and of trust
 
-@contextmanager
-def tracked(accelerator: Accelerator, stage: str, step: int) -> Iterator[None]:
-    """Log to the Accelerator's trackers while the context lasts, in a folder of the stage's own.
+
+def check_installed(names: list[str]) -> None:
+    """Raise RunError where a tracker's library is not installed."""
+    available = {str(kind.value) for kind in get_available_trackers()}
+    for name in names:
+        if name not in available:
+            raise RunError(f"run.trackers: {name} is not installed; pip install {name}, or leave it out")
+
+
+def tracked_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's settings by dotted keys, as trackers show them: without paths, which are of this machine."""
+    found = dotted(asdict(recipe))
+    return {
+        key: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for key, value in found.items()
+        if key != "output" and key.rsplit(".", 1)[-1] not in PATHS
+    }
+
+
+class StageTrackers:
+    """The trackers of one stage, on the main process; `accelerator.log_with` says which, and may be empty.
 
     Args:
-        accelerator: its `log_with` may be empty; then nothing is logged.
+        accelerator: not used by another stage at the same time.
         stage: the stage's name.
-        step: steps done. TensorBoard drops what a killed process has logged after them, which is logged again.
+        settings: of the recipe, shown beside the curves.
     """
-    shown = threading.excepthook
-    threading.excepthook = partial(report_thread_error, shown)
-    with warn_and_untrack(accelerator):
-        # A folder for each stage: TensorBoard drops later steps of all that is in a folder.
-        accelerator.init_trackers(stage, init_kwargs={"tensorboard": {"purge_step": step + 1}})
-    try:
-        yield
-    finally:
-        with warn_and_untrack(accelerator):
-            for tracker in accelerator.trackers:
-                tracker.finish()
-        accelerator.trackers.clear()
-        threading.excepthook = shown
+
+    def __init__(self, accelerator: Accelerator, stage: str, settings: Mapping[str, Any] | None = None):
+        self.accelerator = accelerator
+        self.stage = stage
+        self.settings = dict(settings or {})
+        self.logs = Path(accelerator.logging_dir or ".")
+        self.record: dict[str, dict] = {}
+
+    @property
+    def key(self) -> str:
+        """The stage's key in the record: other settings in one folder are another run."""
+        text = json.dumps(self.settings, sort_keys=True)
+        return f"{self.stage}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    @contextmanager
+    def opened(self, step: int) -> Iterator[None]:
+        """Open the trackers while the context lasts.
+
+        Args:
+            step: steps done.
+        """
+        shown = threading.excepthook
+        threading.excepthook = partial(report_thread_error, shown)
+        kinds = list(self.accelerator.log_with)
+        found: list[GeneralTracker] = []
+        for kind in kinds:
+            # One at a time: each is told other things, and one that fails leaves the others.
+            name = str(getattr(kind, "value", kind))
+            with self.warn(name):
+                self.accelerator.log_with = [kind]
+                self.accelerator.trackers = []
+                self.open(name, step)
+            found += self.accelerator.trackers
+        self.accelerator.log_with = kinds
+        self.accelerator.trackers = found
+        try:
+            yield
+        finally:
+            for tracker in list(self.accelerator.trackers):
+                with self.warn(tracker.name):
+                    tracker.finish()
+            self.accelerator.trackers = []
+            threading.excepthook = shown
+
+    def open(self, name: str, step: int) -> None:
+        """Open one tracker."""
+        if name == TENSORBOARD:
+            # A folder for each stage: TensorBoard drops later steps of all that is in a folder.
+            self.accelerator.init_trackers(self.stage, init_kwargs={name: {"purge_step": step + 1}})
+            return
+        self.read_record()
+        options = {}
+        if name == "wandb":
+            run = Path(self.accelerator.project_dir or ".").name
+            identity = f"{self.record[self.key]['id']}-{self.stage}"
+            options = {"name": f"{run}/{self.stage}", "group": run, "id": identity, "resume": "allow"}
+            options["dir"] = str(self.logs)
+        self.accelerator.init_trackers(PROJECT, config=self.settings, init_kwargs={name: options})
+
+    def read_record(self) -> None:
+        """Read which steps were logged before, or begin a record."""
+        path = self.logs / RECORD
+        self.record = read_json(path) if path.is_file() else {}
+        self.record.setdefault(self.key, {"id": secrets.token_hex(4), "step": -1})
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log values of a step."""
+        own = self.record.get(self.key)
+        is_new = own is None or step > own["step"]
+        for tracker in list(self.accelerator.trackers):
+            if tracker.name == TENSORBOARD or is_new:
+                with self.warn(tracker.name):
+                    tracker.log(dict(values), step=step)
+        if own is not None and is_new and self.accelerator.is_main_process:
+            own["step"] = step
+            with self.warn(RECORD):
+                write_json(self.logs / RECORD, self.record)
+
+    @contextmanager
+    def warn(self, name: str) -> Iterator[None]:
+        """Warn of whatever a tracker raises, and do not use it any more."""
+        try:
+            yield
+        except Exception as error:  # of a full disk, a network, a library of its own
+            self.accelerator.trackers = [one for one in self.accelerator.trackers if one.name != name]
+            what = "TensorBoard" if name == TENSORBOARD else name
+            logger.warning(f"the logs for {what} cannot be written, training goes on without: {error}")
 
 
 def report_thread_error(report: Callable, arguments: threading.ExceptHookArgs) -> None:
@@ -41,17 +157,22 @@ def report_thread_error(report: Callable, arguments: threading.ExceptHookArgs) -
         report(arguments)
 
 
-def track(accelerator: Accelerator, values: dict[str, float], step: int) -> None:
-    """Log values of a step."""
-    with warn_and_untrack(accelerator):
-        accelerator.log(values, step=step)
+def track_results(accelerator: Accelerator, settings: Mapping[str, Any], results: dict) -> None:
+    """Log a run's accuracies and how far it can be trusted, of the first relation, beside its settings.
 
-
-@contextmanager
-def warn_and_untrack(accelerator: Accelerator) -> Iterator[None]:
-    """Warn of whatever a tracker raises, and use none any more."""
-    try:
-        yield
-    except Exception as error:  # of a full disk, a network, a library of its own
-        accelerator.trackers.clear()
-        logger.warning(f"the logs for TensorBoard cannot be written, training goes on without: {error}")
+    In TensorBoard they are a row of the HParams page.
+    """
+    # Last, as trust has an accuracy, too: that of the answers that its numbers are about.
+    numbers = {**(results["trust"] or {}), **results["baselines"], "accuracy": results[results["split"]]["accuracy"]}
+    values = {
+        f"{RESULTS}/{name}": float(value)
+        for name, value in numbers.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    trackers = StageTrackers(accelerator, RESULTS, settings)
+    with trackers.opened(0):
+        trackers.log(values, 0)
+        for tracker in accelerator.trackers if accelerator.is_main_process else ():
+            if tracker.name == TENSORBOARD:
+                with trackers.warn(TENSORBOARD):
+                    tracker.tracker.add_hparams(dict(settings), values, run_name=".")
