@@ -99,9 +99,9 @@ from training import precision, run_context
 faster = {"float32": 2.0, "bfloat16": 1.0} if os.environ["RANK"] == "0" else {"float32": 1.0, "bfloat16": 2.0}
 precision.measure_recipe = lambda recipe, device: precision.Speeds(layer=faster)
 original = run_context.start_accelerator
-def start_accelerator(chosen, folder):
+def start_accelerator(chosen, *arguments):
     sys.stderr.write(f"rank {os.environ['RANK']} computes in {chosen}\\n")
-    return original(chosen, folder)
+    return original(chosen, *arguments)
 run_context.start_accelerator = start_accelerator
 """
 
