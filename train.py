@@ -7,6 +7,7 @@
     accelerate launch train.py pretrain --config RECIPE
     python train.py all --config RECIPE --push_to_hub USER/NAME
     python train.py evaluate --config RECIPE --set evaluate.model=runs/mine/finetune --set output=runs/scored
+    python train.py sweep --config RECIPE --set data.validation_questions=300 --grid pretrain.steps=400,800 --seeds 0 1
 
 Everything a run writes is in its output folder. The exit status is 2, after one line that says why, when the recipe,
 the data or the folder cannot be used, and 75 after a signal (SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU) whose
@@ -23,10 +24,12 @@ HELP = {
     "finetune": "learn to answer, from the output folder's pretrained model, or finetune.start_from",
     "evaluate": "score the finetuned model, or evaluate.model, beside the baselines",
     "all": "pretrain, finetune, train the baseline without pretraining, evaluate",
+    "sweep": "train once for each combination of some values and seeds, and compare on held-out training questions",
     "show": "print what a recipe would run: settings with their meanings, sizes, minutes, training rows",
 }
 
 WITHOUT_TRAINING = ("prepare", "show")
+NEVER_PUBLISHED = (*WITHOUT_TRAINING, "sweep")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -47,7 +50,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             "--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE",
             help="override a recipe's value; may be repeated, the last one wins",
         )  # fmt: skip
-        if name in WITHOUT_TRAINING:
+        if name == "sweep":
+            command.add_argument(
+                "--grid", action="append", default=[], metavar="SECTION.KEY=VALUE,VALUE,…",
+                help="values of a key to try; several grids are combined, each value with each",
+            )  # fmt: skip
+            command.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="of each; the recipe's own")
+            command.add_argument("--part", metavar="I/N", help="run every N-th point from the I-th on, as a job array")
+        if name in NEVER_PUBLISHED:
             continue
         command.add_argument(
             "--resume", action="store_true", help="continue from the output folder's latest valid checkpoint"
@@ -56,7 +66,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         command.add_argument("--private", action="store_true", help="make the repository private if it is new")
         command.add_argument("--push_checkpoints", action="store_true", help="push intermediate checkpoints too")
     arguments = parser.parse_args(argv)
-    if arguments.command in WITHOUT_TRAINING:
+    if arguments.command in NEVER_PUBLISHED:
         return arguments
     if arguments.push_to_hub is None and (arguments.private or arguments.push_checkpoints):
         parser.error("--private and --push_checkpoints go with --push_to_hub USER/NAME")
@@ -71,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     # Imported here, so that --help and a mistyped option answer at once.
     from configuration.errors import UserError, run_main
 
-    def command() -> None:
+    def command() -> int | None:
         try:
             from configuration.recipe_names import find_recipe
 
@@ -84,6 +94,7 @@ def main(argv: list[str] | None = None) -> int:
             from training.preparation import prepare_corpus
             from training.preview import show
             from training.runner import run_command
+            from training.sweep import sweep
         except ModuleNotFoundError as error:
             raise UserError(
                 f"the Python module {error.name} is not installed; activate the environment that `make` sets up "
@@ -91,18 +102,22 @@ def main(argv: list[str] | None = None) -> int:
             ) from error
 
         configure_logging()
+        if arguments.command == "sweep":
+            with handle_signals(ends_process=argv is None), spin_on_free_cores():
+                return sweep(path, arguments.overrides, arguments.grid, arguments.seeds, arguments.part)
         recipe = load_recipe(path, arguments.overrides)
         if arguments.command == "show":
             show(recipe)
-            return
+            return None
         if arguments.command == "prepare":
             with handle_signals(ends_process=argv is None):
                 prepare_corpus(recipe)
-            return
+            return None
         target = (arguments.push_to_hub, arguments.private, arguments.push_checkpoints)
         hub = HubTarget(*target) if arguments.push_to_hub else None
         with handle_signals(ends_process=argv is None), spin_on_free_cores():
             run_command(recipe, arguments.command, arguments.resume, hub)
+        return None
 
     return run_main(command, "stopped; continue from the latest checkpoint with --resume")
 

@@ -8,7 +8,7 @@ OUTPUT/{pretrain,finetune,no_pretraining}/   finished models; each loads with `f
 OUTPUT/checkpoints/                     the newest checkpoints of the current stage, and the tokenizer
 OUTPUT/logs/                            curves, for TensorBoard and other trackers
 OUTPUT/.lock                            locked while a command runs
-OUTPUT/predictions.dev.txt, results.json, report.md
+OUTPUT/predictions.dev.txt, predictions.test.txt, results.json, report.md
 """
 
 import dataclasses
@@ -39,6 +39,7 @@ FILES = (
     "trust.png",
     "losses.png",
     "predictions.dev.txt",
+    "predictions.test.txt",
 )
 PATHS = ("path", "start_from")  # keys whose contents count, not their names
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}

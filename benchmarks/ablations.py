@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from artifacts.loading import load_model, load_tokenizer
+from artifacts.machine import describe_machine, name_machine
 from benchmarks.harness import (
     Point,
     Record,
@@ -33,7 +34,6 @@ from benchmarks.harness import (
     results_of,
     write_report,
 )
-from benchmarks.measurement import describe_machine, name_machine
 from benchmarks.model_ideas import IDEAS
 from benchmarks.training_steps import TrainingSteps, padding_share, with_paths
 from configuration.errors import UserError, run_main

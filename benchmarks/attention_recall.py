@@ -36,9 +36,9 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from artifacts.files import write_json
+from artifacts.machine import describe_machine
 from artifacts.memory import tune_glibc_malloc
 from benchmarks.harness import Point, Record, in_this_process, new_parser
-from benchmarks.measurement import describe_machine
 from benchmarks.recall_models import SCALINGS, SUBJECTS, UNSCALED, build_model, milliseconds_a_token, rescaled, train
 from benchmarks.recall_report import draw, report
 from benchmarks.recall_texts import LONGEST_QUESTION, TASKS, Fact, Text

@@ -23,6 +23,7 @@ import torch
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from artifacts.machine import describe_machine, name_machine
 from benchmarks.attention_subjects import (
     CUDA_VARIANTS,
     EAGER,
@@ -51,7 +52,7 @@ from benchmarks.harness import (
     successes,
     write_report,
 )
-from benchmarks.measurement import describe_machine, exponent, name_machine
+from benchmarks.measurement import exponent
 from configuration.errors import run_main
 from evaluation.plots import new_figure, save_figure
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES

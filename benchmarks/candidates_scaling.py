@@ -29,6 +29,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from artifacts.files import write_json
+from artifacts.machine import describe_machine, name_machine
 from artifacts.run_folder import read_json
 from benchmarks.harness import (
     Bar,
@@ -44,7 +45,7 @@ from benchmarks.harness import (
     successes,
     write_report,
 )
-from benchmarks.measurement import PeakMemory, describe_machine, name_machine
+from benchmarks.measurement import PeakMemory
 from configuration.errors import run_main
 from configuration.schema import StageArguments
 from data_scripts.questions import Question, question_about

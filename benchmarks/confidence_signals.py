@@ -23,9 +23,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from artifacts.loading import load_model, load_tokenizer
+from artifacts.machine import describe_machine, name_machine
 from artifacts.run_folder import RunError, RunFolder, read_json
 from benchmarks.harness import Point, Record, new_parser, results_of, write_report
-from benchmarks.measurement import describe_machine, name_machine
 from configuration.errors import run_main
 from configuration.recipe import recipe_from_json
 from data_scripts.splits import TrainingData, load_training_data, made_up_people

@@ -34,6 +34,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from artifacts.loading import load_tokenizer
+from artifacts.machine import describe_machine, name_machine
 from benchmarks.harness import (
     Bar,
     Point,
@@ -48,7 +49,7 @@ from benchmarks.harness import (
     write_number,
     write_report,
 )
-from benchmarks.measurement import PeakMemory, describe_machine, exponent, name_machine, resident
+from benchmarks.measurement import PeakMemory, exponent, resident
 from configuration.errors import run_main
 from configuration.recipe import load_recipe
 from configuration.recipe_names import find_recipe

@@ -22,6 +22,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
+from artifacts.machine import describe_machine, name_machine
 from benchmarks.harness import (
     Bar,
     Point,
@@ -36,7 +37,6 @@ from benchmarks.harness import (
     successes,
     write_report,
 )
-from benchmarks.measurement import describe_machine, name_machine
 from benchmarks.training_steps import TrainingSteps, with_paths
 from configuration.errors import UserError, run_main
 from configuration.recipe import load_recipe

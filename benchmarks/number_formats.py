@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from artifacts.machine import describe_machine, name_machine
 from benchmarks.harness import (
     Bar,
     Point,
@@ -34,7 +35,6 @@ from benchmarks.harness import (
     successes,
     write_report,
 )
-from benchmarks.measurement import describe_machine, name_machine
 from benchmarks.training_steps import TrainingSteps, with_paths
 from configuration.errors import run_main
 from configuration.recipe import load_recipe

@@ -21,6 +21,7 @@ import torch
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from artifacts.machine import describe_machine, name_machine
 from benchmarks.harness import (
     Bar,
     Point,
@@ -35,7 +36,6 @@ from benchmarks.harness import (
     successes,
     write_report,
 )
-from benchmarks.measurement import describe_machine, name_machine
 from benchmarks.peer_models import CHUNK, GPT2, OURS, OURS_BFLOAT16, PLAIN, Settings, Texts
 from benchmarks.peer_tasks import SUBJECTS, describe_settings, measure_point
 from benchmarks.plain_mingpt import Shape

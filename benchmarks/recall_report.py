@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 
+from artifacts.machine import name_machine
 from benchmarks.harness import Results, failures, results_of, section, successes, write_report
-from benchmarks.measurement import name_machine
 from benchmarks.recall_models import UNSCALED
 from benchmarks.recall_texts import TASKS
 from evaluation.plots import new_figure, save_figure

@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 import torch
 
+from artifacts.machine import describe_machine, name_machine
 from benchmarks.harness import (
     Bar,
     Point,
@@ -46,7 +47,6 @@ from benchmarks.harness import (
     successes,
     write_report,
 )
-from benchmarks.measurement import describe_machine, name_machine
 from configuration.errors import UserError, run_main
 from modeling_minigpt.cli_minigpt import load_pipeline
 from modeling_minigpt.pipeline_minigpt import ClosedBookPipeline

@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 
 from artifacts.loading import load_model, load_tokenizer
+from artifacts.machine import describe_machine, name_machine
 from artifacts.run_folder import RunError
 from benchmarks.harness import (
     Point,
@@ -37,7 +38,6 @@ from benchmarks.harness import (
     results_of,
     write_report,
 )
-from benchmarks.measurement import describe_machine, name_machine
 from configuration.errors import run_main
 from configuration.recipe import load_recipe
 from configuration.schema import Recipe

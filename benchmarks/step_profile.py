@@ -21,6 +21,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
+from artifacts.machine import describe_machine, name_machine
 from benchmarks.harness import (
     Point,
     Record,
@@ -32,7 +33,7 @@ from benchmarks.harness import (
     successes,
     write_report,
 )
-from benchmarks.measurement import describe_machine, measure_matmul_rate, name_machine
+from benchmarks.measurement import measure_matmul_rate
 from benchmarks.training_steps import TrainingSteps, with_paths
 from configuration.errors import UserError, run_main
 from configuration.recipe import load_recipe

@@ -16,6 +16,7 @@ from dataclasses import replace
 import torch
 from accelerate import Accelerator
 
+from artifacts.machine import describe_machine, name_machine
 from benchmarks.harness import (
     Point,
     Record,
@@ -28,7 +29,7 @@ from benchmarks.harness import (
     successes,
     write_report,
 )
-from benchmarks.measurement import PeakMemory, describe_machine, measure_matmul_rate, name_machine, time_call
+from benchmarks.measurement import PeakMemory, measure_matmul_rate, time_call
 from benchmarks.peer_models import OURS, our_recipe
 from benchmarks.plain_mingpt import Shape
 from configuration.errors import run_main

@@ -35,6 +35,7 @@ from data_scripts.synthetic_bios import invent
 from modeling_minigpt.relations_minigpt import Relation
 
 VERSION = 1  # of the layout
+DIVIDED = ("folder", "synthetic")  # sources that are four files, of which training reads two
 REMOTE = ("hub", "structured_wikipedia")  # whose path is an address, not a place of files that may be moved
 SOURCES = {
     "jsonl": JsonlSource,
@@ -108,7 +109,7 @@ def prepare(recipe: Recipe, run_data: Path, scored: bool = False) -> Corpus:
         DataError: the source cannot be used, or the recipe's folder has a corpus of something else.
     """
     corpus = prepare_training_data(recipe, run_data)
-    if not scored or recipe.data.source not in ("folder", "synthetic"):
+    if not scored or recipe.data.source not in DIVIDED:
         return corpus
     files = find_files(recipe, run_data)
     digests = digest_files(files, ("validation",))

@@ -7,8 +7,9 @@ from itertools import chain
 from pathlib import Path
 
 from configuration.schema import Recipe
+from data_scripts.bios_folder import FILES, read_questions
 from data_scripts.corpus import SizedIterable
-from data_scripts.prepare import prepare
+from data_scripts.prepare import DIVIDED, find_files, prepare
 from data_scripts.questions import Question
 from data_scripts.strangers import made_up_names
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
@@ -31,6 +32,7 @@ class TrainingData:
         source_info: where the data are from: "source", "revision", "license" and "attribution", as far as known.
         inputs: digests of what is learned from, by name.
         open_scored: returns the questions that are scored; nothing else opens them.
+        open_test: returns the questions without answers of a folder that has such a file, in its order.
     """
 
     name: str
@@ -45,6 +47,7 @@ class TrainingData:
     source_info: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     open_scored: Callable[[], SizedIterable[Question]] = tuple
+    open_test: Callable[[], Sequence[Question]] = tuple
 
     @property
     def held_back(self) -> tuple[Sequence[Question], Sequence[Question], Sequence[Question]]:
@@ -77,12 +80,25 @@ def load_training_data(recipe: Recipe, run_data: Path) -> TrainingData:
         source_info=corpus.record["source"],
         inputs=corpus.record["inputs"],
         open_scored=partial(open_scored, recipe, run_data, relations),
+        open_test=partial(open_test, recipe, run_data, relations),
     )
 
 
 def open_scored(recipe: Recipe, run_data: Path, relations: Sequence[Relation]) -> SizedIterable[Question]:
     """Return the questions that are scored; DataError where the source's file of them is not in the layout."""
     return prepare(recipe, run_data, scored=True).questions("dev", relations)
+
+
+def open_test(recipe: Recipe, run_data: Path, relations: Sequence[Relation]) -> list[Question]:
+    """Return the questions of the file without answers, in its order; none where the data have no such file.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if recipe.data.source not in DIVIDED:
+        return []
+    path = find_files(recipe, run_data) / FILES["test"]
+    return read_questions(path, relations, answered=False) if path.is_file() else []
 
 
 def made_up_people(data: TrainingData, fold: str, count: int) -> list[str]:

@@ -10,9 +10,10 @@ from rich.table import Table
 from artifacts.files import write_text
 from configuration.errors import show
 from evaluation.errors_report import errors_line, errors_section
-from evaluation.plots import new_figure, save_figure
+from evaluation.plots import BLUE, new_figure, save_figure
+from evaluation.provenance import provenance_line
 from evaluation.tables import markdown_table, percent
-from evaluation.trust_report import threshold_line, trust_section
+from evaluation.trust_report import promise_line, threshold_line, trust_section
 from modeling_minigpt.results_minigpt import describe_result
 
 ACCURACY_COLUMNS = ["always the top answer", "no pretraining", "pretrained", "upper bound: answer is in a document"]
@@ -124,12 +125,12 @@ def verdict(sample: dict) -> str:
 
 
 def plot_losses(histories: dict[str, list], path: Path) -> None:
-    """Draw each stage's loss against its steps: `histories` maps a stage to [step, loss] points."""
-    figure, axes = new_figure(1, 1, width=6.4, height=3.6)
-    for stage, points in histories.items():
-        axes.plot([step for step, _ in points], [loss for _, loss in points], label=stage.replace("_", " "))
-    axes.set(xlabel="step", ylabel="loss, nats a target token", yscale="log")
-    axes.legend(frameon=False)
+    """Draw each stage's loss against its steps, a panel each: `histories` maps a stage to [step, loss] points."""
+    figure, _ = new_figure(1, len(histories), width=3.6 * len(histories), height=3.2)
+    for axes, (stage, points) in zip(figure.axes, histories.items(), strict=True):
+        axes.plot([step for step, _ in points], [loss for _, loss in points], color=BLUE)
+        axes.set(title=stage.replace("_", " "), xlabel="step", yscale="log")
+    figure.axes[0].set_ylabel("loss, nats a target token")
     save_figure(figure, path)
 
 
@@ -190,7 +191,7 @@ def relation_section(results: dict, kind: str, heading: str, picture: str) -> li
     """
     lines = []
     if "trust" in results:
-        lines += trust_section(results["trust"], f"{heading} Trust", picture)
+        lines += trust_section(results["trust"], f"{heading} Trust", picture, says_promise=False)
     if results.get("exposure"):
         lines += exposure_section(results["exposure"], kind, f"{heading} What was there to learn from")
     if results.get("reliability_by_exposure"):
@@ -218,6 +219,16 @@ def describe_scores(results: dict, relation: str = "") -> str:
     return f"{scored['correct']} of {scored['total']} {what} questions right, by exact match."
 
 
+def promise_lines(views: dict[str, dict]) -> list[str]:
+    """Return what is certified for each relation, or why nothing is."""
+    several = len(views) > 1
+    return [
+        f"**{name}: {promise_line(view['trust'])}**\n" if several else f"**{promise_line(view['trust'])}**\n"
+        for name, view in views.items()
+        if view.get("trust")
+    ]
+
+
 def write_report(results: dict, histories: dict[str, list], folder: Path) -> Path:
     """Write `report.md`, and `losses.png` where a stage was trained here; return the report's path."""
     views = by_relation(results)
@@ -226,9 +237,11 @@ def write_report(results: dict, histories: dict[str, list], folder: Path) -> Pat
     lines = [
         f"# {results['dataset']}\n",
         f"{scores} Model: {results['model']}, {results['parameters']:,} parameters; recipe seed {results['seed']}.\n",
+        *([f"{provenance_line(results['provenance'])}\n"] if "provenance" in results else []),
         *source_line(results.get("source", {})),
         *([f"Training started from the weights of {results['start_from']}.\n"] if results.get("start_from") else []),
         accuracy_table(results),
+        *promise_lines(views),
     ]
     if results["train_minutes"]:
         lines += [

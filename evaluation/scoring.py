@@ -18,12 +18,16 @@ from artifacts.loading import load_pipeline
 from artifacts.run_folder import STAGES, RunError, RunFolder, training_record
 from artifacts.safe_loading import as_run_error
 from configuration.schema import Recipe
+from data_scripts.bios_folder import DataError
 from data_scripts.questions import Question
 from data_scripts.splits import TrainingData, load_scoring_questions, made_up_people
+from data_scripts.vocabulary import VocabularyError
+from evaluation.answers import answer_questions
 from evaluation.calibration import split_withheld, unknown_names
 from evaluation.errors import find_errors
 from evaluation.exposure import count_exposures
 from evaluation.knowledge import questions_of
+from evaluation.provenance import describe_provenance
 from evaluation.relation_scores import RelationAnswers, ask_relation, choose_questions, relation_results
 from evaluation.report import print_results, write_report
 from evaluation.trained_on import TrainedOn, count_known, read_record
@@ -107,6 +111,23 @@ def ask_all(
     return found
 
 
+def answer_test_questions(pipeline: ClosedBookPipeline, recipe: Recipe, data: TrainingData) -> list[str]:
+    """Return the answers to the questions of which nobody here knows the answer; every process must call this.
+
+    A file of them that cannot be used is no reason to lose the scores: it warns.
+    """
+    try:
+        texts = [question.text for question in data.open_test()]
+        how = recipe.evaluate
+        answers = answer_questions(
+            pipeline.model, pipeline.tokenizer, texts, how.batch_size, how.max_new_tokens, shared=True
+        )
+    except (DataError, VocabularyError) as error:
+        logger.warning(f"predictions.test.txt is not written: {error}")
+        return []
+    return [answer.text for answer in answers]
+
+
 def results_of_relations(found: Sequence[RelationAnswers], data: TrainingData) -> dict[str, dict]:
     """Return what `results.json` says of each relation, by its name."""
     # One pass over the documents for the questions of all relations, and one for the wrong answers to them.
@@ -166,6 +187,8 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
         logger.warning(f"withheld people are not counted: {withheld_refusal}")
     _, withheld = split_withheld(data.withheld)  # those that no calibration has used
     found = ask_all(pipelines, questions, recipe, data, [] if withheld_refusal else withheld)
+    # Not where settings are tuned on held-out training questions.
+    test_answers = answer_test_questions(pipeline, recipe, data) if split == "dev" else []
     if not PartialState().is_main_process:
         return None
     warn_of_trained_questions(trained_on, [question for one in found for question in one.questions], split)
@@ -178,12 +201,15 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
     records = {stage: record for stage in STAGES if (record := folder.training_record(stage))}
     results = {
         **describe(records, recipe, data, model_path),
+        "provenance": describe_provenance(),
         "machine": machine,
         "parameters": pipeline.model.num_parameters(),
         "split": split,
         **first_relation(next(iter(relations.values())), split),
         "relations": relations,
     }
+    if test_answers:
+        write_text(folder.path / "predictions.test.txt", "\n".join(test_answers) + "\n")
     write_results(folder, results, found, {stage: record["history"] for stage, record in records.items()})
     print_results(results)
     return results

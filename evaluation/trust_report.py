@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.plots import new_figure, save_figure
+from evaluation.plots import ORANGE, new_figure, save_figure
 from evaluation.tables import markdown_table, number, percent
 from evaluation.trust import EvaluatedAnswers
 from evaluation.trust_metrics import risk_coverage
@@ -74,15 +74,27 @@ def capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def trust_section(trust: dict, heading: str = "## Trust", picture: str = "trust.png") -> list[str]:
-    """Return the report's lines on confidence, strangers and what is guaranteed; the last one shows the picture."""
-    said = f"{capitalised(promise(trust))}."
+def promise_line(trust: dict) -> str:
+    """Return what is certified, or why nothing is, as a sentence."""
+    return f"{capitalised(promise(trust))}."
+
+
+def trust_section(
+    trust: dict, heading: str = "## Trust", picture: str = "trust.png", says_promise: bool = True
+) -> list[str]:
+    """Return the report's lines on confidence, strangers and what is guaranteed; the last one shows the picture.
+
+    Args:
+        says_promise: whether what is guaranteed is among them.
+    """
+    said = f"{promise_line(trust)} " if says_promise else ""
     if trust.get("withheld_refusal"):
-        said += f" Withheld people are not counted: {trust['withheld_refusal']}."
+        said += f"Withheld people are not counted: {trust['withheld_refusal']}."
     return [
         f"{heading}\n",
         f"Confidence on these questions, on {trust['made_up']} about made-up people, and on {trust['withheld']} about "
-        f"real people who were withheld from training. {said}\n",
+        f"real people who were withheld from training. {said}".rstrip()
+        + "\n",
         trust_table(trust),
         f"![Risk and coverage, reliability, both chances, what can be certified]({picture})\n",
     ]
@@ -91,7 +103,7 @@ def trust_section(trust: dict, heading: str = "## Trust", picture: str = "trust.
 def threshold_line(trust: dict) -> str:
     """Return the line of the terminal on what is answered, or why nothing is."""
     if trust.get("answered") is None:
-        return f"{capitalised(promise(trust))}."
+        return promise_line(trust)
     pair = f"known {number(trust.get('threshold_known'))}, correct {number(trust.get('threshold_correct'))}"
     return (
         f"At the certified thresholds ({pair}): {percent(trust['answered'])} answered, "
@@ -131,19 +143,34 @@ def plot_trust(asked: EvaluatedAnswers, trust: dict, path: Path) -> None:
     has_trade = bool(trust["trade"])
     figure, axes = new_figure(1, 4 if has_trade else 3, width=14.0 if has_trade else 11.0, height=3.4)
     axes[0].plot(*risk_coverage(asked.chances("known", "score"), asked.right))
-    axes[0].set(xlabel="coverage: share answered, the surest first", ylabel="risk: share of those wrong")
+    if trust.get("answered"):
+        axes[0].plot(trust["answered"], 1.0 - trust["answered_right"], "o", color=ORANGE, label="certified thresholds")
+        axes[0].legend(frameon=False)
+    axes[0].set(
+        title="Fewer answers, fewer errors",
+        xlabel="coverage: share answered, the surest first",
+        ylabel="risk: share of those wrong",
+    )
     axes[1].plot([0, 1], [0, 1], color="0.7", linestyle="--")
     for head, bins in trust["reliability"].items():
         axes[1].plot(bins["chance"], bins["true"], marker="o", label=head)
-    axes[1].set(xlabel="chance", ylabel="how often it came true", xlim=(0, 1), ylim=(0, 1))
+    axes[1].set(
+        title="Are the chances true?", xlabel="chance", ylabel="how often it came true", xlim=(0, 1), ylim=(0, 1)
+    )
     axes[1].legend(frameon=False)
     for group, label in GROUPS.items():
         if chances := asked.chances(group, "known"):
             axes[2].hist(chances, bins=20, range=(0, 1), histtype="step", label=label)
     if asked.certificate is not None:
         axes[2].axvline(asked.certificate.known_threshold, color="0.7", linestyle="--", label="threshold")
-    axes[2].set(xlabel="chance to be known" if asked.has_heads else "confidence", ylabel="questions")
+    axes[2].set(
+        title="Who is known?",
+        xlabel="chance to be known" if asked.has_heads else "confidence",
+        ylabel="questions",
+        yscale="log",
+    )
     axes[2].legend(frameon=False)
     if has_trade:
         plot_trade(axes[3], trust["trade"])
+        axes[3].set(title="What can be certified")
     save_figure(figure, path)

@@ -35,12 +35,30 @@ def test_a_run_leaves_models_predictions_results_report_and_logs(run, data):
     wrong = results["dev"]["total"] - results["dev"]["correct"]
     assert sum(row["count"] for row in results["errors"].values()) == wrong
     assert results["trust"]["made_up"] > 20
+    assert results["provenance"]["libraries"]["torch"] == torch.__version__
     assert (run / "trust.png").is_file()
     assert (run / "predictions.dev.txt").read_text(encoding="utf-8").count("\n") == results["dev"]["total"]
     report = (run / "report.md").read_text()
     for words in ("no pretraining", "pretrained", "upper bound", "always", "](trust.png)", "calibration error"):
         assert words in report
     assert list((run / "logs").rglob("events.out.tfevents.*"))
+
+
+def test_the_questions_without_answers_are_answered_in_their_order(run, data):
+    asked = read_lines(data / FILES["test"])
+    ask = pipeline("birthplace-qa", model=str(run / "finetune"), device="cpu", trust_remote_code=True)
+    answers = [ask(text, free_form=True, threshold=0)["answer"] or "" for text in asked]
+    assert (run / "predictions.test.txt").read_text(encoding="utf-8") == "\n".join(answers) + "\n"
+    assert len(asked) > 5
+
+
+def test_a_file_of_questions_that_cannot_be_read_does_not_cost_the_scores(recipe, data, tmp_path, capfd):
+    other = shutil.copytree(data, tmp_path / data.name)
+    (other / FILES["test"]).write_text("Who is this?\n")
+    assert call("all", recipe, other, tmp_path / "run") == 0
+    assert (tmp_path / "run" / "results.json").is_file()
+    assert not (tmp_path / "run" / "predictions.test.txt").exists()
+    assert f"warning: predictions.test.txt is not written: {other / FILES['test']}:1: " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune", "no_pretraining"])

@@ -6,9 +6,10 @@ import time
 import pytest
 import torch
 
+from artifacts.machine import describe_machine, name_machine
 from artifacts.memory import tune_glibc_malloc
 from benchmarks.harness import in_fresh_process
-from benchmarks.measurement import PeakMemory, describe_machine, exponent, name_machine, time_call
+from benchmarks.measurement import PeakMemory, exponent, time_call
 
 CPU = torch.device("cpu")
 

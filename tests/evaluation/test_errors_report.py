@@ -48,7 +48,7 @@ def results() -> dict:
 @pytest.fixture
 def two_relations(results, monkeypatch) -> dict:
     """The same with a second relation."""
-    monkeypatch.setattr("evaluation.report.trust_section", lambda *arguments: [])  # has its own tests
+    monkeypatch.setattr("evaluation.report.trust_section", lambda *arguments, **settings: [])  # has its own tests
     values = {"question": "Where did {name} study?", "answers": "school", "correct": 40, "total": 50, "accuracy": 0.8}
     baselines = {"majority": 0.5, "majority_answer": "LSE", "no_pretraining": None, "ceiling": 0.75}
     studied = {**values, **baselines, "trust": TRUST, "exposure": [], "samples": results["samples"]}

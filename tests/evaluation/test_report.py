@@ -3,16 +3,21 @@
 import copy
 import io
 import json
+import subprocess
 import sys
 
 import pytest
+import torch
+import transformers
 from rich.console import Console
 
 from evaluation import readme_table
 from evaluation.exposure import chances_by_exposure
+from evaluation.provenance import describe_provenance, find_commit
 from evaluation.report import accuracy_rows, print_results, write_report
 from evaluation.tables import markdown_table, percent
 from evaluation.trust import EvaluatedAnswers, JudgedAnswer, confidence_metrics
+from modeling_minigpt import __version__
 from modeling_minigpt.confidence_minigpt import Confidence, Head, Scores
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 
@@ -138,6 +143,36 @@ def test_the_report_tells_what_was_trained_and_how_well(results, tmp_path):
         "| (made-up person) |",
     ):
         assert line in lines
+
+
+def test_the_report_begins_with_where_it_is_from_and_what_is_promised(results, tmp_path):
+    results["provenance"] = describe_provenance()
+    results["trust"] = trust(certificate=CERTIFICATE)
+    lines = write_report(results, HISTORIES, tmp_path).read_text(encoding="utf-8").splitlines()
+    said = next(line for line in lines if line.startswith("Scored on "))
+    assert f"MiniGPT {__version__}" in said
+    assert f"torch {torch.__version__}, transformers {transformers.__version__}" in said
+    (promised,) = [number for number, line in enumerate(lines) if "Certified on people held out" in line]
+    assert lines.index("| pretrained | 61.0 % |") < promised < lines.index("## Training")
+
+
+def test_a_folder_that_is_no_checkout_has_no_commit(tmp_path):
+    assert find_commit(tmp_path) is None
+
+
+def test_a_commit_says_whether_files_differ_from_it(tmp_path):
+    def git(*words):
+        name = ["-c", "user.name=A", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *name, *words], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-m", "a")
+    commit = find_commit(tmp_path)
+    assert len(commit) == 10
+    (tmp_path / "a").write_text("2")
+    assert find_commit(tmp_path) == f"{commit} and changes"
 
 
 def test_the_report_shows_the_plot_beside_it(results, tmp_path):

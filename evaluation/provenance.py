@@ -1,0 +1,47 @@
+"""Where results are from: when they were measured, by which version of this code, on what machine and libraries."""
+
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from artifacts.machine import describe_machine, name_machine
+from modeling_minigpt import __version__
+
+ROOT = Path(__file__).parent.parent
+LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
+
+
+def find_commit(folder: Path = ROOT) -> str | None:
+    """Return the commit of a checkout, with "and changes" where files differ from it; None where it is none."""
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
+            for words in (["rev-parse", "--short=10", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit} and changes" if changes else commit
+
+
+def describe_provenance() -> dict:
+    """Return the date, the version and the commit of this code, the machine and the libraries."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "version": __version__,
+        "commit": find_commit(),
+        "machine": describe_machine(device),
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def provenance_line(found: dict) -> str:
+    """Return what `describe_provenance` found as one sentence."""
+    code = f"MiniGPT {found['version']}" + (f" ({found['commit']})" if found["commit"] else "")
+    libraries = ", ".join(f"{name} {version}" for name, version in found["libraries"].items() if name != "torch")
+    return f"Scored on {found['date']} by {code} on {name_machine(found['machine'])}, {libraries}."
