@@ -3,10 +3,10 @@
     python -m benchmarks.confidence_signals RUN [RUN_OF_ANOTHER_SEED …] --output confidence_signals.json
 
 RUN is the output folder of a recipe with `data.calibration_questions`; of several, the table has the mean ± the
-standard deviation. All numbers are of each run's calibration people and of made-up ones, asked for the first relation;
-no dev file is opened. What has to be fitted is scored by cross-validation. Beside each signal is what it takes, in
-milliseconds a question, beyond finding the answer. The other seeds of a run give the costly upper reference: the mean
-probability that all of them give to its answer.
+standard deviation. All numbers are of that half of each run's calibration people which fits the heads, and of made-up
+people, asked for the first relation; no dev file is opened. What has to be fitted is scored by cross-validation.
+Beside each signal is what it takes, in milliseconds a question, beyond finding the answer. The other seeds of a run
+give the costly upper reference: the mean probability that all of them give to its answer.
 """
 
 import statistics
@@ -30,7 +30,15 @@ from configuration.errors import run_main
 from configuration.recipe import recipe_from_json
 from data_scripts.splits import TrainingData, load_training_data, made_up_people
 from evaluation.answers import exact_matches
-from evaluation.calibration import BATCH, CalibrationError, fit_logistic, head_features, rank_and_measure
+from evaluation.calibration import (
+    BATCH,
+    CalibrationError,
+    fit_logistic,
+    head_features,
+    rank_and_measure,
+    readable,
+    split_halves,
+)
 from evaluation.knowledge import questions_of
 from evaluation.tables import markdown_table, mean_and_spread
 from evaluation.trust_metrics import auroc, coverage_at_precision
@@ -198,7 +206,10 @@ class Asked:
     def __init__(self, pipeline: ClosedBookPipeline, data: TrainingData):
         self.pipeline = pipeline
         self.relation = pipeline.find_facts().relation
-        questions = questions_of(self.relation, data.calibration)
+        # The half that fits the heads: nothing is chosen on the people who certify.
+        asked = {question.name: question for question in questions_of(self.relation, data.calibration)}
+        names = readable(pipeline, list(asked), self.relation.name)
+        questions = [asked[names[index]] for index in split_halves(len(names), seed=0)[0]]
         strangers = made_up_people(data, "calibration", STRANGERS + PRIOR_STRANGERS)
         count = len(strangers) * PRIOR_STRANGERS // (STRANGERS + PRIOR_STRANGERS)
         self.for_prior = strangers[:count]

@@ -150,7 +150,7 @@ def fit_platt(scores: np.ndarray, right: np.ndarray, balanced: bool = False) -> 
     misses = (~right).sum()
     target = np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2))
     if min(hits, misses) < MIN_FOR_SLOPE:
-        return 1.0, find_shift(scores, float(target.mean()))
+        return 1.0, find_shift(scores, 0.5 if balanced else float(target.mean()))
     share = np.where(right, 0.5 / hits, 0.5 / misses) * len(right) if balanced else np.ones(len(right))
     model = LogisticRegression(C=1e4)
     labels = np.repeat([True, False], len(scores))
@@ -200,7 +200,7 @@ def fit_head(
     every = np.concatenate([target, rest[1]])
     # Without wrong answers, or where the order is wrong for the other folds' people, all are equally sure.
     if not sums.any() or sums[target].mean() <= sums[~target].mean():
-        chance = (every.sum() + 1) / (len(every) + 2)
+        chance = 0.5 if balanced else (every.sum() + 1) / (len(every) + 2)
         chances = np.full(len(every), chance)
         head = Head({}, math.log(chance / (1.0 - chance)))
     else:

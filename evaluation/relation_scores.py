@@ -91,13 +91,17 @@ def ask_pipeline(
     withheld: Sequence[Question],
 ) -> EvaluatedAnswers:
     """Ask the pipeline, abstention aside, about known people and both kinds of strangers; every process calls this."""
+    confidence = pipeline.facts[relation.name].confidence
+    has_heads = confidence is not None and confidence.known is not None
+
+    def judge(result: dict) -> JudgedAnswer:
+        scores = Scores(result["known"], result["correct"], result["score"])
+        if has_heads and scores.known is None:  # what cannot be asked about is never answered
+            scores = Scores(0.0, 0.0, 0.0)
+        return JudgedAnswer(result["answer"] or "", scores)
 
     def ask(names: Sequence[str]) -> list[JudgedAnswer]:
-        results = pipeline(names, batch_size=BATCH, threshold=0.0, relation=relation.name)
-        return [
-            JudgedAnswer(result["answer"] or "", Scores(result["known"], result["correct"], result["score"]))
-            for result in results
-        ]
+        return list(map(judge, pipeline(names, batch_size=BATCH, threshold=0.0, relation=relation.name)))
 
     def ask_all(names: Sequence[str]) -> list[JudgedAnswer]:
         batches = map_batches(ask, cut_batches(names, BATCH), shared=True)
@@ -109,7 +113,7 @@ def ask_pipeline(
         exact_matches([answer.text for answer in known], questions),
         ask_all(made_up),
         ask_all([question.name for question in withheld]),
-        confidence=pipeline.facts[relation.name].confidence,
+        confidence=confidence,
     )
 
 

@@ -108,10 +108,13 @@ def _render(results: dict, relation: str | None, console: Console) -> None:
     if line := errors_line(results.get("errors", {})):
         console.print(escape(line), highlight=False)
     for sample in results["samples"]:
-        line = (
-            f"{escape(sample['question'])}  [bold]{escape(describe_result(sample))}[/bold] {escape(verdict(sample))}"
-        )
+        line = f"{escape(sample['question'])}  [bold]{escape(said(sample))}[/bold] {escape(verdict(sample))}"
         console.print(line, highlight=False)
+
+
+def said(sample: dict) -> str:
+    """Return a sample's answer as people read it; results of older versions have no chances beside it."""
+    return describe_result(sample) if "abstained" in sample else sample["answer"]
 
 
 def verdict(sample: dict) -> str:
@@ -203,7 +206,7 @@ def relation_section(results: dict, kind: str, heading: str, picture: str) -> li
 
 def samples_section(samples: list[dict], kind: str, heading: str) -> list[str]:
     """Return the lines on some answers, as the pipeline gives them; kind is of the answers, "place"."""
-    rows = [[one["question"], describe_result(one), one["place"] or "(made-up person)"] for one in samples]
+    rows = [[one["question"], said(one), one["place"] or "(made-up person)"] for one in samples]
     return [f"{heading} Some answers\n", markdown_table(["question", "answer", f"right {kind}"], rows)]
 
 

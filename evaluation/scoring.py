@@ -19,9 +19,9 @@ from artifacts.run_folder import STAGES, RunError, RunFolder, training_record
 from artifacts.safe_loading import as_run_error
 from configuration.schema import Recipe
 from data_scripts.bios_folder import DataError
+from data_scripts.question_checks import VocabularyError
 from data_scripts.questions import Question
 from data_scripts.splits import TrainingData, load_scoring_questions, made_up_people
-from data_scripts.vocabulary import VocabularyError
 from evaluation.answers import answer_questions
 from evaluation.calibration import split_withheld, unknown_names
 from evaluation.errors import find_errors

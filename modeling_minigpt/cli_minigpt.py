@@ -284,6 +284,14 @@ def add_serve_command(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=serve)
 
 
+def read_threshold(text: str) -> float | str:
+    """Return a threshold as the pipeline takes it, for argparse."""
+    return text if text == CERTIFIED else float(text)
+
+
+read_threshold.__name__ = "number"  # which argparse names where the text is none
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(
@@ -299,7 +307,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--relation", metavar="NAME", help="what to ask about a name alone; by default the first")
     command.add_argument(
         "--threshold",
-        type=lambda text: text if text == CERTIFIED else float(text),
+        type=read_threshold,
         help='abstain below this score; 0 answers always; "certified", the default, uses the certified thresholds',
     )
     command.add_argument("--risk", type=float, help="certify thresholds for this share of wrong answers instead")

@@ -29,11 +29,17 @@ def read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
     """Return the logged pairs of known and correct by relation; those of questions without scores are left out.
 
     Raises:
-        ValueError: a line that is none of a log, with its number.
+        ValueError: a line that is none of a log, with its number; empty lines are left out.
         OSError: the file cannot be read.
     """
     found: dict[str, list[tuple[float, float]]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: wanted text in UTF-8: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             values = json.loads(line)
             relation, *pair = (values[name] for name in ("relation", "known", "correct"))

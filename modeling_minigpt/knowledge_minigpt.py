@@ -188,7 +188,8 @@ class KnowledgeMixin:
         facts = self.find_facts(relation)
         if facts.confidence is None:
             raise ValueError(f"this model is not calibrated: {facts.uncalibrated or NEVER_CALIBRATED}")
-        return facts.confidence.threshold_for(risk, confidence, stranger_rate)
+        certificate = facts.confidence.threshold_for(risk, confidence, stranger_rate)
+        return replace(certificate, relation=facts.relation.name)
 
     def save_knowledge(self, directory: str | os.PathLike) -> None:
         """Write facts, confidences and names into a model's folder, and remove those of a model that was there."""

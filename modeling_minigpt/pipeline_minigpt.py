@@ -304,6 +304,8 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         facts = self.facts[relation]
         certificate = None if facts.confidence is None else facts.confidence.certificate
         if isinstance(threshold, Certificate):
+            if threshold.relation not in (None, relation):
+                return f"the certificate given is of {threshold.relation!r} (threshold=0 answers always)"
             certificate = threshold
         if facts.confidence is not None and not calibrated:
             return "nothing is certified for answers with free_form or another cutoff (threshold=0 answers always)"

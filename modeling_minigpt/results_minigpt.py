@@ -52,7 +52,8 @@ def explain_abstention(scores: Scores, threshold: float | Certificate | str) -> 
     if scores.known is None or scores.correct is None:
         return None, f"not sure enough: {scores.score:.3f}, the threshold is {wanted:.3f}"
     if is_known:
-        return "correct", f"I know of this person but am not sure ({format_chance(scores.correct)})"
+        known_of = "I know of this person" if scores.known >= 0.5 else "I may know of this person"
+        return "correct", f"{known_of} but am not sure ({format_chance(scores.correct)})"
     chance = format_chance(scores.known)
     if scores.known < 0.5:
         return "known", f"I was probably never told of this person ({chance})"

@@ -61,6 +61,7 @@ class Certificate:
         confidence: the probability, over draws of calibration people, that both hold.
         people, answered, wrong: the certification half's known people, their answers and the wrong ones among these.
         strangers, strangers_answered: the certification half's strangers, and those who got an answer.
+        relation: whose calibration it is of, where it was asked for by name; its thresholds mean nothing for others.
     """
 
     known_threshold: float
@@ -73,6 +74,7 @@ class Certificate:
     wrong: int
     strangers: int
     strangers_answered: int
+    relation: str | None = None
 
     def __str__(self) -> str:
         text = (

@@ -28,7 +28,7 @@ from .request_limits_minigpt import RequestLimits
 
 MAX_QUESTIONS = 256  # of one request
 MAX_CHARACTERS = 1_000  # of one text; the pipeline reads no name of so many
-MAX_BODY = 1 << 20  # bytes, in which that number of texts fits
+MAX_BODY = 1 << 22  # bytes, in which that number of texts fits, though JSON may write a character as twelve
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_QUESTIONS)]
 

@@ -1,4 +1,4 @@
-"""The job file for Slurm, under a `srun` and a `scontrol` of the tests' own: stopped, queued again, continued."""
+"""The job file for Slurm, under commands of the tests' own in place of Slurm's: stopped, queued again, continued."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from tests.outside.helpers import checkpoint_names, the_error
 from tests.running import ROOT, call, command_line
 
 JOB = ROOT / "configuration" / "slurm" / "train.sbatch"
-# Runs the command once for each node, passes on SIGTERM, and has the highest exit status, as srun does.
+# Runs the command once for each node and has the highest exit status; kills all of them at a SIGTERM, as srun does.
 SRUN = """#!{python}
 import os, signal, subprocess, sys
 command = sys.argv[1:]
@@ -25,12 +25,18 @@ nodes = [
     subprocess.Popen(command, env={{**os.environ, "SLURM_PROCID": str(node), "SLURM_STEP_NUM_TASKS": count}})
     for node in range(int(count))
 ]
-signal.signal(signal.SIGTERM, lambda number, frame: [node.send_signal(number) for node in nodes])
+with open(os.environ["SRUN_PIDS"], "w") as file:
+    file.write(" ".join(str(node.pid) for node in nodes))
+signal.signal(signal.SIGTERM, lambda number, frame: [node.kill() for node in nodes])
 statuses = [node.wait() for node in nodes]
 sys.exit(max(status % 256 for status in statuses))
 """
 SCONTROL = """#!/bin/sh
 if [ "$1" = show ]; then echo 127.0.0.1; echo 127.0.0.2; else echo "$@" >> "$SCONTROL_LOG"; fi
+"""
+# Signals the tasks of the job's steps, and not its shell, as scancel does without --batch.
+SCANCEL = """#!/bin/sh
+[ "$1" = --signal=TERM ] && [ "$2" = "$SLURM_JOB_ID" ] && kill -TERM $(cat "$SRUN_PIDS")
 """
 # Stands for torchrun: ends with the status that it is given.
 STATUS = """#!/bin/sh
@@ -50,6 +56,7 @@ def submit(tmp_path):
 
     write("srun", SRUN)
     write("scontrol", SCONTROL)
+    write("scancel", SCANCEL)
 
     def start(*words, nodes=2, **settings):
         if "TORCHRUN_STATUS" in settings:
@@ -62,6 +69,7 @@ def submit(tmp_path):
             "SLURM_JOB_NODELIST": "node[1-2]",
             "SLURM_SUBMIT_DIR": str(ROOT),
             "SCONTROL_LOG": str(tmp_path / "scontrol.log"),
+            "SRUN_PIDS": str(tmp_path / "pids"),
             "ACCELERATE_USE_CPU": "true",
             "OMP_NUM_THREADS": "1",
             **settings,

@@ -80,7 +80,7 @@ def test_all_recipes_are_checked_before_the_first_is_trained(recipe, data, tmp_p
     [
         (("--grid", "pretrain.steps"), HELD_OUT, "--grid pretrain.steps: wanted KEY=VALUE,VALUE,…"),
         (("--grid", "pretrain.steps=1,,2"), HELD_OUT, "--grid pretrain.steps=1,,2: wanted KEY=VALUE"),
-        (("--grid", "seed=1", "--grid", "seed=2"), HELD_OUT, "seed is there twice"),
+        (("--grid", "seed=1,2"), HELD_OUT, "--grid seed=1,2: seeds are given by --seeds"),
         (("--part", "0/2"), HELD_OUT, "--part 0/2: wanted I/N"),
         (("--part", "3/2"), HELD_OUT, "--part 3/2: wanted I/N"),
         ((), (), "--set data.validation_questions=300"),

@@ -27,7 +27,14 @@ from training.interruption import Interrupted, StopRequest, handle_signals
 from training.loop import train_stage
 from training.overview import describe_run
 from training.pipelines import build_pipeline
-from training.run_context import Run, build_run, describe_inputs, init_model, training_batches
+from training.run_context import (
+    Run,
+    build_run,
+    describe_inputs,
+    init_model,
+    start_accelerator,
+    training_batches,
+)
 from training.torchrun_env import (
     check_devices,
     check_joined,
@@ -163,15 +170,12 @@ def _run_stages(
     if scores:
         with request.interruptible(f"while scoring; the models are in {folder.path}"):
             results = evaluate(run)
+        # For its trackers; where nothing was trained there is none yet.
+        accelerator = run.accelerator or start_accelerator("no", folder, recipe.run.trackers)
         if results is not None:
-            if run.accelerator is not None:
-                track_results(run.accelerator, tracked_settings(recipe), results)
+            track_results(accelerator, tracked_settings(recipe), results)
             show(describe_outputs(recipe, folder, results))
-    # Closes the processes' group, and the trackers where something was trained.
-    if run.accelerator is not None:
-        run.accelerator.end_training()
-    else:
-        PartialState().destroy_process_group()
+    PartialState().destroy_process_group()
     return results
 
 

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from accelerate.logging import get_logger
 
-from artifacts.run_folder import RunFolder
+from artifacts.run_folder import RunError, RunFolder
 from configuration.errors import UserError, show
 from configuration.recipe import RecipeError, load_recipe
 from configuration.schema import Recipe
 from evaluation.compare import comparison_table, read_runs
 from training.interruption import Interrupted
 from training.runner import run_command
+from training.torchrun_env import has_peers
 
 logger = get_logger(__name__)
 
@@ -52,6 +53,8 @@ def parse_grid(texts: Sequence[str]) -> list[list[str]]:
         choices = [value.strip() for value in values.split(",")]
         if not separator or not key or not all(choices):
             raise RecipeError(f"--grid {text}: wanted KEY=VALUE,VALUE,…")
+        if key == "seed":
+            raise RecipeError(f"--grid {text}: seeds are given by --seeds")
         if key in axes:
             raise RecipeError(f"--grid {text}: {key} is there twice")
         axes[key] = [f"{key}={value}" for value in dict.fromkeys(choices)]
@@ -113,8 +116,13 @@ def sweep(
 
     Raises:
         RecipeError: as `plan_sweep` and `choose_part`.
+        RunError: several processes were launched.
         Interrupted: a signal asked to stop; the same command continues.
     """
+    if has_peers():
+        raise RunError(
+            "a sweep trains one run after the other in one process; start several of it, each with its --part I/N"
+        )
     every = plan_sweep(path, overrides, grid, seeds)
     own = choose_part(every, part)
     failed = 0

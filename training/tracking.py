@@ -72,8 +72,10 @@ class StageTrackers:
 
     @property
     def key(self) -> str:
-        """The stage's key in the record: other settings in one folder are another run."""
-        text = json.dumps(self.settings, sort_keys=True)
+        """The stage's key in the record: a stage that trains otherwise in the same folder is another run."""
+        # A resumed run may change the others.
+        trained = {key: value for key, value in self.settings.items() if not key.startswith(("run.", "evaluate."))}
+        text = json.dumps(trained, sort_keys=True)
         return f"{self.stage}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     @contextmanager
@@ -113,16 +115,25 @@ class StageTrackers:
             self.accelerator.init_trackers(self.stage, init_kwargs={name: {"purge_step": step + 1}})
             return
         self.read_record()
-        options = {}
+        own = self.record[self.key]
+        run = Path(self.accelerator.project_dir or ".").name
+        options: dict[str, Any] = {}
         if name == "wandb":
-            run = Path(self.accelerator.project_dir or ".").name
-            identity = f"{self.record[self.key]['id']}-{self.stage}"
+            identity = f"{own['id']}-{self.stage}"
             options = {"name": f"{run}/{self.stage}", "group": run, "id": identity, "resume": "allow"}
             options["dir"] = str(self.logs)
+        elif name == "mlflow":
+            options = {"run_name": f"{run}/{self.stage}"}
+        elif name == "dvclive":  # which else empties the folder of the stage before
+            options = {"dir": str(self.logs / name / self.stage), "resume": own["step"] >= 0}
         self.accelerator.init_trackers(PROJECT, config=self.settings, init_kwargs={name: options})
 
     def read_record(self) -> None:
         """Read which steps were logged before, or begin a record."""
+        if self.key in self.record:  # for another tracker: the id must stay
+            return
+        if self.accelerator.is_main_process:
+            self.logs.mkdir(parents=True, exist_ok=True)
         path = self.logs / RECORD
         self.record = read_json(path) if path.is_file() else {}
         self.record.setdefault(self.key, {"id": secrets.token_hex(4), "step": -1})
@@ -135,7 +146,9 @@ class StageTrackers:
             if tracker.name == TENSORBOARD or is_new:
                 with self.warn(tracker.name):
                     tracker.log(dict(values), step=step)
-        if own is not None and is_new and self.accelerator.is_main_process:
+        # Where a service has failed it did not get the step, and gets it when it is there again.
+        was_sent = any(tracker.name != TENSORBOARD for tracker in self.accelerator.trackers)
+        if own is not None and is_new and was_sent and self.accelerator.is_main_process:
             own["step"] = step
             with self.warn(RECORD):
                 write_json(self.logs / RECORD, self.record)

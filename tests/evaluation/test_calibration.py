@@ -140,6 +140,21 @@ def test_a_model_that_is_never_wrong_is_as_sure_of_everybody(signals):
     assert confidence.certificate.answered > 150
 
 
+def test_where_nothing_shows_who_is_known_strangers_are_as_likely_as_known_people(monkeypatch):
+    """There are five strangers a known person in these calibration people, and that says nothing of who asks."""
+    rng = np.random.default_rng(0)
+    names = [f"feature {number}" for number in range(3)]
+    features = [rng.normal(size=(size, 3)) for size in (120, 60)]
+    target = [np.repeat([True, False], [size // 6, size - size // 6]) for size in (120, 60)]
+    head, own, others = calibration.fit_head(names, *zip(features, target, strict=True), balanced=True)
+    chances = np.concatenate([own, others])
+    assert np.mean(chances) == pytest.approx(0.5, abs=0.12)
+    few = [target[0] & False | (np.arange(120) < 3), target[1] & False | (np.arange(60) < 1)]
+    head, own, _ = calibration.fit_head(names, (features[0], ~few[0]), (features[1], ~few[1]), balanced=True)
+    assert (head.weights, head.bias) == ({}, 0.0)
+    assert own.tolist() == [0.5] * 120
+
+
 def test_halves_share_nobody_and_leave_out_nobody():
     one, other = split_halves(101, seed=3)
     assert sorted(one + other) == list(range(101))

@@ -1,9 +1,10 @@
 """Scoring a sample of the questions, and what is said of several accepted answers."""
 
 import random
+from types import SimpleNamespace
 
 from data_scripts.questions import question_about
-from evaluation.relation_scores import accuracy, choose_questions, sample_answers
+from evaluation.relation_scores import accuracy, ask_pipeline, choose_questions, sample_answers
 from modeling_minigpt.relations_minigpt import Relation
 
 STUDIED = Relation("studied", "Where did {name} study?")
@@ -23,6 +24,27 @@ def test_a_sample_is_of_the_same_people_in_every_order_and_for_every_relation():
 
 def test_all_are_scored_where_no_number_is_given_or_fewer_are_there():
     assert choose_questions(QUESTIONS, None) == choose_questions(QUESTIONS, 50) == choose_questions(QUESTIONS, 99)
+
+
+class Refusing:
+    """A calibrated pipeline that cannot read one of the names."""
+
+    def __init__(self, known):
+        self.facts = {"studied": SimpleNamespace(confidence=SimpleNamespace(known=known))}
+
+    def __call__(self, names, **settings):
+        read = {"answer": "Rome", "known": 0.9, "correct": 0.8, "score": 0.72}
+        refused = {"answer": None, "known": None, "correct": None, "score": 0.0}
+        return [refused if name == "Person 1" else read for name in names]
+
+
+def test_a_name_that_cannot_be_asked_about_is_never_answered_and_leaves_the_others_chances():
+    asked = ask_pipeline(Refusing(known="a head"), STUDIED, QUESTIONS[:3], [], [])
+    assert asked.chances("known", "known") == [0.9, 0.0, 0.9]
+    assert asked.chances("known", "correct") == [0.8, 0.0, 0.8]
+    assert asked.right == [True, False, True]
+    one_score = ask_pipeline(Refusing(known=None), STUDIED, QUESTIONS[:3], [], [])
+    assert one_score.known[1].scores.known is None
 
 
 class Unsure:

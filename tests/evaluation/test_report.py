@@ -113,6 +113,13 @@ def test_the_terminal_shows_every_row_and_sample(results):
     )
 
 
+def test_samples_of_an_older_version_are_shown_without_chances(results, tmp_path):
+    results["samples"] = [{"question": "Where was Ada Stone born?", "answer": "Rome", "place": "Rome"}]
+    assert "Where was Ada Stone born?  Rome – right" in printed(results)
+    text = write_report(results, {}, tmp_path).read_text(encoding="utf-8")
+    assert "| Where was Ada Stone born? | Rome | Rome |" in text
+
+
 def test_a_score_that_was_not_measured_is_a_dash(results, tmp_path):
     results["baselines"]["no_pretraining"] = None
     assert any("no pretraining" in line and "–" in line for line in printed(results).splitlines())

@@ -111,6 +111,12 @@ def test_a_missing_file_and_a_bad_threshold_are_one_line(run, tmp_path, capsys):
         assert len(err.splitlines()) == 1
 
 
+def test_a_threshold_that_is_none_is_named(run, capsys):
+    with pytest.raises(SystemExit):
+        cli_minigpt.main(["ask", str(run), "Ada Stone", "--threshold", "high"])
+    assert "argument --threshold: invalid number value: 'high'" in capsys.readouterr().err
+
+
 def test_the_version_is_the_packages(capsys):
     with pytest.raises(SystemExit) as exit:
         cli_minigpt.main(["--version"])

@@ -24,11 +24,12 @@ def make(pairs):
     return Confidence(Head({}, 0.0), Head({}, 0.0), half, half)
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.15, 0.2])
 def test_the_test_of_two_samples_is_scipy_s(shift):
     rng = np.random.default_rng(1)
     one, other = rng.random(200), np.clip(rng.random(150) + shift, 0, 1)
-    assert ks_p_value(one.tolist(), other.tolist()) == pytest.approx(ks_2samp(one, other).pvalue, abs=0.03)
+    # Near the alarm's 0.01 as well: scipy's is exact, this one asymptotic.
+    assert ks_p_value(one.tolist(), other.tolist()) == pytest.approx(ks_2samp(one, other).pvalue, rel=0.35, abs=1e-3)
 
 
 def test_questions_like_those_of_the_calibration_raise_no_alarm_and_others_do():
@@ -71,7 +72,6 @@ def test_a_log_has_chances_and_no_names(tmp_path):
 @pytest.mark.parametrize(
     "line",
     [
-        "",
         "{}",
         "[1]",
         "3",
@@ -84,6 +84,15 @@ def test_a_line_that_is_none_of_a_log_is_refused_by_its_number(tmp_path, line):
     path = tmp_path / "log.jsonl"
     path.write_text(f'{{"relation": "a", "known": 0.5, "correct": 0.5}}\n{line}\n')
     with pytest.raises(ValueError, match=r"log\.jsonl:2: wanted a relation and known and correct in \[0, 1\]"):
+        read_log(path)
+
+
+def test_an_empty_line_is_none_and_what_is_no_text_is_refused_by_the_file(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('\n{"relation": "a", "known": 0.5, "correct": 0.5}\n\n')
+    assert read_log(path) == {"a": [(0.5, 0.5)]}
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(ValueError, match=r"log\.jsonl: wanted text in UTF-8"):
         read_log(path)
 
 

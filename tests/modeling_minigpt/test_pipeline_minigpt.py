@@ -242,6 +242,12 @@ def test_an_abstention_names_the_chance_that_was_too_low(scores, failed, reason)
     assert explain_abstention(said, said.score + 0.01)[0] == min(("known", "correct"), key=said._asdict().get)
 
 
+def test_nobody_is_said_to_be_known_who_probably_is_not():
+    assert explain_abstention(Scores(0.3, 0.25, 0.075), 0.9) == (
+        "correct", "I may know of this person but am not sure (25 %)",
+    )  # fmt: skip
+
+
 def test_a_result_reads_as_a_person_would_say_it():
     told = {"abstained": True, "failed": "known", "reason": "…", "known": 0.05, "correct": 0.5}
     told["candidates"] = [{"answer": "Raerburg", "score": 0.02}]

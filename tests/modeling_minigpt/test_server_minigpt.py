@@ -110,7 +110,7 @@ def test_bytes_that_are_no_json_are_refused(client, content):
 def test_a_body_over_the_limit_is_refused(client, in_chunks):
     body = b" " * (MAX_BODY + 1)
     found = client.post("/ask", content=iter([body[:9], body[9:]]) if in_chunks else body, headers=JSON)
-    assert (found.status_code, found.json()) == (413, {"detail": "the body is larger than 1,048,576 bytes"})
+    assert (found.status_code, found.json()) == (413, {"detail": "the body is larger than 4,194,304 bytes"})
     body = json.dumps({"question": NAMES[0]}).encode().rjust(MAX_BODY)
     assert client.post("/ask", content=body, headers=JSON).status_code == 200
 

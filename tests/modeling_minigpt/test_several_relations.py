@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from transformers import AutoTokenizer, pipeline
@@ -154,8 +154,10 @@ def test_a_calibrated_score_weighs_the_relations_own_features(ask):
     assert ask("Ada Stone")["reason"].startswith("not calibrated: ")
     certificate = ask.threshold_for(risk=0.2, confidence=0.9, relation="studied")
     assert certificate.correct_threshold == 0.9
-    # It says nothing of a relation whose probabilities are not calibrated.
-    assert ask("Ada Stone", threshold=certificate)["reason"].startswith("not calibrated: ")
+    # It says nothing of another relation, calibrated or not.
+    assert "the certificate given is of 'studied'" in ask("Ada Stone", threshold=certificate)["reason"]
+    nobodys = replace(certificate, relation=None)
+    assert ask("Ada Stone", threshold=nobodys)["reason"].startswith("not calibrated: ")
     with pytest.raises(ValueError, match="this model is not calibrated"):
         ask.threshold_for()
 

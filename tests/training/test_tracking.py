@@ -4,12 +4,14 @@ import json
 
 import accelerate.tracking
 import pytest
+from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from tests.running import call
 from training import loop, tracking
+from training.tracking import StageTrackers
 
 
 class Recorder(GeneralTracker):
@@ -69,9 +71,9 @@ def test_tensorboard_has_the_results_beside_the_settings(run):
 
 
 def test_a_killed_and_resumed_run_goes_on_as_the_same_one_and_repeats_no_step(
-    recorder, recipe, data, tmp_path, monkeypatch
+    recorder, recipe, data, tmp_path, monkeypatch, capfd
 ):
-    settings = ("run.trackers=[wandb, tensorboard]", "run.log_steps=1", "run.checkpoint_minutes=1e-9")
+    settings = ("run.trackers=[wandb]", "run.log_steps=1", "run.checkpoint_minutes=1e-9")
 
     save = loop.save_checkpoint
 
@@ -84,7 +86,9 @@ def test_a_killed_and_resumed_run_goes_on_as_the_same_one_and_repeats_no_step(
         patch.setattr(loop, "save_checkpoint", save_three)
         with pytest.raises(SystemExit):
             call("pretrain", recipe, data, tmp_path / "r", *settings)
-    assert call("pretrain", recipe, data, tmp_path / "r", *settings, resume=True) == 0
+    # What a resumed run may change is no other run.
+    assert call("pretrain", recipe, data, tmp_path / "r", *settings, "run.loader_workers=1", resume=True) == 0
+    assert "cannot be written" not in capfd.readouterr().err
     assert [step for _, step, _ in recorder.logged] == [1, 2, 3, 4, 5, 6]
     assert len({identity for identity, _, _ in recorder.logged}) == 1
     assert all(values["pretrain/loss"] > 0 for _, _, values in recorder.logged)
@@ -107,6 +111,33 @@ def test_other_settings_in_the_same_folder_are_another_run(recorder, recipe, dat
     assert first != last
 
 
+def test_the_same_settings_are_the_same_run_and_a_second_service_changes_nothing(recorder, tmp_path):
+    accelerator = Accelerator(cpu=True, log_with="wandb", project_dir=tmp_path)
+    accelerator.project_configuration.logging_dir = str(tmp_path / "logs")
+    for kinds in (["wandb", "wandb"], ["wandb"]):
+        accelerator.log_with = kinds
+        trackers = StageTrackers(accelerator, "pretrain", {"pretrain.steps": 6, "run.log_steps": len(kinds)})
+        with trackers.opened(0):
+            trackers.log({"loss": 1.0}, step=1)
+    assert len({options["id"] for _, options in recorder.opened}) == 1
+
+
+def test_a_step_that_nobody_got_is_sent_again(recorder, tmp_path, monkeypatch):
+    accelerator = Accelerator(cpu=True, log_with="wandb", project_dir=tmp_path)
+    accelerator.project_configuration.logging_dir = str(tmp_path / "logs")
+
+    def fail(*arguments, **settings):
+        raise OSError("no network")
+
+    for broken in (True, False):
+        trackers = StageTrackers(accelerator, "pretrain", {})
+        with monkeypatch.context() as patch, trackers.opened(0):
+            if broken:
+                patch.setattr(Recorder, "log", fail)
+            trackers.log({"loss": 1.0}, step=1)
+    assert [step for _, step, _ in recorder.logged] == [1]
+
+
 def test_every_stage_and_the_results_are_logged(recorder, recipe, data, tmp_path):
     assert call("all", recipe, data, tmp_path / "r", "run.trackers=[wandb]") == 0
     assert [options["name"] for _, options in recorder.opened] == [
@@ -116,6 +147,13 @@ def test_every_stage_and_the_results_are_logged(recorder, recipe, data, tmp_path
     assert recorder.logged[-1][2]["results/accuracy"] == results["dev"]["accuracy"]
     assert recorder.logged[-1][2]["results/ece_known" if results["trust"]["calibrated"] else "results/aurc"] >= 0.0
     assert not list((tmp_path / "r" / "logs").rglob("events.out.tfevents.*"))
+
+
+def test_results_are_logged_where_the_model_was_trained_before(recorder, recipe, data, tmp_path):
+    for command in ("pretrain", "finetune", "evaluate"):
+        assert call(command, recipe, data, tmp_path / "r", "run.trackers=[wandb]") == 0
+    assert recorder.opened[-1][1]["name"] == "r/results"
+    assert "results/accuracy" in recorder.logged[-1][2]
 
 
 def test_a_tracker_that_fails_leaves_the_other_one_and_the_training(recorder, recipe, data, tmp_path, capfd):
