@@ -38,7 +38,7 @@ def load_eager(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizer
 
 @contextmanager
 def as_no_model(folder: str | Path) -> Iterator[None]:
-    """Raise what the library raises of a folder that it cannot load as a ValueError of one line."""
+    """Turn the library's loading errors into a one-line ValueError that names the folder."""
     try:
         yield
     except (OSError, ValueError, KeyError) as error:

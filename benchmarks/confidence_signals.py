@@ -3,10 +3,10 @@
     python -m benchmarks.confidence_signals RUN [RUN_OF_ANOTHER_SEED …] --output confidence_signals.json
 
 RUN is the output folder of a recipe with `data.calibration_questions`; of several, the table has the mean ± the
-standard deviation. All numbers are of that half of each run's calibration people which fits the heads, and of made-up
-people, asked for the first relation; no dev file is opened. What has to be fitted is scored by cross-validation.
-Beside each signal is what it takes, in milliseconds a question, beyond finding the answer. The other seeds of a run
-give the costly upper reference: the mean probability that all of them give to its answer.
+standard deviation. All numbers are of the fitting half of each run's calibration people, and of made-up people, for
+the first relation; no dev file is opened. Fitted signals are scored by cross-validation. A signal's cost is in
+milliseconds per question, beyond finding the answer. The other seeds of a run give an expensive reference: the mean
+probability of the answer over all seeds.
 """
 
 import statistics

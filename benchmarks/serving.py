@@ -10,8 +10,8 @@ them all of a pipeline first, which gives the answers that are expected. Then
 - clients: 32 clients ask them of `minigpt serve`, in a process of its own, one question a request, over one connection
   each; a client asks the next question as soon as it has its answer.
 
-A false abstention is a question that gets no answer, though one thread gives it one. Clients run on the same cores as
-the server, as do all other programs meanwhile. Exits with 1 where a bar printed at the end is missed.
+A false abstention is a question that gets no answer, though a single thread gets one. The clients, and any other
+programs, run on the same cores as the server. The exit status is 1 if a bar printed at the end is missed.
 """
 
 import argparse
@@ -209,7 +209,7 @@ def report(content: dict) -> str:
 
 
 def judge(results: Results) -> list[Bar]:
-    """Return the bars: what nobody may lose among threads and requests, and the rate of the server."""
+    """Return the bars: no failed, missing or different answers, and the server's answers per second."""
     bars = []
     for point, rounds in results.items():
         found = successes(rounds)

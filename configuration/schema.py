@@ -132,10 +132,10 @@ class StageArguments:
     question_fraction: float = 0.0
     """Share of training questions among the rows, in [0, 1]; where it is less than a row, some batches have none."""
     title_loss: bool = True
-    """Count a document's title in the loss. Nobody can predict a name, so without it the loss is of facts alone; but a
-    model that never learns titles knows less well whose name it has seen."""
+    """Include a document's title in the loss. Names cannot be predicted, so without it the loss is about facts alone;
+    but a model that never trains on titles is worse at recognising the names it has seen."""
     title_fraction: float = 1.0
-    """Share of the documents' rows in which it counts, in [0, 1] (title_loss)."""
+    """Fraction of the document rows whose title is in the loss, in [0, 1]; without effect if title_loss is off."""
     context_loss: bool = True
     """Count the text between the spans in the loss; else only masked spans and the sentinels that end them."""
     bucket_batches: int = 8

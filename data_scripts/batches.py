@@ -37,7 +37,7 @@ from data_scripts.tokens import DocumentTable, QuestionTable
 IGNORE_INDEX = -100
 # What a random permutation is for; part of its seed, so that documents and questions are shuffled independently.
 DOCUMENT_STREAM, QUESTION_STREAM, BATCH_ORDER = range(3)
-# Number of an example's generator that decides on its title, beyond all that its corruption draws.
+# Index of the random number that decides on an example's title, beyond all that its corruption draws.
 TITLE = 2**62
 
 
@@ -248,7 +248,7 @@ class TrainingBatches(torch.utils.data.Dataset):
         texts, tokens = self.document_table.read(documents, self.sentinel)
         corruptor = SpanCorruptor(texts, self.corruption)
         pieces, masked = corruptor.pieces(self.seed, epochs, documents, np.arange(len(documents)))
-        # A document's title is known to whoever asks about it; where it does not count it is read and not predicted.
+        # A question contains the name, so the title need not be predicted: where it is not in the loss it is context.
         titles = tokens.place[texts.title_ends] - tokens.place[texts.starts[:-1]]
         targets = np.where(self.title_counts(epochs, documents), 0, titles)
         return tokens.ids, tokens.place[pieces], masked | self.stage.context_loss, targets

@@ -5,13 +5,13 @@ Each relation is calibrated by itself: a model may know where people were born, 
 The calibration people and the strangers, made-up ones and a quarter of the withheld, are each split into two halves:
 
     fitting        fits both heads: `known` on these people against strangers, `correct` on the right answers about
-                   these people against the wrong ones. What the heads say of it themselves is too good, so it is
-                   scored by heads fitted on four fifths of it, fold by fold. Those scores choose the pairs of
-                   thresholds to test.
-    certification  tests them, by the heads of the fitting half.
+                   these people against the wrong ones. The heads would overrate themselves here, so this half is
+                   scored by cross-fitting: each fold by heads fitted on the other four. Those scores choose the pairs
+                   of thresholds to test.
+    certification  tests them, with the heads of the fitting half.
 
-The last step turns each head's weighted sum into a probability (Platt 1999), on the scores of both halves, of which
-none is by a head that was fitted on the person. The order of the answers, and so what is tested, stays as it was.
+Last, Platt scaling (Platt 1999) turns each head's logits into probabilities. It is fitted on the scores of both
+halves, none of which is by a head that was fitted on that person. It does not change their order, nor what is tested.
 """
 
 import math
@@ -38,10 +38,10 @@ from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificati
 BATCH = 64  # people measured together
 MIN_OF_EACH = 2  # right answers, and strangers, without which nothing can be fitted
 MIN_WRONG = 5  # wrong answers, without which nothing shows how they differ from right ones
-MIN_FOR_SLOPE = 5  # right answers, and wrong ones; fewer are where they are by chance
+MIN_FOR_SLOPE = 5  # right answers, and wrong ones; with fewer, a fitted slope would be noise
 FOLDS = 5
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)  # C of the logistic models, chosen by cross-validation
-CALIBRATION_QUARTER = 4  # one in so many of the withheld people is a stranger to calibrate on
+CALIBRATION_QUARTER = 4  # one in this many of the withheld people is a stranger to calibrate on
 
 
 class CalibrationError(UserError, ValueError):
@@ -50,9 +50,9 @@ class CalibrationError(UserError, ValueError):
 
 def head_features(relation: Relation) -> dict[str, list[str]]:
     """Return the names of the features that each head uses, any of `feature_names`."""
-    # Whether an answer is right is learned from the wrong ones, of which there are some dozens. On calibration people
-    # of cs224n the answer's probabilities after the question and after the prompt that asks the most separated them
-    # better than all features did: AUROC 0.880 against 0.860, over three models, by cross-validation.
+    # There are only some dozens of wrong answers to fit `correct` on, so fewer features generalise better. On the
+    # calibration people of cs224n the answer's probabilities after the question and after the first prompt had an
+    # AUROC of 0.880, all features 0.860 (cross-validation, three models).
     asking_most = list(prompt_templates(relation))[:2]
     return {"known": feature_names(relation), "correct": [f"{label}: answer" for label in asking_most]}
 
@@ -93,14 +93,16 @@ def measure(
 
 
 def fit_logistic(features: np.ndarray, target: np.ndarray, balanced: bool = False) -> tuple[np.ndarray, float]:
-    """Return weights and a bias that separate what is true in `target`, (N,), from what is not, by features (N, F).
+    """Fit a logistic regression; return its weights, (F,), and its bias.
 
-    The penalty is chosen by cross-validation where there is enough of both, else the strongest is taken.
+    The penalty is chosen by cross-validation if each class has at least `FOLDS` rows, else it is the strongest.
 
     Args:
-        balanced: whether both sides weigh the same, however many there are of each.
+        features: (N, F).
+        target: the boolean labels, (N,).
+        balanced: whether both classes have the same total weight.
     """
-    # It loads for a second: not where only a model is trained.
+    # sklearn takes a second to import, so a run that only trains does not import it.
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.preprocessing import StandardScaler
@@ -110,7 +112,7 @@ def fit_logistic(features: np.ndarray, target: np.ndarray, balanced: bool = Fals
     model = LogisticRegression(C=PENALTIES[0], max_iter=1000, class_weight="balanced" if balanced else None)
     if min(target.sum(), (~target).sum()) >= FOLDS:
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-        # Of balanced ones the chances are not those of the data, so it is the order that is compared.
+        # With balanced classes the probabilities are not those of the data, so only the order is scored.
         search = GridSearchCV(model, {"C": PENALTIES}, scoring="roc_auc" if balanced else "neg_log_loss", cv=folds)
         model = search.fit(scaled, target).best_estimator_
     else:
@@ -120,9 +122,9 @@ def fit_logistic(features: np.ndarray, target: np.ndarray, balanced: bool = Fals
 
 
 def cross_fit(features: np.ndarray, target: np.ndarray, balanced: bool = False) -> np.ndarray:
-    """Return each one's weighted sum by weights that were fitted on the other folds, (N,)."""
+    """Return each row's logit, (N,), under a logistic regression fitted on the other folds."""
     scores = np.zeros(len(features))
-    # Dealt out in turn, the true ones and then the others, so that every fold has its share of both.
+    # Stratified: the positives, then the negatives, are dealt out to the folds in turn.
     order = np.argsort(~target, kind="stable")
     for fold in range(FOLDS):
         test = order[fold::FOLDS]
@@ -163,7 +165,7 @@ def fit_platt(scores: np.ndarray, right: np.ndarray, balanced: bool = False) -> 
 def find_shift(scores: np.ndarray, mean: float) -> float:
     """Return what must be added to scores for the mean of their logistic function to be `mean`, by bisection."""
     logit = math.log(mean / (1.0 - mean))
-    # Were all scores the highest or the lowest one, this would be it; the truth lies between.
+    # The shifts if all scores were the highest one, or the lowest one; the solution is between them.
     low = logit - float(scores.max())
     high = logit - float(scores.min())
     for _ in range(60):
@@ -184,21 +186,21 @@ def fit_head(
     rest: tuple[np.ndarray, np.ndarray],
     balanced: bool = False,
 ) -> tuple[Head, np.ndarray, np.ndarray]:
-    """Return a head, and its chances for those it was fitted on, by cross-fitting, and for the rest, (N,) and (M,).
+    """Fit a head; return it with its probabilities on the fitting rows, by cross-fitting, (N,), and on the rest, (M,).
 
     Args:
         names: of the features.
-        fitting, rest: features, (N, F) and (M, F), and what is to be found there, (N,) and (M,). The rest only turns
-            the head's sums into chances.
-        balanced: whether both sides weigh the same, however many there are of each.
+        fitting, rest: features, (N, F) and (M, F), with their boolean labels, (N,) and (M,). The rest is only used in
+            Platt scaling.
+        balanced: whether both classes have the same total weight.
 
     Raises:
-        CalibrationError: the surer ones were wrong more often.
+        CalibrationError: the higher scores were wrong more often.
     """
     features, target = fitting
     sums = cross_fit(features, target, balanced) if (~target).sum() >= MIN_WRONG else np.zeros(len(target))
     every = np.concatenate([target, rest[1]])
-    # Without wrong answers, or where the order is wrong for the other folds' people, all are equally sure.
+    # With too few wrong answers, or if the order fails on held-out folds, everybody gets the same probability.
     if not sums.any() or sums[target].mean() <= sums[~target].mean():
         chance = 0.5 if balanced else (every.sum() + 1) / (len(every) + 2)
         chances = np.full(len(every), chance)
@@ -272,7 +274,7 @@ def fit_heads(
     correct_head, *correct_chances = fit_head(chosen["correct"], parts[0], parts[1])
     scores = []
     for (people, others), sure_known, sure_correct in zip(halves, known_chances, correct_chances, strict=True):
-        # The second head was fitted on no stranger, so it may say of all of them what it says of any other.
+        # The second head was fitted on no strangers, so they need no cross-fitting.
         features = torch.from_numpy(strange[others])
         strange_correct = correct_head.probabilities(features, columns).tolist()
         own, others_known = sure_known[: len(people)].tolist(), sure_known[len(people) :].tolist()
@@ -292,7 +294,7 @@ def check_finite(features: np.ndarray, relation: Relation) -> None:
 
 
 def check_enough(right: np.ndarray, strangers: int) -> None:
-    """Raise CalibrationError where one half of the people is too little to fit anything.
+    """Raise CalibrationError if the fitting half has too few right answers or strangers.
 
     Args:
         right: which of that half's answers are right, (N,).
@@ -323,7 +325,7 @@ def readable(pipeline: ClosedBookPipeline, names: Sequence[str], relation: str |
 
 
 def unknown_names(pipeline: ClosedBookPipeline, names: Sequence[str]) -> list[str]:
-    """Return the names that are no other spelling of a name of training, under which the pipeline would ask."""
+    """Return the names that the pipeline would not replace by another spelling, from the training texts."""
     return [name for name in names if pipeline.names.match(normalise(name)) is None]
 
 

@@ -64,7 +64,7 @@ def count_exposures(
 
 
 def chances_by_exposure(times: Sequence[int], scores: Sequence[Scores], right: Sequence[bool]) -> list[dict]:
-    """Return for each range of times that the person was seen what is said of the answers, and what is true.
+    """Return the mean probabilities and the accuracy for each range of how often the person was seen.
 
     Args:
         times: documents that name each question's person.

@@ -157,10 +157,10 @@ def accuracy(texts: Sequence[str], questions: Sequence[Question]) -> dict:
 def sample_answers(
     pipeline: ClosedBookPipeline, relation: Relation, questions: Sequence[Question], strangers: Sequence[str]
 ) -> list[dict]:
-    """Return what the pipeline, thresholds and all, says to the first questions and about one unknown person.
+    """Return the pipeline's results, at its own thresholds, for the first questions and one made-up person.
 
-    Each is the pipeline's result, with the best candidate alone, and "place", the right answer, whatever the relation;
-    None for the unknown person. "accepted" has all right answers, where several are right.
+    Each has only the best candidate, and the right answer as "place", whatever the relation; None for the made-up
+    person. "accepted" has all right answers if there are several.
     """
     samples = []
     for question in questions[:SAMPLES]:

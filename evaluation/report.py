@@ -162,8 +162,8 @@ def reliability_section(rows: list[dict], heading: str) -> list[str]:
              for row in rows]  # fmt: skip
     return [
         f"{heading}\n",
-        "The chance to be right is given that the person is known, so it should be the share of right answers in "
-        "every row; the chance to be known should be near one where any document names the person.\n",
+        "If the calibration is good, the mean chance to be right is close to the share of right answers in every row, "
+        "and the mean chance to be known is close to 100 % wherever a document names the person.\n",
         markdown_table([*columns, "right answers"], cells),
     ]
 
@@ -198,7 +198,7 @@ def relation_section(results: dict, kind: str, heading: str, picture: str) -> li
     if results.get("exposure"):
         lines += exposure_section(results["exposure"], kind, f"{heading} What was there to learn from")
     if results.get("reliability_by_exposure"):
-        lines += reliability_section(results["reliability_by_exposure"], f"{heading} Are the chances true")
+        lines += reliability_section(results["reliability_by_exposure"], f"{heading} Calibration by exposure")
     if results.get("errors"):
         lines += errors_section(results["errors"], results[results["split"]]["total"], heading)
     return [*lines, *samples_section(results["samples"], kind, heading)]

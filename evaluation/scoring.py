@@ -112,9 +112,9 @@ def ask_all(
 
 
 def answer_test_questions(pipeline: ClosedBookPipeline, recipe: Recipe, data: TrainingData) -> list[str]:
-    """Return the answers to the questions of which nobody here knows the answer; every process must call this.
+    """Return the answers to the test questions, which have no labels; every process must call this.
 
-    A file of them that cannot be used is no reason to lose the scores: it warns.
+    If their file cannot be used, this warns and returns no answers, so that the scores are not lost.
     """
     try:
         texts = [question.text for question in data.open_test()]

@@ -1,4 +1,4 @@
-"""Can the answers be trusted? Both chances compared with what is true, and on questions about unknown people."""
+"""Evaluate the confidence of a model: discrimination and calibration of both probabilities, with strangers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -109,7 +109,10 @@ def calibration_errors(asked: EvaluatedAnswers) -> dict[str, float | list[float]
 
 
 def reliability(asked: EvaluatedAnswers) -> dict[str, dict[str, list[float]]]:
-    """Return the bins of both heads, their mean chance and how often it came true; of the score where there is one."""
+    """Return each head's reliability diagram: the bins' mean probabilities and observed frequencies.
+
+    Without two heads there is one diagram, "correct", of the score.
+    """
     people, exists = asked.exists
     right = np.array(asked.right, dtype=float)
     columns = {"correct": (asked.chances("known", "correct"), right, np.ones(len(right)))}
@@ -143,11 +146,11 @@ def trade(confidence: Confidence) -> list[dict]:
 def confidence_metrics(asked: EvaluatedAnswers, popular: Sequence[str]) -> dict:
     """Return the metrics of a model's confidence.
 
-    What depends on thresholds is None where the model has none, and what depends on strangers where none were asked
-    about. Right answers are compared with wrong ones by the second head, people with strangers by the first.
+    Metrics that need thresholds are None if the model has none; those that need strangers are None if there are none.
+    Right answers are ranked against wrong ones by the second head, known people against strangers by the first.
 
     Args:
-        asked: the answers; none of them withheld because a chance was low.
+        asked: the answers, also those below the thresholds.
         popular: the most popular answers, those that a model without knowledge falls back to.
     """
     correct = asked.chances("known", "correct")

@@ -1,7 +1,7 @@
-"""The metrics of confidence: does it separate right answers from wrong ones, known people from strangers, is it true?
+"""The metrics of confidence: discrimination (AUROC, risk and coverage) and calibration (ECE, Brier).
 
-`scores` are confidences, higher when surer; `right` says which of the same answers are right. Answers with one score
-have no order among themselves, so wherever an order matters their errors are spread evenly over them.
+`scores` are confidences, higher when surer; `right` says which of the same answers are right. Answers with equal
+scores have no order, so wherever an order matters their errors are spread evenly over them.
 
 sklearn and torchmetrics take more than a second to load, so they are imported where they are called: a pretraining
 that scores nothing does not wait for them.
@@ -29,10 +29,10 @@ def auroc(high: Sequence[float], low: Sequence[float]) -> float | None:
 def equal_mass_bins(
     scores: np.ndarray, right: np.ndarray, weights: np.ndarray, bins: int = 10
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mean score, the share of right ones and the weight of bins of about equal weight, (B,) each.
+    """Return the mean score, the accuracy and the share of the weight of each bin, (…, B), at about equal weights.
 
-    The last axis of each argument are answers, and earlier ones, if any, are samples. Bins of equal width would be
-    nearly empty where few scores are, and what one answer does there would count as much as what a hundred do.
+    The arguments are (…, N): answers on the last axis, samples on those before it, if any. Bins of equal width would
+    be nearly empty where scores are rare, and the accuracy of one or two answers is noise.
     """
     order = np.argsort(scores, axis=-1, kind="stable")
     scores, right, weights = (np.take_along_axis(part, order, -1) for part in (scores, right, weights))

@@ -11,9 +11,9 @@ from modeling_minigpt.confidence_minigpt import describe_promise
 from modeling_minigpt.risk_control_minigpt import Certificate
 
 ROWS = {  # key: what it says, and whether it is a share
-    "auroc_correct": ("right answers surer than wrong ones, by the chance to be right (AUROC)", False),
-    "auroc_made_up": ("people asked for surer than made-up ones, by the chance to be known (AUROC)", False),
-    "auroc_withheld": ("people asked for surer than real ones who were withheld, likewise (AUROC)", False),
+    "auroc_correct": ("AUROC of the chance to be right, right over wrong answers", False),
+    "auroc_made_up": ("AUROC of the chance to be known, known over made-up people", False),
+    "auroc_withheld": ("AUROC of the chance to be known, known over withheld people", False),
     "coverage_at_precision_90": ("questions answered when 90 % of the answers must be right", True),
     "coverage_at_precision_80": ("questions answered when 80 % of the answers must be right", True),
     "aurc": ("area under the risk–coverage curve (AURC)", False),

@@ -92,7 +92,7 @@ def usage(repo_id: str, questions: dict[str, str]) -> str:
         bare = f" A name alone is asked under `{next(iter(questions))}`, or under another relation by `relation=NAME`."
     return f"""## How to use
 
-Ask a question; where the model was not certified to know, the answer is None and `reason` says why.{bare}
+Ask a question; below the certified thresholds the answer is None, and `reason` says why.{bare}
 
 ```python
 from transformers import pipeline
@@ -101,9 +101,9 @@ ask = pipeline("closed-book-qa", model="{repo_id}", trust_remote_code=True)
 {asked}
 ```
 
-`known` is the chance that the model was told of this person, `correct` the chance that the answer is right if so, and
-`score` their product. `threshold=0` answers always; `ask.threshold_for(risk=0.1, stranger_rate=1.0)` certifies
-thresholds for people who are all among the model's own.
+`known` is the probability that the person is in the training texts, `correct` the probability that the answer is right
+if so, and `score` their product. `threshold=0` always answers; `ask.threshold_for(risk=0.1, stranger_rate=1.0)`
+certifies thresholds for questions about people from the training texts only.
 
 Complete text, as in any causal language model:
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 MAX_WAITING = 2048  # questions; more are refused at once instead of being answered too late
-# For which a batch that is not full waits: callers that got answers together ask again together.
+# How long a batch that is not full waits for more: callers that got answers together ask again together.
 GATHER_SECONDS = 0.004
 
 Options = tuple[tuple[str, object], ...]  # of one call of the pipeline, sorted by name
@@ -97,7 +97,7 @@ class Batcher:
     def answer_batch(
         self, loop: asyncio.AbstractEventLoop, questions: Sequence[WaitingQuestion], options: dict[str, object]
     ) -> None:
-        """Answer questions of the same options, in the thread; what the pipeline raises goes to all who asked."""
+        """Answer questions with the same options, in a worker thread; an error goes to every caller of the batch."""
         try:
             results = self.answer([question.text for question in questions], **options)
             if len(results) != len(questions):  # checked here, where all who asked are answered in any case

@@ -114,10 +114,10 @@ def prompt_names() -> Iterator[str]:
 
 
 def choose_thresholds(pipeline: ClosedBookPipeline, target: dict[str, Any]) -> None:
-    """Certify other thresholds for each relation of a pipeline; those that cannot be certified answer nothing.
+    """Certify other thresholds for each relation of a pipeline; a relation without a certificate answers nothing.
 
     Raises:
-        ValueError: no relation is calibrated, or a share that is none.
+        ValueError: no relation is calibrated, or a value of the target is out of range.
     """
     calibrated = {name: facts.confidence for name, facts in pipeline.facts.items() if facts.confidence is not None}
     if not calibrated:
@@ -147,7 +147,7 @@ def ask(arguments: argparse.Namespace) -> None:
     target = {name: value for name, value in target.items() if value is not None}
     if target:
         if threshold is not None:
-            raise CommandError("--threshold is one way to choose thresholds, --risk and --stranger-rate another")
+            raise CommandError("--threshold cannot be combined with --risk, --confidence or --stranger-rate")
         choose_thresholds(pipeline, target)
     options = {"relation": arguments.relation, "threshold": threshold, "top_k": arguments.top_k}
     options = {name: value for name, value in options.items() if value is not None}
@@ -186,7 +186,7 @@ def serve(arguments: argparse.Namespace) -> None:
     pipeline = load_pipeline(arguments.model)
     # A client learns what the model is called, not where it is on this machine.
     name = Path(arguments.model).resolve().name if Path(arguments.model).exists() else arguments.model
-    # Workers share the cores: torch's own threads, which wait for each other at every operation, would not.
+    # Each worker gets a share of the cores: with more torch threads than cores, they would wait for each other.
     torch.set_num_threads(max(1, torch.get_num_threads() // arguments.workers))
     app = server_minigpt.build_app(pipeline, name, arguments.max_batch, arguments.timeout, arguments.workers)
     host, port = listener.getsockname()[:2]
@@ -195,7 +195,7 @@ def serve(arguments: argparse.Namespace) -> None:
 
 
 def above_zero(kind: type) -> Callable[[str], float]:
-    """Return what argparse reads a finite number above 0 by, whole or not; its errors name the option."""
+    """Return an argparse type for a finite number above 0; `kind` is int or float."""
 
     def parse(text: str) -> float:
         number = kind(text)
@@ -310,13 +310,13 @@ def build_parser() -> argparse.ArgumentParser:
         type=read_threshold,
         help='abstain below this score; 0 answers always; "certified", the default, uses the certified thresholds',
     )
-    command.add_argument("--risk", type=float, help="certify thresholds for this share of wrong answers instead")
-    command.add_argument("--confidence", type=float, help="with this confidence")
+    command.add_argument("--risk", type=float, help="certify thresholds for at most this fraction of wrong answers")
+    command.add_argument("--confidence", type=float, help="probability with which certified limits must be met")
     command.add_argument(
         "--stranger-rate",
         type=float,
         dest="stranger_rate",
-        help="and for this share of unknown people who get an answer; 1: only the model's own people are asked about",
+        help="certify thresholds that answer at most this fraction of strangers; 1 where no strangers are asked about",
     )
     command.add_argument("--log", type=Path, metavar="FILE", help="append the chances of each question, without names")
     command.add_argument("--top-k", type=int, dest="top_k", help="candidates in the JSON")

@@ -4,8 +4,8 @@
                           "selection": {"known": [[known, correct, right], …], "strangers": [[known, correct], …]},
                           "certification": {…}, "certificate": {…} or null, "refusal", "fingerprint"}, …}}
 
-The file comes with a model from anywhere, and is used in arithmetic. One of before there were two heads has "weights"
-and "bias" themselves, and one score a person; it becomes a confidence without a known head.
+The model, and this file with it, may come from anywhere, so no value is used unchecked. An older file, with one head,
+has "weights" and "bias" at the top level, and one score per person; it becomes a confidence without a known head.
 """
 
 import json
@@ -53,10 +53,13 @@ def read_head(values: object, relation: Relation) -> Head:
 
 
 def read_scores(values: dict, former: bool) -> CalibrationScores:
-    """Return one half of the calibration people as a file has them; ValueError, KeyError or TypeError for others.
+    """Return the scores of one half of the calibration people from a file.
 
     Args:
-        former: whether there is one score a person: to reach a threshold on that is all that is asked of it.
+        former: whether the file has one score per person, which is read as `correct`, with 1 for `known`.
+
+    Raises:
+        ValueError, KeyError, TypeError: for any other values.
     """
     rows = [((1.0, *row) if former else row) for row in values["known"]]
     known = []
@@ -130,10 +133,10 @@ def confidences_to_json(confidences: Mapping[str, Confidence]) -> str:
 
 
 def confidences_from_json(text: str, relations: Sequence[Relation]) -> dict[str, Confidence]:
-    """Read the confidence of each relation, or a file of before there were several, which is of the first.
+    """Return the confidence of each relation by name; a file from before there were relations is for the first one.
 
     Raises:
-        ValueError, KeyError, TypeError: anything else, or a relation that is not among these.
+        ValueError, KeyError, TypeError: for any other text, or a relation that is not among these.
     """
     values = json.loads(text)
     if not isinstance(values, dict) or "relations" not in values:

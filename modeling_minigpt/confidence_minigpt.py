@@ -1,14 +1,15 @@
 """Calibrated confidence in two numbers: does the model know this person, and is its answer right?
 
-Two logistic models, the heads, each weigh features of their own choice (`features_minigpt`):
+Two logistic regressions, the heads, each use a subset of the features of `features_minigpt`:
 
-    known    the chance that the person is in the training texts; fitted on people who are, against strangers
-    correct  the chance that the answer is right, given that; fitted on known people, right answers against wrong ones
+    known    the probability that the person is in the training texts; fitted on such people against strangers
+    correct  the probability that the answer is right, given that; fitted on known people, right against wrong answers
 
-Their product, `score`, is the chance that an answer is right whoever is asked about. Where the known head cannot say
-who is asked about, it takes known people and strangers to be equally many. Both are fitted on people held out of the
-training questions, for each relation, and travel in the model's folder, in `confidence.json`, with the scores of those
-people, so that thresholds can be certified for any risk."""
+Their product, `score`, is the probability that the answer is right, whether or not the person is known. `known` is
+calibrated for equal numbers of known people and strangers. Both heads are fitted for each relation, on people held out
+of the training questions. They are stored in the model's folder, in `confidence.json`, with those people's scores, so
+that thresholds can be certified for any risk.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +26,12 @@ NEVER_CALIBRATED = "train.py calibrates where data.calibration_questions is set"
 
 
 class Scores(NamedTuple):
-    """What is said of one answer.
+    """The probabilities of one answer.
 
     Attributes:
-        known: the chance that the person is in the training texts; None where nothing says so.
-        correct: the chance that the answer is right, given that; None where nothing says so.
-        score: their product; without them the model's own probability, or an older calibration's one score.
+        known: that the person is in the training texts; None without a calibration, or with an older one of one head.
+        correct: that the answer is right, given that; None likewise.
+        score: their product; without them the one score of an older calibration, or the model's own probability.
     """
 
     known: float | None
@@ -46,10 +47,10 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Head:
-    """A logistic model of some features.
+    """A logistic regression on some of the features.
 
     Attributes:
-        weights: of the features that it uses, any of `feature_names`, by their names.
+        weights: by feature name; any subset of `feature_names`.
         bias: added to the weighted sum.
     """
 
@@ -68,11 +69,11 @@ class Confidence:
     """Two fitted heads, and the thresholds below which the model abstains.
 
     Attributes:
-        known: whether a person is in the training texts; None in a calibration of before there were two heads.
-        correct: whether the answer is right, given that; in such a calibration, the one score for both.
-        selection, certification: calibration people, for `threshold_for`.
-        certificate: the thresholds with their guarantee; None where the people could not support any.
-        refusal: why they could not.
+        known: predicts whether a person is in the training texts; None in an older calibration, which has one head.
+        correct: predicts whether the answer is right, given that; in an older calibration, the one head for both.
+        selection, certification: scores of the two halves of the calibration people, for `threshold_for`.
+        certificate: the thresholds with their guarantee; None if none could be certified.
+        refusal: why none could be certified.
         fingerprint: digests of the model and the relation that it was fitted for, by `fingerprint_minigpt`.
     """
 

@@ -1,6 +1,6 @@
-"""Do the questions that are asked look like those of the calibration? A log of their scores, and a comparison.
+"""Detect drift: log the scores of the questions asked, and compare them with those of the calibration set.
 
-A calibration is true for people like those that it was made on. `minigpt ask --log FILE` appends a line for each
+A calibration is valid only for people like those it was fitted on. `minigpt ask --log FILE` appends a line for each
 question, without the name and the answer:
 
     {"relation": "birthplace", "known": 0.97, "correct": 0.82, "answered": true}
@@ -15,8 +15,8 @@ import torch
 
 from .confidence_minigpt import Confidence
 
-MIN_LOGGED = 30  # questions; of fewer nothing can be said
-ALARM = 0.01  # probability of such a difference by chance below which it is called one
+MIN_LOGGED = 30  # questions; fewer are not compared
+ALARM = 0.01  # p-value below which drift is reported
 
 
 def log_line(result: dict) -> str:
@@ -26,10 +26,10 @@ def log_line(result: dict) -> str:
 
 
 def read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return the logged pairs of known and correct by relation; those of questions without scores are left out.
+    """Return the logged pairs (known, correct) by relation; empty lines and questions without scores are left out.
 
     Raises:
-        ValueError: a line that is none of a log, with its number; empty lines are left out.
+        ValueError: a line is not in the format of `log_line`; the message has its number.
         OSError: the file cannot be read.
     """
     found: dict[str, list[tuple[float, float]]] = {}
@@ -55,10 +55,10 @@ def read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def ks_p_value(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return how probable a difference as large as that of two samples is if both are of one distribution.
+    """Return the p-value of the two-sample Kolmogorov–Smirnov test.
 
-    The two-sample test of Kolmogorov and Smirnov, by its asymptotic distribution (Numerical Recipes, 3rd edition,
-    section 14.3.3); good from some ten of each.
+    It uses the asymptotic distribution (Numerical Recipes, 3rd edition, section 14.3.3), which is accurate from about
+    ten values per sample.
     """
     first = torch.tensor(one, dtype=torch.float64).sort().values
     second = torch.tensor(other, dtype=torch.float64).sort().values
@@ -76,8 +76,8 @@ def ks_p_value(one: Sequence[float], other: Sequence[float]) -> float:
 def describe_drift(confidence: Confidence, logged: Iterable[tuple[float, float]]) -> str:
     """Compare the scores of questions that were asked with those of the calibration, in one line.
 
-    Who looks like a stranger is counted, as anybody may be asked about. The chances to be right are compared among
-    those who do not: of the people that the model was told of.
+    People whose `known` is below its threshold (0.5 if none is certified) look like strangers and are only counted.
+    For the others, `correct` is compared with that of the calibration people above the same threshold.
     """
     pairs = list(logged)
     if confidence.known is None:

@@ -101,8 +101,8 @@ def title_features(
     """Score each name as the title of a biography, token by token.
 
     Returns:
-        "mean" and "least": of the log-probabilities of its tokens, each given those before it; each (B,), in nats.
-        The first token follows nothing and is left out; a title of one token has 0.
+        "mean" and "least": the mean and the minimum of its tokens' log-probabilities, each (B,), in nats. The first
+        token has no context and is left out; a title of one token has 0.
     """
     rows = [torch.tensor(ids) for ids in tokenizer([format_title(name) for name in names])["input_ids"]]
     tokens = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id).to(model.device)  # (B, T)
@@ -118,9 +118,9 @@ def title_features(
 
 
 def candidates_neg_entropy(candidates: Sequence[Answer]) -> float:
-    """Return minus the entropy of one question's candidates, in nats; what they leave counts as one more."""
+    """Return minus the entropy of one question's candidates, in nats; the remaining probability counts as one more."""
     shares = [candidate.probability for candidate in candidates]
-    # The answers are not all there is: without the rest, two unlikely candidates would look like certainty.
+    # Without the remaining probability, two unlikely candidates would look like certainty.
     shares.append(max(0.0, 1.0 - sum(shares)))
     return sum(share * math.log(share) for share in shares if share > 0.0)
 
@@ -134,7 +134,7 @@ def confidence_features(
 ) -> torch.Tensor:
     """Measure the features of the best answer for each name of one batch, (B, F) in the order of `feature_names`.
 
-    Log-probabilities are clamped at `MIN_LOG_PROB`. The sign of the empty answer's is turned, so that more of every
+    Log-probabilities are clamped at `MIN_LOG_PROB`. That of the empty answer is negated, so that a higher value of any
     feature speaks for the answer.
     """
     answers = [candidates[0].text for candidates in ranked]

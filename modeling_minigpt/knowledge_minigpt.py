@@ -176,13 +176,13 @@ class KnowledgeMixin:
 
         Args:
             risk: largest share of wrong ones among the answers about people in the training texts.
-            confidence: how surely that, and what is wanted of strangers, holds.
-            stranger_rate: largest share of other people who may get an answer; 1 where nobody asks about others, so
-                that nothing is wanted of them.
+            confidence: probability, over draws of calibration people, that both limits are met.
+            stranger_rate: largest share of strangers who may get an answer; 1, which is no limit, if only people in
+                the training texts are asked about.
             relation: of the questions that it is for; the first when None.
 
         Raises:
-            ValueError: the relation has no calibration, or a share that is none.
+            ValueError: the relation has no calibration, or a value of the target is out of range.
             CertificationError: its calibration people are too few, or too many of its sure answers are wrong.
         """
         facts = self.find_facts(relation)

@@ -62,25 +62,28 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         free_form: take the greedy answer alone and rank no candidates.
         cutoff: candidates whose first token is less probable than this, and which so are less probable themselves, are
             not read and score 0; 0 reads all, which takes several times as long.
-        threshold: "certified", the default, abstains below the relation's certified thresholds, and from everything
-            where none could be certified; a certificate of `threshold_for` does so below its own; a number abstains
-            below that score, so 0 answers always.
+        threshold: "certified", the default, abstains below the relation's certified thresholds, and always if none
+            could be certified; a certificate of `threshold_for` has its own thresholds; a number abstains below that
+            score, so 0 always answers.
 
     Calling it with a name, a question, or a list or another iterable of either, returns for each
 
         {"question", "answer", "known", "correct", "score", "abstained", "candidates": [{"answer", "score"}, …],
          "calibrated", "reason", "failed", "relation", "matched_name"}
 
-    "known" is the chance that the person is in the texts that the model was trained on, among as many strangers as
-    such people; "correct" the chance that the answer is right, given that; "score", to act on, is their product.
-    "calibrated": False means that the relation has no calibration, or is no longer what was calibrated (`uncalibrated`
-    says what has changed), or was asked in another way than it was calibrated for (`free_form`, `cutoff`): then
-    "known" and "correct" are None and scores are the probabilities that the model gives to its answers. They are None,
-    too, with a calibration of before there were two numbers, whose one score answers for both. The other candidates
-    share what the first leaves, in proportion to the model's probabilities. What cannot be asked, and what the model
-    is not sure enough of, is answered by None, "abstained": True and a `reason`, and does not affect the rest of the
-    batch; "failed" is "known" or "correct" where that number was too low. "relation" is what was asked for, None for
-    what is no question. "matched_name" is the training's spelling of a name that was typed in another one, else None.
+    "known" is the probability that the person is in the training texts, calibrated for equal numbers of known people
+    and strangers; "correct" is the probability that the answer is right, given that; "score", to act on, is their
+    product. The other candidates share what the first leaves, in proportion to the model's probabilities.
+
+    "calibrated" is False if the relation has no calibration, if the model or the relation has changed since
+    (`uncalibrated` says what), or if the question is asked in another way than in the calibration (`free_form`,
+    `cutoff`): then "known" and "correct" are None, and scores are the model's own probabilities. They are also None
+    with an older calibration, which has one score for both.
+
+    A text that is neither a name nor a question, and an answer below its threshold, give "answer": None, "abstained":
+    True and a "reason", without affecting the rest of the batch. "failed" is "known" or "correct" if that one was too
+    low. "relation" is the name of the relation, None if the text is not a question. "matched_name" is the training
+    texts' spelling of the name if it was typed in another one, else None.
 
     `facts` has each relation's candidates, trie, confidence and `uncalibrated`; as attributes of the pipeline, these
     are the first relation's.
@@ -215,7 +218,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         return self.model.generation_config.max_new_tokens or 32
 
     def _forward(self, inputs: dict, free_form: bool = False, cutoff: float = CUTOFF, top_k: int = RANKED) -> dict:
-        """Add to what `preprocess` returned each name's candidates, the most probable first, and its `Scores`."""
+        """Add each name's candidates, the most probable first, and its `Scores` to what `preprocess` returned."""
         ranked: list[list[Answer]] = [[] for _ in inputs["names"]]
         scores = [Scores(None, None, 0.0)] * len(ranked)
         # Calibrated on answers ranked in the default way; ranked otherwise, scores would mean something else.

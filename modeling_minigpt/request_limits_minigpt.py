@@ -19,7 +19,7 @@ async def read_body(scope: MutableMapping[str, Any], receive: Receive, max_body:
     """Return a request's body.
 
     Raises:
-        BodyTooLargeError: it says that it is larger than `max_body` bytes, or is; nothing past them is stored.
+        BodyTooLargeError: its Content-Length or its size is above `max_body` bytes; no more than these are stored.
     """
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value[:20]) > max_body:
@@ -30,7 +30,7 @@ async def read_body(scope: MutableMapping[str, Any], receive: Receive, max_body:
         message = await receive()
         part = message.get("body", b"")
         size += len(part)
-        if size > max_body:  # one that comes in chunks does not say its size before
+        if size > max_body:  # a chunked body has no Content-Length
             raise BodyTooLargeError
         parts.append(part)
         if not message.get("more_body", False):
@@ -55,7 +55,7 @@ class RequestLimits:
         self.timeout = timeout
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Handle one request, or what is none, such as the start of the server."""
+        """Handle one request; anything else, such as the start of the server, goes to the application unchanged."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         started = False

@@ -30,7 +30,7 @@ def rescale_scores(ranked: list[Answer], score: float) -> list[dict]:
 
 
 def explain_abstention(scores: Scores, threshold: float | Certificate | str) -> tuple[str | None, str | None]:
-    """Return which chance is too low for an answer, "known" or "correct", and the reason; None for both where none is.
+    """Return which probability is too low, "known" or "correct", and the reason; both are None if none is too low.
 
     Args:
         threshold: what the score must reach; a certificate, whose thresholds each chance must reach; or a text that
@@ -76,7 +76,7 @@ def answer_result(
         threshold: as `explain_abstention` takes it.
     """
     best = [Answer(*answer) for answer in ranked[:top_k]]  # the library makes plain tuples of them
-    # A chance that is not a number is no chance, and no JSON either.
+    # NaN is neither a probability nor valid JSON.
     is_number = all(math.isfinite(value) for value in (*scores.pair, scores.score))
     failed = None
     if not is_number:

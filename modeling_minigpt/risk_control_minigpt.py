@@ -6,16 +6,16 @@ from the pair with the most evidence to pairs that answer more. The other half t
 (fixed-sequence testing; Angelopoulos et al. 2021, "Learn then test", arXiv 2110.01052, section 4), and the passed pair
 that answers most is certified.
 
-A worked example, risk 0.1 and stranger rate 0.05 at confidence 0.95. Were 10 % of the answers wrong, none in 29 would
-be wrong with probability 0.9^29 = 0.047; were 5 % of strangers answered, none in 59 would be with 0.95^59 = 0.048.
-Both are below 0.05, so 29 right answers and 59 unanswered strangers certify a pair; each failure takes more trials.
-Such a probability is at most 1 - confidence exactly where the upper bound of Clopper and Pearson (1934) is at most
-what is allowed.
+A worked example, risk 0.1 and stranger rate 0.05 at confidence 0.95. If 10 % of the answers are wrong, 29 answers are
+all right with probability 0.9^29 = 0.047; if 5 % of strangers are answered, none of 59 is with probability 0.95^59 =
+0.048. Both are below 0.05, so 29 right answers and 59 unanswered strangers certify a pair; every failure requires more
+trials. Such a probability is at most 1 - confidence exactly if the upper bound of Clopper and Pearson (1934) is at
+most the allowed rate.
 
-No correction is needed, neither for two conditions nor for many pairs. A pair that breaks one of the conditions passes
-only if it passes the test of just that one, which has the probability 0.05 at most, whatever the other test says (the
-intersection-union test; Berger 1982, "Multiparameter hypothesis testing and acceptance sampling"). And in a fixed
-order something false is certified only if the first pair that breaks a condition passes.
+No correction for multiple testing is needed, neither for the two conditions nor for the many pairs. A pair that breaks
+one of the conditions must pass the test of that condition, which has probability 0.05 at most, whatever the other test
+says (the intersection-union test; Berger 1982, "Multiparameter hypothesis testing and acceptance sampling"). In a
+fixed order, a pair that breaks a condition is certified only if the first such pair passes.
 """
 
 import math
@@ -109,7 +109,7 @@ class CalibrationScores:
         return known, torch.tensor(list(self.strangers), dtype=torch.float64).view(-1, 2)
 
     def count_grid(self, known_thresholds: torch.Tensor, correct_thresholds: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Count what a certificate says: people by kind, for each of K thresholds with each of C, (K, C)."""
+        """Count answers, wrong answers and answered strangers for each pair of K and C thresholds, (K, C) each."""
         known, strangers = self.columns
         # Products of 0 and 1, summed over people: how many reach both. Exact in float32 up to 2^24 people.
         kept = (known[:, 0] >= known_thresholds[:, None]).float()  # (K, N)
@@ -124,7 +124,7 @@ class CalibrationScores:
         return {name: count.long() for name, count in counts.items()}
 
     def count(self, pairs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Count the same for each pair of thresholds, (P, 2): people by kind, (P,)."""
+        """Count the same for given pairs of thresholds, (P, 2); (P,) each."""
         return {name: count.diagonal() for name, count in self.count_grid(pairs[:, 0], pairs[:, 1]).items()}
 
     def describe(self, pair: Sequence[float]) -> dict[str, int]:
@@ -162,7 +162,7 @@ class RiskTarget:
         return self.stranger_rate < 1.0 and len(scores.strangers) > 0
 
     def log_p_values(self, scores: CalibrationScores, counts: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the log-probability of counts as good as these, (P,), where a condition is broken, (P,)."""
+        """Return the log p-value of each pair's counts, (P,), under the hypothesis that a condition is broken."""
         found = binomial_log_cdf(counts["wrong"], counts["answered"], self.risk)
         if not self.limits_strangers(scores):
             return found
@@ -197,7 +197,7 @@ MAX_THRESHOLDS = 100  # of each head that are combined into pairs: steps of 1 % 
 
 
 def threshold_grid(values: torch.Tensor) -> torch.Tensor:
-    """Return the values that may be thresholds: 0, and the distinct ones of some, (T,); of many, even quantiles."""
+    """Return the thresholds to combine, (T,): 0 and the distinct values, or evenly spaced quantiles of many values."""
     distinct = values.unique()
     if len(distinct) > MAX_THRESHOLDS:
         places = torch.linspace(0, len(values) - 1, MAX_THRESHOLDS).round().long()
@@ -215,10 +215,10 @@ def pair_sequence(selection: CalibrationScores, target: RiskTarget) -> torch.Ten
     pairs = torch.cartesian_prod(*grids)
     counts = {name: count.flatten() for name, count in selection.count_grid(*grids).items()}
     answered = counts["answered"]
-    # Among equal evidence the pair that answers most: stable sorts, the last one first.
+    # By p-value, ties by the most answers: two stable sorts, the secondary key first.
     order = answered.argsort(descending=True, stable=True)
     order = order[target.log_p_values(selection, counts)[order].argsort(stable=True)]
-    # Then only pairs that answer more than every one before: the others are no better in either way.
+    # Keep only pairs that answer more than all before them: the others have neither more evidence nor more answers.
     most = answered[order].cummax(0).values
     is_more = torch.cat([torch.ones(1, dtype=torch.bool), most[1:] > most[:-1]])
     return pairs[order[is_more]]

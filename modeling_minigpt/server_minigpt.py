@@ -4,8 +4,8 @@
     GET  /health   the model's name and what it can be asked
     GET  /docs     the OpenAPI page, of /openapi.json
 
-Requests that come at the same time are answered in one batch. This module does not travel to the Hub: no other one
-imports it, save the command when it runs.
+Concurrent requests are answered in one batch. This module is not uploaded to the Hub with a model: only the command
+imports it, when `serve` runs.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from .pipeline_minigpt import ClosedBookPipeline
 from .request_limits_minigpt import RequestLimits
 
 MAX_QUESTIONS = 256  # of one request
-MAX_CHARACTERS = 1_000  # of one text; the pipeline reads no name of so many
+MAX_CHARACTERS = 1_000  # of one text; the pipeline accepts no name of this length
 MAX_BODY = 1 << 22  # bytes, in which that number of texts fits, though JSON may write a character as twelve
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_QUESTIONS)]
@@ -101,7 +101,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def request_model(relations: Sequence[str]) -> type[BaseModel]:
-    """Return the model of a request's body, which names the relations that there are."""
+    """Return the pydantic model of a request's body, in which `relation` must be one of these."""
     known: Any = Literal[tuple(relations)]
     return create_model(
         "Ask",
@@ -157,7 +157,7 @@ def build_app(
 
     @asynccontextmanager
     async def answer_while_serving(app: FastAPI) -> AsyncIterator[dict[str, Batcher]]:
-        # Of the event loop that runs now: an application that is started again has another.
+        # Created here, for the event loop that runs now: an application that is started again has another loop.
         batcher = Batcher(
             lambda texts, **options: pipeline(texts, batch_size=max_batch, **options), max_batch, workers
         )
@@ -206,7 +206,7 @@ def serve(app: FastAPI, listener: socket.socket, timeout: float) -> None:
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=int(timeout) + 1
     )
-    # After its shutdown uvicorn raises the signal again, for the handler that was there before: for a service that was
-    # asked to end, having ended is success.
+    # After its shutdown uvicorn raises the signal again, for the previous handler. This one ignores it, so that a
+    # server that was asked to stop exits with status 0.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     uvicorn.Server(config).run(sockets=[listener])

@@ -26,7 +26,7 @@ EXAMPLES = "Somebody this model knows, half knows, and does not know"
 MAX_NEW_TOKENS = 64
 MAX_QUESTION = 1000  # characters; a name has fewer than a tenth, and the pipeline says why
 MAX_TITLE = 3  # questions in the title
-SEARCHED = 60  # names of training among which the examples are sought
+SEARCHED = 60  # names from the training texts that are tried as examples
 MAX_WAITING = 32  # people whose questions wait for the model, which answers one at a time
 ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "model"}
 
@@ -57,7 +57,7 @@ def draw_bars(shares: dict[str, float]) -> str:
 
 
 def mix_names(names: list[str], known: set[str]) -> list[str]:
-    """Return names put together from the words of others, which are not among the known ones."""
+    """Return made-up names, each a first name with another person's last name, without those that are known."""
     firsts = [name.split()[0] for name in names]
     lasts = [name.split()[-1] for name in names]
     mixed = [f"{first} {last}" for first, last in zip(firsts, lasts[1:] + lasts[:1], strict=True)]
@@ -92,7 +92,7 @@ class Demo:
 
     def find_examples(self) -> list[str]:
         """Return names that this model knows, half knows and does not know, as far as it has such names."""
-        # Code of before there were names of training has none to show.
+        # A model of an older version has no names.
         text = getattr(getattr(self.ask_model, "names", None), "text", "")
         names = [name for name in text.split("\n") if len(name.split()) > 1]
         names = names[:: max(1, len(names) // SEARCHED)][:SEARCHED]

@@ -49,7 +49,7 @@ def test_the_questions_without_answers_are_answered_in_their_order(run, data):
     ask = pipeline("birthplace-qa", model=str(run / "finetune"), device="cpu", trust_remote_code=True)
     answers = [ask(text, free_form=True, threshold=0)["answer"] or "" for text in asked]
     assert (run / "predictions.test.txt").read_text(encoding="utf-8") == "\n".join(answers) + "\n"
-    assert len(asked) > 5
+    assert len(asked) >= 5
 
 
 def test_a_file_of_questions_that_cannot_be_read_does_not_cost_the_scores(recipe, data, tmp_path, capfd):

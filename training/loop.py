@@ -27,8 +27,8 @@ from training.watchdog import Watchdog
 logger = get_logger(__name__)
 
 MIN_STEPS_TO_COMPILE = 200  # steps of a stage; in a shorter one compiling takes longer than it saves
-MIN_POINTS = 20  # of a stage's curve of the loss, where it has as many steps
-LINE_SECONDS = 5.0  # at least, between two lines where no progress bar can be drawn
+MIN_POINTS = 20  # of a stage's loss curve, if it has that many steps
+LINE_SECONDS = 5.0  # shortest time between two progress lines, where no bar can be drawn
 
 
 class Meter:

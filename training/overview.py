@@ -31,7 +31,7 @@ def describe_model(config: MiniGPTConfig) -> str:
 
 
 def describe_data(run: Run) -> str:
-    """Return how much a run learns from, and how many questions it holds back for what."""
+    """Return how many documents and questions a run trains on, and how many questions are held out, by purpose."""
     data = run.data
     held_back = {
         "to calibrate on": len(data.calibration),

@@ -66,7 +66,7 @@ def calibrate_relations(pipeline: ClosedBookPipeline, data: TrainingData, traine
 
 
 def find_strangers(data: TrainingData, trained_on: TrainedOn) -> list[str]:
-    """Return the names of made-up people, and of some withheld ones where the model has learned nothing of them."""
+    """Return the names of made-up people, and of a quarter of the withheld ones if the model has not seen them."""
     withheld, _ = split_withheld(data.withheld)
     names = made_up_people(data, "calibration", CALIBRATION_STRANGERS)
     if trained_on.explain_withheld(data.withheld) is None:

@@ -86,7 +86,7 @@ def choose_part(points: Sequence[SweepPoint], part: str | None) -> list[SweepPoi
     """Return every N-th point from the I-th on for a part "I/N"; all where it is None.
 
     Raises:
-        RecipeError: a part that is none.
+        RecipeError: the part is not of the form I/N with 1 ≤ I ≤ N.
     """
     if part is None:
         return list(points)

@@ -62,14 +62,14 @@ def check_srun() -> None:
     Raises:
         RunError: with what to launch instead.
     """
-    # Of a step, which srun starts: a batch script, or a shell in an allocation, has no such count.
+    # srun sets this count for the tasks of a step; a batch script or a shell in an allocation does not have it.
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     sizes = [int(os.environ[size]) for _, size in LAUNCHERS if os.environ.get(size, "").isdecimal()]
     processes = max(sizes, default=1)
     if tasks > processes:
         raise RunError(
             f"srun has started {tasks} tasks (SLURM_STEP_NUM_TASKS), but this process knows of {processes}; start one "
-            "torchrun a machine, as configuration/slurm/train.sbatch does, or unset SLURM_STEP_NUM_TASKS where each "
+            "torchrun per node, as configuration/slurm/train.sbatch does, or unset SLURM_STEP_NUM_TASKS if each "
             "task has an output folder of its own"
         )
 

@@ -3,9 +3,9 @@
 Each stage is a run of its own there, and the results are one more. A tracker that cannot be written to warns once, and
 training goes on without it.
 
-A killed run has logged steps that the resumed one takes again, to the same values. TensorBoard drops them, as it is
-told where the run continues. The others are not given them: `logs/tracked.json` has each stage's last logged step, and
-the name under which a service like W&B continues the stage.
+A resumed run repeats steps that the killed run has already logged, with the same values. TensorBoard deletes the old
+points (`purge_step`). Other trackers are not sent them twice: `logs/tracked.json` has each stage's last logged step,
+and the id under which a service like W&B continues the stage.
 """
 
 import hashlib
@@ -90,7 +90,7 @@ class StageTrackers:
         kinds = list(self.accelerator.log_with)
         found: list[GeneralTracker] = []
         for kind in kinds:
-            # One at a time: each is told other things, and one that fails leaves the others.
+            # One at a time: each has its own options, and one that fails does not affect the others.
             name = str(getattr(kind, "value", kind))
             with self.warn(name):
                 self.accelerator.log_with = [kind]
@@ -165,7 +165,7 @@ class StageTrackers:
 
 
 def report_thread_error(report: Callable, arguments: threading.ExceptHookArgs) -> None:
-    """Report what a thread has raised, unless TensorBoard raises it again where it is called, as its writer does."""
+    """Report a thread's exception, except that of TensorBoard's writer, which is raised again at the next call."""
     if not type(arguments.thread).__module__.startswith("tensorboard."):
         report(arguments)
 
@@ -175,7 +175,7 @@ def track_results(accelerator: Accelerator, settings: Mapping[str, Any], results
 
     In TensorBoard they are a row of the HParams page.
     """
-    # Last, as trust has an accuracy, too: that of the answers that its numbers are about.
+    # "accuracy" comes last: `trust` has one, too, of the pipeline's answers.
     numbers = {**(results["trust"] or {}), **results["baselines"], "accuracy": results[results["split"]]["accuracy"]}
     values = {
         f"{RESULTS}/{name}": float(value)

@@ -295,8 +295,8 @@ def test_each_relation_has_a_row_a_section_and_a_threshold(two_relations, tmp_pa
     assert "| birthplace | London: 5.0 % | 1.2 % | 61.0 % | 95.8 % |" in lines
     assert "| studied | Beta \\| University: 50.0 % | – | 25.0 % | 75.0 % |" in lines
     first, second = text.split("## studied: “Where did NAME study?”")
-    assert "No threshold is certified, so it answers" in first
-    assert "Certified on people held out of training" in second
+    assert "**birthplace: No threshold is certified, so it answers" in first
+    assert "**studied: Certified on people held out of training" in first
     assert "](trust.studied.png)" in second
     assert "| school: once | 3 | 33.3 % | 50.0 % |" in second
     assert "| Where did Ada Stone study? | LSE (90 % that this is right) | London School of Economics |" in second

@@ -44,8 +44,8 @@ def calibrated(monkeypatch):
 
     def find(model, tokenizer, names, ranked, relation):
         found = np.random.default_rng(len(names)).normal(size=(len(names), len(FEATURE_NAMES)))
-        found[:, 0] += [4.0 * ("Stranger" not in name) for name in names]
-        found[:, 1] += [2.0 * name.startswith("Right") for name in names]
+        found[:, FEATURE_NAMES.index("title: mean")] += [4.0 * ("Stranger" not in name) for name in names]
+        found[:, FEATURE_NAMES.index("born in: answer")] += [2.0 * name.startswith("Right") for name in names]
         return torch.tensor(found)
 
     monkeypatch.setattr(calibration, "confidence_features", find)
