@@ -16,7 +16,21 @@ from evaluation.trust_report import HEADINGS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path("benchmarks") / "results" / "recipes"
-RESULT_COLUMNS = ["recipe", "always the top place", "no pretraining", "pretrained", "ceiling", "training minutes"]
+RESULT_COLUMNS = [
+    "recipe",
+    "always the top place",
+    "no pretraining",
+    "pretrained",
+    "ceiling",
+    "training minutes",
+    "scored on",
+]
+
+
+def name_processor(results: dict) -> str:
+    """Return the instructions that decide how fast a CPU trains, or the GPU's name; a dash in older results."""
+    machine = results.get("provenance", {}).get("machine")
+    return (machine["instructions"] or machine["device"]) if machine else "–"
 
 
 def results_table(folder: Path) -> str:
@@ -26,7 +40,8 @@ def results_table(folder: Path) -> str:
         results = json.loads(path.read_text(encoding="utf-8"))
         shares = [percent(share) for _, share in accuracy_rows(results)]
         before = " and those before" if results.get("start_from") else ""
-        rows.append([f"`{path.stem}`", *shares, f"{training_minutes(results):.1f}{before}"])
+        minutes = f"{training_minutes(results):.1f}{before}"
+        rows.append([f"`{path.stem}`", *shares, minutes, name_processor(results)])
     return markdown_table(RESULT_COLUMNS, rows)
 
 

@@ -382,11 +382,14 @@ def test_the_readme_s_trust_table_has_a_row_for_each_calibrated_model(checkout, 
 def test_the_readme_s_table_has_a_row_for_each_results_file(checkout, results):
     results["baselines"]["no_pretraining"], results["train_minutes"] = None, {"finetune": 1.0}
     results["start_from"] = "elsewhere"
-    (checkout / readme_table.RESULTS / "a.json").write_text(json.dumps(results), encoding="utf-8")
+    for name, instructions in (("a", "AMX"), ("b", None)):
+        results["provenance"] = {"machine": {"device": "A GPU", "instructions": instructions}}
+        (checkout / readme_table.RESULTS / f"{name}.json").write_text(json.dumps(results), encoding="utf-8")
     rows = readme_table.results_table(checkout / readme_table.RESULTS).splitlines()[2:]
     assert rows == [
-        "| `a` | 5.0 % | – | 61.0 % | 95.8 % | 1.0 and those before |",
-        "| `cs224n` | 5.0 % | 1.2 % | 61.0 % | 95.8 % | 12.6 |",
+        "| `a` | 5.0 % | – | 61.0 % | 95.8 % | 1.0 and those before | AMX |",
+        "| `b` | 5.0 % | – | 61.0 % | 95.8 % | 1.0 and those before | A GPU |",
+        "| `cs224n` | 5.0 % | 1.2 % | 61.0 % | 95.8 % | 12.6 | – |",
     ]
 
 
@@ -396,7 +399,7 @@ def test_the_command_checks_writes_and_then_finds_nothing_to_do(checkout, monkey
     assert (checkout / "README.md").read_text(encoding="utf-8") == readme
     assert run_readme_table(monkeypatch) == 0
     changed = (checkout / "README.md").read_text(encoding="utf-8")
-    assert "| `cs224n` | 5.0 % | 1.2 % | 61.0 % | 95.8 % | 12.6 |" in changed
+    assert "| `cs224n` | 5.0 % | 1.2 % | 61.0 % | 95.8 % | 12.6 | – |" in changed
     assert changed.startswith("# Title\n\n")
     assert changed.endswith("\n\nThe end, “quoted”.\n")
     assert run_readme_table(monkeypatch, "--check") == 0
