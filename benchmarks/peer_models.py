@@ -156,7 +156,7 @@ def our_batches(
     stage: StageArguments, texts: Texts, tokenizer: PreTrainedTokenizerFast, shape: Shape
 ) -> TrainingBatches:
     """Return the package's batches of the published corruption, with no questions and every token a target."""
-    stage = replace(stage, question_fraction=0.0, title_loss=True)
+    stage = replace(stage, question_fraction=0.0, title_loss=True, title_fraction=1.0)
     return TrainingBatches.from_texts(
         texts.documents, [], tokenizer, stage, corruption(shape), seed=0, max_length=shape.block
     )

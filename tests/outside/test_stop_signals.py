@@ -74,7 +74,7 @@ def test_a_request_is_never_lost_and_the_run_ends_as_if_there_had_been_none(
 @pytest.mark.row("T3")
 def test_a_scheduler_that_repeats_its_signal_until_the_end_gets_status_75(recipe, data, tmp_path):
     process = start(command_line("pretrain", recipe, data, tmp_path / "r", "pretrain.steps=5000"))
-    wait_for(lambda: "/5000" in process.err.read_text())
+    wait_for(lambda: "/5,000" in process.err.read_text())
     while process.poll() is None:
         process.send_signal(signal.SIGTERM)
         time.sleep(0.002)
@@ -85,7 +85,7 @@ def test_a_scheduler_that_repeats_its_signal_until_the_end_gets_status_75(recipe
 @pytest.mark.row("T3")
 def test_a_signal_to_every_process_of_a_job_saves_once(recipe, data, tmp_path):
     process = start_torchrun(command_line("pretrain", recipe, data, tmp_path / "r", "pretrain.steps=5000"))
-    wait_for(lambda: "/5000" in process.err.read_text())
+    wait_for(lambda: "/5,000" in process.err.read_text())
     workers = read_children(process.pid)
     assert len(workers) == 2
     for pid in (*workers, process.pid):
