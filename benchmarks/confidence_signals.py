@@ -286,12 +286,13 @@ def find_signals(
             tuple(typicality(part, states[2]) for part in states[:2]),
             state,
         ),
-        f"agreement of {len(own)} paraphrases": (asked.agreement(own), len(own) * once),
         "all features, fitted on who is known": (asked.head(fit_known, feature_names(relation)), every),
         "all features, fitted on who is right": (asked.head(fit_correct, feature_names(relation)), every),
         "`known`": (asked.head(fit_known, heads["known"]), every),
         "`correct`": (asked.head(fit_correct, heads["correct"]), len(heads["correct"]) * once),
     }
+    if relation.paraphrases:
+        found[f"agreement of {len(own)} paraphrases"] = (asked.agreement(own), len(own) * once)
     if others:
         found[f"agreement of {len(seeds)} seeds"] = (asked.agreement(seeds), len(seeds) * once)
     return found

@@ -1,5 +1,7 @@
 """The comparison of signals: fair folds, any scale, and every signal in the table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,8 @@ from modeling_minigpt import BirthplacePipeline, build_bpe_tokenizer
 from modeling_minigpt.features_minigpt import answer_features
 from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from tests.attention_variants import tiny_model
+
+RELATION = replace(BIRTHPLACE, paraphrases=("What is {name}'s birthplace?",))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,8 @@ def pipelines(bios):
             "vanilla", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, num_hidden_layers=layers
         )
         model.generation_config.max_new_tokens = 6
-        made.append(BirthplacePipeline(model=model, tokenizer=tokenizer, device="cpu", candidates=candidates))
+        parts = {"model": model, "tokenizer": tokenizer, "device": "cpu"}
+        made.append(BirthplacePipeline(**parts, relations=[RELATION], candidates=candidates))
     return made
 
 
@@ -45,8 +50,7 @@ def test_every_signal_is_judged_and_stands_in_the_table(bios, pipelines, tmp_pat
     results = compare(pipelines[0], pipelines[1:], data)
     signals = results.pop("signals")
     assert results["people"] == 20  # the half that fits the heads
-    paraphrases = f"agreement of {1 + len(BIRTHPLACE.paraphrases)} paraphrases"
-    assert {"agreement of 2 seeds", paraphrases, "`known`", "`correct`"} < signals.keys()
+    assert {"agreement of 2 seeds", "agreement of 2 paraphrases", "`known`", "`correct`"} < signals.keys()
     for found in signals.values():
         cost = found.pop("milliseconds")
         assert 0.0 <= cost < 1000.0
