@@ -253,4 +253,4 @@ def threshold_for(
     known, correct = pairs[counts["answered"][:passed].argmax()].tolist()
     guaranteed = target.stranger_rate if target.limits_strangers(certification) else None
     found = certification.describe((known, correct))
-    return Certificate(known, correct, target.risk, guaranteed, target.confidence, **found)
+    return Certificate(known, correct, target.risk, guaranteed, target.confidence, relation=None, **found)
