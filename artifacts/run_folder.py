@@ -58,6 +58,23 @@ TRAINING_SECTIONS = (
 logger = logging.getLogger(__name__)  # not Accelerate's, which is not up when a folder is locked
 
 
+def dotted(values: object, prefix: str = "") -> dict[str, Any]:
+    """Return nested dicts as one: `{"model": {"preset": "minigpt"}}` is `{"model.preset": "minigpt"}`."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        key: value
+        for name, part in values.items()
+        for key, value in dotted(part, f"{prefix}.{name}" if prefix else name).items()
+    }
+
+
+def settings_without_paths(recipe: dict) -> dict[str, Any]:
+    """Return a recipe's settings by dotted keys, without its output folder and other paths."""
+    found = dotted(recipe)
+    return {key: found[key] for key in found if key != "output" and key.rsplit(".", 1)[-1] not in PATHS}
+
+
 class RunError(UserError, RuntimeError):
     """A command that cannot run on this folder or model; the message is one line for the user."""
 

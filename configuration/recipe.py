@@ -276,17 +276,6 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
     return recipe
 
 
-def dotted(values: object, prefix: str = "") -> dict[str, typing.Any]:
-    """Return nested dicts as one: `{"model": {"preset": "minigpt"}}` is `{"model.preset": "minigpt"}`."""
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {
-        key: value
-        for name, part in values.items()
-        for key, value in dotted(part, f"{prefix}.{name}" if prefix else name).items()
-    }
-
-
 def recipe_from_json(values: dict) -> Recipe:
     """Return the recipe that a run has written down; keys newer than the run have their defaults.
 

@@ -15,9 +15,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifacts.run_folder import PATHS, RunError, RunFolder, read_json
+from artifacts.run_folder import RunError, RunFolder, read_json, settings_without_paths
 from configuration.errors import run_main, show
-from configuration.recipe import dotted
 from evaluation.report import by_relation, training_minutes
 from evaluation.tables import markdown_table, mean_and_spread
 from evaluation.trust_report import HEADINGS
@@ -57,7 +56,7 @@ class RunResults:
 def comparable_settings(recipe: dict) -> dict[str, str]:
     """Return a recipe's settings that make two runs different, by dotted keys."""
     compared = {name: part for name, part in recipe.items() if name not in NOT_COMPARED}
-    return {key: str(value) for key, value in dotted(compared).items() if key.rsplit(".", 1)[-1] not in PATHS}
+    return {key: str(value) for key, value in settings_without_paths(compared).items()}
 
 
 def read_run(folder: Path, relation: str | None = None) -> RunResults | None:

@@ -18,6 +18,7 @@ from evaluation.trust_metrics import (
     expected_calibration_error,
 )
 from modeling_minigpt.confidence_minigpt import Confidence, Scores
+from modeling_minigpt.results_minigpt import explain_abstention
 from modeling_minigpt.risk_control_minigpt import Certificate, CertificationError
 
 STRANGERS = 500  # made-up names that are asked for
@@ -83,9 +84,8 @@ def fraction(flags: Sequence[bool]) -> float | None:
 
 
 def is_answered(scores: Scores, certificate: Certificate) -> bool:
-    """Return whether both chances reach a certificate's thresholds."""
-    known, correct = scores.pair
-    return known >= certificate.known_threshold and correct >= certificate.correct_threshold
+    """Return whether both chances reach a certificate's thresholds, as the pipeline decides it."""
+    return explain_abstention(scores, certificate)[1] is None
 
 
 def calibration_errors(asked: EvaluatedAnswers) -> dict[str, float | list[float] | None]:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,7 @@ from accelerate.logging import get_logger
 from accelerate.tracking import GeneralTracker, get_available_trackers
 
 from artifacts.files import write_json
-from artifacts.run_folder import PATHS, RunError, read_json
-from configuration.recipe import dotted
+from artifacts.run_folder import RunError, read_json, settings_without_paths
 from configuration.schema import Recipe
 
 logger = get_logger(__name__)
@@ -46,12 +45,8 @@ def check_installed(names: list[str]) -> None:
 
 def tracked_settings(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe's settings by dotted keys, as trackers show them: without paths, which are of this machine."""
-    found = dotted(asdict(recipe))
-    return {
-        key: value if isinstance(value, (bool, int, float, str)) else str(value)
-        for key, value in found.items()
-        if key != "output" and key.rsplit(".", 1)[-1] not in PATHS
-    }
+    found = settings_without_paths(asdict(recipe))
+    return {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in found.items()}
 
 
 class StageTrackers:
@@ -70,7 +65,7 @@ class StageTrackers:
         self.logs = Path(accelerator.logging_dir or ".")
         self.record: dict[str, dict] = {}
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The stage's key in the record: a stage that trains otherwise in the same folder is another run."""
         # A resumed run may change the others.
