@@ -286,7 +286,6 @@ def find_signals(
             tuple(typicality(part, states[2]) for part in states[:2]),
             state,
         ),
-        "all features, fitted on who is known": (asked.head(fit_known, feature_names(relation)), every),
         "all features, fitted on who is right": (asked.head(fit_correct, feature_names(relation)), every),
         "`known`": (asked.head(fit_known, heads["known"]), every),
         "`correct`": (asked.head(fit_correct, heads["correct"]), len(heads["correct"]) * once),

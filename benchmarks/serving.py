@@ -48,7 +48,7 @@ from benchmarks.harness import (
     write_report,
 )
 from configuration.errors import UserError, run_main
-from modeling_minigpt.cli_minigpt import load_pipeline
+from modeling_minigpt.cli_models_minigpt import load_pipeline
 from modeling_minigpt.pipeline_minigpt import ClosedBookPipeline
 
 THREADS = "threads"

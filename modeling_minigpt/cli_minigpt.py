@@ -17,66 +17,25 @@ after one line on stderr, when it cannot be loaded.
 import argparse
 import csv
 import json
-import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from . import __version__, convert_gpt2_checkpoint_to_hf, convert_mingpt_checkpoint_to_hf
-from .configuration_minigpt import MiniGPTConfig
+from .cli_models_minigpt import CommandError, find_model, load_pipeline
+from .cli_serve_minigpt import add_serve_command
 from .drift_minigpt import describe_drift, log_line, read_log
 from .facts_minigpt import RelationFacts
-from .modeling_minigpt import MiniGPTForCausalLM
 from .pipeline_minigpt import CERTIFIED, ClosedBookPipeline
 from .results_minigpt import describe_result
 from .risk_control_minigpt import CertificationError
 
 # Of the TSV that `ask --file` writes.
 COLUMNS = ("question", "answer", "score", "known", "correct", "reason", "relation", "matched_name")
-
-
-class CommandError(ValueError):
-    """A command that cannot be run; the message is one line for the user."""
-
-
-def find_model(name: str) -> str:
-    """Return the folder or id to load: of a run's output folder, its finetuned model."""
-    # Whoever has just trained has the run's folder at hand; what it can be asked is the model inside.
-    finetuned = Path(name, "finetune")
-    if not Path(name, "config.json").is_file() and (finetuned / "config.json").is_file():
-        return str(finetuned)
-    return name
-
-
-def load_pipeline(name: str) -> ClosedBookPipeline:
-    """Load a model, its tokenizer, candidates and calibration; no code of the model's folder is run.
-
-    Raises:
-        CommandError: nothing there that can be loaded, or another kind of model.
-    """
-    source = find_model(name)
-    # What looks like a path is one: the Hub's advice on how to write an id would not help.
-    if not Path(source).is_dir() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
-        raise CommandError(f"{name}: no such folder")
-    try:
-        # Never a model's own code: this package has it, and the folder may come from anywhere.
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        if not isinstance(config, MiniGPTConfig):
-            raise CommandError(f"{name}: a {config.model_type} model, wanted minigpt")
-        model = MiniGPTForCausalLM.from_pretrained(source, config=config)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        return ClosedBookPipeline(model=model, tokenizer=tokenizer)
-    except CommandError:
-        raise
-    except Exception as error:  # a missing, broken or unreachable model makes each library raise its own
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CommandError(f"{name}: no MiniGPT that can be loaded: {reason}") from error
 
 
 def describe_answer(result: dict) -> str:
@@ -176,37 +135,6 @@ def append_log(path: Path, line: str) -> None:
         raise CommandError(f"{path}: cannot be written: {error}") from error
 
 
-def serve(arguments: argparse.Namespace) -> None:
-    """Answer over HTTP until SIGTERM or Ctrl-C: POST /ask, GET /health, and the OpenAPI page, /docs."""
-    try:
-        from . import server_minigpt
-    except ModuleNotFoundError as error:
-        raise CommandError(f"serve needs {error.name}: pip install 'minigpt-lab[serve]'") from error
-    listener = server_minigpt.listen(arguments.host, arguments.port)  # refused before the model is loaded
-    pipeline = load_pipeline(arguments.model)
-    # A client learns what the model is called, not where it is on this machine.
-    name = Path(arguments.model).resolve().name if Path(arguments.model).exists() else arguments.model
-    # Each worker gets a share of the cores: with more torch threads than cores, they would wait for each other.
-    torch.set_num_threads(max(1, torch.get_num_threads() // arguments.workers))
-    app = server_minigpt.build_app(pipeline, name, arguments.max_batch, arguments.timeout, arguments.workers)
-    host, port = listener.getsockname()[:2]
-    print(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}/docs", flush=True)
-    server_minigpt.serve(app, listener, arguments.timeout)
-
-
-def above_zero(kind: type) -> Callable[[str], float]:
-    """Return an argparse type for a finite number above 0; `kind` is int or float."""
-
-    def parse(text: str) -> float:
-        number = kind(text)
-        if not 0 < number < math.inf:
-            raise argparse.ArgumentTypeError(f"must be above 0, found {text}")
-        return number
-
-    parse.__name__ = kind.__name__  # which argparse names where `kind` refuses the text
-    return parse
-
-
 def describe_facts(facts: RelationFacts) -> dict[str, str]:
     """Return the rows of `info` about one relation."""
     relation = facts.relation
@@ -260,28 +188,6 @@ def info(arguments: argparse.Namespace) -> None:
     for part in parts:
         for name, value in part.items():
             print(f"{name:12} {value}")
-
-
-def add_serve_command(commands: argparse._SubParsersAction) -> None:
-    """Describe the command line of `minigpt serve`."""
-    command = commands.add_parser("serve", help="answer over HTTP", description=serve.__doc__)
-    command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
-    command.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s); 0.0.0.0 is all")
-    command.add_argument("--port", type=int, default=8000, help="(%(default)s); 0 is any that is free")
-    command.add_argument(
-        "--max-batch", type=above_zero(int), default=32, metavar="N", help="questions read together (%(default)s)"
-    )
-    command.add_argument(
-        "--timeout", type=above_zero(float), default=30.0, metavar="SECONDS", help="limit of a request (%(default)s)"
-    )
-    command.add_argument(
-        "--workers",
-        type=above_zero(int),
-        default=1,
-        metavar="N",
-        help="batches at the same time; each has an equal share of torch's threads (%(default)s)",
-    )
-    command.set_defaults(run=serve)
 
 
 def read_threshold(text: str) -> float | str:

@@ -198,6 +198,7 @@ def test_the_code_beside_a_models_weights_needs_no_library_of_the_server(tmp_pat
     names = {path.name for path in tmp_path.glob("*.py")}
     assert "pipeline_minigpt.py" in names
     assert not names & {"server_minigpt.py", "batching_minigpt.py", "request_limits_minigpt.py", "cli_minigpt.py"}
+    assert not [name for name in names if name.startswith("cli_")]
 
 
 def test_without_the_extra_the_command_names_it(monkeypatch, capsys):
