@@ -32,12 +32,12 @@ import torch
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from artifacts.machine import describe_machine
 from artifacts.memory import tune_glibc_malloc
 from benchmarks.capacity_report import bits_a_parameter, draw, report
-from benchmarks.capacity_texts import BATCH, QUESTION_PASSES, ROW, Case, Lessons, Writer
+from benchmarks.capacity_texts import BATCH, LISTS, QUESTION_PASSES, Case, Lessons, Writer
 from benchmarks.capacity_training import build_model, run_case, seconds_a_step
 from benchmarks.harness import Bar, Point, Record, default_device, in_this_process, new_parser, print_bars
-from benchmarks.measurement import describe_machine
 from configuration.errors import run_main
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
@@ -57,17 +57,17 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=2)
-def get_writer(seed: int, people: int, vocabulary: int) -> Writer:
+def get_writer(seed: int, people: int, lists: str) -> Writer:
     """Return what writes about a population; points that follow each other share it."""
-    return Writer(seed, people, vocabulary)
+    return Writer(seed, people, LISTS[lists])
 
 
-def count_people(width: int, layers: int, vocabulary: int, bits_offered: float) -> int:
+def count_people(width: int, layers: int, lists: str, bits_offered: float) -> int:
     """Return how many people's values have `bits_offered` bits a parameter of a vanilla model, in tens."""
-    writer = get_writer(0, 1, vocabulary)
+    writer = get_writer(0, 1, lists)
     parameters = build_model(Case("vanilla", width, layers, 1, 1), writer).num_parameters()
     bits = sum(writer.population.entropies.values())
-    return max(20, round(bits_offered * parameters / bits, -1))
+    return max(20, 10 * round(bits_offered * parameters / bits / 10))
 
 
 def name_point(case: Case) -> Point:
@@ -80,9 +80,7 @@ def name_point(case: Case) -> Point:
 
 def list_cases(arguments: argparse.Namespace) -> list[Case]:
     """Return all cases that are asked for, the most valuable first."""
-    people = {
-        size: count_people(*size, arguments.vocabulary, arguments.bits_offered) for size in sorted(arguments.sizes)
-    }
+    people = {size: count_people(*size, arguments.lists, arguments.bits_offered) for size in sorted(arguments.sizes)}
     smallest, *_, largest = (*people, *people)
     first = arguments.subjects[0]
 
@@ -131,23 +129,23 @@ def plan(minutes: Mapping[Point, float], budget: float) -> tuple[list[Point], li
     return chosen, left_out
 
 
-def estimate_minutes(cases: Mapping[Point, Case], vocabulary: int) -> dict[Point, float]:
+def estimate_minutes(cases: Mapping[Point, Case], lists: str) -> dict[Point, float]:
     """Return how long each point will take: a step of each model is timed, in a second or less."""
     seconds: dict[tuple, float] = {}
     minutes = {}
     for point, case in cases.items():
         model = (case.attention, case.width, case.layers, case.questions == "mixed")
         if model not in seconds:
-            seconds[model] = seconds_a_step(case, get_writer(case.seed, case.people, vocabulary))
+            seconds[model] = seconds_a_step(case, get_writer(case.seed, case.people, lists))
         # A step over questions alone has about as many tokens as one over biographies.
-        minutes[point] = seconds[model] * len(Lessons(case, get_writer(0, 1, vocabulary))) / 60
+        minutes[point] = seconds[model] * len(Lessons(case, get_writer(0, 1, lists))) / 60
     return minutes
 
 
-def choose(record: Record, cases: Mapping[Point, Case], vocabulary: int, budget: float) -> list[Point]:
+def choose(record: Record, cases: Mapping[Point, Case], lists: str, budget: float) -> list[Point]:
     """Return the points that fit into a budget of minutes, after those that are measured; print what is left out."""
     done = [point for point in cases if point in record.results]
-    minutes = estimate_minutes({point: case for point, case in cases.items() if point not in done}, vocabulary)
+    minutes = estimate_minutes({point: case for point, case in cases.items() if point not in done}, lists)
     chosen, left_out = plan(minutes, budget)
     for points, what in ((chosen, "fit"), (left_out, "are left out")):
         total = sum(minutes[point] for point in points)
@@ -157,10 +155,10 @@ def choose(record: Record, cases: Mapping[Point, Case], vocabulary: int, budget:
     return [*done, *chosen]
 
 
-def measure(point: Point, cases: Mapping[Point, Case], vocabulary: int) -> dict:
+def measure(point: Point, cases: Mapping[Point, Case], lists: str) -> dict:
     """Train and score a point's case."""
     case = cases[point]
-    return run_case(case, get_writer(case.seed, case.people, vocabulary))
+    return run_case(case, get_writer(case.seed, case.people, lists))
 
 
 def bars_of(record: Record, first: str) -> list[Bar]:
@@ -185,7 +183,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--extraction-exposures", type=int, default=200, metavar="N",
         help="exposures in the points that ask questions; 0 leaves them out (default: %(default)s)")  # fmt: skip
     add("--bits-offered", type=float, default=2.5, help="bits of values, a parameter (default: %(default)s)")
-    add("--vocabulary", type=int, default=1024, help="entries of the tokenizer (default: %(default)s)")
+    add("--lists", choices=list(LISTS), default="short",
+        help="names and values to draw from: short, for models of some ten thousand parameters, or the paper's"
+        " (default: %(default)s)")  # fmt: skip
     add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of weights, people and order (default: 0)")
     add("--budget", type=float, metavar="MINUTES", help="train what fits; 0 trains nothing (default: train all)")
     add("--threads", type=int, default=2, help="threads (default: %(default)s)")
@@ -200,19 +200,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         torch.set_num_threads(arguments.threads)
         tune_glibc_malloc()
+        writer = get_writer(0, 1, arguments.lists)
         settings = {
             "machine": describe_machine(torch.device(default_device())),
-            "vocabulary": arguments.vocabulary,
+            "lists": arguments.lists,
+            "vocabulary": writer.vocabulary,
+            "names": writer.population.names,
             "batch": BATCH,
-            "row": ROW,
             "question_passes": QUESTION_PASSES,
         }
         record = Record(arguments.output, report, settings)
         cases = {name_point(case): case for case in list_cases(arguments)}
         points = list(cases)
         if arguments.budget is not None:
-            points = choose(record, cases, arguments.vocabulary, arguments.budget)
-        record.measure(points, measure, cases, arguments.vocabulary, run=in_this_process)
+            points = choose(record, cases, arguments.lists, arguments.budget)
+        record.measure(points, measure, cases, arguments.lists, run=in_this_process)
         print(record.text())
         draw(record.content(), arguments.output.with_suffix(".svg"))
         missed.append(print_bars(bars_of(record, arguments.subjects[0])))

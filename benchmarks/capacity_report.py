@@ -3,8 +3,8 @@
 from pathlib import Path
 from statistics import fmean
 
+from artifacts.machine import name_machine
 from benchmarks.harness import failures, results_of, section, successes, write_report
-from benchmarks.measurement import name_machine
 from evaluation.plots import new_figure, save_figure
 from evaluation.tables import percent
 
@@ -99,12 +99,12 @@ def report(content: dict) -> str:
     """Return the results as Markdown."""
     seeds = sorted({point.seed for point in results_of(content) if point.seed is not None})
     introduction = (
-        f"Plain biographies in rows of {content['row']} tokens, {content['batch']} a step, a vocabulary of "
-        f"{content['vocabulary']:,}; {name_machine(content['machine'])}. Seeds: "
-        f"{', '.join(map(str, seeds)) or 'none'}; of several, the mean (and range). A value drawn from n has log2 n "
-        "bits, of which the model lacks the -log2 of the probability that it gives to the value's tokens; names are "
-        "counted as drawn from 160 million (Allen-Zhu and Li 2024, arXiv 2404.05405, section 3). The employer's city "
-        "is counted with the employer. An answer is right where it is the whole value."
+        f"Plain biographies, {content['batch']} a step, of {content['vocabulary']:,} words, each a token; "
+        f"{name_machine(content['machine'])}. Seeds: {', '.join(map(str, seeds)) or 'none'}; of several, the mean ("
+        "and range). A value drawn from n has log2 n bits, of which the model lacks the -log2 of the probability that "
+        f"it gives to the value's tokens; names are counted as drawn from {content['names']:,} (Allen-Zhu and Li "
+        "2024, arXiv 2404.05405, section 3). The employer's city is counted with the employer. An answer is right if "
+        "it is the whole value."
     )
     sections = (capacity_section(content), relation_section(content), extraction_section(content))
     return write_report("How much a model can know", introduction, *sections, failures(results_of(content)))

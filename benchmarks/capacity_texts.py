@@ -1,8 +1,9 @@
 """The texts of `capacity`: biographies of equally likely values and questions about them, as tokens in packed rows.
 
-A row is `⁇text⁇text⁇…`: as many whole texts as fit, each followed by the sentinel, so that every
-person's name is in the row of the facts. Every token of a biography is learned, of a question only its answer. Batches
-are pure functions of (seed, step): in each epoch every person is seen once, in an order of its own.
+A token is a word: spelling names and values in pieces would take a small model's room, and the first thing to learn
+would be which pieces follow each other. A row is `⁇text⁇text⁇…`, as long as the longest text of its batch: a biography
+mostly has a row of its own, and questions share one. Every token of a biography is learned, of a question only its
+answer. Batches are pure functions of (seed, step): in each epoch every person is seen once, in an order of its own.
 """
 
 from collections.abc import Sequence
@@ -15,23 +16,25 @@ import torch
 
 from data_scripts.batches import IGNORE_INDEX
 from data_scripts.permutations import permute
-from data_scripts.sources.bios_uniform import NAME, Piece, Population, join_pieces, write_biography
+from data_scripts.sources.bios_uniform import NAME, PAPER, Piece, Population, Sizes, write_biography
 from evaluation.stored_bits import Span
-from modeling_minigpt.tokenization_minigpt import build_bpe_tokenizer
 
-ROW = 256  # tokens
-BATCH = 96  # biographies of a step
-QUESTION_BATCH = 384  # questions of a step that has nothing else: about as many tokens
+ROW = 80  # tokens at most
+BATCH = 24  # biographies of a step: a small model needs many steps
+QUESTION_BATCH = 96  # questions of a step that has nothing else: about as many tokens
 QUESTION_PASSES = 8  # over all questions that are trained on after the biographies
-SAMPLE = 2000  # people, in two versions each, that the tokenizer is made from
-# A word follows each name, so that all of a question is made of pieces with a space before them.
+PAD, SENTINEL = range(2)  # the tokens that are no words
+# Values to draw from. Each of the paper's 2,600 names and values is a token here, and most of a small model would be
+# their embeddings.
+SHORT_LISTS = Sizes(firsts=30, middles=30, lasts=60, years=100, cities=32, universities=32, fields=16, employers=32)
+LISTS = {"short": SHORT_LISTS, "paper": PAPER}
 QUESTIONS = {
-    "birthdate": "When was {name} born?",
-    "birthplace": "Where was {name} born?",
-    "studied": "Which college did {name} attend?",
-    "field": "Which subject did {name} choose?",
-    "worked": "Which employer did {name} have?",
-    "workplace": "In which city did {name} work?",
+    "birthdate": "When was {name} born ?",
+    "birthplace": "Where was {name} born ?",
+    "studied": "Which college did {name} attend ?",
+    "field": "Which subject did {name} choose ?",
+    "worked": "Which employer did {name} have ?",
+    "workplace": "In which city did {name} work ?",
 }
 BIOGRAPHY_STREAM, QUESTION_STREAM = range(2)  # name the orders of an epoch
 
@@ -118,26 +121,26 @@ class Rows(NamedTuple):
 class Writer:
     """Write the biographies of a population, and questions about it, as tokens.
 
-    All of a text is in pieces with a space before each, which byte-level BPE never joins: a piece is tokenised once.
-
     Args:
         seed: of the population.
         people: those that are written about.
-        vocabulary: entries of the tokenizer.
+        lists: how many names and values there are.
+
+    Attributes:
+        ids: the token of each word; the vocabulary has `PAD` and `SENTINEL` besides.
     """
 
-    def __init__(self, seed: int, people: int, vocabulary: int):
-        self.population = Population(seed)
+    def __init__(self, seed: int, people: int, lists: Sizes = SHORT_LISTS):
+        self.population = Population(seed, lists)
         self.people = people
-        sample = np.arange(SAMPLE)
-        texts = [
-            join_pieces(pieces)
-            for version in (0, 1)
-            for pieces in self.population.biographies(sample, np.full_like(sample, version))
-        ]
-        texts += [question.format(name="") for question in QUESTIONS.values()]
-        self.tokenizer = build_bpe_tokenizer(texts, vocabulary, ROW)
-        self.tokens: dict[str, list[int]] = {}
+        texts = [*self.population.phrases(), *(question.format(name="") for question in QUESTIONS.values())]
+        words = dict.fromkeys(word for text in texts for word in text.split())  # a dict as an ordered set
+        self.ids = {word: SENTINEL + number for number, word in enumerate(words, start=1)}
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return len(self.ids) + 2
 
     @cached_property
     def facts(self) -> list[dict[str, str]]:
@@ -145,10 +148,8 @@ class Writer:
         return self.population.facts(np.arange(self.people))
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of a piece."""
-        if text not in self.tokens:
-            self.tokens[text] = self.tokenizer(text)["input_ids"]
-        return self.tokens[text]
+        """Return the tokens of a text."""
+        return [self.ids[word] for word in text.split()]
 
     def join(self, pieces: Sequence[Piece]) -> Text:
         """Return pieces and a sentinel as one text, of which everything is learned."""
@@ -159,7 +160,7 @@ class Writer:
             if piece.fact is not None:
                 spans.append((piece.fact, len(ids), len(ids) + len(tokens)))
             ids += tokens
-        return Text([*ids, self.tokenizer.eos_token_id], 0, spans)
+        return Text([*ids, SENTINEL], 0, spans)
 
     def biographies(self, numbers: np.ndarray, versions: np.ndarray) -> list[Text]:
         """Return a version of each person's biography."""
@@ -172,30 +173,34 @@ class Writer:
     def question(self, number: int, relation: str) -> Text:
         """Return a question about a person, `question⁇answer⁇`; its span ends with the answer's sentinel."""
         facts = self.facts[number]
-        before, after = QUESTIONS[relation].split(" {name} ")
-        asked = self.join([Piece(before), Piece(facts[NAME]), Piece(after)]).ids
-        ids = [*asked, *self.encode(facts[relation]), self.tokenizer.eos_token_id]
+        asked = [*self.encode(QUESTIONS[relation].format(name=facts[NAME])), SENTINEL]
+        ids = [*asked, *self.encode(facts[relation]), SENTINEL]
         return Text(ids, len(asked), [(relation, len(asked), len(ids))])
 
     def pack(self, texts: Sequence[Text]) -> Rows:
-        """Put whole texts into rows, each into the first one that has room; ValueError for one that fits in none."""
+        """Put whole texts into rows as long as the longest, each into the first that has room.
+
+        Raises:
+            ValueError: a text that no model reads whole.
+        """
+        longest = 1 + max(len(text.ids) for text in texts)
+        if longest > ROW:
+            raise ValueError(f"wanted a text of less than {ROW} tokens, found {longest - 1}")
         rows: list[list[int]] = []
         spans = []
         places = []
         for text in texts:
-            if len(text.ids) >= ROW:
-                raise ValueError(f"wanted a text of less than {ROW} tokens, found {len(text.ids)}")
-            row = next((row for row, ids in enumerate(rows) if len(ids) + len(text.ids) <= ROW), len(rows))
+            row = next((row for row, ids in enumerate(rows) if len(ids) + len(text.ids) <= longest), len(rows))
             if row == len(rows):
-                rows.append([self.tokenizer.eos_token_id])
+                rows.append([SENTINEL])
             start = len(rows[row])
             rows[row] += text.ids
             places.append((row, start, start + text.first_target))
             spans.append([Span(fact, row, start + first, start + end) for fact, first, end in text.spans])
-        input_ids = torch.full((len(rows), max(map(len, rows))), self.tokenizer.pad_token_id)
+        input_ids = torch.full((len(rows), longest), PAD)
         for row, ids in enumerate(rows):
             input_ids[row, : len(ids)] = torch.tensor(ids)
-        labels = input_ids.masked_fill(input_ids == self.tokenizer.pad_token_id, IGNORE_INDEX)
+        labels = input_ids.masked_fill(input_ids == PAD, IGNORE_INDEX)
         for row, start, first_target in places:
             labels[row, start:first_target] = IGNORE_INDEX
         return Rows(input_ids, labels, spans)

@@ -10,12 +10,14 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from benchmarks.capacity_texts import BATCH, QUESTIONS, ROW, Case, Lessons, Text, Writer
+from benchmarks.capacity_texts import BATCH, PAD, QUESTIONS, ROW, SENTINEL, Case, Lessons, Text, Writer
 from benchmarks.harness import default_device
 from configuration.schema import StageArguments
 from data_scripts.sources.bios_uniform import COUNTED_WITH
 from evaluation.stored_bits import Recall, StoredBits, count_all_bits, recall_spans
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
+from training.loop import MIN_STEPS_TO_COMPILE
+from training.precision import compiled_parts
 from training.stepper import Stepper
 
 HEAD_WIDTH = 16
@@ -30,7 +32,7 @@ def build_model(case: Case, writer: Writer) -> MiniGPTForCausalLM:
     """Return a case's model, the same random weights for one seed."""
     torch.manual_seed(case.seed)
     config = MiniGPTConfig(
-        vocab_size=len(writer.tokenizer),
+        vocab_size=writer.vocabulary,
         hidden_size=case.width,
         num_attention_heads=max(1, case.width // HEAD_WIDTH),
         num_hidden_layers=case.layers,
@@ -38,8 +40,8 @@ def build_model(case: Case, writer: Writer) -> MiniGPTForCausalLM:
         attention_type=case.attention,
         tie_word_embeddings=True,
         zero_init_residual=True,
-        pad_token_id=writer.tokenizer.pad_token_id,
-        eos_token_id=writer.tokenizer.eos_token_id,
+        pad_token_id=PAD,
+        eos_token_id=SENTINEL,
     )
     return MiniGPTForCausalLM(config).to(default_device())
 
@@ -65,7 +67,8 @@ def take_steps(model: MiniGPTForCausalLM, lessons: Lessons, steps: range, rate: 
     """Train on some of the lessons' steps as a stage of its own; return the mean loss of the last tenth, in nats."""
     stepper = new_stepper(model, stage_of(len(steps), rate))
     losses = []
-    with tqdm(steps, desc=what, unit="step", dynamic_ncols=True) as bar:
+    rows = len(lessons[steps.start].input_ids) if len(steps) >= MIN_STEPS_TO_COMPILE else None
+    with compiled_parts(model, model.device, rows), tqdm(steps, desc=what, unit="step", dynamic_ncols=True) as bar:
         for number, step in enumerate(bar):
             loss, _ = stepper.step(number, lessons[step].batch)
             losses.append(loss.item())

@@ -171,6 +171,20 @@ class Population:
         """The entropy of each relation's value, in bits a person."""
         return {relation: log2(count) for relation, count in self.choices.items()}
 
+    def phrases(self) -> list[str]:
+        """Return all names, values and predicates: every word of any biography is in one of them."""
+        years = range(FIRST_YEAR, FIRST_YEAR + self.sizes.years)
+        predicates = [text for texts in PREDICATES.values() for text in texts]
+        numbers = map(str, [*range(1, DAYS + 1), *years])
+        return [
+            *PRONOUNS,
+            *predicates,
+            ".",
+            *MONTHS,
+            *numbers,
+            *(text for texts in self.lists.values() for text in texts),
+        ]
+
     def draw(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """Return which value of each relation the people have, (N,) each, in [0, choices)."""
         keys = derive_keys(self.seed, np.array([VALUE_STREAM]), numbers)

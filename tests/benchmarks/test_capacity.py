@@ -9,11 +9,11 @@ import torch
 from benchmarks import capacity, capacity_texts, capacity_training
 from benchmarks.capacity import list_cases, name_point, parse_arguments, plan
 from benchmarks.capacity_report import draw, report
-from benchmarks.capacity_texts import QUESTIONS, ROW, Case, Lessons, Writer
+from benchmarks.capacity_texts import QUESTIONS, ROW, SENTINEL, Case, Lessons, Writer
 from benchmarks.capacity_training import build_model, recall_texts, run_case, score_questions, score_storage, spread
 from benchmarks.harness import Point
 from data_scripts.batches import IGNORE_INDEX
-from data_scripts.sources.bios_uniform import join_pieces
+from data_scripts.sources.bios_uniform import PAPER, join_pieces
 from evaluation.stored_bits import Recall
 
 PEOPLE = 30
@@ -21,10 +21,8 @@ PEOPLE = 30
 
 @pytest.fixture(scope="module")
 def writer():
-    """Return what writes about a few people, with a tokenizer made from few."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(capacity_texts, "SAMPLE", 100)
-        return Writer(0, PEOPLE, 600)
+    """Return what writes about a few people, of the paper's lists."""
+    return Writer(0, PEOPLE, PAPER)
 
 
 @pytest.fixture
@@ -35,48 +33,46 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(capacity_texts, "QUESTION_BATCH", 16)
 
 
-@pytest.fixture
-def quick_tokenizer(monkeypatch):
-    """Make the tokenizer from few people."""
-    monkeypatch.setattr(capacity_texts, "SAMPLE", 100)
-    capacity.get_writer.cache_clear()
-
-
 def case_of(exposures=2, people=PEOPLE, **fields) -> Case:
     return Case("vanilla", 16, 1, people, exposures, **fields)
 
 
-def test_pieces_have_the_tokens_of_the_whole_text(writer):
+def words_of(writer: Writer, ids: list[int]) -> str:
+    """Return the words of tokens; those that are no word as "|"."""
+    words = {token: word for word, token in writer.ids.items()}
+    return " ".join(words.get(token, "|") for token in ids)
+
+
+def test_a_token_is_a_word(writer):
     numbers = np.arange(PEOPLE)
     texts = writer.biographies(numbers, numbers)
     for facts, pieces, text in zip(writer.facts, writer.population.biographies(numbers, numbers), texts, strict=True):
-        assert text.ids == [*writer.tokenizer(join_pieces(pieces))["input_ids"], writer.tokenizer.eos_token_id]
+        assert words_of(writer, text.ids) == f"{join_pieces(pieces)} |"
         for fact, start, end in text.spans:
-            assert writer.tokenizer.decode(text.ids[start:end]).strip() == facts[fact]
+            assert words_of(writer, text.ids[start:end]) == facts[fact]
     for relation, question in QUESTIONS.items():
         facts = writer.facts[3]
         text = writer.question(3, relation)
-        sentinel = writer.tokenizer.eos_token
-        whole = f"{question.format(name=facts['name'])}{sentinel}{facts[relation]}{sentinel}"
-        assert text.ids == writer.tokenizer(whole)["input_ids"]
-        assert writer.tokenizer.decode(text.ids[text.first_target :]).strip() == f"{facts[relation]}{sentinel}"
+        assert words_of(writer, text.ids) == f"{question.format(name=facts['name'])} | {facts[relation]} |"
+        assert words_of(writer, text.ids[text.first_target :]) == f"{facts[relation]} |"
+    assert writer.vocabulary == max(writer.ids.values()) + 1
 
 
 def test_rows_have_whole_texts_and_learn_of_a_question_its_answer(writer):
     numbers = np.arange(12)
     texts = [*writer.biographies(numbers, numbers), *(writer.question(n, "field") for n in range(12))]
     rows = writer.pack(texts)
-    assert rows.input_ids.shape[1] <= ROW
-    assert len(rows.input_ids) < 12
-    assert set(rows.input_ids[:, 0].tolist()) == {writer.tokenizer.eos_token_id}
+    assert rows.input_ids.shape[1] == 1 + max(len(text.ids) for text in texts) <= ROW
+    assert len(rows.input_ids) < 24 / 2 + 6  # twelve biographies; questions share rows
+    assert set(rows.input_ids[:, 0].tolist()) == {SENTINEL}
     learned = rows.labels[:, 1:] != IGNORE_INDEX
     assert int(learned.sum()) == sum(len(text.ids) - text.first_target for text in texts)
     assert torch.equal(rows.labels[:, 1:][learned], rows.input_ids[:, 1:][learned])
     for text, spans in zip(texts, rows.spans, strict=True):
         said = {fact: text.ids[start:end] for fact, start, end in text.spans}
         assert {span.fact: rows.input_ids[span.row, span.start : span.end].tolist() for span in spans} == said
-    with pytest.raises(ValueError, match="less than 256 tokens, found 260"):
-        writer.pack([texts[0]._replace(ids=[5] * 260)])
+    with pytest.raises(ValueError, match="less than 80 tokens, found 90"):
+        writer.pack([texts[0]._replace(ids=[5] * 90)])
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -153,11 +149,11 @@ def test_answers_are_those_of_greedy_decoding(writer):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
     text = writer.question(0, "field")
-    prompt = torch.tensor([[writer.tokenizer.eos_token_id, *text.ids[: text.first_target]]])
+    prompt = torch.tensor([[SENTINEL, *text.ids[: text.first_target]]])
     answer = model.generate(prompt, max_new_tokens=3, do_sample=False, eos_token_id=None)[0, prompt.shape[1] :]
     guessed = text._replace(ids=[*text.ids[: text.first_target], *answer.tolist()])
     guessed = guessed._replace(spans=[("field", text.first_target, len(guessed.ids))])
-    other = guessed._replace(ids=[*guessed.ids[:-1], (guessed.ids[-1] + 1) % 600])
+    other = guessed._replace(ids=[*guessed.ids[:-1], (guessed.ids[-1] + 1) % writer.vocabulary])
     for one, right in ((guessed, True), (other, False)):
         (((_, recall),),) = recall_texts(model, writer, [one])
         assert recall.is_likeliest == right
@@ -194,7 +190,7 @@ def test_a_budget_takes_points_in_order_while_they_fit():
 
 
 def test_the_most_valuable_points_are_first(monkeypatch):
-    monkeypatch.setattr(capacity, "count_people", lambda width, layers, vocabulary, bits: 10 * width)
+    monkeypatch.setattr(capacity, "count_people", lambda width, layers, lists, bits: 10 * width)
     sizes = ["--sizes", "32x1", "16x1", "--exposures", "10", "100", "1000"]
     arguments = parse_arguments(["--subjects", "vanilla", "window", *sizes, "--seeds", "0", "1"])
     cases = list_cases(arguments)
@@ -209,11 +205,10 @@ def test_the_most_valuable_points_are_first(monkeypatch):
     assert {(case.width, case.people) for case in cases if case.questions is None} == {(16, 160), (32, 320)}
 
 
-OPTIONS = ["--sizes", "8x1", "--exposures", "1", "--extraction-exposures", "1", "--vocabulary", "600"]
+OPTIONS = ["--sizes", "8x1", "--exposures", "1", "--extraction-exposures", "1", "--lists", "short"]
 OPTIONS += ["--bits-offered", "0.2", "--threads", "1", "--subjects", "vanilla", "window"]
 
 
-@pytest.mark.usefixtures("quick_tokenizer")
 def test_no_budget_trains_nothing_and_names_what_is_left_out(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(capacity, "seconds_a_step", lambda case, writer: 60.0)
     monkeypatch.setattr(capacity, "run_case", None)
@@ -225,7 +220,6 @@ def test_no_budget_trains_nothing_and_names_what_is_left_out(tmp_path, monkeypat
     assert json.loads((tmp_path / "capacity.json").read_text())["points"] == []
 
 
-@pytest.mark.usefixtures("quick_tokenizer")
 def test_it_runs_resumes_and_writes_what_it_found(tmp_path, capsys):
     command = [*OPTIONS, "--output", str(tmp_path / "capacity.json")]
     assert capacity.main(command) == 0
@@ -265,8 +259,9 @@ def test_the_report_has_means_and_ranges_over_seeds(tmp_path):
     asked = {**shape, **sizes, "wordings": 5, "questions": "mixed", "bits": stored(150.0), "accuracy": accuracy}
     points.append({"subject": "vanilla", "task": "y", "seed": 0, "rounds": [asked]})
     machine = {"device": "x", "threads": 2, "torch": "2"}
-    content = {"machine": machine, "vocabulary": 600, "batch": 96, "row": 256, "points": points}
+    content = {"machine": machine, "vocabulary": 600, "batch": 96, "names": 54_000, "points": points}
     text = report(content)
+    assert "as drawn from 54,000" in text
     assert "| vanilla, 8x1 | 200 | 100 | 50 | 100 | 3.00 | 1.05 (0.90–1.20) | 0.53 (0.45–0.60) | 2.10" in text
     assert "| vanilla, 8x1, 100 exposures | 35.0 % | 35.0 % |" in text
     assert "| 5, mixed in | 50 | 100 | 50.0 % | 75.0 % | 12.5 % |" in text
