@@ -41,7 +41,7 @@ from benchmarks.harness import Bar, Point, Record, default_device, in_this_proce
 from configuration.errors import run_main
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
-SIZES = ("16x4", "24x4", "32x6")  # deep and narrow: else most parameters are embeddings
+SIZES = ("32x2", "64x2")
 EXPOSURES = (10, 30, 100, 1000)
 VALUABLE = (100, 1000)  # exposures, the most valuable first
 BARS = {100: 1.0}  # bits a parameter after as many exposures
@@ -182,7 +182,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--exposures", nargs="+", type=int, default=list(EXPOSURES), metavar="N", help="default: 10 30 100 1000")
     add("--extraction-exposures", type=int, default=200, metavar="N",
         help="exposures in the points that ask questions; 0 leaves them out (default: %(default)s)")  # fmt: skip
-    add("--bits-offered", type=float, default=2.5, help="bits of values, a parameter (default: %(default)s)")
+    add("--bits-offered", type=float, default=1.6, help="bits of values, a parameter (default: %(default)s)")
     add("--lists", choices=list(LISTS), default="short",
         help="names and values to draw from: short, for models of some ten thousand parameters, or the paper's"
         " (default: %(default)s)")  # fmt: skip

@@ -51,7 +51,7 @@ def stage_of(steps: int, rate: float = 1.0) -> StageArguments:
     return StageArguments(
         steps=steps,
         warmup_steps=min(100, steps // 10),
-        learning_rate=3e-3 * rate,
+        learning_rate=5e-3 * rate,
         muon_learning_rate=0.02 * rate,
         muon_bfloat16=False,
     )
