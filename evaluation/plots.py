@@ -35,3 +35,9 @@ def save_figure(figure, path: Path) -> None:
             figure.savefig(partial, dpi=120, format=kind, metadata={"Date": None} if kind == "svg" else None)
     finally:
         plt.close(figure)
+
+
+def label_percent(*axes) -> None:
+    """Label axes of shares, as `plot.xaxis`, by percentages as they are written in the text: "2.5 %"."""
+    for axis in axes:
+        axis.set_major_formatter(lambda share, _: f"{round(100 * share, 1):g} %")

@@ -32,7 +32,7 @@ from evaluation.relation_scores import RelationAnswers, ask_relation, choose_que
 from evaluation.report import print_results, write_report
 from evaluation.trained_on import TrainedOn, count_known, read_record
 from evaluation.trust import STRANGERS
-from evaluation.trust_report import plot_trust
+from evaluation.trust_plots import plot_trust
 from modeling_minigpt import ClosedBookPipeline
 
 logger = get_logger(__name__)
