@@ -150,6 +150,7 @@ def first_relation(values: dict, split: str) -> dict:
     """Return a relation's results as they are at the top of results.json."""
     return {
         split: {key: values[key] for key in ("accuracy", "correct", "total", "seconds")},
+        "wrong_answers": values["wrong_answers"],
         "baselines": {
             "majority": values["majority"],
             "majority_place": values["majority_answer"],

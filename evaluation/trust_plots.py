@@ -53,7 +53,7 @@ def plot_risk(axes, asked: EvaluatedAnswers, trust: dict) -> None:
         axes.axvline(trust["answered"], color=ORANGE, linestyle="--")
         axes.errorbar(
             trust["answered"], risk, [[risk - low], [high - risk]], color=ORANGE, marker="D", markeredgecolor="black",
-            capsize=3, label=f"certified thresholds: {given} answers, {100 * risk:.1f} % wrong",
+            capsize=3, label=f"certified thresholds:\n{given} answers, {100 * risk:.1f} % wrong",
         )  # fmt: skip
     else:
         why = "no threshold is certified" if trust["certificate"] is None else "the thresholds answer nothing"

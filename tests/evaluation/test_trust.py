@@ -135,7 +135,7 @@ def test_each_bin_has_its_questions_and_the_interval_of_what_came_true():
 def test_the_certified_thresholds_are_marked_on_the_curve_of_risk_and_coverage():
     axes = draw(plot_risk, ASKED, confidence_metrics(ASKED, POPULAR))
     assert "certified risk: 10 %" in legend_texts(axes)
-    assert "certified thresholds: 2 answers, 0.0 % wrong" in legend_texts(axes)
+    assert "certified thresholds:\n2 answers, 0.0 % wrong" in legend_texts(axes)
     (mark,) = [line for line in axes.lines if line.get_marker() == "D"]
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (0.5, 0.0)
 
