@@ -37,6 +37,7 @@ FILES = (
     "machine.json",
     "results.json",
     "report.md",
+    "report.html",
     "trust.png",
     "losses.png",
     "pretraining.png",

@@ -15,6 +15,7 @@ from evaluation.errors_report import errors_line, errors_section, wrong_answers_
 from evaluation.plots import BLUE, new_figure, save_figure
 from evaluation.pretraining_plot import Comparison, plot_pretraining
 from evaluation.provenance import find_command, provenance_line
+from evaluation.report_page import write_page
 from evaluation.tables import CHANCES, chance, literal, markdown_table, page_table, percent
 from evaluation.trust_report import promise_line, threshold_line, trust_section
 from modeling_minigpt.results_minigpt import describe_result
@@ -328,4 +329,5 @@ def write_report(results: dict, histories: dict[str, list], folder: Path) -> Pat
         lines += relation_section(view, known.get("answers", "place"), heading, trust_picture(number, name))
     path = folder / "report.md"
     write_text(path, "\n".join(lines))
+    write_page(path)
     return path
