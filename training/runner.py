@@ -23,6 +23,7 @@ from hub.publish_model import HubTarget
 from hub.push import PushError
 from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
 from training.checkpoints import Progress, failing_together, remove_checkpoints
+from training.held_out import held_out_accuracy
 from training.interruption import Interrupted, StopRequest, handle_signals
 from training.loop import train_stage
 from training.overview import describe_run
@@ -250,6 +251,13 @@ def initial_model(run: Run, stage: str) -> MiniGPTForCausalLM:
     return initial
 
 
+def _on_checkpoint(run: Run, stage: str, model: MiniGPTForCausalLM, progress: Progress) -> dict[str, float]:
+    """Hand a checkpoint's model to the run's callback, ask it the held-out questions, and return what is tracked."""
+    if run.on_checkpoint is not None:
+        run.on_checkpoint(stage, model, progress)
+    return held_out_accuracy(run, stage, model, progress)
+
+
 def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
     """Train a model through one stage, save it in the run's folder and remove the stage's checkpoints."""
     batches = training_batches(run, stage)
@@ -267,7 +275,7 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
         run.recipe.run,
         run.accelerator,
         run.folder.checkpoints,
-        None if run.on_checkpoint is None else partial(run.on_checkpoint, stage),
+        partial(_on_checkpoint, run, stage) if run.on_checkpoint or run.data.held_out else None,
         run.formats.muon_dtype,
         tracked_settings(run.recipe),
     )
