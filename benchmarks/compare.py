@@ -45,8 +45,9 @@ from benchmarks.compare_report import ACCURACY, RECALL, draw, report
 from benchmarks.harness import Point, Record, default_device, failed, new_parser
 from benchmarks.recall_models import UNSCALED, build_model, milliseconds_a_token
 from benchmarks.training_steps import train_and_score, with_paths
+from configuration.data_schema import SOURCES_WITH_PATH
 from configuration.errors import run_main, show
-from configuration.recipe import load_recipe
+from configuration.recipe import RecipeError, load_recipe
 from configuration.recipe_names import find_recipe
 from configuration.schema import Recipe
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES, VanillaAttention
@@ -120,11 +121,17 @@ class Plan:
             folder: of the run.
             sizes: overrides that the user's win over.
             own: overrides that win over the user's.
+
+        Raises:
+            RecipeError: the recipe or an override cannot be used, or the recipe's source takes no other data.
         """
         length = [] if self.steps is None else [f"pretrain.steps={self.steps}", "pretrain.epochs=null"]
         paths = with_paths([], folder, self.data)
         base = ["run.checkpoint_minutes=1000", *ALL_QUESTIONS]
-        if load_recipe(self.recipe, paths).data.source not in INVENTED:
+        source = load_recipe(self.recipe, [*paths, *self.overrides]).data.source
+        if self.data is not None and source not in SOURCES_WITH_PATH:
+            raise RecipeError(f"--data {self.data}: data.source is {source}, which has data of its own; set another")
+        if source not in INVENTED:
             base.append(f"data.validation_questions={HELD_OUT}")
         return load_recipe(self.recipe, [*base, *length, *sizes, *self.overrides, *own, *paths])
 

@@ -158,6 +158,8 @@ def test_wrong_words_and_wrong_data_are_refused_in_one_line(recipe, data, tmp_pa
     assert "'magic'" in capsys.readouterr().err
     assert run(recipe, tmp_path / "nowhere", tmp_path / "x.json", "--variants", "vanilla") == 2
     assert "no such folder" in capsys.readouterr().err
+    assert run(recipe, data, tmp_path / "x.json", "--variants", "vanilla", "--set", "data.source=bios") == 2
+    assert "data.source is bios, which has data of its own" in capsys.readouterr().err
     assert not (tmp_path / "x.json").exists()
 
 
