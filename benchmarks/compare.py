@@ -89,7 +89,7 @@ class Effort:
 
 
 FULL = Effort(None, (512, 1024, 2048, 4096, 8192), 3, RecallTraining(4096, 4096, (100, 60, 60, 60, 140), 12))
-QUICK = Effort(200, (512, 1024, 2048, 4096), 1, RecallTraining(1024, 2048, (0, 50, 40, 40, 60), 12))
+QUICK = Effort(300, (512, 1024, 2048, 4096), 1, RecallTraining(1024, 2048, (0, 50, 40, 40, 60), 12))
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,8 @@ def report(content: dict) -> str:
     steps = "" if content["steps"] is None else f", {content['steps']:,} steps of pretraining"
     recall = content["recall"]
     introduction = (
-        f"{name_machine(content['machine'])}. Seeds: {seeds or 'none'}; ± is the standard deviation between them.\n\n"
+        f"{name_machine(content['machine'])}. Seeds: {seeds or 'none'}; ± is the standard deviation between them, "
+        "of which one seed has none: its small differences may be chance.\n\n"
         f"- Accuracy: `{' '.join([content['recipe'], *content['overrides']])}` on {content['data']['name']}{steps}"
         f"{scored}. The gain is taken seed by seed.\n"
         f"- Recall: two layers of width 128, trained on {sum(recall['steps'])} steps of {recall['tokens']:,} tokens "
@@ -185,7 +186,8 @@ def draw_accuracy(plot, results: Results, variants: list[str]) -> None:
             plot.errorbar(number, fmean(shares), reach, linestyle="", capsize=3, label=variant, **style_of(number))
     plot.set_xticks(range(len(variants)), variants, rotation=20 if len(variants) > 3 else 0)
     plot.set_xlim(-0.5, len(variants) - 0.5)
-    plot.set_title("accuracy, mean ± standard deviation", fontsize="medium")
+    plot.set_ylim(bottom=0)  # else a difference of chance fills the plot
+    plot.set_title("accuracy, mean ± standard deviation over seeds", fontsize="medium")
     plot.set_ylabel("%")
     plot.grid(alpha=0.3)
 
