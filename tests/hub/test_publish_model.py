@@ -204,10 +204,11 @@ def test_training_pushes_its_checkpoints_to_a_branch_and_its_run_once(data, hub,
     recipe = tmp_path / "saves-often.yaml"
     recipe.write_text(RECIPE + "  log_steps: 3\n  checkpoint_minutes: 0.000001\n")  # its last section is run
     output = tmp_path / "run"
-    assert train_and_push("all", recipe, data, output, "--push_checkpoints") == 0
+    assert train_and_push("all", recipe, data, output, "--push_checkpoints", "--license", "cc0-1.0") == 0
     assert f"published: {hub.address}/{NAME}/commit/" in capsys.readouterr().out
     assert hub.commits(NAME) == 1
     assert hub.files(NAME)["model.safetensors"] == (output / "finetune" / "model.safetensors").read_bytes()
+    assert ModelCard(hub.files(NAME)["README.md"].decode()).data.license == "cc0-1.0"
     assert hub.commits(NAME, "checkpoints") >= 3  # two of the pretraining, at least one of each other stage
     script = f"""
 from transformers import AutoModelForCausalLM
@@ -232,8 +233,8 @@ def test_a_run_that_could_not_be_pushed_is_complete_and_is_pushed_on_resuming(
 ):
     hub.refusal = ("/commit/", 0)
     output = tmp_path / "run"
-    again = f"the run is complete, publish it by `python -m hub.publish_model {output} {NAME}`"
-    assert refused(train_and_push("all", recipe, data, output), again)
+    again = f"the run is complete, publish it by `python -m hub.publish_model {output} {NAME} --license mit`"
+    assert refused(train_and_push("all", recipe, data, output, "--license", "mit"), again)
     assert (output / "results.json").is_file()
     hub.refusal = None
     assert train_and_push("all", recipe, data, output, "--resume") == 0
@@ -246,7 +247,7 @@ def test_a_checkpoint_that_cannot_be_pushed_does_not_stop_the_training(data, rec
     assert "warning: the checkpoint of pretrain, step 6, was not pushed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--private", "--push_checkpoints"])
+@pytest.mark.parametrize("option", ["--private", "--push_checkpoints", "--license=mit"])
 def test_options_of_pushing_need_a_repository(option, recipe, capsys):
     with pytest.raises(SystemExit):
         train.main(["all", "--config", str(recipe), option])
