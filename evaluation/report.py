@@ -17,6 +17,7 @@ from evaluation.trust_report import promise_line, threshold_line, trust_section
 from modeling_minigpt.results_minigpt import describe_result
 
 ACCURACY_COLUMNS = ["always the top answer", "no pretraining", "pretrained", "upper bound: answer is in a document"]
+INVENTED_SOURCES = ("synthetic", "bios", "bios_uniform")  # of whose people nobody is real
 SOURCE_PARTS = {"source": "Source", "revision": "revision", "license": "licence", "attribution": "attribution"}
 
 
@@ -33,13 +34,20 @@ def by_relation(results: dict) -> dict[str, dict]:
         views[name] = {
             "dataset": results["dataset"],
             "split": split,
+            "source": results.get("source", {}),
             split: values,
             "baselines": {**values, "majority_place": values["majority_answer"]},
             **{key: values[key] for key in ("trust", "exposure", "samples")},
             "errors": values.get("errors", {}),  # not there before there was such a section
             "reliability_by_exposure": values.get("reliability_by_exposure", []),
+            "example": values.get("example"),
         }
     return views
+
+
+def is_invented(results: dict) -> bool:
+    """Return whether all people of a run's data are invented."""
+    return results.get("source", {}).get("source") in INVENTED_SOURCES
 
 
 def training_minutes(results: dict) -> float:
@@ -194,7 +202,7 @@ def relation_section(results: dict, kind: str, heading: str, picture: str) -> li
     """
     lines = []
     if "trust" in results:
-        lines += trust_section(results["trust"], f"{heading} Trust", picture, says_promise=False)
+        lines += trust_section(results["trust"], f"{heading} Trust", picture, False, is_invented(results))
     if results.get("exposure"):
         lines += exposure_section(results["exposure"], kind, f"{heading} What was there to learn from")
     if results.get("reliability_by_exposure"):

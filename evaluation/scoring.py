@@ -156,7 +156,10 @@ def first_relation(values: dict, split: str) -> dict:
             "no_pretraining": values["no_pretraining"],
             "ceiling": values["ceiling"],
         },
-        **{key: values[key] for key in ("trust", "exposure", "reliability_by_exposure", "errors", "samples")},
+        **{
+            key: values[key]
+            for key in ("trust", "exposure", "reliability_by_exposure", "errors", "samples", "example")
+        },
     }
 
 

@@ -101,8 +101,9 @@ def test_the_pipeline_answers_each_question_under_its_own_candidates(both):
 def test_the_card_names_each_question_with_its_scores(both):
     folder = dry_run(both)
     card = ModelCard.load(folder / "README.md")
-    for question in ("Where was NAME born?", "Where did NAME study?"):
-        assert f'print(ask("{question}"))' in card.text
+    for words in ("Where was", "Where did"):
+        assert f'print(ask("{words} ' in card.text
+    assert 'NAME born?")' not in card.text
     assert {one.task_name for one in card.data.eval_results} == {"Where was NAME born?", "Where did NAME study?"}
     assert "## Trust: studied" in card.text
     assert "](trust.studied.png)" in card.text

@@ -132,7 +132,8 @@ def check_publishing(recipe: Recipe, command: str, hub: HubTarget) -> None:
 
 def publish(folder: RunFolder, hub: HubTarget) -> None:
     """Publish a scored run and print its address; PushError, with the command that repeats it, if that fails."""
-    again = f"python -m hub.publish_model {folder.path} {hub.repo_id}"
+    license = "" if hub.license is None else f" --license {hub.license}"
+    again = f"python -m hub.publish_model {folder.path} {hub.repo_id}{license}"
     try:
         with handle_signals() as request, request.interruptible(f"while publishing by `{again}`"):
             address = hub.push_run(folder.path)

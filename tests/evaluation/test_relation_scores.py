@@ -4,7 +4,9 @@ import random
 from types import SimpleNamespace
 
 from data_scripts.questions import question_about
-from evaluation.relation_scores import accuracy, ask_pipeline, choose_questions, sample_answers
+from evaluation.relation_scores import accuracy, ask_pipeline, choose_questions, sample_answers, surest_right
+from evaluation.trust import EvaluatedAnswers, JudgedAnswer
+from modeling_minigpt.confidence_minigpt import Scores
 from modeling_minigpt.relations_minigpt import Relation
 
 STUDIED = Relation("studied", "Where did {name} study?")
@@ -45,6 +47,13 @@ def test_a_name_that_cannot_be_asked_about_is_never_answered_and_leaves_the_othe
     assert asked.right == [True, False, True]
     one_score = ask_pipeline(Refusing(known=None), STUDIED, QUESTIONS[:3], [], [])
     assert one_score.known[1].scores.known is None
+
+
+def test_the_example_is_the_surest_of_the_right_answers():
+    sure = [0.5, 0.9, 0.7, 0.8]
+    known = [JudgedAnswer("Rome", Scores(None, None, score)) for score in sure]
+    assert surest_right(QUESTIONS[:4], EvaluatedAnswers(known, [True, False, True, False])) == [QUESTIONS[2]]
+    assert surest_right(QUESTIONS[:4], EvaluatedAnswers(known, [False] * 4)) == []
 
 
 class Unsure:
