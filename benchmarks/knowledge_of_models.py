@@ -97,20 +97,32 @@ def separate_examples(of_set: QuestionSet, shots: int, limit: int | None = None)
     return AskedSet(of_set, [by_name[name] for name in shown], choose_questions(scored, limit))
 
 
-def other_answers(question: Question, answers: Sequence[str], count: int) -> list[str]:
-    """Return some answers of other questions that are wrong for this one, the same for every model."""
-    wrong = [answer for answer in answers if answer not in question.answers]
-    return random.Random(hash_number(question.name)).sample(wrong, min(count, len(wrong)))
+def offer_answers(questions: Sequence[Question], candidates: int) -> list[list[str]]:
+    """Return for each question, the same for every model, its answer as the last of as many; the others are wrong.
+
+    Raises:
+        UserError: the questions do not have as many different answers.
+    """
+    answers = sorted({question.answer for question in questions})
+    offered = []
+    for question in questions:
+        wrong = [answer for answer in answers if answer not in question.answers]
+        if len(wrong) < candidates - 1:
+            raise UserError(
+                f"--candidates is {candidates}, but {question.text!r} has {len(wrong)} answers of other questions "
+                f"that are wrong for it; wanted at most {len(wrong) + 1}"
+            )
+        others = random.Random(hash_number(question.name)).sample(wrong, candidates - 1)
+        offered.append([*others, question.answer])
+    return offered
 
 
 def rank_answers(subject: Subject, questions: Sequence[Question], candidates: int) -> list[bool]:
     """Return of each question whether the model finds its answer likelier than each of `candidates - 1` others."""
-    answers = sorted({question.answer for question in questions})
     right = []
-    for question in questions:
-        # The right one is last, so that it must be likelier than the others, not as likely.
-        offered = [*other_answers(question, answers, candidates - 1), question.answer]
+    for question, offered in zip(questions, offer_answers(questions, candidates), strict=True):
         is_asked = subject.can_read(question.text)
+        # The first of several that are as likely is chosen, and the right one is last: it must be likelier.
         right.append(is_asked and subject.likeliest(question.text, offered) == len(offered) - 1)
     return right
 
@@ -212,6 +224,8 @@ def main(argv: list[str] | None = None) -> int:
             separate_examples(read_question_set(name, path, [BIRTHPLACE]), options.shots, options.questions)
             for name, path in parse_sets(arguments.sets).items()
         ]
+        for asked in sets if options.candidates else ():
+            offer_answers([one.question for one in asked.questions], options.candidates)  # before hours, not after
         settings = {
             "sets": {asked.of_set.name: asked.describe() for asked in sets},
             "options": asdict(options),

@@ -188,6 +188,7 @@ def test_a_question_that_does_not_fit_is_counted_and_a_model_that_none_fits_is_r
     ("options", "wanted"),
     [
         (["--candidates", "1"], "--candidates must be 0 or at least 2, found 1"),
+        (["--candidates", "9"], "other questions that are wrong for it; wanted at most 5"),
         (["--shots", "-1"], "--shots must be at least 0, found -1"),
         (["--set", "popqa"], "--set popqa: wanted NAME=PATH"),
     ],

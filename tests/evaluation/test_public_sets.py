@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from artifacts.run_folder import RunFolder
 from data_scripts.question_sets import POPQA, QuestionSet, SetQuestion
 from data_scripts.questions import question_about
 from data_scripts.splits import TrainingData
 from evaluation.popularity import contains_answer, popularity_bins, popularity_rows, wilson_interval
 from evaluation.question_sets import SetAnswers, can_be_read, set_results
 from evaluation.question_sets_report import sets_lines, sets_section
+from evaluation.scoring import write_predictions
 from evaluation.trained_on import TrainedOn, hash_name
 from evaluation.trust import EvaluatedAnswers, JudgedAnswer
 from modeling_minigpt import build_character_tokenizer
 from modeling_minigpt.confidence_minigpt import Confidence, Head, Scores
-from modeling_minigpt.relations_minigpt import BIRTHPLACE
+from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from tests.question_sets import popqa_row, write_entity_questions, write_popqa
 from tests.running import call
@@ -111,6 +113,25 @@ def test_the_report_and_the_terminal_have_each_set_with_its_intervals():
     assert "| 900 – 900 | 1 | 100.0 %" in text
     assert "the texts name 2 of the people" in sets_lines(found)[0]
     assert sets_section({}) == sets_lines({}) == []
+
+
+def test_each_relation_of_a_set_has_a_row_and_a_file_of_its_answers(tmp_path):
+    studied = Relation("studied", "Where did {name} study?")
+    school = [SetQuestion(question_about("Bo Lind", "Alpha College", relation=studied), 90)]
+    of_set = QuestionSet("public", "some/set", POPQA, [*QUESTIONS, *school])
+    judged = EvaluatedAnswers([JudgedAnswer("Oslo", Scores(None, None, 0.5))] * 4, RIGHT)
+    found = [
+        SetAnswers(of_set, BIRTHPLACE, QUESTIONS, SAID, RIGHT, judged),
+        SetAnswers(of_set, studied, school, ["Alpha College"], [True], EvaluatedAnswers(judged.known[:1], [True])),
+    ]
+    write_predictions(RunFolder(tmp_path), [], found)
+    assert (tmp_path / "predictions.public.birthplace.txt").read_text() == "Roma\nOslo, Norway\nBonn\n\n"
+    assert (tmp_path / "predictions.public.studied.txt").read_text() == "Alpha College\n"
+    data = TrainingData("bios", "", DOCUMENTS, [], [], [], [], [])
+    values = set_results(found, data, TrainedOn())
+    assert [one["total"] for one in values["public"]["relations"].values()] == [4, 1]
+    assert values["public"]["relations"]["studied"]["in_texts"] == 1
+    assert "| public, studied | 1 | 100.0 %" in "\n".join(sets_section(values))
 
 
 def test_evaluate_scores_the_sets_of_the_recipe_beside_the_dev_questions(run, recipe, data, tmp_path, capfd):
