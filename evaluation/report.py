@@ -12,6 +12,7 @@ from configuration.errors import show
 from evaluation.errors_report import errors_line, errors_section
 from evaluation.plots import BLUE, new_figure, save_figure
 from evaluation.provenance import provenance_line
+from evaluation.question_sets_report import sets_lines, sets_section
 from evaluation.tables import markdown_table, percent
 from evaluation.trust_report import promise_line, threshold_line, trust_section
 from modeling_minigpt.results_minigpt import describe_result
@@ -95,6 +96,8 @@ def print_results(results: dict, console: Console | None = None) -> None:
     views = by_relation(results)
     for name, view in views.items():
         _render(view, name if len(views) > 1 else None, copy)
+    for line in sets_lines(results.get("sets", {})):
+        copy.print(escape(line), highlight=False)
     # Not by the console itself, which raises where a name cannot be encoded or nobody reads any more.
     show(text.getvalue(), console.file, end="")
 
@@ -272,6 +275,7 @@ def write_report(results: dict, histories: dict[str, list], folder: Path) -> Pat
             lines.append(f"## {name}: “{known['question'].replace('{name}', 'NAME')}”\n")
         heading = "###" if several else "##"
         lines += relation_section(view, known.get("answers", "place"), heading, trust_picture(number, name))
+    lines += sets_section(results.get("sets", {}))
     path = folder / "report.md"
     write_text(path, "\n".join(lines))
     return path

@@ -16,6 +16,7 @@ from artifacts.run_folder import STAGES, RunError, RunFolder, read_json
 from artifacts.safe_loading import as_run_error
 from configuration.errors import one_line, show
 from configuration.schema import Recipe
+from evaluation.question_sets import read_sets
 from evaluation.report import print_results
 from evaluation.scoring import score_run
 from evaluation.trained_on import RECORD, TrainedOn, read_record, stage_record
@@ -159,6 +160,8 @@ def _run_stages(
     # Not among several processes: one that is gone would leave the others waiting for it.
     with nullcontext() if has_peers() else request.interruptible("while reading the data"):
         run = build_run(recipe, bool(remaining), on_checkpoint)
+        if scores:
+            read_sets(recipe, run.data)  # what cannot be read is found before hours of training, not after
         for line in describe_run(run, remaining) if remaining else ():
             logger.info(line)
         check_joined(PartialState().num_processes)
