@@ -62,7 +62,7 @@ from data_scripts.tokens import DocumentTable, QuestionTable, document_rows, que
 from data_scripts.vocabulary import vocabulary_texts
 from evaluation.baselines import ceiling
 from evaluation.exposure import count_exposures
-from evaluation.plots import new_figure, save_figure
+from evaluation.plots import label_plainly, label_sizes, legend_beside, new_figure, save_figure, style_of
 from evaluation.trust import STRANGERS
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer
 from training.stepper import Stepper
@@ -239,17 +239,21 @@ def report(content: dict) -> str:
     return write_report("Data against people", introduction, *sections, failures(results))
 
 
-def draw(results: Results, path: Path) -> None:
+def draw(content: dict, path: Path) -> None:
     """Draw seconds and memory against people, both axes logarithmic."""
-    figure, axes = new_figure(1, 2, width=9.6, height=4.0)
+    results = results_of(content)
+    figure, axes = new_figure(1, 2, width=11.4, height=4.0)
     for plot, (field, label, scale) in zip(
         axes.flat, (("seconds", "CPU seconds", 1.0), ("resident", "peak memory, MB", 1e-6)), strict=True
     ):
-        for phase, values in collect(results, field).items():
-            plot.plot(sorted(values), [scale * values[size] for size in sorted(values)], marker="o", label=phase, ms=4)
-        plot.set(xlabel="people", ylabel=label, xscale="log", yscale="log")
+        for number, (phase, values) in enumerate(collect(results, field).items()):
+            sizes = sorted(values)
+            plot.plot(sizes, [scale * values[size] for size in sizes], label=phase, **style_of(number))
+        plot.set(xlabel="people", ylabel=label)
+        label_sizes(plot, sorted({point.size for point in results}))
+        label_plainly(plot)
         plot.grid(alpha=0.3)
-    axes.flat[0].legend(frameon=False, fontsize="small")
+    legend_beside(figure)
     save_figure(figure, path)
 
 
@@ -293,7 +297,7 @@ def main(argv: list[str] | None = None) -> int:
         points = [Point(phase, size=size) for size in arguments.sizes for phase in (*PHASES, "feed")]
         record.measure(points, measure_point, arguments.folder)
         print(record.text())
-        draw(record.results, arguments.output.with_suffix(".svg"))
+        draw(record.content(), arguments.output.with_suffix(".svg"))
         return print_bars(judge(record.results, arguments.sizes))
 
     return run_main(command)

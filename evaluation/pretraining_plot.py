@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluation.plots import BLUE, GREEN, ORANGE, label_percent, new_figure, save_figure
-from evaluation.trust_metrics import binomial_interval
+from evaluation.plots import BLUE, GREEN, GREY, ORANGE, error_bars, label_percent, new_figure, save_figure
+from evaluation.popularity import wilson_interval
 
-GREY = "0.6"
 BARS = ("always the top answer", "no pretraining", "pretrained", "upper bound:\nanswer is in a document")
 COLORS = (GREY, ORANGE, BLUE, "none")
 MODELS = {"pretrained": (BLUE, "o", -0.12), "no_pretraining": (ORANGE, "s", 0.12)}  # colour, marker, place
@@ -30,10 +29,9 @@ class Comparison(NamedTuple):
     exposure: Sequence[dict]
 
 
-def error_bar(share: float, questions: int) -> tuple[list[float], list[float]]:
-    """Return how far the 95 % interval of a share reaches below and above it, as matplotlib takes one error bar."""
-    low, high = binomial_interval(round(share * questions), questions)
-    return [max(0.0, share - low)], [max(0.0, high - share)]
+def error_bar(share: float, questions: int) -> list[list[float]]:
+    """Return the error bar of the 95 % interval of a share of questions."""
+    return error_bars([share], [wilson_interval(round(share * questions), questions)])
 
 
 def plot_accuracies(axes, comparison: Comparison) -> None:

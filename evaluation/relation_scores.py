@@ -41,6 +41,7 @@ class RelationAnswers:
         seconds: how long the first took.
         asked: what the pipeline answers, to the same questions, about the strangers and about withheld people.
         samples: what a user of the pipeline is shown for the first questions and one stranger.
+        example: the same for the question that the model answers most surely and rightly; None where it answers none.
     """
 
     relation: Relation
@@ -49,6 +50,7 @@ class RelationAnswers:
     seconds: float
     asked: EvaluatedAnswers
     samples: Sequence[dict]
+    example: dict | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -144,7 +146,15 @@ def ask_relation(
         seconds[name] = time.monotonic() - start
     asked = ask_pipeline(pipelines["pretrained"], relation, questions, strangers, withheld)
     samples = sample_answers(pipelines["pretrained"], relation, questions, strangers)
-    return RelationAnswers(relation, questions, models, seconds["pretrained"], asked, samples)
+    best = sample_answers(pipelines["pretrained"], relation, surest_right(questions, asked), [])
+    return RelationAnswers(relation, questions, models, seconds["pretrained"], asked, samples, next(iter(best), None))
+
+
+def surest_right(questions: Sequence[Question], asked: EvaluatedAnswers) -> list[Question]:
+    """Return the question with the highest score among those with a right answer, or none."""
+    scores = asked.chances("known", "score")
+    right = [index for index, is_right in enumerate(asked.right) if is_right]
+    return [questions[max(right, key=scores.__getitem__)]] if right else []
 
 
 def accuracy(texts: Sequence[str], questions: Sequence[Question]) -> dict:
@@ -223,4 +233,5 @@ def relation_results(answers: RelationAnswers, data: TrainingData, counts: dict[
         "exposure": exposure_rows(counts, answers.models),
         "reliability_by_exposure": by_exposure,
         "samples": list(answers.samples),
+        "example": answers.example,
     }

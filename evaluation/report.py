@@ -12,9 +12,10 @@ from rich.table import Table
 from artifacts.files import write_text
 from configuration.errors import show
 from evaluation.errors_report import errors_line, errors_section, wrong_answers_section
-from evaluation.plots import BLUE, new_figure, save_figure
+from evaluation.plots import BLUE, label_plainly, new_figure, save_figure
 from evaluation.pretraining_plot import Comparison, plot_pretraining
 from evaluation.provenance import find_command, provenance_line
+from evaluation.question_sets_report import sets_lines, sets_section
 from evaluation.report_page import write_page
 from evaluation.tables import CHANCES, chance, literal, markdown_table, page_table, percent
 from evaluation.trust_report import promise_line, threshold_line, trust_section
@@ -22,6 +23,7 @@ from modeling_minigpt.results_minigpt import describe_result
 
 ACCURACY_COLUMNS = ["always the top answer", "no pretraining", "pretrained", "upper bound: answer is in a document"]
 FEW_POINTS = 20  # of a curve, below which each is marked
+INVENTED_SOURCES = ("synthetic", "bios", "bios_uniform")  # of whose people nobody is real
 SOURCE_PARTS = {"source": "Source", "revision": "revision", "license": "licence", "attribution": "attribution"}
 
 
@@ -38,14 +40,21 @@ def by_relation(results: dict) -> dict[str, dict]:
         views[name] = {
             "dataset": results["dataset"],
             "split": split,
+            "source": results.get("source", {}),
             split: values,
             "baselines": {**values, "majority_place": values["majority_answer"]},
             "wrong_answers": values.get("wrong_answers", []),
             **{key: values[key] for key in ("trust", "exposure", "samples")},
             "errors": values.get("errors", {}),  # not there before there was such a section
             "reliability_by_exposure": values.get("reliability_by_exposure", []),
+            "example": values.get("example"),
         }
     return views
+
+
+def is_invented(results: dict) -> bool:
+    """Return whether all people of a run's data are invented."""
+    return results.get("source", {}).get("source") in INVENTED_SOURCES
 
 
 def training_minutes(results: dict) -> float:
@@ -93,6 +102,8 @@ def print_results(results: dict, console: Console | None = None) -> None:
     views = by_relation(results)
     for name, view in views.items():
         _render(view, name if len(views) > 1 else None, copy)
+    for line in sets_lines(results.get("sets", {})):
+        copy.print(escape(line), highlight=False)
     # Not by the console itself, which raises where a name cannot be encoded or nobody reads any more.
     show(text.getvalue(), console.file, end="")
 
@@ -139,7 +150,8 @@ def plot_losses(histories: dict[str, list], path: Path) -> None:
     for axes, (stage, points) in zip(figure.axes, histories.items(), strict=True):
         marker = "o" if len(points) < FEW_POINTS else None
         axes.plot([step for step, _ in points], [loss for _, loss in points], color=BLUE, marker=marker)
-        axes.set(title=stage.replace("_", " "), xlabel="step", yscale="log")
+        axes.set(title=stage.replace("_", " "), xlabel="step")
+        label_plainly(axes)
     figure.axes[0].set_ylabel("loss, nats a target token")
     save_figure(figure, path)
 
@@ -201,7 +213,7 @@ def relation_section(results: dict, kind: str, heading: str, picture: str) -> li
     """
     lines = []
     if "trust" in results:
-        lines += trust_section(results["trust"], f"{heading} Trust", picture, says_promise=False)
+        lines += trust_section(results["trust"], f"{heading} Trust", picture, False, is_invented(results))
     if results.get("exposure"):
         lines += exposure_section(results["exposure"], kind, f"{heading} What was there to learn from")
     if results.get("reliability_by_exposure"):
@@ -290,7 +302,7 @@ def pretraining_section(views: dict[str, dict], table: str, folder: Path) -> lis
     return [
         "## Why pretraining matters\n",
         "![Accuracy with and without pretraining, its bounds, and accuracy by exposure](pretraining.png)\n",
-        "Lines through a mark are 95 % intervals.\n",
+        "Lines through a mark are 95 % intervals (Wilson).\n",
         table,
     ]
 
@@ -327,6 +339,7 @@ def write_report(results: dict, histories: dict[str, list], folder: Path) -> Pat
             lines.append(f"## {literal(f'{name}: “{question}”')}\n")
         heading = "###" if several else "##"
         lines += relation_section(view, known.get("answers", "place"), heading, trust_picture(number, name))
+    lines += sets_section(results.get("sets", {}))
     path = folder / "report.md"
     write_text(path, "\n".join(lines))
     write_page(path)

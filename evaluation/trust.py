@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evaluation.popularity import wilson_interval
 from evaluation.trust_metrics import (
     augrc,
     aurc,
     auroc,
     balanced_weights,
-    binomial_interval,
     brier_score,
     coverage_at_precision,
     equal_mass_bins,
@@ -127,7 +127,7 @@ def reliability_bins(chances: np.ndarray, true: np.ndarray, weights: np.ndarray)
     odds = float(weights[true > 0].mean() / weights[true == 0].mean()) if 0 < true.sum() < len(true) else 1.0
     questions = sum_in_bins(np.ones(len(true))).astype(int).tolist()
     came_true = sum_in_bins(true).astype(int).tolist()
-    intervals = [binomial_interval(count, total) for count, total in zip(came_true, questions, strict=True)]
+    intervals = [wilson_interval(count, total) for count, total in zip(came_true, questions, strict=True)]
     return {
         "chance": means[filled].tolist(),
         "true": shares[filled].tolist(),

@@ -79,14 +79,6 @@ def expected_calibration_error(
     return float(error(*columns)), float(low), float(high)
 
 
-def binomial_interval(count: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of which `count` of `total` were seen (Clopper and Pearson 1934)."""
-    from scipy.stats import binomtest
-
-    low, high = binomtest(count, total).proportion_ci(0.95, method="exact")
-    return float(low), float(high)
-
-
 def brier_score(scores: Sequence[float], right: Sequence[bool]) -> float:
     """Return the mean squared distance of the probabilities from what came true (Brier 1950)."""
     from sklearn.metrics import brier_score_loss

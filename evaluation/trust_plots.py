@@ -6,9 +6,10 @@ Curves differ in marker or dashes as well as in colour, so that they can be told
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.plots import BLUE, GREEN, ORANGE, PINK, label_percent, new_figure, save_figure
+from evaluation.plots import BLUE, GREEN, ORANGE, PINK, error_bars, label_percent, new_figure, save_figure
+from evaluation.popularity import wilson_interval
 from evaluation.trust import EvaluatedAnswers
-from evaluation.trust_metrics import binomial_interval, risk_coverage
+from evaluation.trust_metrics import risk_coverage
 
 GROUPS = {  # group: label, colour, dashes
     "known": ("asked for", BLUE, "-"),
@@ -49,11 +50,11 @@ def plot_risk(axes, asked: EvaluatedAnswers, trust: dict) -> None:
     if trust["answered"]:
         risk = 1.0 - trust["answered_right"]
         given = round(trust["answered"] * len(asked.right))
-        low, high = binomial_interval(round(risk * given), given)
+        error = error_bars([risk], [wilson_interval(round(risk * given), given)])
         axes.axvline(trust["answered"], color=ORANGE, linestyle="--")
         axes.errorbar(
-            trust["answered"], risk, [[risk - low], [high - risk]], color=ORANGE, marker="D", markeredgecolor="black",
-            capsize=3, label=f"certified thresholds:\n{given} answers, {100 * risk:.1f} % wrong",
+            trust["answered"], risk, error, color=ORANGE, marker="D", markeredgecolor="black", capsize=3,
+            label=f"certified thresholds:\n{given} answers, {100 * risk:.1f} % wrong",
         )  # fmt: skip
     else:
         why = "no threshold is certified" if trust["certificate"] is None else "the thresholds answer nothing"
@@ -83,13 +84,9 @@ def plot_reliability(axes, diagrams: dict[str, dict]) -> None:
     counts.spines["top"].set_visible(False)
     for head, bins in diagrams.items():
         color, marker = HEADS[head]
-        errors = [
-            [max(0.0, true - low) for true, (low, _) in zip(bins["true"], bins["interval"], strict=True)],
-            [max(0.0, high - true) for true, (_, high) in zip(bins["true"], bins["interval"], strict=True)],
-        ]
         axes.errorbar(
-            bins["chance"], bins["true"], errors, color=color, marker=marker, markersize=5, capsize=2,
-            linewidth=1, label=f"{head}: {count_bins(bins['questions'])}",
+            bins["chance"], bins["true"], error_bars(bins["true"], bins["interval"]), color=color, marker=marker,
+            markersize=5, capsize=2, linewidth=1, label=f"{head}: {count_bins(bins['questions'])}",
         )  # fmt: skip
         counts.vlines(bins["chance"], 0, bins["questions"], color=color, linewidth=4, alpha=0.35)
     most = max(max(bins["questions"]) for bins in diagrams.values())

@@ -73,20 +73,27 @@ def promise_line(trust: dict) -> str:
 
 
 def trust_section(
-    trust: dict, heading: str = "## Trust", picture: str = "trust.png", says_promise: bool = True
+    trust: dict,
+    heading: str = "## Trust",
+    picture: str = "trust.png",
+    says_promise: bool = True,
+    invented: bool = False,
 ) -> list[str]:
     """Return the report's lines on confidence, strangers and what is guaranteed; the last one shows the picture.
 
     Args:
         says_promise: whether what is guaranteed is among them.
+        invented: whether the people of the data are not real.
     """
     said = f"{promise_line(trust)} " if says_promise else ""
     if trust.get("withheld_refusal"):
         said += f"Withheld people are not counted: {trust['withheld_refusal']}."
+    withheld = f"{'invented' if invented else 'real'} people who were withheld from training"
+    made_up = "made-up names" if invented else "made-up people"
     return [
         f"{heading}\n",
-        f"Confidence on these questions, on {trust['made_up']} about made-up people, and on {trust['withheld']} about "
-        f"real people who were withheld from training. {said}".rstrip()
+        f"Confidence on these questions, on {trust['made_up']} about {made_up}, and on {trust['withheld']} about "
+        f"{withheld}. {said}".rstrip()
         + "\n",
         trust_table(trust),
         f"![Risk and coverage, reliability, both chances, what can be certified]({picture})\n",

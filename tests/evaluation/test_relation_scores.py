@@ -4,7 +4,14 @@ import random
 from types import SimpleNamespace
 
 from data_scripts.questions import question_about
-from evaluation.relation_scores import accuracy, ask_pipeline, choose_questions, sample_answers, surest_wrong
+from evaluation.relation_scores import (
+    accuracy,
+    ask_pipeline,
+    choose_questions,
+    sample_answers,
+    surest_right,
+    surest_wrong,
+)
 from evaluation.trust import EvaluatedAnswers, JudgedAnswer
 from modeling_minigpt.confidence_minigpt import Confidence, Head, Scores
 from modeling_minigpt.relations_minigpt import Relation
@@ -65,6 +72,13 @@ def test_wrong_answers_come_with_their_chances_the_surest_first_and_whether_they
     # Of a model that is not calibrated, nothing is given.
     plain = EvaluatedAnswers([JudgedAnswer("Oslo", Scores(None, None, 0.9))], [False])
     assert [row["given"] for row in surest_wrong(QUESTIONS[:1], plain)] == [False]
+
+
+def test_the_example_is_the_surest_of_the_right_answers():
+    sure = [0.5, 0.9, 0.7, 0.8]
+    known = [JudgedAnswer("Rome", Scores(None, None, score)) for score in sure]
+    assert surest_right(QUESTIONS[:4], EvaluatedAnswers(known, [True, False, True, False])) == [QUESTIONS[2]]
+    assert surest_right(QUESTIONS[:4], EvaluatedAnswers(known, [False] * 4)) == []
 
 
 class Unsure:
