@@ -67,7 +67,7 @@ def plot_exposure(axes, rows: Sequence[dict]) -> None:
     axes.set_xticks(range(len(rows)), [f"{row['times']}\n(n = {row['questions']})" for row in rows])
     axes.set(
         title="Accuracy by how often training had the fact",
-        xlabel="documents with the person and the answer (n questions)",
+        xlabel="documents with person and answer (n questions)",
         xlim=(-0.6, len(rows) - 0.4), ylim=(-0.03, 1.25), yticks=[0, 0.25, 0.5, 0.75, 1.0],
     )  # fmt: skip
     label_percent(axes.yaxis)
