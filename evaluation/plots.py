@@ -80,3 +80,19 @@ def save_figure(figure, path: Path) -> None:
             figure.savefig(partial, dpi=120, format=kind, metadata={"Date": None} if kind == "svg" else None)
     finally:
         plt.close(figure)
+
+
+def label_percent(*axes) -> None:
+    """Label axes of shares, as `plot.xaxis`, by percentages as they are written in the text: "2.5 %"."""
+    for axis in axes:
+        axis.set_major_formatter(lambda share, _: f"{round(100 * share, 1):g} %")
+
+
+def error_bars(shares: Sequence[float], intervals: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Return how far the intervals of shares reach below and above them, as matplotlib takes error bars."""
+    # Not below 0, where rounding has put an end of an interval beyond its share: matplotlib refuses that.
+    pairs = list(zip(shares, intervals, strict=True))
+    return [
+        [max(0.0, share - low) for share, (low, _) in pairs],
+        [max(0.0, high - share) for share, (_, high) in pairs],
+    ]

@@ -1,6 +1,8 @@
 """Where results are from: when they were measured, by which version of this code, on what machine and libraries."""
 
+import shlex
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +28,11 @@ def find_commit(folder: Path = ROOT) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{commit} and changes" if changes else commit
+
+
+def find_command(words: Sequence[str]) -> str | None:
+    """Return the command that a process was started by, of its `sys.argv`; None where that is not `train.py`."""
+    return shlex.join(["python", "train.py", *words[1:]]) if Path(words[0]).name == "train.py" else None
 
 
 def describe_provenance() -> dict:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from evaluation.tables import markdown_table, percent
+from evaluation.tables import literal, page_table, percent
 
 
 def interval(row: dict) -> str:
@@ -34,7 +34,8 @@ def describe_set(name: str, of_set: dict) -> str:
     """Say in one line where a set is from."""
     version = {"revision": "revision", "license": "licence", "sha256": "SHA-256"}
     parts = [f"{label} {of_set[key]}" for key, label in version.items() if of_set.get(key)]
-    return f"- {name}: {', '.join([of_set['path'], *parts])}. Rows about other properties: {of_set['others']}.\n"
+    source = literal(", ".join([of_set["path"], *parts]))
+    return f"- {literal(name)}: {source}. Rows about other properties: {of_set['others']}.\n"
 
 
 def sets_section(sets: dict[str, dict]) -> list[str]:
@@ -48,7 +49,8 @@ def sets_section(sets: dict[str, dict]) -> list[str]:
     lines = [
         "## Public question sets\n",
         "Exact match with any accepted answer, with 95 % intervals (Wilson). “Contains” also counts answers with an "
-        "accepted one in them. A person is in the texts if a training document has the name.\n",
+        "accepted one in them. A person is in the texts if a training document has the name. Answered is what reaches "
+        "the certified thresholds: of all people, of those in the texts, and of the others.\n",
         *(describe_set(name, of_set) for name, of_set in sets.items()),
         accuracy_table(sets),
         knowledge_table(sets),
@@ -61,20 +63,26 @@ def sets_section(sets: dict[str, dict]) -> list[str]:
 
 def accuracy_table(sets: dict[str, dict]) -> str:
     """Return the accuracies, and what happens at the certified thresholds."""
-    columns = ["set", "questions", "accuracy", "contains", "answered at the thresholds", "right among those"]
-    columns += ["answered, in the texts", "answered, not in the texts"]
+    columns = ["set", "questions", "accuracy", "contains", "answered", "right of those", "in texts", "not in texts"]
     shares = ("contains", "answered", "answered_right", "answered_in_texts", "answered_not_in_texts")
     rows = [
         [name, str(values["total"]), interval(values), *(percent(values[key]) for key in shares)]
         for name, values in each_relation(sets)
     ]
-    return markdown_table(columns, rows)
+    return page_table(columns, rows)
 
 
 def knowledge_table(sets: dict[str, dict]) -> str:
     """Return how many of the people the texts name, and what the model had seen or could not read."""
-    columns = ["set", "people in the texts", "only by an alias", "with an accepted answer", "accuracy, in the texts"]
-    columns += ["asked about in training", "name cannot be read"]
+    columns = [
+        "set",
+        "people in texts",
+        "by alias only",
+        "with an answer",
+        "their accuracy",
+        "trained on",
+        "unreadable",
+    ]
     counts = ("in_texts", "only_by_alias", "answer_in_texts")
     rows = [
         [
@@ -86,7 +94,7 @@ def knowledge_table(sets: dict[str, dict]) -> str:
         ]
         for name, values in each_relation(sets)
     ]
-    return markdown_table(columns, rows)
+    return page_table(columns, rows)
 
 
 def popularity_section(name: str, rows: list[dict]) -> list[str]:
@@ -94,11 +102,14 @@ def popularity_section(name: str, rows: list[dict]) -> list[str]:
     if not rows:
         return []
     cells = [[f"{row['least']:,} – {row['most']:,}", str(row["total"]), interval(row)] for row in rows]
-    return [f"### {name}, by popularity\n", markdown_table(["page views a month", "questions", "accuracy"], cells)]
+    return [
+        f"### {literal(name)}, by popularity\n",
+        page_table(["page views a month", "questions", "accuracy"], cells),
+    ]
 
 
 def documents_section(name: str, rows: list[dict]) -> list[str]:
     """Return the table by how many documents name the person."""
     cells = [[row["times"], str(row["total"]), interval(row)] for row in rows]
     columns = ["documents that name the person", "questions", "accuracy"]
-    return [f"### {name}, by what was there to learn from\n", markdown_table(columns, cells)]
+    return [f"### {literal(name)}, by what was there to learn from\n", page_table(columns, cells)]

@@ -34,7 +34,7 @@ from evaluation.relation_scores import RelationAnswers, ask_relation, choose_que
 from evaluation.report import print_results, write_report
 from evaluation.trained_on import TrainedOn, count_known, read_record
 from evaluation.trust import STRANGERS
-from evaluation.trust_report import plot_trust
+from evaluation.trust_plots import plot_trust
 from modeling_minigpt import ClosedBookPipeline
 
 logger = get_logger(__name__)
@@ -163,6 +163,7 @@ def first_relation(values: dict, split: str) -> dict:
     """Return a relation's results as they are at the top of results.json."""
     return {
         split: {key: values[key] for key in ("accuracy", "correct", "total", "seconds")},
+        "wrong_answers": values["wrong_answers"],
         "baselines": {
             "majority": values["majority"],
             "majority_place": values["majority_answer"],
