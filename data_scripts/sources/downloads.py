@@ -31,8 +31,8 @@ class Download:
         files: how many there are.
         reason: why the sizes could not be read.
         columns: the columns of Parquet files that are read; none where all bytes are.
-        fraction: of the bytes that those columns have, by the first file; None where that is not known.
-        max_people: the files are read no further than to so many people; None where they are all read.
+        fraction: of the bytes that those columns have, by one of the files; None where that is not known.
+        max_people: the files are read until there are this many people; None where they are all read.
         stored: whether the files are stored in the Hub's cache.
         cached: bytes that are there already.
     """
@@ -98,10 +98,10 @@ def find_sizes(hub_files: HubFiles) -> list[int]:
     return [sizes[name] for name in hub_files.files]
 
 
-def find_fraction(hub_files: HubFiles, number: int, columns: Sequence[str]) -> float | None:
-    """Return the fraction of a Parquet file's bytes that some columns have, by its footer; None where unknown."""
+def find_fraction(hub_files: HubFiles, columns: Sequence[str]) -> float | None:
+    """Return the fraction of the last Parquet file's bytes that some columns have, by its footer; None if unknown."""
     try:
-        with hub_files.open(number) as file:
+        with hub_files.open(-1) as file:
             metadata = pyarrow.parquet.read_metadata(file)
     except (pyarrow.ArrowException, *NO_SIZE):
         return None  # reading the people will say what is wrong

@@ -75,9 +75,11 @@ class HubSource(Source):
         if any(KINDS[suffix(name)] != "parquet" for name in files.files):
             return [plan_download(files, max_people=limit)]
         read = replace(files, files=files.files[: len(self.limits)])
-        with as_data_error(files.where(0)), files.open(0) as file:
-            columns = self.columns.needed(open_parquet(file, files.where(0)).schema_arrow.names)
-        fraction = find_fraction(read, 0, columns)
+        # The last file: those before it may be prepared already, and are not read again.
+        where = read.where(-1)
+        with as_data_error(where), read.open(-1) as file:
+            columns = self.columns.needed(open_parquet(file, where).schema_arrow.names)
+        fraction = find_fraction(read, columns)
         return [plan_download(read, columns=columns, fraction=fraction, max_people=limit)]
 
     def inputs(self) -> dict[str, str]:

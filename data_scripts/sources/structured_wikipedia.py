@@ -123,7 +123,7 @@ class StructuredWikipediaSource(Source):
         """Return the downloads of articles, by ranges, and of statements, whole files."""
         found = []
         if isinstance(self.articles, HubFiles):
-            fraction = find_fraction(self.articles, 0, COLUMNS)
+            fraction = find_fraction(self.articles, COLUMNS)
             limit = self.data.max_people
             found.append(plan_download(self.articles, columns=COLUMNS, fraction=fraction, max_people=limit))
         if self.statement_files is not None:

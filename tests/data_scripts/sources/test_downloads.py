@@ -78,8 +78,8 @@ def test_the_line_comes_before_the_first_large_byte(wikipedia, tmp_path, monkeyp
 
     monkeypatch.setattr(preparation, "describe_downloads", note)
     prepare(recipe(tmp_path), tmp_path / "run/data")
-    # The card, and the first file's end, which has the sizes of its columns.
-    assert {request.rsplit("/", 1)[1] for request in before} == {"README.md", "enwiki-0000.parquet"}
+    # The card, and the last file's end, which has the sizes of its columns.
+    assert {request.rsplit("/", 1)[1] for request in before} == {"README.md", "enwiki-0003.parquet"}
 
 
 def test_statements_that_are_there_are_not_counted_again(wikipedia, files, tmp_path, lines):
