@@ -18,7 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configuration.data_schema import MIN_PEOPLE, DataArguments
@@ -28,6 +30,7 @@ from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 
 CONFIG = "enwiki_namespace_0"
 ARTICLES_A_PERSON = 5
+OTHER_STATEMENTS = 20  # an article: about things of no article and no person, as most of Wikidata are
 FILES = 4
 ROW_GROUP = 5_000
 PARAGRAPHS = 6  # of an article's sections; 1.5 kB a row, compressed, where the data set has 2 kB
@@ -69,14 +72,8 @@ configs:
 PERSON, THING, VALUE = (f"Q{first}{{:07}}" for first in (1, 2, 3))
 
 
-def people_of(rows: int) -> int:
-    """Return how many of so many articles are about people."""
-    return -(-rows // ARTICLES_A_PERSON)
-
-
-def invent_people(rows: int, seed: int) -> Iterator[Person]:
-    """Yield the people of so many articles, each with one text."""
-    people = people_of(rows)
+def invent_people(people: int, seed: int) -> Iterator[Person]:
+    """Yield people, each with a few texts; there are a tenth as many places."""
     places = min(20_000, max(20, people // 10))
     data = DataArguments(source="bios", people=max(MIN_PEOPLE, people), places=places)
     source = BiosSource(data, (BIRTHPLACE, PROFESSION), seed)
@@ -128,20 +125,22 @@ class MadeUpWikipedia:
 
     Args:
         rows: number of articles.
+        every: how many of them have one that is about a person, the first one.
         seed: of the people.
     """
 
-    def __init__(self, rows: int, seed: int = 0):
+    def __init__(self, rows: int, every: int, seed: int):
         self.rows = rows
+        self.every = every
         self.seed = seed
         self.values: dict[str, str] = {}  # the id of each place and profession
         self.statements: list[tuple[str, str, str]] = []
 
     def articles(self) -> Iterator[dict[str, Any]]:
         """Yield all rows."""
-        people = invent_people(self.rows, self.seed)
+        people = invent_people(-(-self.rows // self.every), self.seed)
         for number in range(self.rows):
-            if number % ARTICLES_A_PERSON == 0:
+            if number % self.every == 0:
                 yield self.about_person(number, next(people))
             else:
                 name = f"Thing {number}"
@@ -176,22 +175,34 @@ def write_articles(folder: Path, articles: Iterator[dict[str, Any]], rows: int) 
                 left -= taken
 
 
-def write_wikipedia(folder: Path, rows: int, seed: int = 0) -> None:
+def write_wikipedia(folder: Path, rows: int, every: int = ARTICLES_A_PERSON, seed: int = 0) -> None:
     """Write articles, and statements and labels about them.
 
     Args:
         folder: where `articles/` and `wikidata/` are written.
-        rows: number of articles; every fifth is about a person.
-        seed: of the people.
+        rows, every, seed: as `MadeUpWikipedia`.
     """
-    wikipedia = MadeUpWikipedia(rows, seed)
+    wikipedia = MadeUpWikipedia(rows, every, seed)
     write_articles(folder / "articles", wikipedia.articles(), rows)
-    subjects, properties, objects = zip(*wikipedia.statements, strict=True)
-    labels = {VALUE.format(0): "thing", **{identifier: label for label, identifier in wikipedia.values.items()}}
-    tables = {
-        "statements": {"subject": subjects, "property": properties, "object": objects},
-        "labels": {"id": list(labels), "label": list(labels.values())},
-    }
+    columns = ("subject", "property", "object")
+    said = pa.table(dict(zip(columns, zip(*wikipedia.statements, strict=True), strict=True)))
+    others, other_labels = invent_statements(OTHER_STATEMENTS * rows, seed)
+    values = {VALUE.format(0): "thing", **{identifier: label for label, identifier in wikipedia.values.items()}}
+    labels = pa.table({"id": list(values), "label": list(values.values())})
     (folder / "wikidata").mkdir(exist_ok=True)
-    for name, columns in tables.items():
-        pq.write_table(pa.table(columns), folder / "wikidata" / f"{name}.parquet", compression="zstd")
+    for name, parts in {"statements": (others, said), "labels": (other_labels, labels)}.items():
+        pq.write_table(pa.concat_tables(parts), folder / "wikidata" / f"{name}.parquet", compression="zstd")
+
+
+def invent_statements(number: int, seed: int) -> tuple[pa.Table, pa.Table]:
+    """Return statements that no question is about, and a label for each tenth."""
+    rng = np.random.default_rng(seed)
+
+    def ids(letter: str, numbers: np.ndarray) -> pa.Array:
+        return pc.binary_join_element_wise(letter, pc.cast(pa.array(numbers), pa.string()), "")
+
+    properties = 1000 + rng.integers(500, size=number)
+    items = 40_000_000 + rng.integers(number, size=(2, number))
+    statements = {"subject": ids("Q", items[0]), "property": ids("P", properties), "object": ids("Q", items[1])}
+    labelled = 40_000_000 + np.arange(0, number, 10)
+    return pa.table(statements), pa.table({"id": ids("Q", labelled), "label": ids("Label ", labelled)})

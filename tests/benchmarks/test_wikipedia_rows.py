@@ -1,11 +1,11 @@
-"""Made-up articles: the columns of the data set, people among other things, and facts that abstracts tell."""
+"""Made-up articles: the columns of the data set, people among other things, and facts that abstracts say."""
 
 import json
 
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.wikipedia_rows import CONFIG, people_of, write_wikipedia
+from benchmarks.wikipedia_rows import CONFIG, write_wikipedia
 from configuration.data_schema import DataArguments
 from data_scripts.sources.structured_wikipedia import StructuredWikipediaSource
 from modeling_minigpt.relations_minigpt import BIRTHPLACE
@@ -30,7 +30,7 @@ def test_articles_have_the_columns_of_the_data_set(folder):
     assert f"config_name: {CONFIG}" in (folder / "articles/README.md").read_text()
 
 
-def test_people_are_every_fifth_article_and_most_abstracts_tell_where_they_were_born(folder):
+def test_people_are_every_fifth_article_and_most_abstracts_say_where_they_were_born(folder):
     data = DataArguments(
         source="structured_wikipedia",
         path=str(folder / "articles/enwiki/data"),
@@ -39,9 +39,9 @@ def test_people_are_every_fifth_article_and_most_abstracts_tell_where_they_were_
     )
     source = StructuredWikipediaSource(data, [BIRTHPLACE])
     people = [person for part in range(source.parts()) for person in source.read(part)]
-    assert len(people) == people_of(333) == 67
-    told = [person for person in people if person.facts["birthplace"][0] in person.documents[0]]
-    assert 50 < len(told) < 67
+    assert len(people) == 67
+    said = [person for person in people if person.facts["birthplace"][0] in person.documents[0]]
+    assert 50 < len(said) < 67
     assert not [person for person in people if person.documents[0].startswith(f"{person.name}. ")]
 
 
