@@ -67,6 +67,7 @@ from benchmarks.recipe_costs import (
     measure_step,
     step_points,
     step_section,
+    stored,
     wikipedia_recipe,
 )
 from configuration.errors import run_main
@@ -199,12 +200,6 @@ PHASES = {
 }
 
 
-def stored(folder: Path, phase: str) -> int | None:
-    """Return the bytes of the files that a phase has left, or the join has read; None for another phase."""
-    patterns = {"prepare": "corpus/**/*.*", "tokens": "*.arrow", JOIN: "made-up/wikidata/*.parquet"}
-    return sum(path.stat().st_size for path in folder.glob(patterns[phase])) if phase in patterns else None
-
-
 def measure_point(point: Point, folder: Path, largest: int) -> dict:
     """Measure one phase of one size, or a training step of a recipe on the data of the largest size."""
     torch.set_num_threads(1)
@@ -239,12 +234,20 @@ def slope(values: dict[int, float]) -> float | None:
     return exponent(sizes, [values[size] for size in sizes])[0] if len(sizes) > 2 else None
 
 
+def sizes_of(results: Results) -> list[int]:
+    """Return the sizes in order, but for those of training steps, which are rows of a batch."""
+    return sorted({point.size for point in results if point.subject != STEP})
+
+
+def unit_of(results: Results) -> str:
+    """Return what a size counts."""
+    return "articles" if any(point.task is not None for point in results) else "people"
+
+
 def report(content: dict) -> str:
     """Return times, memory and rates as Markdown tables."""
     results = results_of(content)
-    sizes = sorted({point.size for point in results if point.subject != STEP})
-    is_wikipedia = any(point.task is not None for point in results)
-    counted = "articles" if is_wikipedia else "people"
+    sizes = sizes_of(results)
     heads = [f"{size:,}" for size in sizes]
     fields = [f"{rows} x {number}" for rows, number in FEEDS]
     tables = [
@@ -261,9 +264,9 @@ def report(content: dict) -> str:
             fit = slope(values)
             cells = [write_number(scale * values[size]) if size in values else "–" for size in sizes]
             rows.append([phase, *cells, "–" if fit is None else f"{fit:.2f}"])
-        sections.append(section(heading, [first or counted, *heads, "p"], rows))
+        sections.append(section(heading, [first or unit_of(results), *heads, "p"], rows))
     introduction = f"{name_machine(content['machine'])}. p is the exponent over all sizes."
-    if is_wikipedia:
+    if unit_of(results) == "articles":
         introduction += " A size is a number of made-up articles, one in five of which is about a person."
         expected = further_section(*(collect(results, field) for field in ("seconds", "bytes", "stored")))
         sections += [expected, join_line(results), step_section(results)]
@@ -280,8 +283,8 @@ def draw(content: dict, path: Path) -> None:
         for number, (phase, values) in enumerate(collect(results, field).items()):
             sizes = sorted(values)
             plot.plot(sizes, [scale * values[size] for size in sizes], label=phase, **style_of(number))
-        plot.set(xlabel="people", ylabel=label)
-        label_sizes(plot, sorted({point.size for point in results}))
+        plot.set(xlabel=unit_of(results), ylabel=label)
+        label_sizes(plot, sizes_of(results))
         label_plainly(plot)
         plot.grid(alpha=0.3)
     legend_beside(figure)

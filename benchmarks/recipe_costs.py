@@ -48,6 +48,12 @@ def wikipedia_recipe(folder: Path, rows: int, name: str = WIKIPEDIA, **changes: 
     return load_recipe(find_recipe(name), [*overrides, f"prepare.folder={folder / 'corpus'}"])
 
 
+def stored(folder: Path, phase: str) -> int | None:
+    """Return the bytes of the files that a phase has left, or the join has read; None for another phase."""
+    patterns = {"prepare": "corpus/**/*.*", "tokens": "*.arrow", JOIN: "made-up/wikidata/*.parquet"}
+    return sum(path.stat().st_size for path in folder.glob(patterns[phase])) if phase in patterns else None
+
+
 def join(folder: Path, recipe: Recipe) -> None:
     """Join the statements of the recipe's properties with the labels."""
     Facts(Path(str(recipe.data.statements)), sorted(recipe.data.properties.values()))
