@@ -14,7 +14,7 @@ from configuration.errors import show
 from evaluation.errors_report import errors_line, errors_section, wrong_answers_section
 from evaluation.plots import BLUE, label_plainly, new_figure, save_figure
 from evaluation.pretraining_plot import Comparison, plot_pretraining
-from evaluation.provenance import find_command, provenance_line
+from evaluation.provenance import find_command, machine_line, provenance_line, source_line
 from evaluation.question_sets_report import sets_lines, sets_section
 from evaluation.report_page import write_page
 from evaluation.tables import CHANCES, chance, literal, markdown_table, page_table, percent
@@ -24,7 +24,6 @@ from modeling_minigpt.results_minigpt import describe_result
 ACCURACY_COLUMNS = ["always the top answer", "no pretraining", "pretrained", "upper bound: answer is in a document"]
 FEW_POINTS = 20  # of a curve, below which each is marked
 INVENTED_SOURCES = ("synthetic", "bios", "bios_uniform")  # of whose people nobody is real
-SOURCE_PARTS = {"source": "Source", "revision": "revision", "license": "licence", "attribution": "attribution"}
 
 
 def by_relation(results: dict) -> dict[str, dict]:
@@ -185,21 +184,6 @@ def reliability_section(rows: list[dict], heading: str) -> list[str]:
         "and the mean chance to be known is close to 100 % wherever a document names the person.\n",
         page_table([*columns, "right answers"], cells),
     ]
-
-
-def source_line(source: dict) -> list[str]:
-    """Return the line on where the data are from, with revision and licence; none where nothing is recorded."""
-    parts = [f"{label} {literal(str(source[key]))}" for key, label in SOURCE_PARTS.items() if source.get(key)]
-    return [f"{', '.join(parts)}.\n"] if parts else []
-
-
-def machine_line(machine: dict) -> list[str]:
-    """Return the line on the number formats that training computed in; none where nothing is recorded."""
-    if not machine:
-        return []
-    rates = ", ".join(f"{name} {rate:g} GFLOP/s" for name, rate in machine.get("rates", {}).items())
-    measured = "; ".join(filter(None, [machine["reason"], rates]))
-    return [f"Number format: {machine['model']}, Muon's products in {machine['muon']} ({measured}).\n"]
 
 
 def relation_section(results: dict, kind: str, heading: str, picture: str) -> list[str]:

@@ -7,13 +7,13 @@ Everything in it is read from the run's `results.json` and `recipe.json`; the me
 import json
 from collections.abc import Collection
 
+from evaluation.provenance import source_line
 from evaluation.report import (
     accuracy_table,
     by_relation,
     describe_scores,
     is_invented,
     samples_section,
-    source_line,
     trust_picture,
 )
 from evaluation.trust_report import trust_section
@@ -146,12 +146,13 @@ def data_section(results: dict, license: str | None) -> list[str]:
     """
     source = results.get("source", {})
     dataset = find_dataset_id(source)
-    named = {"source": f"[{dataset}](https://huggingface.co/datasets/{dataset})"} if dataset else {}
+    named = {"source": dataset} if dataset else {}
+    address = f"https://huggingface.co/datasets/{dataset}" if dataset else None
     invented = " The people are invented: nothing that the model says is true of anybody real."
     about = f"Biographies and questions of {results['dataset']}.{invented if is_invented(results) else ''}\n"
     weights = f"the weights are under {license}" if license else "no licence of the weights is given"
     terms = f"The code beside the weights is under {CODE_LICENSE}, {weights}.\n"
-    return ["## Data\n", about, *source_line({**source, **named}), terms]
+    return ["## Data\n", about, *source_line({**source, **named}, address), terms]
 
 
 def trust_sections(results: dict) -> list[str]:
