@@ -65,11 +65,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         command.add_argument("--push_to_hub", metavar="USER/NAME", help="publish the scored model there at the end")
         command.add_argument("--private", action="store_true", help="make the repository private if it is new")
         command.add_argument("--push_checkpoints", action="store_true", help="push intermediate checkpoints too")
+        command.add_argument("--license", help="the published model's; by default that of its data, if known")
     arguments = parser.parse_args(argv)
     if arguments.command in NEVER_PUBLISHED:
         return arguments
-    if arguments.push_to_hub is None and (arguments.private or arguments.push_checkpoints):
-        parser.error("--private and --push_checkpoints go with --push_to_hub USER/NAME")
+    if arguments.push_to_hub is None and (arguments.private or arguments.push_checkpoints or arguments.license):
+        parser.error("--private, --push_checkpoints and --license go with --push_to_hub USER/NAME")
     return arguments
 
 
@@ -113,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
             with handle_signals(ends_process=argv is None):
                 prepare_corpus(recipe)
             return None
-        target = (arguments.push_to_hub, arguments.private, arguments.push_checkpoints)
+        target = (arguments.push_to_hub, arguments.private, arguments.push_checkpoints, arguments.license)
         hub = HubTarget(*target) if arguments.push_to_hub else None
         with handle_signals(ends_process=argv is None), spin_on_free_cores():
             run_command(recipe, arguments.command, arguments.resume, hub)

@@ -8,7 +8,8 @@ OUTPUT/{pretrain,finetune,no_pretraining}/   finished models; each loads with `f
 OUTPUT/checkpoints/                     the newest checkpoints of the current stage, and the tokenizer
 OUTPUT/logs/                            curves, for TensorBoard and other trackers
 OUTPUT/.lock                            locked while a command runs
-OUTPUT/predictions.dev.txt, predictions.test.txt, results.json, report.md
+OUTPUT/predictions.dev.txt, predictions.test.txt, results.json
+OUTPUT/report.md, report.html           the report, with its plots beside it; as one file that has them inside
 """
 
 import dataclasses
@@ -36,8 +37,10 @@ FILES = (
     "machine.json",
     "results.json",
     "report.md",
+    "report.html",
     "trust.png",
     "losses.png",
+    "pretraining.png",
     "predictions.dev.txt",
     "predictions.test.txt",
 )

@@ -29,12 +29,12 @@ from attention_lab.noise import (
     two_heads,
 )
 from attention_lab.routing import B, D, question_matrices, question_vectors, report_matrices, self_attend
-from evaluation.plots import BLUE, GREEN, ORANGE, PINK, new_figure, save_figure
+from evaluation.plots import BLACK, BLUE, GREEN, ORANGE, PINK, label_plainly, label_sizes, new_figure, save_figure
 
 HERE = Path(__file__).parent
-BLACK = "#000000"  # other colours are those of `plots`, gradients are cividis
 COUNT = 8  # keys, the axes of a space as wide; their values are the axes too
 PAIR = (0, 1)  # a and b
+MISS = r"|c - ½(v_a + v_b)|"  # the error of an average of two, as mathematics
 
 
 def draw_copying(path: Path) -> None:
@@ -56,8 +56,10 @@ def draw_copying(path: Path) -> None:
     figure, axes = new_figure(1, 1, width=5.6, height=3.6)
     axes.plot(margins, errors, ".", color=BLUE, ms=3, label="random heads")
     reach = np.linspace(0, 30)
-    axes.plot(reach, np.exp(-reach), color=ORANGE, label="bound: exp(-margin)")
-    axes.set(xlabel="margin of the largest score, nats", ylabel="|c - v_j| / (2 max|v| (n - 1))", yscale="log")
+    axes.plot(reach, np.exp(-reach), color=ORANGE, label=r"bound: $e^{-m}$")
+    axes.set(
+        xlabel="margin $m$ of the largest score, nats", ylabel=r"$|c - v_j|\ /\ (2\,\max|v|\,(n - 1))$", yscale="log"
+    )
     axes.set(xlim=(0, 30), ylim=(1e-14, 2))
     axes.legend(frameon=False)
     save_figure(figure, path)
@@ -68,12 +70,12 @@ def draw_averaging(path: Path) -> None:
     figure, (left, right) = new_figure(1, 2, width=8.6, height=3.4)
     beta = np.linspace(0, 20, 81)
     for count, color in zip((4, 32, 256), (BLUE, ORANGE, GREEN), strict=True):
-        left.plot(beta, [pair_weight(size, count) for size in beta], color=color, label=f"n = {count}")
+        left.plot(beta, [pair_weight(size, count) for size in beta], color=color, label=f"$n = {count}$")
         errors = [np.linalg.norm(pair_error(np.eye(count), *PAIR, size)) for size in beta]
         right.plot(beta, errors, color=color)
-    right.plot(beta[20:], np.exp(-beta[20:]), color=BLACK, linestyle=":", label="exp(-β)")
-    left.set(xlabel="β", ylabel="weight of v_a, and of v_b")
-    right.set(xlabel="β", ylabel="|c - ½(v_a + v_b)|", yscale="log")
+    right.plot(beta[20:], np.exp(-beta[20:]), color=BLACK, linestyle=":", label=r"$e^{-\beta}$")
+    left.set(xlabel=r"$\beta$", ylabel="weight of $v_a$, and of $v_b$")
+    right.set(xlabel=r"$\beta$", ylabel=f"${MISS}$", yscale="log")
     left.legend(frameon=False)
     right.legend(frameon=False)
     save_figure(figure, path)
@@ -95,15 +97,18 @@ def draw_regime(path: Path) -> None:
     parts = np.array([[one_head_errors(means, *PAIR, size, noise) for size in beta] for noise in alpha])
     figure, axes = new_figure(1, 2, width=9.0, height=3.8)
     for plot, errors, title in zip(
-        axes, found, ("one head, q = β(μ_a + μ_b)", "two heads, βμ_a and βμ_b"), strict=True
+        axes,
+        found,
+        (r"one head, $q = \beta(\mu_a + \mu_b)$", r"two heads, $\beta\mu_a$ and $\beta\mu_b$"),
+        strict=True,
     ):
         image = plot.pcolormesh(beta, alpha, errors, cmap="cividis", vmin=0, vmax=0.75, rasterized=True)
-        plot.set(xscale="log", yscale="log", xlabel="β", ylabel="α", title=title)
+        plot.set(xscale="log", yscale="log", xlabel=r"$\beta$", ylabel=r"$\alpha$", title=title)
     axes[0].contour(beta, alpha, parts[..., 0], [0.1], colors="white", linestyles="--")
     axes[0].contour(beta, alpha, parts[..., 1], [0.1], colors="white")
     axes[0].text(0.62, 3e-6, "leak\nabove 0.1", color="white", fontsize="small")
     axes[0].text(16, 0.1, "noise\nabove 0.1", color="black", fontsize="small")
-    figure.colorbar(image, ax=axes, label="root mean square |c - ½(v_a + v_b)|")
+    figure.colorbar(image, ax=axes, label=f"root mean square ${MISS}$")
     save_figure(figure, path)
 
 
@@ -119,7 +124,9 @@ def draw_bimodal(path: Path) -> None:
         plot.hist(weight, bins=40, range=(0, 1), density=True, color=BLUE, alpha=0.6, label="sampled")
         plot.plot(place, derived.pdf(place), color=ORANGE, label="derived")
         between = derived.cdf(0.9) - derived.cdf(0.1)
-        plot.set(xlabel="weight on v_a", ylim=(0, 6), title=f"β = {beta:g}: {between:.0%} between 0.1 and 0.9")
+        title = rf"$\beta = {beta:g}$: {100 * between:.0f} % between 0.1 and 0.9"
+        plot.set(xlabel="weight on $v_a$", ylim=(0, 6))
+        plot.set_title(title, fontsize="medium")
     axes[0].set_ylabel("density")
     axes[0].legend(frameon=False)
     save_figure(figure, path)
@@ -138,18 +145,18 @@ def draw_two_heads(path: Path) -> None:
     beta = np.geomspace(1, 100, 13)
     fine = np.geomspace(1, 100, 61)
     for plot, covariances, title in (
-        (left, isotropic(means, alpha), f"(1) Σ = αI, α = {alpha:g}"),
-        (middle, stretched(means, PAIR[0], 0.0), "(2) k_a = γ μ_a, γ ~ N(1, ½)"),
+        (left, isotropic(means, alpha), rf"(1) $\Sigma = \alpha I$, $\alpha = {alpha:g}$"),
+        (middle, stretched(means, PAIR[0], 0.0), r"(2) $k_a = \gamma\mu_a$, $\gamma \sim N(1, ½)$"),
     ):
         keys = draw_keys(means, covariances, 10_000, np.random.default_rng(0))
         for heads, marker, color, label in ((one_head, "o", BLUE, "one head"), (two_heads, "s", ORANGE, "two heads")):
             variances = [total_variance(heads(keys, means, means, *PAIR, size)) for size in beta]
             plot.plot(beta, variances, marker, color=color, ms=4, label=f"{label}, sampled")
-        plot.set(xscale="log", yscale="log", ylim=(1e-6, 1), xlabel="β", title=title)
+        plot.set(xscale="log", yscale="log", ylim=(1e-6, 1), xlabel=r"$\beta$", title=title)
     left.plot(fine, [2 * pair_share(size, alpha).variance for size in fine], color=BLUE, label="one head, derived")
     middle.plot(fine, [one_head_variance(means, *PAIR, size) for size in fine], color=BLUE, label="one head, derived")
     middle.plot(fine, [two_head_variance(means, 0, size) for size in fine], color=ORANGE, label="two heads, derived")
-    left.set_ylabel("E|c - Ec|²")
+    left.set_ylabel(r"$\mathrm{E}\,|c - \mathrm{E}c|^2$")
     middle.legend(frameon=False, fontsize="small", loc="lower right")
     gamma = keys[:1500, 0, 0]
     beta = 12.0
@@ -158,9 +165,12 @@ def draw_two_heads(path: Path) -> None:
         order = np.argsort(gamma)
         errors = np.linalg.norm(c - (means[0] + means[1]) / 2, axis=-1)
         right.plot(gamma[order], errors[order], color=color, label=label)
-    right.axvspan(gamma.min(), 0, color=PINK, alpha=0.25, lw=0, label=f"γ < 0: {flip_probability():.1%} of draws")
-    right.set(xlabel="γ", ylabel="|c - ½(v_a + v_b)|", title=f"(2) at β = {beta:g}", xlim=(gamma.min(), gamma.max()))
-    right.legend(frameon=False, fontsize="small", loc="center right")
+    right.axvspan(
+        gamma.min(), 0, color=PINK, alpha=0.25, lw=0, label=rf"$\gamma < 0$: {100 * flip_probability():.1f} % of draws"
+    )
+    right.set(xlabel=r"$\gamma$", ylabel=f"${MISS}$", title=rf"(2) at $\beta = {beta:g}$")
+    right.set(xlim=(gamma.min(), gamma.max()), ylim=(-0.03, 1.1))  # the curves end at 0.71, the legend is above
+    right.legend(frameon=False, fontsize="small", loc="upper right")
     save_figure(figure, path)
 
 
@@ -170,9 +180,9 @@ def draw_routing(path: Path) -> None:
     changed = inputs.copy()
     changed[1] += u[D]
     cases = {
-        "v = k = q = x": self_attend(inputs),
-        "the same, u_d added to x_2": self_attend(changed),
-        "solution: c_1 ≈ u_b - u_c, c_2 ≈ u_b": self_attend(inputs, question_matrices(u)),
+        "$v = k = q = x$": self_attend(inputs),
+        "the same, $u_d$ added to $x_2$": self_attend(changed),
+        r"solution: $c_1 \approx u_b - u_c$, $c_2 \approx u_b$": self_attend(inputs, question_matrices(u)),
         "the report's matrices": self_attend(inputs, report_matrices(u, inputs)),
     }
     figure, axes = new_figure(1, 4, width=12.4, height=2.9)
@@ -185,8 +195,8 @@ def draw_routing(path: Path) -> None:
                 column, row, f"{round(share, 2) + 0.0:.2f}", ha="center", va="center", color=color, fontsize="small"
             )
         plot.set_title(title, fontsize="small")
-        plot.set_xticks(range(4), ["u_a", "u_b", "u_c", "u_d"])
-        plot.set_yticks(range(3), ["c_1", "c_2", "c_3"])
+        plot.set_xticks(range(4), ["$u_a$", "$u_b$", "$u_c$", "$u_d$"])
+        plot.set_yticks(range(3), ["$c_1$", "$c_2$", "$c_3$"])
     figure.colorbar(image, ax=axes, label="coordinate", shrink=0.8)
     figure.supxlabel("along", fontsize="small")
     save_figure(figure, path)
@@ -205,9 +215,12 @@ def draw_performer(path: Path) -> None:
     for orthogonal, marker, color in ((False, "o-", BLUE), (True, "s-", ORANGE)):
         errors = [performer_error(query, key, size, orthogonal).square().mean().sqrt().item() for size in sizes]
         axes.plot(sizes, errors, marker, color=color, label="orthogonal" if orthogonal else "independent")
-    axes.plot(sizes, [errors[-1] * (sizes[-1] / size) ** 0.5 for size in sizes], ":", color=BLACK, label="1/√m")
-    axes.set_xscale("log", base=2)
-    axes.set(xlabel="random features m", ylabel="|Â - A| / |A|", yscale="log")
+    axes.plot(
+        sizes, [errors[-1] * (sizes[-1] / size) ** 0.5 for size in sizes], ":", color=BLACK, label=r"$1/\sqrt{m}$"
+    )
+    axes.set(xlabel="random features $m$", ylabel=r"$|\hat{A} - A|\ /\ |A|$")
+    label_sizes(axes, sizes)
+    label_plainly(axes)
     axes.legend(frameon=False)
     save_figure(figure, path)
 

@@ -23,7 +23,7 @@ from artifacts.run_folder import read_json
 from attention_lab.selection import what_is_found
 from attention_lab.trained import load_minigpt
 from configuration.errors import UserError, run_main, show
-from evaluation.plots import BLUE, GREEN, ORANGE, PINK, new_figure, save_figure
+from evaluation.plots import BLUE, GREEN, ORANGE, PINK, label_sizes, legend_beside, new_figure, save_figure
 from evaluation.tables import markdown_table, percent
 
 HERE = Path(__file__).parent
@@ -136,7 +136,7 @@ def measure(folder: Path, counts: Sequence[int], block: int, window: int) -> dic
 def draw(found: dict, path: Path) -> None:
     """(h) Mass seen, facts found and recall against the number of blocks chosen, in the last layer."""
     last = max(row["layer"] for row in found["rows"])
-    figure, plots = new_figure(1, 3, width=11.6, height=3.5)
+    figure, plots = new_figure(1, 3, width=13.2, height=3.5)
     for rule, (style, color) in STYLES.items():
         rows = [row for row in found["rows"] if row["layer"] == last and row["rule"] == rule]
         blocks = [row["blocks"] for row in rows]
@@ -147,13 +147,11 @@ def draw(found: dict, path: Path) -> None:
     plots[2].axhline(100 * found["recall"], color="black", linestyle=":", label="full attention")
     titles = (f"attention seen, layer {last}", f"fact asked for seen, layer {last}", "answers right")
     for plot, title in zip(plots, titles, strict=True):
-        plot.set_xscale("log", base=2)
-        plot.set_xticks(list(recall), [str(k) for k in recall])
+        label_sizes(plot, list(recall))
         plot.set_title(title, fontsize="medium")
         plot.set(xlabel="blocks chosen", ylabel="%", ylim=(-3, 103))
         plot.grid(alpha=0.3)
-    plots[1].legend(frameon=False, fontsize="small")
-    plots[2].legend(frameon=False, fontsize="small")
+    legend_beside(figure)
     save_figure(figure, path)
 
 

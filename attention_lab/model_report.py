@@ -29,7 +29,7 @@ from attention_lab.trained import (
 )
 from data_scripts.bios_folder import FILES, check_folder, read_lines, read_questions
 from data_scripts.questions import Question
-from evaluation.plots import BLUE, GREEN, ORANGE, new_figure, save_figure
+from evaluation.plots import BLUE, GREEN, ORANGE, label_sizes, new_figure, save_figure
 from evaluation.tables import markdown_table, number, percent
 from modeling_minigpt.block_sparse_minigpt import BlockPattern
 
@@ -151,9 +151,9 @@ def draw_key_norms(heads: dict, path: Path) -> None:
         axes.bar(
             [place + shift for place in range(len(rows))], [row[column] for row in rows], 0.4, color=color, label=label
         )
-    axes.axhline(0.5**0.5, color="black", linestyle="--", label="γ ~ N(1, ½)")
+    axes.axhline(0.5**0.5, color="black", linestyle="--", label=r"$\gamma \sim N(1, ½)$")
     axes.set_xticks(range(len(rows)), [f"{row['layer']}.{row['head']}" for row in rows])
-    axes.set(xlabel="layer.head", ylabel="standard deviation / mean of |k|")
+    axes.set(xlabel="layer.head", ylabel="standard deviation / mean of $|k|$")
     axes.legend(frameon=False)
     save_figure(figure, path)
 
@@ -166,8 +166,8 @@ def draw_structure(found: dict, path: Path) -> None:
         ("far_low_rank_error", "s-", ORANGE, "two segments exact,\nthe rest of that rank"),
     ):
         left.plot(found["ranks"], found[key], marker, color=color, label=label)
-    left.set_xscale("log", base=2)
-    left.set(xlabel="rank", ylabel="|B - A| / |A|", ylim=(0, 1), title="low rank")
+    label_sizes(left, found["ranks"])
+    left.set(xlabel="rank", ylabel=r"$|B - A|\ /\ |A|$", ylim=(0, 1), title="low rank")
     bottom = np.zeros(2)
     for part, color in (("window", BLUE), ("global", ORANGE), ("random", GREEN)):
         shares = np.array([found["bigbird_mass"][part], found["bigbird_mass_uniform"][part]])
@@ -178,8 +178,8 @@ def draw_structure(found: dict, path: Path) -> None:
         found["performer_error"].items(), ("s-", "o-"), (ORANGE, BLUE), strict=True
     ):
         right.plot(found["features"], errors, marker, color=color, label=kind)
-    right.set_xscale("log", base=2)
-    right.set(xlabel="random features m", ylabel="|Â - A| / |A|", ylim=(0, None), title="Performer")
+    label_sizes(right, found["features"])
+    right.set(xlabel="random features $m$", ylabel=r"$|\hat{A} - A|\ /\ |A|$", ylim=(0, None), title="Performer")
     for plot in (left, middle, right):
         plot.legend(frameon=False, fontsize="small")
     save_figure(figure, path)

@@ -12,17 +12,43 @@
 # # The attention laboratory
 #
 # What one attention head can do, what it cannot, and what the heads of a trained model do. Change the numbers at the
-# top of a cell and run it again; each `assert` is a claim. To open this file as a notebook, from the checkout:
-#
-#     pip install -e ".[lab]"
-#     jupytext --to ipynb attention_lab/notebook.py
+# top of a cell and run it again; each `assert` is a claim. To open it: `pip install -e ".[lab]"` in the checkout, then
+# `jupyter lab attention_lab/notebook.ipynb`.
 #
 # Parts (f) and (g) look into the model that `MINIGPT_MODEL` names, with the questions and biographies in the folder
 # `MINIGPT_DATA`, or into a small one that learns a dozen birthplaces by heart in seconds.
 
 # %%
-import os
+import importlib.util
+import sys
+import warnings
 from pathlib import Path
+
+
+class SetupError(ImportError):
+    """Say in one line what is missing; a notebook shows that line alone, without a traceback."""
+
+    def _render_traceback_(self):
+        return [f"SetupError: {self}"]
+
+
+# The checkout is this folder or one above it, or where `pip install -e` has found the package.
+folders = [Path.cwd(), *Path.cwd().parents]
+package = importlib.util.find_spec("modeling_minigpt")
+if package is not None and package.origin is not None:
+    folders.append(Path(package.origin).parents[1])
+checkout = next((folder for folder in folders if (folder / "attention_lab" / "toy_model.py").is_file()), None)
+if checkout is None:
+    raise SetupError(f"no MiniGPT checkout in {Path.cwd()} or above it: open this notebook inside a checkout")
+needed = ("accelerate", "datasets", "matplotlib", "scipy", "torch", "transformers")
+missing = [name for name in needed if importlib.util.find_spec(name) is None]
+if missing:
+    raise SetupError(f"not installed: {', '.join(missing)}; run pip install -e '.[lab]' in {checkout}")
+sys.path.insert(0, str(checkout))
+warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars are not needed here
+
+# %%
+import os
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -97,10 +123,10 @@ drawn = noise.draw_keys(means, noise.stretched(means, a, 0.0), 20_000, rng)
 weight = heads.head_weights(drawn, heads.pair_query(means, a, b, beta))[:, a]
 derived = noise.one_head_weight(beta, count)
 place = np.linspace(0.002, 0.998, 300)
-figure, axes = plt.subplots(figsize=(5, 3))
+figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
 axes.hist(weight, bins=50, density=True, color="#0072B2", alpha=0.6, label="sampled")
 axes.plot(place, derived.pdf(place), color="#E69F00", label="derived")
-axes.set(xlabel="weight on v_a", ylabel="density", ylim=(0, 6))
+axes.set(xlabel="weight on v_a", ylabel="density", ylim=(0, 6), title="One head, one of its keys stretched")
 axes.legend(frameon=False)
 plt.show()
 assert stats.kstest(weight, derived.cdf).pvalue > 0.01
@@ -197,12 +223,18 @@ for row in rows:
     )
 
 # %%
-weights = trained.answer_weights(model, asked)[:, :, 0].flatten(0, 1)  # (L · H, T)
-tokens = [tokenizer.decode([token]) for token in asked.inputs["input_ids"][0]]
-figure, axes = plt.subplots(figsize=(7, 3))
-axes.imshow(weights, cmap="cividis", aspect="auto", vmin=0, vmax=1)
-axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right")
-axes.set(ylabel="head, layer by layer", title=f"α where the answer is read: {questions[0].answer}")
+one = trained.ask(tokenizer, questions[:1])
+seen = int(one.place) + 1  # the question's tokens, without its answer
+weights = trained.answer_weights(model, one)[:, :, 0, :seen].flatten(0, 1)  # (L · H, seen)
+tokens = [tokenizer.decode([token]).strip() or "_" for token in one.inputs["input_ids"][0, :seen]]
+shape = (model.config.num_hidden_layers, model.config.num_attention_heads)
+names = [f"{layer + 1}.{head + 1}" for layer, head in np.ndindex(shape)]
+figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+image = axes.imshow(weights, cmap="cividis", aspect="auto", vmin=0, vmax=1)
+axes.set_xticks(range(seen), tokens, rotation=60, ha="right")
+axes.set_yticks(range(len(names)), names)
+axes.set(xlabel="token", ylabel="layer.head", title=f"What each head looks at to answer {questions[0].answer}")
+figure.colorbar(image, label="α")
 plt.show()
 assert np.allclose(weights.sum(-1), 1.0, atol=1e-5)
 
@@ -226,7 +258,8 @@ for rank in (1, 4, 8, 16):
 layers = weights.shape[0]
 count = weights.shape[2]
 patterns = [BlockPattern(4, 1, 2, 1, heads=count, layer=layer) for layer in range(layers)]
-print({part: round(mass.mean().item(), 3) for part, mass in structure.bigbird_mass(weights, patterns).items()})
+parts = structure.bigbird_mass(weights, patterns)
+print("in BigBird's pattern:", ", ".join(f"{part} {mass.mean():.3f}" for part, mass in parts.items()))
 for features in (16, 256):
     errors = [structure.model_performer_error(model, ids, features, kind).mean() for kind in (True, False)]
     print(f"{features} features: error {errors[0]:.3f} orthogonal, {errors[1]:.3f} independent")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from artifacts.loading import load_model, load_tokenizer
+from artifacts.loading import load_model
 from artifacts.machine import describe_machine, name_machine
 from benchmarks.harness import (
     Point,
@@ -35,18 +35,14 @@ from benchmarks.harness import (
     write_report,
 )
 from benchmarks.model_ideas import IDEAS
-from benchmarks.training_steps import TrainingSteps, padding_share, with_paths
+from benchmarks.training_steps import TrainingSteps, padding_share, train_and_score, with_paths
 from configuration.errors import UserError, run_main
 from configuration.recipe import load_recipe
 from data_scripts.bios_folder import check_folder
-from data_scripts.splits import load_scoring_questions
-from evaluation.relation_scores import ask_model
 from evaluation.tables import markdown_table
-from evaluation.trust import fraction
 from modeling_minigpt import MiniGPTForCausalLM
 from training.checkpoints import Progress
 from training.run_context import Run, build_run, training_batches
-from training.runner import finetune, pretrain
 
 RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n-speedrun.yaml"
 ALL_QUESTIONS = ("data.calibration_questions=0", "data.withheld_people=0")  # but for those that are scored
@@ -184,23 +180,9 @@ def measure(point: Point, base: list[str], recipe: Path, data: Path, minutes: fl
         mean = WeightAverage((1 - AVERAGED_SHARE) * steps)
         run = build_run(full, on_checkpoint=mean.add if average else None)
         padding = padding_share(training_batches(run, "pretrain"))
-        pretrain(run)
-        if average:
-            mean.replace_weights(run)
-        finetune(run)
-        run.accelerator.end_training()
-        model = load_model(run.folder.stage("finetune"))
-        split, questions = load_scoring_questions(run.data)
-        assert split == "held_out"
-        _, right = ask_model(model, load_tokenizer(run.folder.tokenizer), questions, run.recipe.evaluate)
-        return {
-            "settings": settings,
-            "accuracy": fraction(right),
-            "steps": steps,
-            "padding": padding,
-            "minutes": run.folder.training_record("pretrain")["minutes"],
-            "parameters": model.num_parameters(),
-        }
+        found = train_and_score(run, mean.replace_weights if average else None)
+        assert found["split"] == "held_out"
+        return {"settings": settings, "steps": steps, "padding": padding, **found}
 
 
 def gain_over(baseline: dict[int | None, float], accuracies: dict[int | None, float]) -> str:

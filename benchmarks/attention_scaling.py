@@ -54,7 +54,7 @@ from benchmarks.harness import (
 )
 from benchmarks.measurement import exponent
 from configuration.errors import run_main
-from evaluation.plots import new_figure, save_figure
+from evaluation.plots import label_plainly, label_sizes, legend_beside, new_figure, save_figure, style_of
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
 QUANTITIES = [  # what, field, heading, unit, units in one SI unit
@@ -99,7 +99,7 @@ def collect(results: Results) -> Table:
     for point, rounds in results.items():
         good = successes(rounds)
         for what, field, *_ in QUANTITIES:
-            if what not in WHAT[point.task]:
+            if what not in WHAT.get(point.task, ()):  # a comparison measures other things, too
                 continue
             values = [result.get(what, {}).get(field) for result in good]
             if None not in values:  # memory is None where nothing counts it
@@ -107,10 +107,10 @@ def collect(results: Results) -> Table:
     return table
 
 
-def top_slope(values: Values) -> tuple[float, float, float] | None:
+def top_slope(values: Values, octaves: int = OCTAVES) -> tuple[float, float, float] | None:
     """Return the exponent over the top octaves with its interval; None unless all of them were measured."""
-    lengths = sorted(length for length in values if length * 2**OCTAVES >= max(values))
-    if lengths[0] * 2**OCTAVES > lengths[-1] or not all(values[length] for length in lengths):
+    lengths = sorted(length for length in values if length * 2**octaves >= max(values))
+    if lengths[0] * 2**octaves > lengths[-1] or not all(values[length] for length in lengths):
         return None
     medians = [statistics.median(values[length]) for length in lengths]
     return exponent(lengths, medians) if min(medians) > 0 else None
@@ -150,26 +150,52 @@ def report(content: dict) -> str:
     return write_report("Attention against context length", introduction, *sections, notes, failures(results))
 
 
-def draw(table: Table, path: Path) -> None:
-    """Draw the main quantities against length, both axes logarithmic; nothing where none was measured."""
+def draw_lengths(
+    plot, subjects: dict[str, Values], scale: float, styles: dict[str, int], a_token: bool = False
+) -> None:
+    """Draw medians and ranges of a quantity against length, both axes logarithmic.
+
+    Args:
+        plot: to draw on.
+        subjects: the quantity's values.
+        scale: what they are multiplied by.
+        styles: the number of each subject's style; subjects that are new get the next ones.
+        a_token: whether to divide by the length.
+    """
+    lengths: set[int] = set()
+    for subject, values in subjects.items():
+        rows = []
+        for length, found in sorted(values.items()):
+            if found and min(found) > 0:  # a reading of nothing has no logarithm
+                unit = scale / length if a_token else scale
+                middle = unit * statistics.median(found)
+                rows.append((length, middle, middle - unit * min(found), unit * max(found) - middle))
+        if rows:
+            at, middles, *reach = zip(*rows, strict=True)
+            dash = "--" if "leaks" in subject else "-"
+            style = style_of(styles.setdefault(subject, len(styles)))
+            plot.errorbar(at, middles, reach, linestyle=dash, elinewidth=1, capsize=2, label=subject, **style)
+            lengths.update(at)
+    if lengths:
+        label_sizes(plot, sorted(lengths))
+        label_plainly(plot)
+    plot.set_xlabel("context, tokens")
+    plot.grid(alpha=0.3)
+
+
+def draw(content: dict, path: Path) -> None:
+    """Draw the main quantities against length; nothing where none was measured."""
+    table = collect(results_of(content))
     shown = [quantity for quantity in QUANTITIES if quantity[0] in ("forward+backward", "decode")]
     if not any(table.get(quantity[:2]) for quantity in shown):  # of the choice of blocks alone
         return
-    figure, axes = new_figure(2, 2, width=9.6, height=7.6)
-    styles = {}
+    figure, axes = new_figure(2, 2, width=11.4, height=7.6)
+    styles: dict[str, int] = {}
     for (what, field, heading, unit, scale), plot in zip(shown, axes.flat, strict=True):
-        for subject, values in table.get((what, field), {}).items():
-            points = [(n, scale * statistics.median(v)) for n, v in sorted(values.items()) if v and min(v)]
-            number = styles.setdefault(subject, len(styles))
-            marker = "os^Dv<>pPX"[number % 10]
-            dash = "--" if "leaks" in subject else "-"
-            color = f"C{number % 10}"
-            plot.plot(*zip(*points, strict=True), marker=marker, linestyle=dash, color=color, label=subject, ms=4)
-        plot.set_xscale("log", base=2)
+        draw_lengths(plot, table.get((what, field), {}), scale, styles)
         plot.set_title(heading, fontsize="medium")
-        plot.set(xlabel="context, tokens", ylabel=unit, yscale="log")
-        plot.grid(alpha=0.3)
-    axes[0, 0].legend(frameon=False, fontsize="small")
+        plot.set_ylabel(unit)
+    legend_beside(figure)
     save_figure(figure, path)
 
 
@@ -260,9 +286,8 @@ def main(argv: list[str] | None = None) -> int:
         where = (arguments.device, arguments.threads)
         record.measure(plan(arguments), measure_point, *where, rounds=arguments.rounds)
         print(record.text())
-        table = collect(record.results)
-        draw(table, arguments.output.with_suffix(".svg"))
-        return print_bars(judge(table, arguments))
+        draw(record.content(), arguments.output.with_suffix(".svg"))
+        return print_bars(judge(collect(record.results), arguments))
 
     return run_main(command)
 

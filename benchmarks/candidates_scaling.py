@@ -50,7 +50,7 @@ from configuration.errors import run_main
 from configuration.schema import StageArguments
 from data_scripts.questions import Question, question_about
 from data_scripts.synthetic_bios import PLACE_ENDINGS, invent_distinct, invent_word
-from evaluation.plots import new_figure, save_figure
+from evaluation.plots import label_plainly, label_sizes, legend_beside, new_figure, save_figure, style_of
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer
 from modeling_minigpt.answer_search_minigpt import top_answers
 from modeling_minigpt.answer_trie_minigpt import AnswerTrie
@@ -222,19 +222,22 @@ def report(content: dict) -> str:
     return write_report("Ranking answers against the number of candidates", introduction, *sections, failures(results))
 
 
-def draw(results: Results, path: Path) -> None:
+def draw(content: dict, path: Path) -> None:
     """Draw time and memory against the number of places, both axes logarithmic."""
-    figure, axes = new_figure(1, 2, width=9.6, height=3.8)
+    results = results_of(content)
+    figure, axes = new_figure(1, 2, width=11.4, height=3.8)
     quantities = (("seconds", "CPU time a question, ms", 1e3), ("bytes", "memory, MB", 1e-6))
     for (field, label, scale), plot in zip(quantities, axes.flat, strict=True):
         for number, subject in enumerate((FULL, *SEARCH)):
             found = sorted(values(results, subject, field).items())
             points = [(size, scale * statistics.median(some)) for size, some in found if some and min(some)]
             if points:
-                plot.plot(*zip(*points, strict=True), marker="os^D"[number], label=subject, ms=4)
-        plot.set(xscale="log", yscale="log", xlabel="candidate places", ylabel=label)
+                plot.plot(*zip(*points, strict=True), label=subject, **style_of(number))
+        plot.set(xlabel="candidate places", ylabel=label)
+        label_sizes(plot, sorted({point.size for point in results}))
+        label_plainly(plot)
         plot.grid(alpha=0.3)
-    axes.flat[0].legend(frameon=False, fontsize="small")
+    legend_beside(figure)
     save_figure(figure, path)
 
 
@@ -291,7 +294,7 @@ def main(argv: list[str] | None = None) -> int:
             where = (Path(folder), arguments.seconds)
             record.measure(plan(arguments.sizes), measure, *where, rounds=arguments.rounds)
         print(record.text())
-        draw(record.results, arguments.output.with_suffix(".svg"))
+        draw(record.content(), arguments.output.with_suffix(".svg"))
         return print_bars(judge(record.results, arguments.sizes))
 
     return run_main(command)

@@ -2,17 +2,23 @@
 
     python -m benchmarks.data_scaling                                 # 10,000 … 1,000,000 people, 20 minutes
     python -m benchmarks.data_scaling --sizes 1000 3000 --output scaling.json
+    python -m benchmarks.data_scaling --recipe wikipedia --sizes 1000 10000 100000 --output data_scaling.wikipedia.json
 
 Every phase of every size runs in a fresh process, with one thread, and finds on the disk what the phase before has
 left:
 
 - prepare: invented people, four lines each, are prepared into a corpus, with 50 to calibrate on and 50 withheld;
-- tokenizer: a vocabulary of 800 entries, of 200,000 documents at most;
+- tokenizer: the vocabulary, of 800 entries, of 200,000 documents at most;
 - tokens: the token tables;
 - open: the tables are opened, and the first batch of 64 rows is drawn;
 - steps: 100 optimizer steps with a small model;
 - statistics: of a report on 2,000 questions: exposures, ceiling, made-up people;
 - feed: batches alone, of documents drawn from all over the file, in 8 and in 16 batches at a time.
+
+With `--recipe wikipedia` a size is a number of made-up articles in the columns of structured-wikipedia, one in five of
+which is about a person. They are joined with made-up statements of Wikidata, with the recipe's own vocabulary and
+corruption. What the phases take at the recipes' sizes is extrapolated, and a training step of each recipe is timed on
+the corpus of the largest size. There are no bars for this.
 
 Times are CPU seconds. The slope is the exponent p of seconds ∝ people^p over all sizes. A figure (.svg) is written
 beside the report. Exits with 1 where a bar printed at the end is missed.
@@ -24,6 +30,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -50,6 +57,19 @@ from benchmarks.harness import (
     write_report,
 )
 from benchmarks.measurement import PeakMemory, exponent, resident
+from benchmarks.recipe_costs import (
+    JOIN,
+    STEP,
+    WIKIPEDIA,
+    further_section,
+    join,
+    join_line,
+    measure_step,
+    step_points,
+    step_section,
+    stored,
+    wikipedia_recipe,
+)
 from configuration.errors import run_main
 from configuration.recipe import load_recipe
 from configuration.recipe_names import find_recipe
@@ -57,12 +77,12 @@ from configuration.schema import CorruptionOptions, Recipe, StageArguments
 from data_scripts.annotated_texts import Annotator
 from data_scripts.batches import TrainingBatches
 from data_scripts.record_file import RecordFile
-from data_scripts.splits import TrainingData, load_scoring_questions, load_training_data, made_up_people
+from data_scripts.splits import load_scoring_questions, load_training_data, made_up_people
 from data_scripts.tokens import DocumentTable, QuestionTable, document_rows, question_rows, write_table
 from data_scripts.vocabulary import vocabulary_texts
 from evaluation.baselines import ceiling
 from evaluation.exposure import count_exposures
-from evaluation.plots import new_figure, save_figure
+from evaluation.plots import label_plainly, label_sizes, legend_beside, new_figure, save_figure, style_of
 from evaluation.trust import STRANGERS
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer
 from training.stepper import Stepper
@@ -81,36 +101,31 @@ TRAINING_BYTES = 1.0e9
 BUILDING_BYTES = 250e6
 
 
-def recipe_of(people: int) -> Recipe:
+def bios_recipe(people: int) -> Recipe:
     """Return the recipe of a size: invented people who are asked for their birthplaces, a few of them held out."""
     held_out = [f"data.{name}={min(50, people // 10)}" for name in ("calibration_questions", "withheld_people")]
     sizes = ["data.source=bios", f"data.people={people}", "data.places=300"]
-    return load_recipe(find_recipe("quickstart"), [*sizes, *held_out])
+    return replace(load_recipe(find_recipe("quickstart"), [*sizes, *held_out]), corruption=OPTIONS)
 
 
-def open_data(folder: Path, people: int) -> TrainingData:
-    """Open the corpus of a size, which is prepared where it is not there yet."""
-    return load_training_data(recipe_of(people), folder)
-
-
-def prepare(folder: Path, people: int) -> None:
+def prepare(folder: Path, recipe: Recipe) -> None:
     """Prepare the corpus, again if it is there."""
     shutil.rmtree(folder / "corpus", ignore_errors=True)
-    open_data(folder, people)
+    load_training_data(recipe, folder)
 
 
-def build_tokenizer(folder: Path, people: int) -> None:
+def build_tokenizer(folder: Path, recipe: Recipe) -> None:
     """Learn the vocabulary and save the tokenizer."""
-    data = open_data(folder, people)
-    texts = vocabulary_texts(data.documents, data.train, OPTIONS)
-    build_bpe_tokenizer(texts, 800, CONTEXT).save_pretrained(folder / "tokenizer")
+    data = load_training_data(recipe, folder)
+    texts = vocabulary_texts(data.documents, data.train, recipe.corruption)
+    build_bpe_tokenizer(texts, recipe.tokenizer.vocab_size, CONTEXT).save_pretrained(folder / "tokenizer")
 
 
-def build_tokens(folder: Path, people: int) -> None:
+def build_tokens(folder: Path, recipe: Recipe) -> None:
     """Write the token tables."""
-    data = open_data(folder, people)
+    data = load_training_data(recipe, folder)
     tokenizer = load_tokenizer(folder / "tokenizer")
-    annotator = Annotator.for_questions(data.train, OPTIONS)
+    annotator = Annotator.for_questions(data.train, recipe.corruption, data.documents)
     rows = {
         "documents": lambda dtype: document_rows(data.documents, tokenizer, annotator, dtype),
         "questions": lambda dtype: question_rows(data.train, tokenizer, CONTEXT),
@@ -119,7 +134,7 @@ def build_tokens(folder: Path, people: int) -> None:
         write_table(lambda name=name: (folder / f"{name}.arrow").open("wb"), make, len(tokenizer))
 
 
-def open_batches(folder: Path, batch_size: int = 64, bucket_batches: int = 8) -> TrainingBatches:
+def open_batches(folder: Path, recipe: Recipe, batch_size: int = 64, bucket_batches: int = 8) -> TrainingBatches:
     """Open the tables."""
     stage = StageArguments(
         steps=100_000, batch_size=batch_size, bucket_batches=bucket_batches, question_fraction=0.1, title_loss=False
@@ -127,25 +142,25 @@ def open_batches(folder: Path, batch_size: int = 64, bucket_batches: int = 8) ->
     documents = DocumentTable(RecordFile.open(folder / "documents.arrow"))
     questions = QuestionTable(RecordFile.open(folder / "questions.arrow"))
     tokenizer = load_tokenizer(folder / "tokenizer")
-    return TrainingBatches(documents, questions, tokenizer, stage, OPTIONS, 0, CONTEXT)
+    return TrainingBatches(documents, questions, tokenizer, stage, recipe.corruption, 0, CONTEXT)
 
 
-def train(folder: Path, people: int) -> None:
+def train(folder: Path, recipe: Recipe) -> None:
     """Open the data and take the steps."""
-    data = open_data(folder, people)
-    batches = open_batches(folder)
+    data = load_training_data(recipe, folder)
+    batches = open_batches(folder, recipe)
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": CONTEXT}
     special = {"pad_token_id": batches.pad_token_id, "eos_token_id": batches.sentinel}
-    model = MiniGPTForCausalLM(MiniGPTConfig(vocab_size=800, **sizes, **special))
+    model = MiniGPTForCausalLM(MiniGPTConfig(vocab_size=recipe.tokenizer.vocab_size, **sizes, **special))
     stepper = Stepper.prepare(model, batches.stage, Accelerator(cpu=True, mixed_precision="no"), STEPS)
     for step in range(STEPS):
         stepper.step(step, batches[step])
     assert batches.documents == len(data.documents)
 
 
-def count(folder: Path, people: int) -> None:
+def count(folder: Path, recipe: Recipe) -> None:
     """Take the statistics of a report: what was there to learn from of each question, the ceiling, made-up people."""
-    data = open_data(folder, people)
+    data = load_training_data(recipe, folder)
     _, questions = load_scoring_questions(data)
     asked = list(islice(questions, ASKED))
     count_exposures(asked, data.documents, data.train)
@@ -179,23 +194,27 @@ PHASES = {
     "prepare": prepare,
     "tokenizer": build_tokenizer,
     "tokens": build_tokens,
-    "open": lambda folder, people: open_batches(folder)[0],
+    "open": lambda folder, recipe: open_batches(folder, recipe)[0],
     "steps": train,
     "statistics": count,
 }
 
 
-def measure_point(point: Point, folder: Path) -> dict:
-    """Measure one phase of one size."""
+def measure_point(point: Point, folder: Path, largest: int) -> dict:
+    """Measure one phase of one size, or a training step of a recipe on the data of the largest size."""
     torch.set_num_threads(1)
+    if point.subject == STEP:
+        return measure_step(point, folder / str(largest), largest)
     place = folder / str(point.size)
+    recipe = bios_recipe(point.size) if point.task is None else wikipedia_recipe(place, point.size)
     found: dict = {}
     if point.subject == "feed":
         for rows, number in FEEDS:
-            found[f"{rows} x {number}"] = measure_feed(open_batches(place, rows, number))
+            found[f"{rows} x {number}"] = measure_feed(open_batches(place, recipe, rows, number))
     else:
         with measured(found):
-            PHASES[point.subject](place, point.size)
+            {**PHASES, JOIN: join}[point.subject](place, recipe)
+        found["stored"] = stored(place, point.subject)
     return found
 
 
@@ -215,16 +234,27 @@ def slope(values: dict[int, float]) -> float | None:
     return exponent(sizes, [values[size] for size in sizes])[0] if len(sizes) > 2 else None
 
 
+def sizes_of(results: Results) -> list[int]:
+    """Return the sizes in order, but for those of training steps, which are rows of a batch."""
+    return sorted({point.size for point in results if point.subject != STEP})
+
+
+def unit_of(results: Results) -> str:
+    """Return what a size counts."""
+    return "articles" if any(point.task is not None for point in results) else "people"
+
+
 def report(content: dict) -> str:
     """Return times, memory and rates as Markdown tables."""
     results = results_of(content)
-    sizes = sorted({point.size for point in results})
+    sizes = sizes_of(results)
     heads = [f"{size:,}" for size in sizes]
     fields = [f"{rows} x {number}" for rows, number in FEEDS]
     tables = [
         ("CPU seconds", "seconds", "phase", 1.0),
         ("Peak memory over the start of the phase, MB", "bytes", "phase", 1e-6),
         ("Peak memory of the process, libraries included, MB", "resident", "phase", 1e-6),
+        ("On the disk, MB", "stored", "phase", 1e-6),
         *((f"Rows a CPU second into batches of {field}", field, "", 1.0) for field in fields),
     ]
     sections = []
@@ -234,22 +264,30 @@ def report(content: dict) -> str:
             fit = slope(values)
             cells = [write_number(scale * values[size]) if size in values else "–" for size in sizes]
             rows.append([phase, *cells, "–" if fit is None else f"{fit:.2f}"])
-        sections.append(section(heading, [first or "people", *heads, "p"], rows))
+        sections.append(section(heading, [first or unit_of(results), *heads, "p"], rows))
     introduction = f"{name_machine(content['machine'])}. p is the exponent over all sizes."
+    if unit_of(results) == "articles":
+        introduction += " A size is a number of made-up articles, one in five of which is about a person."
+        expected = further_section(*(collect(results, field) for field in ("seconds", "bytes", "stored")))
+        sections += [expected, join_line(results), step_section(results)]
     return write_report("Data against people", introduction, *sections, failures(results))
 
 
-def draw(results: Results, path: Path) -> None:
+def draw(content: dict, path: Path) -> None:
     """Draw seconds and memory against people, both axes logarithmic."""
-    figure, axes = new_figure(1, 2, width=9.6, height=4.0)
+    results = results_of(content)
+    figure, axes = new_figure(1, 2, width=11.4, height=4.0)
     for plot, (field, label, scale) in zip(
         axes.flat, (("seconds", "CPU seconds", 1.0), ("resident", "peak memory, MB", 1e-6)), strict=True
     ):
-        for phase, values in collect(results, field).items():
-            plot.plot(sorted(values), [scale * values[size] for size in sorted(values)], marker="o", label=phase, ms=4)
-        plot.set(xlabel="people", ylabel=label, xscale="log", yscale="log")
+        for number, (phase, values) in enumerate(collect(results, field).items()):
+            sizes = sorted(values)
+            plot.plot(sizes, [scale * values[size] for size in sizes], label=phase, **style_of(number))
+        plot.set(xlabel=unit_of(results), ylabel=label)
+        label_sizes(plot, sizes_of(results))
+        label_plainly(plot)
         plot.grid(alpha=0.3)
-    axes.flat[0].legend(frameon=False, fontsize="small")
+    legend_beside(figure)
     save_figure(figure, path)
 
 
@@ -280,6 +318,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/data_scaling"), help="for what phases leave (%(default)s)"
     )
+    parser.add_argument("--recipe", choices=[WIKIPEDIA], help="measure this recipe on made-up rows of its source")
     return parser.parse_args(argv)
 
 
@@ -290,11 +329,16 @@ def main(argv: list[str] | None = None) -> int:
     def command() -> int:
         torch.set_num_threads(1)
         record = Record(arguments.output, report, {"machine": describe_machine(torch.device("cpu"))})
-        points = [Point(phase, size=size) for size in arguments.sizes for phase in (*PHASES, "feed")]
-        record.measure(points, measure_point, arguments.folder)
+        task = arguments.recipe
+        points = [Point(phase, task, size) for size in arguments.sizes for phase in (*PHASES, "feed")]
+        if task is not None:
+            points += [*(Point(JOIN, task, size) for size in arguments.sizes), *step_points()]
+            for size in arguments.sizes:  # not in the time of a phase
+                wikipedia_recipe(arguments.folder / str(size), size)
+        record.measure(points, measure_point, arguments.folder, max(arguments.sizes))
         print(record.text())
-        draw(record.results, arguments.output.with_suffix(".svg"))
-        return print_bars(judge(record.results, arguments.sizes))
+        draw(record.content(), arguments.output.with_suffix(".svg"))
+        return print_bars(judge(record.results, arguments.sizes) if task is None else [])
 
     return run_main(command)
 

@@ -2,7 +2,7 @@
 
 A benchmark lists its points and has a function that measures one. `Record.measure` calls it once per point and round,
 each time in a fresh process, and after every measurement writes the record as JSON and, beside it, as Markdown. The
-Markdown follows from the JSON alone: `python -m benchmarks.harness FILE.json …` writes it again.
+Markdown and the figure follow from the JSON alone: `python -m benchmarks.harness FILE.json …` writes them again.
 """
 
 import argparse
@@ -125,8 +125,12 @@ class Record:
         self.results: Results = {}
         if path.exists():
             earlier = read_json(path)
-            if any(earlier.get(key) != value for key, value in settings.items()):
-                raise RunError(f"{path}: has measurements with other settings or from another machine")
+            for key, value in settings.items():
+                if earlier.get(key) != value:
+                    raise RunError(
+                        f"{path}: has measurements with other settings: {key} was {earlier.get(key)}, now {value}; "
+                        "choose another --output"
+                    )
             self.results = {point: rounds for point, rounds in results_of(earlier).items() if not failed(rounds)}
 
     def content(self) -> dict:
@@ -296,8 +300,15 @@ def rewrite_report(path: Path) -> str:
     return importlib.import_module(f"benchmarks.{benchmark}").report(read_json(path))
 
 
+def redraw_figure(path: Path) -> None:
+    """Draw the figure of a results file again, beside it, where its benchmark draws one."""
+    draw = getattr(importlib.import_module(f"benchmarks.{path.name.split('.')[0]}"), "draw", None)
+    if draw is not None:
+        draw(read_json(path), path.with_suffix(".svg"))
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Write the reports of results files again."""
+    """Write the reports of results files again, and draw their figures."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("paths", type=Path, nargs="+", metavar="FILE.json", help="results, named BENCHMARK.….json")
     arguments = parser.parse_args(argv)
@@ -305,6 +316,7 @@ def main(argv: list[str] | None = None) -> int:
     def command() -> None:
         for path in arguments.paths:
             path.with_suffix(".md").write_text(rewrite_report(path), encoding="utf-8")
+            redraw_figure(path)
 
     return run_main(command)
 

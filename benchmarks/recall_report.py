@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 
 from artifacts.machine import name_machine
 from benchmarks.harness import Results, failures, results_of, section, successes, write_report
 from benchmarks.recall_models import UNSCALED
 from benchmarks.recall_texts import TASKS
-from evaluation.plots import new_figure, save_figure
+from evaluation.plots import label_sizes, legend_beside, new_figure, save_figure, short_size, style_of
 from evaluation.tables import percent
 
 Runs = dict[str, list[dict]]  # by subject: what was measured with each seed
@@ -126,22 +126,22 @@ def report(content: dict) -> str:
     return write_report(title, introduction, *sections, failures(results))
 
 
-def style_of(number: int) -> dict:
-    """Return how the subject of a number is drawn."""
-    return {"marker": "os^Dv<>pPX*"[number % 11], "color": f"C{number % 10}", "ms": 4}
-
-
 def draw_distances(plot, runs: Runs, length: int) -> None:
-    """Draw recall against distance in contexts of a length; a scaled rotation is dashed."""
+    """Draw recall against distance in contexts of a length, ± the deviation of seeds; a scaled rotation is dashed."""
+    ends: set[int] = set()
     for number, subject in enumerate(runs):
         for label, seeds in reads_of({subject: runs[subject]}, length).items():
             points = []
             for parts in zip(*(read["by_distance"] for read in seeds), strict=True):
-                if shares := [part["recall"] for part in parts if part["recall"] is not None]:
-                    points.append((parts[0]["to"], 100 * fmean(shares)))
-            dash = "-" if label == subject else "--"
-            plot.plot(*zip(*points, strict=True), linestyle=dash, label=label, **style_of(number))
-    plot.set_xscale("log", base=2)
+                if shares := [100 * part["recall"] for part in parts if part["recall"] is not None]:
+                    points.append((parts[0]["to"], fmean(shares), stdev(shares) if len(shares) > 1 else 0))
+            if points:
+                at, means, spreads = zip(*points, strict=True)
+                dash = "-" if label == subject else "--"
+                plot.errorbar(at, means, spreads, linestyle=dash, capsize=2, label=label, **style_of(number))
+                ends.update(at)
+    # The last range ends some tokens beyond the context, behind the question.
+    label_sizes(plot, sorted(ends), [short_size(min(end, length)) for end in sorted(ends)])
     plot.set_title(f"a context of {length:,} tokens", fontsize="medium")
     plot.set(xlabel="tokens back, up to", ylabel="recall, %", ylim=(-3, 103))
     plot.grid(alpha=0.3)
@@ -178,8 +178,5 @@ def draw(content: dict, path: Path) -> None:
             draw_distances(plot, found, length)
         draw_costs(plots[-1], found, trained, times)
         plots[0].set_ylabel(f"{task}: recall, %")
-    handles = {
-        label: handle for plot in figure.axes for handle, label in zip(*plot.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize="small")
+    legend_beside(figure)
     save_figure(figure, path)

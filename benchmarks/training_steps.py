@@ -1,16 +1,22 @@
-"""The pretraining of a recipe, step by step: what benchmarks time and take apart."""
+"""The training of a recipe as benchmarks run it: its pretraining step by step, or all of it with a score."""
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 
+from artifacts.loading import load_model, load_tokenizer
 from benchmarks.measurement import wait_for
 from configuration.schema import Recipe
 from data_scripts.batches import TrainingBatches
+from data_scripts.splits import load_scoring_questions
+from evaluation.relation_scores import ask_model
+from evaluation.trust import fraction
 from training.precision import compiled_parts
-from training.run_context import build_run, init_model, training_batches
+from training.run_context import Run, build_run, init_model, training_batches
+from training.runner import finetune, pretrain
 from training.stepper import Stepper
 
 
@@ -48,6 +54,33 @@ class TrainingSteps:
             self.step(step, self.batches[step])
             durations.append(time.perf_counter() - start)
         return durations[warmup:]
+
+
+def train_and_score(run: Run, when_pretrained: Callable[[Run], None] | None = None) -> dict:
+    """Pretrain and finetune a run, then score it: on the questions held out of training, or on dev if there are none.
+
+    Args:
+        run: built to train.
+        when_pretrained: called between the two stages.
+
+    Returns:
+        "accuracy", what it is of ("split", "questions"), the "minutes" of pretraining and the "parameters".
+    """
+    pretrain(run)
+    if when_pretrained is not None:
+        when_pretrained(run)
+    finetune(run)
+    run.accelerator.end_training()
+    model = load_model(run.folder.stage("finetune"))
+    split, questions = load_scoring_questions(run.data)
+    _, right = ask_model(model, load_tokenizer(run.folder.tokenizer), questions, run.recipe.evaluate)
+    return {
+        "accuracy": fraction(right),
+        "split": split,
+        "questions": len(questions),
+        "minutes": run.folder.training_record("pretrain")["minutes"],
+        "parameters": model.num_parameters(),
+    }
 
 
 def padding_share(batches: TrainingBatches, steps: int = 64) -> float:

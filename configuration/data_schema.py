@@ -90,7 +90,7 @@ class DataArguments:
     statements: str | None = None
     """Folder or Hub id of Wikidata statements and labels to join with (source: structured_wikipedia)."""
     properties: dict[str, str] = field(default_factory=dict)
-    """Wikidata property of each relation, as `{birthplace: P19}` (source: structured_wikipedia)."""
+    """Wikidata property of each relation, as `{birthplace: P19}` (source: structured_wikipedia; `evaluate.sets`)."""
     names: Literal["unique", "all"] = "unique"
     """What becomes of people who share a name: left out and counted, or all taken, with all their answers right."""
     people: int = 800

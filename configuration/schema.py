@@ -4,6 +4,7 @@ Lengths of text are in characters, lengths of rows in tokens, durations in steps
 """
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any, Literal
@@ -227,6 +228,10 @@ class StageArguments:
         )
 
 
+SET_NAME = re.compile(r"\w[\w-]*")
+SPLIT_NAMES = ("train", "dev", "test", "held_out")
+
+
 @strict
 @dataclass
 class EvaluateArguments:
@@ -240,8 +245,14 @@ class EvaluateArguments:
     """Longest answer in tokens, 1 … 10,000."""
     questions: int | None = None
     """Most questions of a relation to score, those of the people with the smallest hashes; all where null."""
+    sets: dict[str, str] = field(default_factory=dict)
+    """Public question sets to score beside the dev questions, by names of your choice: PopQA or EntityQuestions, each
+    a file, a folder of files, or the id of a data set on the Hub, as `{popqa: akariasai/PopQA}`."""
 
     def __post_init__(self):
+        for name in self.sets:  # it becomes a part of files' names
+            require(bool(SET_NAME.fullmatch(name)), f"sets: {name!r}: wanted a name of letters, digits, _ and -")
+            require(name not in SPLIT_NAMES, f"sets: {name!r} is a split of the data, wanted another name")
         for name in ("batch_size", "max_new_tokens", "questions"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be at least 1, found {value}")

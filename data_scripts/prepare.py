@@ -28,6 +28,7 @@ from data_scripts.source_parts import Dropped, write_part
 from data_scripts.sources.base import Source
 from data_scripts.sources.bios import BiosSource
 from data_scripts.sources.bios_uniform import BiosUniformSource
+from data_scripts.sources.downloads import describe_downloads
 from data_scripts.sources.hub import HubSource
 from data_scripts.sources.lahman import LahmanSource
 from data_scripts.sources.structured_wikipedia import StructuredWikipediaSource
@@ -144,6 +145,8 @@ def prepare_training_data(recipe: Recipe, run_data: Path) -> Corpus:
         return Corpus(folder)
     source = find_source(recipe)
     files = None if source is not None else find_files(recipe, run_data)
+    if source is not None and (downloads := source.downloads()):
+        logger.info(describe_downloads(downloads, folder))
     inputs = digest_files(files, ("documents", "train")) if source is None else source.inputs()
     if record is not None:
         if record.get("settings") == settings and record.get("inputs") == inputs:

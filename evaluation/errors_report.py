@@ -1,18 +1,10 @@
 """What people read of the wrong answers: a section of the report, and a line in the terminal."""
 
-import re
-
 from evaluation.errors import CLASSES
-from evaluation.tables import markdown_table, percent
+from evaluation.tables import CHANCES, PAGE_WIDTH, chance, literal, page_table, percent, table_line
 
 LARGEST = 2  # classes in the terminal
-MARKS = re.compile(r"[\\`*_\[\]<>&#~$!]")
-
-
-def literal(text: str) -> str:
-    """Write text so that Markdown shows it as it is: no emphasis, link, HTML or formula in it is one."""
-    # Not the bar, which `markdown_table` escapes.
-    return MARKS.sub(r"\\\g<0>", text)
+LEAST_PHRASE = 20  # characters of a phrase around an answer, however long the rest of its row is
 
 
 def label_of(name: str) -> str:
@@ -20,12 +12,32 @@ def label_of(name: str) -> str:
     return CLASSES[name].label if name in CLASSES else name
 
 
-def why(example: dict) -> str:
-    """Say by what an example is in its class."""
+def shorten_around(phrase: str, answer: str, width: int) -> str:
+    """Return at most `width` characters of a phrase, the words around an answer in it, with an ellipsis for each end.
+
+    "… Marquet (born 1981 in Alfortville, France) is a …" is "… in Alfortville, …" in 20 around "Alfortville".
+    """
+    if len(phrase) <= width:
+        return phrase
+    middle = max(0, phrase.find(answer)) + len(answer) // 2
+    first = max(0, min(middle - width // 2, len(phrase) - width))
+    last = first + width
+    begin = "… " if first > 0 else ""
+    end = " …" if last < len(phrase) else ""
+    part = phrase[first + len(begin) : last - len(end)]
+    if begin and answer in (rest := part.partition(" ")[2]):  # without what is left of a word that was cut
+        part = rest
+    if end and answer in (rest := part.rpartition(" ")[0]):
+        part = rest
+    return f"{begin}{part}{end}"
+
+
+def why(example: dict, width: int) -> str:
+    """Say by what an example is in its class; of a phrase, at most `width` characters around the answer."""
     if "whose" in example:
         return example["whose"]
     if "phrase" in example:
-        return f"“{example['phrase']}”"
+        return f"“{shorten_around(example['phrase'], example['answer'], width - 2)}”"
     if "documents" in example:
         return f"documents of the person: {example['documents']}"
     return ""
@@ -51,7 +63,7 @@ def errors_section(errors: dict[str, dict], total: int, heading: str) -> list[st
         f"{wrong} of {total} answers are wrong. Each is in the first class that fits, from top to bottom; what the "
         "first class has could not be learned. By chance: the share of a class if each person is given the wrong "
         "answer about another; where that is as large, it does not matter who is asked about.\n",
-        markdown_table(["class", "wrong answers", "share of them", "share of all", "by chance"], rows),
+        page_table(["class", "wrong answers", "share of them", "share of all", "by chance"], rows),
         f"The surest of each class, at most {max(len(row['examples']) for row in errors.values())}, with the "
         "probability that the model gives to its answer (not calibrated):\n",
     ]
@@ -60,16 +72,45 @@ def errors_section(errors: dict[str, dict], total: int, heading: str) -> list[st
             cells = [example_cells(example) for example in row["examples"]]
             lines += [
                 f"{heading}# {label_of(name).capitalize()}\n",
-                markdown_table(["question", "answer", "right", "probability", "why"], cells),
+                page_table(["question", "answer", "right", "probability", "why"], cells, left=(0, 1, 2, 4)),
             ]
     return lines
 
 
 def example_cells(example: dict) -> list[str]:
     """Return the cells of an example's row."""
-    right = " or ".join(example.get("accepted", [example["right"]]))
-    texts = [literal(text) for text in (example["question"], example["answer"], right, why(example))]
-    return [*texts[:3], percent(example["probability"]), texts[3]]
+    cells = [example["question"], example["answer"], right_answer(example), percent(example["probability"])]
+    used = len(table_line([*map(literal, cells), ""]))
+    return [*cells, why(example, max(LEAST_PHRASE, PAGE_WIDTH - used))]
+
+
+def right_answer(example: dict) -> str:
+    """Return the right answers to an example's question."""
+    return " or ".join(example.get("accepted", [example["right"]]))
+
+
+def wrong_answers_section(rows: list[dict], heading: str) -> list[str]:
+    """Return the report's lines on the wrong answers that the pipeline is surest of, `surest_wrong`; none of none."""
+    if not rows:
+        return []
+    cells = [
+        [
+            row["question"],
+            row["answer"] or "(none)",
+            right_answer(row),
+            *(chance(row[name]) for name in CHANCES),
+            "yes" if row["given"] else "no",
+        ]
+        for row in rows
+    ]
+    return [
+        f"{heading} The surest wrong answers\n",
+        f"The first {len(rows)}, of the pipeline, which chooses among candidates. Known is the chance that the "
+        "person is in the training texts, correct the chance that the answer is right if so, and score their product, "
+        "or the model's own probability where it is not calibrated. Given are those that reach the certified "
+        "thresholds.\n",
+        page_table(["question", "answer", "right", *CHANCES, "given"], cells, left=(0, 1, 2)),
+    ]
 
 
 def errors_line(errors: dict[str, dict]) -> str | None:

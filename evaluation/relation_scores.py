@@ -19,12 +19,13 @@ from evaluation.baselines import ceiling, popular_places
 from evaluation.birthplace_accuracy.birthplace_accuracy import BirthplaceAccuracy
 from evaluation.exposure import chances_by_exposure, exposure_rows
 from evaluation.processes import cut_batches, map_batches
-from evaluation.trust import EvaluatedAnswers, JudgedAnswer, confidence_metrics, fraction
+from evaluation.trust import EvaluatedAnswers, JudgedAnswer, confidence_metrics, fraction, is_answered
 from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import Answer
 from modeling_minigpt.confidence_minigpt import Scores
 from modeling_minigpt.relations_minigpt import Relation
 
+SURE_AND_WRONG = 20  # wrong answers that are listed, those with the highest scores
 SAMPLES = 3  # questions shown with their answers, before one about a stranger
 BATCH = 64  # names that the pipeline is asked about together
 
@@ -40,6 +41,7 @@ class RelationAnswers:
         seconds: how long the first took.
         asked: what the pipeline answers, to the same questions, about the strangers and about withheld people.
         samples: what a user of the pipeline is shown for the first questions and one stranger.
+        example: the same for the question that the model answers most surely and rightly; None where it answers none.
     """
 
     relation: Relation
@@ -48,6 +50,7 @@ class RelationAnswers:
     seconds: float
     asked: EvaluatedAnswers
     samples: Sequence[dict]
+    example: dict | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -143,7 +146,15 @@ def ask_relation(
         seconds[name] = time.monotonic() - start
     asked = ask_pipeline(pipelines["pretrained"], relation, questions, strangers, withheld)
     samples = sample_answers(pipelines["pretrained"], relation, questions, strangers)
-    return RelationAnswers(relation, questions, models, seconds["pretrained"], asked, samples)
+    best = sample_answers(pipelines["pretrained"], relation, surest_right(questions, asked), [])
+    return RelationAnswers(relation, questions, models, seconds["pretrained"], asked, samples, next(iter(best), None))
+
+
+def surest_right(questions: Sequence[Question], asked: EvaluatedAnswers) -> list[Question]:
+    """Return the question with the highest score among those with a right answer, or none."""
+    scores = asked.chances("known", "score")
+    right = [index for index, is_right in enumerate(asked.right) if is_right]
+    return [questions[max(right, key=scores.__getitem__)]] if right else []
 
 
 def accuracy(texts: Sequence[str], questions: Sequence[Question]) -> dict:
@@ -173,6 +184,26 @@ def sample_answers(
     return samples
 
 
+def surest_wrong(questions: Sequence[Question], asked: EvaluatedAnswers) -> list[dict]:
+    """Return the pipeline's wrong answers with the highest scores, the surest first.
+
+    Returns:
+        Rows `{"question", "answer", "right", "known", "correct", "score", "given"}`: a chance is None where the model
+        has one score alone, and "given" says whether the certified thresholds let the answer through. "accepted" has
+        all right answers where they are several.
+    """
+    judged = zip(questions, asked.known, asked.right, strict=True)
+    wrong = [(question, answer) for question, answer, is_right in judged if not is_right]
+    rows = []
+    for question, answer in sorted(wrong, key=lambda pair: -pair[1].scores.score)[:SURE_AND_WRONG]:
+        row: dict = {"question": question.text, "answer": answer.text, "right": question.answer}
+        if len(question.answers) > 1:
+            row["accepted"] = list(question.answers)
+        given = asked.certificate is not None and is_answered(answer.scores, asked.certificate)
+        rows.append({**row, **answer.scores._asdict(), "given": given})
+    return rows
+
+
 def relation_results(answers: RelationAnswers, data: TrainingData, counts: dict[str, list[int]]) -> dict:
     """Return what `results.json` says of one relation, except why a confidence is missing.
 
@@ -197,8 +228,10 @@ def relation_results(answers: RelationAnswers, data: TrainingData, counts: dict[
         "majority_answer": popular[0] if popular else None,
         "no_pretraining": None if baseline is None else fraction(baseline[1]),
         "ceiling": ceiling(data.documents, questions),
+        "wrong_answers": surest_wrong(questions, answers.asked),
         "trust": confidence_metrics(answers.asked, popular),
         "exposure": exposure_rows(counts, answers.models),
         "reliability_by_exposure": by_exposure,
         "samples": list(answers.samples),
+        "example": answers.example,
     }

@@ -1,6 +1,8 @@
-"""Turn results into what people read: a table in the terminal, `report.md` with its plots, the README's table."""
+"""Turn results into what people read: a table in the terminal, `report.md` with its plots, and the same as a page."""
 
 import io
+import sys
+import textwrap
 from pathlib import Path
 
 from rich.console import Console
@@ -9,15 +11,19 @@ from rich.table import Table
 
 from artifacts.files import write_text
 from configuration.errors import show
-from evaluation.errors_report import errors_line, errors_section
-from evaluation.plots import BLUE, new_figure, save_figure
-from evaluation.provenance import provenance_line
-from evaluation.tables import markdown_table, percent
+from evaluation.errors_report import errors_line, errors_section, wrong_answers_section
+from evaluation.plots import BLUE, label_plainly, new_figure, save_figure
+from evaluation.pretraining_plot import Comparison, plot_pretraining
+from evaluation.provenance import find_command, machine_line, provenance_line, source_line
+from evaluation.question_sets_report import sets_lines, sets_section
+from evaluation.report_page import write_page
+from evaluation.tables import CHANCES, chance, literal, markdown_table, page_table, percent
 from evaluation.trust_report import promise_line, threshold_line, trust_section
 from modeling_minigpt.results_minigpt import describe_result
 
 ACCURACY_COLUMNS = ["always the top answer", "no pretraining", "pretrained", "upper bound: answer is in a document"]
-SOURCE_PARTS = {"source": "Source", "revision": "revision", "license": "licence", "attribution": "attribution"}
+FEW_POINTS = 20  # of a curve, below which each is marked
+INVENTED_SOURCES = ("synthetic", "bios", "bios_uniform")  # of whose people nobody is real
 
 
 def by_relation(results: dict) -> dict[str, dict]:
@@ -33,13 +39,21 @@ def by_relation(results: dict) -> dict[str, dict]:
         views[name] = {
             "dataset": results["dataset"],
             "split": split,
+            "source": results.get("source", {}),
             split: values,
             "baselines": {**values, "majority_place": values["majority_answer"]},
+            "wrong_answers": values.get("wrong_answers", []),
             **{key: values[key] for key in ("trust", "exposure", "samples")},
             "errors": values.get("errors", {}),  # not there before there was such a section
             "reliability_by_exposure": values.get("reliability_by_exposure", []),
+            "example": values.get("example"),
         }
     return views
+
+
+def is_invented(results: dict) -> bool:
+    """Return whether all people of a run's data are invented."""
+    return results.get("source", {}).get("source") in INVENTED_SOURCES
 
 
 def training_minutes(results: dict) -> float:
@@ -63,12 +77,12 @@ def accuracy_table(results: dict) -> str:
     views = by_relation(results)
     if len(views) == 1:
         rows = [[name, percent(share)] for name, share in accuracy_rows(results)]
-        return markdown_table(["model", "accuracy"], rows)
+        return page_table(["model", "accuracy"], rows)
     rows = []
     for name, view in views.items():
         majority, *shares = (percent(share) for _, share in accuracy_rows(view))
         rows.append([name, f"{view['baselines']['majority_place']}: {majority}", *shares])
-    return markdown_table(["relation", *ACCURACY_COLUMNS], rows)
+    return page_table(["relation", *ACCURACY_COLUMNS], rows)
 
 
 class EncodedText(io.StringIO):
@@ -87,6 +101,8 @@ def print_results(results: dict, console: Console | None = None) -> None:
     views = by_relation(results)
     for name, view in views.items():
         _render(view, name if len(views) > 1 else None, copy)
+    for line in sets_lines(results.get("sets", {})):
+        copy.print(escape(line), highlight=False)
     # Not by the console itself, which raises where a name cannot be encoded or nobody reads any more.
     show(text.getvalue(), console.file, end="")
 
@@ -131,8 +147,10 @@ def plot_losses(histories: dict[str, list], path: Path) -> None:
     """Draw each stage's loss against its steps, a panel each: `histories` maps a stage to [step, loss] points."""
     figure, _ = new_figure(1, len(histories), width=3.6 * len(histories), height=3.2)
     for axes, (stage, points) in zip(figure.axes, histories.items(), strict=True):
-        axes.plot([step for step, _ in points], [loss for _, loss in points], color=BLUE)
-        axes.set(title=stage.replace("_", " "), xlabel="step", yscale="log")
+        marker = "o" if len(points) < FEW_POINTS else None
+        axes.plot([step for step, _ in points], [loss for _, loss in points], color=BLUE, marker=marker)
+        axes.set(title=stage.replace("_", " "), xlabel="step")
+        label_plainly(axes)
     figure.axes[0].set_ylabel("loss, nats a target token")
     save_figure(figure, path)
 
@@ -140,15 +158,15 @@ def plot_losses(histories: dict[str, list], path: Path) -> None:
 def exposure_section(rows: list[dict], kind: str, heading: str) -> list[str]:
     """Return the report's lines on what the model was shown of people and answers, which are of a kind, "place"."""
     models = [key for key in rows[0] if isinstance(rows[0][key], dict)]
-    columns = [f"{model.replace('_', ' ')}, {what}" for model in models for what in ("accuracy", "confidence")]
+    columns = [name for model in models for name in (f"{model.replace('_', ' ')}: right", "confidence")]
     cells = [[percent(row[model][what]) for model in models for what in ("accuracy", "confidence")] for row in rows]
     seen = [f"{kind if row['seen'] == 'place' else row['seen']}: {row['times']}" for row in rows]
     return [
         f"{heading}\n",
-        "Accuracy, and the mean probability that the model gives to its answer (not calibrated): by how many "
+        "Right answers, and the mean probability that the model gives to its answer (not calibrated): by how many "
         f"documents name the person, how many documents and training answers name the {kind}, and how many documents "
         "name both.\n",
-        markdown_table(
+        page_table(
             ["seen", "questions", *columns],
             [[what, str(row["questions"]), *own] for what, row, own in zip(seen, rows, cells, strict=True)],
         ),
@@ -157,30 +175,15 @@ def exposure_section(rows: list[dict], kind: str, heading: str) -> list[str]:
 
 def reliability_section(rows: list[dict], heading: str) -> list[str]:
     """Return the report's lines on both chances by how often the person was seen."""
-    columns = ["documents that name the person", "questions", "mean chance to be known", "mean chance to be right"]
+    columns = ["documents of the person", "questions", "chance to be known", "chance to be right"]
     cells = [[row["times"], str(row["questions"]), *(percent(row[key]) for key in ("known", "correct", "accuracy"))]
              for row in rows]  # fmt: skip
     return [
         f"{heading}\n",
         "If the calibration is good, the mean chance to be right is close to the share of right answers in every row, "
         "and the mean chance to be known is close to 100 % wherever a document names the person.\n",
-        markdown_table([*columns, "right answers"], cells),
+        page_table([*columns, "right answers"], cells),
     ]
-
-
-def source_line(source: dict) -> list[str]:
-    """Return the line on where the data are from, with revision and licence; none where nothing is recorded."""
-    parts = [f"{label} {source[key]}" for key, label in SOURCE_PARTS.items() if source.get(key)]
-    return [f"{', '.join(parts)}.\n"] if parts else []
-
-
-def machine_line(machine: dict) -> list[str]:
-    """Return the line on the number formats that training computed in; none where nothing is recorded."""
-    if not machine:
-        return []
-    rates = ", ".join(f"{name} {rate:g} GFLOP/s" for name, rate in machine.get("rates", {}).items())
-    measured = "; ".join(filter(None, [machine["reason"], rates]))
-    return [f"Number format: {machine['model']}, Muon's products in {machine['muon']} ({measured}).\n"]
 
 
 def relation_section(results: dict, kind: str, heading: str, picture: str) -> list[str]:
@@ -194,20 +197,38 @@ def relation_section(results: dict, kind: str, heading: str, picture: str) -> li
     """
     lines = []
     if "trust" in results:
-        lines += trust_section(results["trust"], f"{heading} Trust", picture, says_promise=False)
+        lines += trust_section(results["trust"], f"{heading} Trust", picture, False, is_invented(results))
     if results.get("exposure"):
         lines += exposure_section(results["exposure"], kind, f"{heading} What was there to learn from")
     if results.get("reliability_by_exposure"):
         lines += reliability_section(results["reliability_by_exposure"], f"{heading} Calibration by exposure")
     if results.get("errors"):
         lines += errors_section(results["errors"], results[results["split"]]["total"], heading)
+    lines += wrong_answers_section(results.get("wrong_answers", []), heading)
     return [*lines, *samples_section(results["samples"], kind, heading)]
 
 
 def samples_section(samples: list[dict], kind: str, heading: str) -> list[str]:
     """Return the lines on some answers, as the pipeline gives them; kind is of the answers, "place"."""
-    rows = [[one["question"], said(one), one["place"] or "(made-up person)"] for one in samples]
-    return [f"{heading} Some answers\n", markdown_table(["question", "answer", f"right {kind}"], rows)]
+    rows = [
+        [
+            one["question"],
+            answer_or_guess(one),
+            *(chance(one.get(name)) for name in CHANCES),
+            one["place"] or "(made-up person)",
+        ]
+        for one in samples
+    ]
+    columns = ["question", "answer", *CHANCES, f"right {kind}"]
+    return [f"{heading} Some answers\n", page_table(columns, rows, left=(0, 1, 5))]
+
+
+def answer_or_guess(sample: dict) -> str:
+    """Return a sample's answer; where none is given, its best candidate as a question."""
+    if sample["answer"] is not None:
+        return sample["answer"]
+    guess = next((one["answer"] for one in sample.get("candidates", ())), "")
+    return f"I don't know ({guess}?)" if guess else "I don't know"
 
 
 def trust_picture(number: int, relation: str) -> str:
@@ -218,7 +239,7 @@ def trust_picture(number: int, relation: str) -> str:
 def describe_scores(results: dict, relation: str = "") -> str:
     """Say in one sentence how many questions were right."""
     scored = results[results["split"]]
-    what = " ".join(filter(None, (results["split"], relation)))
+    what = literal(" ".join(filter(None, (results["split"], relation))))
     return f"{scored['correct']} of {scored['total']} {what} questions right, by exact match."
 
 
@@ -226,25 +247,61 @@ def promise_lines(views: dict[str, dict]) -> list[str]:
     """Return what is certified for each relation, or why nothing is."""
     several = len(views) > 1
     return [
-        f"**{name}: {promise_line(view['trust'])}**\n" if several else f"**{promise_line(view['trust'])}**\n"
+        f"**{literal(f'{name}: ' if several else '')}{literal(promise_line(view['trust']))}**\n"
         for name, view in views.items()
         if view.get("trust")
     ]
 
 
+def head_lines(results: dict, views: dict[str, dict]) -> list[str]:
+    """Return the lines that a report begins with: scores, model, when, where and by what it was made."""
+    scores = " ".join(describe_scores(view, name if len(views) > 1 else "") for name, view in views.items())
+    found = results.get("provenance", {})
+    minutes = f" Training took {training_minutes(results):.1f} minutes." if results["train_minutes"] else ""
+    started = results.get("start_from")
+    command = find_command(sys.argv)  # in the report alone: the results are published, without this machine's paths
+    return [
+        f"# {literal(results['dataset'])}\n",
+        f"{scores} Model: {literal(results['model'])}, {results['parameters']:,} parameters; recipe seed "
+        f"{results['seed']}.{minutes}\n",
+        *([f"{literal(provenance_line(found))}\n"] if found else []),
+        *([f"{textwrap.indent(command, '    ')}\n"] if command else []),
+        *source_line(results.get("source", {})),
+        *([f"Training started from the weights of {literal(started)}.\n"] if started else []),
+    ]
+
+
+def pretraining_section(views: dict[str, dict], table: str, folder: Path) -> list[str]:
+    """Draw `pretraining.png` and return the lines with it and the table of accuracies."""
+    comparisons = [
+        Comparison(
+            name if len(views) > 1 else "",
+            [share for _, share in accuracy_rows(view)],
+            view[view["split"]]["total"],
+            view.get("exposure", []),
+        )
+        for name, view in views.items()
+    ]
+    plot_pretraining(comparisons, folder / "pretraining.png")
+    return [
+        "## Why pretraining matters\n",
+        "![Accuracy with and without pretraining, its bounds, and accuracy by exposure](pretraining.png)\n",
+        "Lines through a mark are 95 % intervals (Wilson).\n",
+        table,
+    ]
+
+
 def write_report(results: dict, histories: dict[str, list], folder: Path) -> Path:
-    """Write `report.md`, and `losses.png` where a stage was trained here; return the report's path."""
+    """Write `report.md`, `report.html` and their plots; return the path of the first.
+
+    `losses.png` is drawn where a stage was trained here; the plots of confidences have to be in the folder already.
+    """
     views = by_relation(results)
     several = len(views) > 1
-    scores = " ".join(describe_scores(view, name if several else "") for name, view in views.items())
     lines = [
-        f"# {results['dataset']}\n",
-        f"{scores} Model: {results['model']}, {results['parameters']:,} parameters; recipe seed {results['seed']}.\n",
-        *([f"{provenance_line(results['provenance'])}\n"] if "provenance" in results else []),
-        *source_line(results.get("source", {})),
-        *([f"Training started from the weights of {results['start_from']}.\n"] if results.get("start_from") else []),
-        accuracy_table(results),
+        *head_lines(results, views),
         *promise_lines(views),
+        *pretraining_section(views, accuracy_table(results), folder),
     ]
     if results["train_minutes"]:
         lines += [
@@ -255,15 +312,19 @@ def write_report(results: dict, histories: dict[str, list], folder: Path) -> Pat
             ),
             *machine_line(results.get("machine", {})),
         ]
+    histories = {stage: points for stage, points in histories.items() if points}
     if histories:
         plot_losses(histories, folder / "losses.png")
         lines.append("![Loss against steps, by stage](losses.png)\n")
     for number, (name, view) in enumerate(views.items()):
         known = results.get("relations", {}).get(name, {})
         if several:
-            lines.append(f"## {name}: “{known['question'].replace('{name}', 'NAME')}”\n")
+            question = known["question"].replace("{name}", "NAME")
+            lines.append(f"## {literal(f'{name}: “{question}”')}\n")
         heading = "###" if several else "##"
         lines += relation_section(view, known.get("answers", "place"), heading, trust_picture(number, name))
+    lines += sets_section(results.get("sets", {}))
     path = folder / "report.md"
     write_text(path, "\n".join(lines))
+    write_page(path)
     return path

@@ -4,7 +4,8 @@ results.json has the figures of each relation under `relations`, and those of th
 
     {"dataset", "split": SPLIT, SPLIT: {"accuracy", "correct", "total", "seconds"}, "baselines", "trust", "exposure",
      "errors", "samples", …,
-     "relations": {NAME: {"accuracy", "correct", "total", "ceiling", "majority", …, "trust", "errors"}, …}}
+     "relations": {NAME: {"accuracy", "correct", "total", "ceiling", "majority", …, "trust", "errors"}, …},
+     "sets": {NAME: …, as `evaluation.question_sets` has it}}
 """
 
 from collections.abc import Sequence
@@ -28,11 +29,12 @@ from evaluation.errors import find_errors
 from evaluation.exposure import count_exposures
 from evaluation.knowledge import questions_of
 from evaluation.provenance import describe_provenance
+from evaluation.question_sets import SetAnswers, ask_sets, read_sets, set_results
 from evaluation.relation_scores import RelationAnswers, ask_relation, choose_questions, relation_results
 from evaluation.report import print_results, write_report
 from evaluation.trained_on import TrainedOn, count_known, read_record
 from evaluation.trust import STRANGERS
-from evaluation.trust_report import plot_trust
+from evaluation.trust_plots import plot_trust
 from modeling_minigpt import ClosedBookPipeline
 
 logger = get_logger(__name__)
@@ -87,6 +89,17 @@ def recorded_refusal(model_path: Path, name: str, first: str) -> str | None:
     if not isinstance(reasons, dict):  # of before there were several relations
         reasons = {first: reasons}
     return reasons.get(name)
+
+
+def add_refusals(
+    relations: dict[str, dict], pipeline: ClosedBookPipeline, model_path: Path, withheld_refusal: str | None
+) -> None:
+    """Add to each relation's results why nothing is certified, and why withheld people are not counted."""
+    for name, values in relations.items():
+        facts = pipeline.facts[name]
+        uncalibrated = facts.uncalibrated or recorded_refusal(model_path, name, next(iter(pipeline.facts)))
+        values["trust"]["refusal"] = uncalibrated if facts.confidence is None else facts.confidence.refusal
+        values["trust"]["withheld_refusal"] = withheld_refusal
 
 
 def ask_all(
@@ -150,13 +163,17 @@ def first_relation(values: dict, split: str) -> dict:
     """Return a relation's results as they are at the top of results.json."""
     return {
         split: {key: values[key] for key in ("accuracy", "correct", "total", "seconds")},
+        "wrong_answers": values["wrong_answers"],
         "baselines": {
             "majority": values["majority"],
             "majority_place": values["majority_answer"],
             "no_pretraining": values["no_pretraining"],
             "ceiling": values["ceiling"],
         },
-        **{key: values[key] for key in ("trust", "exposure", "reliability_by_exposure", "errors", "samples")},
+        **{
+            key: values[key]
+            for key in ("trust", "exposure", "reliability_by_exposure", "errors", "samples", "example")
+        },
     }
 
 
@@ -187,17 +204,14 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
         logger.warning(f"withheld people are not counted: {withheld_refusal}")
     _, withheld = split_withheld(data.withheld)  # those that no calibration has used
     found = ask_all(pipelines, questions, recipe, data, [] if withheld_refusal else withheld)
-    # Not where settings are tuned on held-out training questions.
-    test_answers = answer_test_questions(pipeline, recipe, data) if split == "dev" else []
+    is_tuning = split != "dev"  # on held-out training questions: what is left must not be seen
+    test_answers = [] if is_tuning else answer_test_questions(pipeline, recipe, data)
+    of_sets = [] if is_tuning else ask_sets(pipeline, read_sets(recipe, data), recipe, data)
     if not PartialState().is_main_process:
         return None
     warn_of_trained_questions(trained_on, [question for one in found for question in one.questions], split)
     relations = results_of_relations(found, data)
-    for name, values in relations.items():
-        facts = pipeline.facts[name]
-        uncalibrated = facts.uncalibrated or recorded_refusal(model_path, name, next(iter(pipeline.facts)))
-        values["trust"]["refusal"] = uncalibrated if facts.confidence is None else facts.confidence.refusal
-        values["trust"]["withheld_refusal"] = withheld_refusal
+    add_refusals(relations, pipeline, model_path, withheld_refusal)
     records = {stage: record for stage in STAGES if (record := folder.training_record(stage))}
     results = {
         **describe(records, recipe, data, model_path),
@@ -207,12 +221,26 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
         "split": split,
         **first_relation(next(iter(relations.values())), split),
         "relations": relations,
+        "sets": set_results(of_sets, data, trained_on),
     }
-    if test_answers:
-        write_text(folder.path / "predictions.test.txt", "\n".join(test_answers) + "\n")
+    write_predictions(folder, test_answers, of_sets)
     write_results(folder, results, found, {stage: record["history"] for stage, record in records.items()})
     print_results(results)
     return results
+
+
+def write_predictions(folder: RunFolder, test_answers: Sequence[str], of_sets: Sequence[SetAnswers]) -> None:
+    """Write the answers to the test questions, and to each public set's, where there are any.
+
+    A line each; an empty one where the model cannot read a question.
+    """
+    if test_answers:
+        write_text(folder.path / "predictions.test.txt", "\n".join(test_answers) + "\n")
+    for answers in of_sets:
+        several = sum(one.of_set is answers.of_set for one in of_sets) > 1
+        name = answers.of_set.name + (f".{answers.relation.name}" if several else "")
+        lines = "\n".join(text or "" for text in answers.texts)
+        write_text(folder.path / f"predictions.{name}.txt", lines + "\n")
 
 
 def write_results(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evaluation.popularity import wilson_interval
 from evaluation.trust_metrics import (
     augrc,
     aurc,
@@ -108,8 +109,35 @@ def calibration_errors(asked: EvaluatedAnswers) -> dict[str, float | list[float]
     return found
 
 
-def reliability(asked: EvaluatedAnswers) -> dict[str, dict[str, list[float]]]:
-    """Return each head's reliability diagram: the bins' mean probabilities and observed frequencies.
+def reliability_bins(chances: np.ndarray, true: np.ndarray, weights: np.ndarray) -> dict[str, list]:
+    """Return a reliability diagram's bins: "chance", "true", "questions" and "interval", the 95 % one of "true".
+
+    Args:
+        chances, true, weights: (N,); all true ones weigh the same, and so do all false ones.
+    """
+    means, shares, mass = equal_mass_bins(chances, true, weights)
+    filled = mass > 0
+
+    def sum_in_bins(values: np.ndarray) -> np.ndarray:
+        # A mean over weights, times these, of values divided by them: the plain sum.
+        return (equal_mass_bins(chances, values / weights, weights)[1] * mass * weights.sum())[filled].round()
+
+    # Where true ones weigh w times as much as false ones, a share p of the answers is a share p w / (p w + 1 - p) of
+    # the weight.
+    odds = float(weights[true > 0].mean() / weights[true == 0].mean()) if 0 < true.sum() < len(true) else 1.0
+    questions = sum_in_bins(np.ones(len(true))).astype(int).tolist()
+    came_true = sum_in_bins(true).astype(int).tolist()
+    intervals = [wilson_interval(count, total) for count, total in zip(came_true, questions, strict=True)]
+    return {
+        "chance": means[filled].tolist(),
+        "true": shares[filled].tolist(),
+        "questions": questions,
+        "interval": [[p * odds / (p * odds + 1.0 - p) for p in interval] for interval in intervals],
+    }
+
+
+def reliability(asked: EvaluatedAnswers) -> dict[str, dict[str, list]]:
+    """Return each head's reliability diagram, of `reliability_bins`.
 
     Without two heads there is one diagram, "correct", of the score.
     """
@@ -118,12 +146,9 @@ def reliability(asked: EvaluatedAnswers) -> dict[str, dict[str, list[float]]]:
     columns = {"correct": (asked.chances("known", "correct"), right, np.ones(len(right)))}
     if asked.has_heads and not all(exists):
         columns["known"] = (people, np.array(exists, dtype=float), balanced_weights(np.array(exists, dtype=bool)))
-    found = {}
-    for head, (chances, true, weights) in columns.items():
-        means, shares, mass = equal_mass_bins(np.array(chances), true, weights)
-        kept = mass > 0
-        found[head] = {"chance": means[kept].tolist(), "true": shares[kept].tolist()}
-    return found
+    return {
+        head: reliability_bins(np.array(chances), true, weights) for head, (chances, true, weights) in columns.items()
+    }
 
 
 def trade(confidence: Confidence) -> list[dict]:

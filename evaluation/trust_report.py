@@ -1,12 +1,6 @@
-"""How far answers can be trusted, as people read it: the table of metrics, the plots, the section of the report."""
+"""How far answers can be trusted, as people read it: the table of metrics, the section of the report."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from evaluation.plots import ORANGE, new_figure, save_figure
 from evaluation.tables import markdown_table, number, percent
-from evaluation.trust import EvaluatedAnswers
-from evaluation.trust_metrics import risk_coverage
 from modeling_minigpt.confidence_minigpt import describe_promise
 from modeling_minigpt.risk_control_minigpt import Certificate
 
@@ -41,7 +35,6 @@ HEADINGS = {  # key: what a column of it is called, and whether it is a share
     "made_up_answered": ("made-up people answered", True),
     "withheld_answered": ("withheld people answered", True),
 }
-GROUPS = {"known": "asked for", "made_up": "made-up", "withheld": "withheld"}
 
 
 def trust_table(trust: dict) -> str:
@@ -80,20 +73,27 @@ def promise_line(trust: dict) -> str:
 
 
 def trust_section(
-    trust: dict, heading: str = "## Trust", picture: str = "trust.png", says_promise: bool = True
+    trust: dict,
+    heading: str = "## Trust",
+    picture: str = "trust.png",
+    says_promise: bool = True,
+    invented: bool = False,
 ) -> list[str]:
     """Return the report's lines on confidence, strangers and what is guaranteed; the last one shows the picture.
 
     Args:
         says_promise: whether what is guaranteed is among them.
+        invented: whether the people of the data are not real.
     """
     said = f"{promise_line(trust)} " if says_promise else ""
     if trust.get("withheld_refusal"):
         said += f"Withheld people are not counted: {trust['withheld_refusal']}."
+    withheld = f"{'invented' if invented else 'real'} people who were withheld from training"
+    made_up = "made-up names" if invented else "made-up people"
     return [
         f"{heading}\n",
-        f"Confidence on these questions, on {trust['made_up']} about made-up people, and on {trust['withheld']} about "
-        f"real people who were withheld from training. {said}".rstrip()
+        f"Confidence on these questions, on {trust['made_up']} about {made_up}, and on {trust['withheld']} about "
+        f"{withheld}. {said}".rstrip()
         + "\n",
         trust_table(trust),
         f"![Risk and coverage, reliability, both chances, what can be certified]({picture})\n",
@@ -110,67 +110,3 @@ def threshold_line(trust: dict) -> str:
         f"{percent(trust['answered_right'])} of that right; {percent(trust['made_up_answered'])} of made-up and "
         f"{percent(trust['withheld_answered'])} of withheld people get an answer"
     )
-
-
-def plot_trade(axes, rows: Sequence[dict]) -> None:
-    """Draw how many people can be answered against how many strangers may be, a line for each risk."""
-    for risk in sorted({row["risk"] for row in rows}):
-        points = [(row["stranger_rate"], row["answered"]) for row in rows if row["risk"] == risk]
-        rates, answered = zip(*((rate, 0.0 if share is None else share) for rate, share in points), strict=True)
-        axes.plot(rates, answered, marker="o", label=f"risk {risk:g}")
-    ticks = sorted({row["stranger_rate"] for row in rows})
-    axes.set(xscale="log", xlabel="strangers who may get an answer", ylabel="people answered", ylim=(0, 1.02))
-    axes.set_xticks(ticks, [f"{100 * rate:g} %" for rate in ticks])
-    axes.minorticks_off()
-    axes.legend(frameon=False)
-
-
-def draw_trade(rows: Sequence[dict], path: Path) -> None:
-    """Write a picture of the trade alone."""
-    figure, axes = new_figure(1, 1, width=6.4, height=3.6)
-    plot_trade(axes, rows)
-    save_figure(figure, path)
-
-
-def plot_trust(asked: EvaluatedAnswers, trust: dict, path: Path) -> None:
-    """Draw risk against coverage, reliability, the chances of each group, and what can be certified.
-
-    Args:
-        asked: the answers.
-        trust: their `confidence_metrics`.
-        path: of the picture.
-    """
-    has_trade = bool(trust["trade"])
-    figure, axes = new_figure(1, 4 if has_trade else 3, width=14.0 if has_trade else 11.0, height=3.4)
-    axes[0].plot(*risk_coverage(asked.chances("known", "score"), asked.right))
-    if trust.get("answered"):
-        axes[0].plot(trust["answered"], 1.0 - trust["answered_right"], "o", color=ORANGE, label="certified thresholds")
-        axes[0].legend(frameon=False)
-    axes[0].set(
-        title="Fewer answers, fewer errors",
-        xlabel="coverage: share answered, the surest first",
-        ylabel="risk: share of those wrong",
-    )
-    axes[1].plot([0, 1], [0, 1], color="0.7", linestyle="--")
-    for head, bins in trust["reliability"].items():
-        axes[1].plot(bins["chance"], bins["true"], marker="o", label=head)
-    axes[1].set(
-        title="Are the chances true?", xlabel="chance", ylabel="how often it came true", xlim=(0, 1), ylim=(0, 1)
-    )
-    axes[1].legend(frameon=False)
-    for group, label in GROUPS.items():
-        if chances := asked.chances(group, "known"):
-            axes[2].hist(chances, bins=20, range=(0, 1), histtype="step", label=label)
-    if asked.certificate is not None:
-        axes[2].axvline(asked.certificate.known_threshold, color="0.7", linestyle="--", label="threshold")
-    axes[2].set(
-        title="Who is known?",
-        xlabel="chance to be known" if asked.has_heads else "confidence",
-        ylabel="questions",
-        yscale="log",
-    )
-    axes[2].legend(frameon=False)
-    if has_trade:
-        plot_trade(axes[3], trust["trade"])
-        axes[3].set(title="What can be certified")
-    save_figure(figure, path)

@@ -1,7 +1,7 @@
 """Publish a finished run on the Hub: one commit with all that other people's code needs.
 
     python -m hub.publish_model RUN_FOLDER USER/NAME --dry-run FOLDER     # write exactly what would be pushed
-    python -m hub.publish_model RUN_FOLDER USER/NAME --private
+    python -m hub.publish_model RUN_FOLDER USER/NAME --private --license cc-by-sa-4.0
 
 The commit has the finetuned model (safetensors, config, tokenizer, its code, candidates and calibration), the run's
 results and plots, and a model card. A push that was interrupted can be repeated; the run's folder is only read.
@@ -23,6 +23,8 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from artifacts.run_folder import RunFolder, read_json
 from artifacts.safe_loading import OWN_CODE, iter_strings, real_path
 from configuration.errors import run_main
+from hub.card_data import find_dataset_id
+from hub.licenses import check_license
 from hub.local_paths import remove_paths
 from hub.model_card import model_card
 from hub.push import PushError, as_push_error, check_repo_id, open_repository, push_folder, warn, write_file_list
@@ -35,17 +37,25 @@ MODEL_FILES = (
 )  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")  # refused, since they may be meant as the model's weights
 MARKER = "modeling_minigpt.py"  # which every push of a model leaves
-CHECKPOINTS = "checkpoints"  # the branch for models under way
+CHECKPOINTS = "checkpoints"  # the branch for intermediate models
 
 
-def write_release(run: Path, repo_id: str, target: Path) -> None:
+def write_release(run: Path, repo_id: str, target: Path, license: str | None = None) -> None:
     """Write what is published into a folder that is not there yet, or empty.
 
+    Args:
+        run: the folder of a run.
+        repo_id: USER/NAME.
+        target: the folder to write.
+        license: what the model is published under; by default the licence of its data, where the run knows that.
+
     Raises:
-        PushError: no finished and scored run there, a pickle or a link out of the run among its files, or something in
-            the folder.
+        PushError: no finished and scored run there, a pickle or a link out of the run among its files, something in
+            the folder, or a licence that the Hub does not know.
     """
     with as_push_error(f"{run}: cannot be published"):
+        if license is not None:
+            check_license(license)
         folder = RunFolder(run)
         check_complete(folder)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -56,12 +66,25 @@ def write_release(run: Path, repo_id: str, target: Path) -> None:
         for name in (*pictures, folder.results.name, folder.recipe.name):
             shutil.copyfile(run / name, target / name)
         recipe = read_json(folder.recipe)
-        # These are folders even where they have the form of an id on the Hub, as `runs/mine`.
-        remove_paths(target, run, filter(None, (recipe["output"], recipe["data"]["path"])))
-        card = model_card(read_json(target / folder.results.name), recipe, repo_id, pictures)
+        dataset = find_dataset_id(read_json(folder.results).get("source", {}))
+        # These are folders even where they have the form of an id on the Hub, as `runs/mine`; a data set's id is none.
+        remove_paths(target, run, {recipe["output"], recipe["data"]["path"]} - {None, dataset})
+        results = read_json(target / folder.results.name)
+        if license is None:
+            license = find_license(results, repo_id)
+        tasks = read_json(target / "config.json").get("custom_pipelines") or ()
+        card = model_card(results, recipe, repo_id, pictures, license, tasks)
         # Read as the Hub reads it: metadata that are no YAML mapping are refused here. The Hub checks them, too.
         ModelCard(card).save(target / "README.md")
         write_file_list(target)
+
+
+def find_license(results: dict, repo_id: str) -> str | None:
+    """Return the licence of the data that a run was trained on; None, with a warning, where the run has none."""
+    license = results.get("source", {}).get("license")
+    if license is None:
+        warn(f"{repo_id}: the licence of the data is not known, so the card has none; name it by --license")
+    return license
 
 
 def find_pictures(run: Path) -> list[str]:
@@ -119,22 +142,26 @@ class HubTarget:
     Attributes:
         repo_id: USER/NAME.
         private: whether its repository has to be private; if not, a new one is what its owner's settings say.
-        checkpoints: whether models under way are pushed too, to the branch `CHECKPOINTS`.
+        checkpoints: whether intermediate models are pushed too, to the branch `CHECKPOINTS`.
+        license: what the model is published under; by default the licence of its data.
     """
 
     repo_id: str
     private: bool | None = None
     checkpoints: bool = False
+    license: str | None = None
 
     def open(self) -> None:
-        """Make the repository, or see that it may be pushed to; PushError as `open_repository`."""
+        """Make the repository, or see that it may be pushed to; PushError as `open_repository` and `check_license`."""
+        if self.license is not None:
+            check_license(self.license)
         open_repository(self.repo_id, self.private, MARKER)
 
     def push_run(self, run: Path) -> str:
         """Push a finished run to the default branch; return the commit's address. PushError as `write_release` too."""
         with as_push_error(self.repo_id), tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "release"
-            write_release(run, self.repo_id, folder)
+            write_release(run, self.repo_id, folder, self.license)
             self.open()
             return push_folder(folder, self.repo_id, "Publish a MiniGPT with its calibration and results")
 
@@ -159,15 +186,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the output folder of a finished run")
     parser.add_argument("repo_id", metavar="USER/NAME", help="the repository; it is made where it is missing")
     parser.add_argument("--private", action="store_true", help="make it private; else as its owner's settings say")
+    parser.add_argument("--license", help="the model's, as the Hub names it; by default that of its data, if known")
     parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="push nothing; write what would be pushed here")
     arguments = parser.parse_args(argv)
 
     def command() -> None:
         if arguments.dry_run is None:
-            print(HubTarget(arguments.repo_id, arguments.private).push_run(arguments.run))
+            target = HubTarget(arguments.repo_id, arguments.private, license=arguments.license)
+            print(target.push_run(arguments.run))
         else:
             check_repo_id(arguments.repo_id)
-            write_release(arguments.run, arguments.repo_id, arguments.dry_run)
+            write_release(arguments.run, arguments.repo_id, arguments.dry_run, arguments.license)
             print(f"{arguments.dry_run}: what would be pushed to {arguments.repo_id}")
 
     return run_main(command)

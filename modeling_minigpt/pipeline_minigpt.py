@@ -27,6 +27,9 @@ from .risk_control_minigpt import Certificate
 
 TASK = "closed-book-qa"
 BIRTHPLACE_TASK = "birthplace-qa"
+# What the Hub calls the task, and so what the code on a model's page there asks `pipeline` for. The library's own
+# pipeline of that name, where there is one, reads the answer from a text.
+HUB_TASK = "question-answering"
 CERTIFIED = "certified"  # the threshold that stands for each relation's own certificate
 # An answer is at most as probable as its first token, so a candidate that begins less probably than this can neither
 # be the answer nor move its score.
@@ -331,8 +334,10 @@ for task, pipeline_class in ((TASK, ClosedBookPipeline), (BIRTHPLACE_TASK, Birth
     PIPELINE_REGISTRY.supported_tasks.pop(task, None)  # of another copy of this module, from another model's folder
     PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=AutoModelForCausalLM, type="text")
 
-# A model that is saved answers to both names, whichever class has saved it.
+# A model that is saved answers to all names, whichever class has saved it. The Hub's name is the model's alone: in the
+# registry it would replace the library's pipeline for every other model.
 for pipeline_class in (ClosedBookPipeline, BirthplacePipeline):
     pipeline_class._registered_impl = {
-        task: {**PIPELINE_REGISTRY.supported_tasks[task], "impl": pipeline_class} for task in (TASK, BIRTHPLACE_TASK)
+        task: {**PIPELINE_REGISTRY.supported_tasks[TASK], "impl": pipeline_class}
+        for task in (TASK, BIRTHPLACE_TASK, HUB_TASK)
     }

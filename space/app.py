@@ -21,14 +21,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, pipeline
 
 TRUST = {"trust_remote_code": True}
 TASK = "closed-book-qa"
-CHANCES = {"known": "I was told of this person", "correct": "I am right, if so"}
-EXAMPLES = "Somebody this model knows, half knows, and does not know"
+CHANCES = {"known": "The person is in the training texts", "correct": "The answer is right, if so"}
+NOBODY = "Ada Stone"  # in boxes of models that have no names
 MAX_NEW_TOKENS = 64
 MAX_QUESTION = 1000  # characters; a name has fewer than a tenth, and the pipeline says why
 MAX_TITLE = 3  # questions in the title
 SEARCHED = 60  # names from the training texts that are tried as examples
 MAX_WAITING = 32  # people whose questions wait for the model, which answers one at a time
 ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "model"}
+# Gradio's own choice for bold text is a file with half of the letters; the others would be of another font.
+FONT = gradio.themes.utils.fonts.LocalFont("Source Sans Pro", weights=(400, 700))
+CSS = "#chances .html-container, #candidates .html-container { padding: 0 }"  # in line with the answer
+THEME = gradio.themes.Default(font=(FONT, "ui-sans-serif", "system-ui", "sans-serif"))
 
 
 def plain(text: object) -> str:
@@ -42,6 +46,13 @@ def plain(text: object) -> str:
     return re.sub(r"[!-/:-@\[-`{-~]", escape, " ".join(str(text).split()))
 
 
+def format_chance(chance: float) -> str:
+    """Write a chance as people say it: in whole percent, and never as a certainty that it is not."""
+    if chance < 0.005:
+        return "less than 1 %"
+    return "more than 99 %" if chance >= 0.995 else f"{100 * chance:.0f} %"
+
+
 def draw_bars(shares: dict[str, float]) -> str:
     """Draw shares of 1 as labelled bars, in HTML that shows every label as it is."""
     bars = []
@@ -49,7 +60,7 @@ def draw_bars(shares: dict[str, float]) -> str:
         width = f"{100 * min(1.0, max(0.0, share)):.1f}%"
         bars.append(
             f'<div style="margin: 4px 0"><div>{html.escape(" ".join(label.split()))}'
-            f'<span style="float: right">{100 * share:.1f} %</span></div>'
+            f'<span style="float: right">{format_chance(share)}</span></div>'
             f'<div style="height: 8px; border-radius: 4px; background: rgba(127, 127, 127, 0.25)">'
             f'<div style="height: 8px; border-radius: 4px; width: {width}; background: #3b6fb6"></div></div></div>'
         )
@@ -90,14 +101,16 @@ class Demo:
         self.max_text = self.context * max(map(len, self.tokenizer.get_vocab()))
         self.examples = self.find_examples()
 
-    def find_examples(self) -> list[str]:
-        """Return names that this model knows, half knows and does not know, as far as it has such names."""
-        # A model of an older version has no names.
+    def find_examples(self) -> dict[str, str]:
+        """Return a name that this model knows well, one that it knows less well and a made-up one, and which is which.
+
+        There are none of a model of an older version, which has no names.
+        """
         text = getattr(getattr(self.ask_model, "names", None), "text", "")
         names = [name for name in text.split("\n") if len(name.split()) > 1]
         names = names[:: max(1, len(names) // SEARCHED)][:SEARCHED]
         if not names:
-            return []
+            return {}
         scores = {
             name: result["score"] for name, result in zip(names, self.ask_model(names, threshold=0), strict=True)
         }
@@ -106,7 +119,9 @@ class Demo:
         surest = max(names, key=scores.__getitem__)
         half = min(names, key=lambda name: abs(scores[name] - 0.5))  # the nearest to an even chance
         unknown = sorted(strangers, key=lambda name: strange[name]["score"])[:1]
-        return list(dict.fromkeys([surest, half, *unknown]))
+        examples = {surest: "well known"}
+        examples.setdefault(half, "less well known")
+        return examples | dict.fromkeys(unknown, "made up")
 
     def ask(self, name: str, relation: str = "") -> tuple[str, str, str, Figure | None]:
         """Answer about a name: in Markdown, both chances and the candidates as bars, and the attention to the name.
@@ -126,7 +141,7 @@ class Demo:
             answer = f"## I don't know\n\n{plain(result['reason'])}"
         else:
             chance = "chance to be right" if result["calibrated"] else "probability, not calibrated"
-            answer = f"## {plain(result['answer'])}\n\n{result['score']:.1%} {chance}"
+            answer = f"## {plain(result['answer'])}\n\n{format_chance(result['score'])} {chance}"
         chances = {CHANCES[head]: result[head] for head in CHANCES if result.get(head) is not None}
         candidates = {one["answer"] or "(nothing)": one["score"] for one in result["candidates"]}
         # A headline beside "I don't know" would be an answer after all: all candidates are of one size.
@@ -134,9 +149,14 @@ class Demo:
         listed = f"<div>{title}</div>{draw_bars(candidates)}" if candidates else ""
         return answer, draw_bars(chances), listed, self.attention(result["question"]) if candidates else None
 
-    def show_example(self, name: str) -> tuple[str, str, str, str, Figure | None]:
-        """Answer about a name as `ask` does, after the name itself."""
-        return (name, *self.ask(name))
+    def show(self, name: str, relation: str = "") -> tuple[str, str, str, dict]:
+        """Answer as `ask` does, for the page, which has a place for the picture where there is one."""
+        *texts, figure = self.ask(name, relation)
+        return (*texts, gradio.update(value=figure, visible=figure is not None))
+
+    def show_example(self, name: str) -> tuple[str, str, str, str, dict]:
+        """Answer about a name as `show` does, after the name itself."""
+        return (name, *self.show(name))
 
     def attention(self, question: str) -> Figure:
         """Draw how strongly each head looks from where the answer begins to each token of the question."""
@@ -144,15 +164,20 @@ class Demo:
         with torch.no_grad():
             layers = self.model(**encoded, output_attentions=True).attentions
         weights = torch.cat([layer[0, :, -1] for layer in layers])  # (layers · heads, T)
-        tokens = [self.tokenizer.decode([token]) for token in encoded.input_ids[0].tolist()]
-        figure = Figure(figsize=(0.45 * len(tokens) + 2, 0.16 * len(weights) + 1.4), layout="constrained")
+        tokens = [self.tokenizer.decode([token]).strip() or "␣" for token in encoded.input_ids[0].tolist()]
+        tokens[-1] = "(answer)"
+        # Narrow enough to be read on a phone, where it fills the page's width.
+        figure = Figure(figsize=(0.3 * len(tokens) + 1.2, 0.18 * len(weights) + 1.9), dpi=120, layout="constrained")
         axes = figure.subplots()
-        image = axes.imshow(weights.float().numpy(), aspect="auto", cmap="cividis", vmin=0.0)
-        axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right", parse_math=False)
+        image = axes.imshow(weights.float().numpy(), aspect="auto", cmap="cividis", vmin=0.0, vmax=1.0)
+        axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
         heads = layers[0].shape[1]
-        axes.set_yticks([heads * index + heads / 2 - 0.5 for index in range(len(layers))], range(1, len(layers) + 1))
-        axes.set(ylabel="layer, with its heads", title="Attention from the answer to the question")
-        figure.colorbar(image, label="weight")
+        numbers = [f"{layer + 1}.{head + 1}" for layer in range(len(layers)) for head in range(heads)]
+        axes.set_yticks(range(len(numbers)), numbers, fontsize=7)
+        for layer in range(1, len(layers)):
+            axes.axhline(heads * layer - 0.5, color="white", linewidth=1)
+        axes.set(ylabel="layer.head", title="Attention from the answer to the question")
+        figure.colorbar(image, label="attention weight", orientation="horizontal", aspect=40, shrink=0.8)
         return figure
 
     def complete(self, text: str, new_tokens: int, temperature: float) -> str:
@@ -175,47 +200,55 @@ class Demo:
         """Lay out the page."""
         with gradio.Blocks(title="MiniGPT") as page:
             title = " ".join(list(self.questions.values())[:MAX_TITLE]) or "Where was NAME born?"
-            title = f"# {plain(title)}\n\n{plain(self.name)} answers from its weights alone, or says so."
-            gradio.Markdown(title, latex_delimiters=[])
+            says = f"{plain(self.name)} answers from its weights alone, or says that it does not know."
+            gradio.Markdown(f"# {plain(title)}\n\n{says}", latex_delimiters=[])
             with gradio.Tab("Ask"):
-                name = gradio.Textbox(
-                    label="Name or question", placeholder="Ada Stone", autofocus=True, max_length=MAX_QUESTION
-                )
-                asked = [name]
-                if len(self.questions) > 1:
-                    choices = [("as the text asks", ""), *((text, key) for key, text in self.questions.items())]
-                    asked.append(gradio.Dropdown(choices, value="", label="Question about the name"))
-                ask = gradio.Button("Ask", variant="primary")
-                buttons = []
-                if self.examples:
-                    gradio.Markdown(EXAMPLES, latex_delimiters=[])
-                    with gradio.Row(elem_id="examples"):
-                        buttons = [gradio.Button(example, size="sm") for example in self.examples]
-                with gradio.Row():
-                    with gradio.Column():
-                        answer = gradio.Markdown(elem_id="answer", min_height=90, latex_delimiters=[])
-                        chances = gradio.HTML(elem_id="chances")
-                    candidates = gradio.HTML(elem_id="candidates")
-                attention = gradio.Plot(label="Attention", elem_id="attention")
-                parts = [answer, chances, candidates, attention]
-                for button, example in zip(buttons, self.examples, strict=True):
-                    show = partial(self.show_example, example)
-                    button.click(show, None, [name, *parts], show_progress_on=attention, **ONE_AT_A_TIME)
-                gradio.on(
-                    [ask.click, name.submit], self.ask, asked, parts, show_progress_on=attention, **ONE_AT_A_TIME
-                )
+                self.lay_out_questions()
             with gradio.Tab("Complete"):
-                text = gradio.Textbox(
-                    label="Text", placeholder="Ada Stone. Ada Stone was born in", max_length=self.max_text
-                )
-                new_tokens = gradio.Slider(1, MAX_NEW_TOKENS, value=24, step=1, label="New tokens")
-                temperature = gradio.Slider(0.0, 2.0, value=0.0, step=0.1, label="Temperature")
-                complete = gradio.Button("Complete", variant="primary")
-                written = gradio.Textbox(label="Written", elem_id="written", lines=4)
-                settings = [text, new_tokens, temperature]
-                gradio.on([complete.click, text.submit], self.complete, settings, written, **ONE_AT_A_TIME)
+                self.lay_out_completion()
         # No request skips the queue.
         return page.queue(max_size=MAX_WAITING, api_open=False)
+
+    @property
+    def somebody(self) -> str:
+        """A name to write into boxes that are empty."""
+        return next(iter(self.examples), NOBODY)
+
+    def lay_out_questions(self) -> None:
+        """Lay out the box for a name, examples, and what is shown of an answer."""
+        name = gradio.Textbox(
+            label="Name or question", placeholder=self.somebody, autofocus=True, max_length=MAX_QUESTION
+        )
+        asked = [name]
+        if len(self.questions) > 1:
+            choices = [("as the text asks", ""), *((text, key) for key, text in self.questions.items())]
+            asked.append(gradio.Dropdown(choices, value="", label="Question about the name"))
+        ask = gradio.Button("Ask", variant="primary")
+        with gradio.Row(elem_id="examples"):
+            buttons = [gradio.Button(f"{one} ({kind})", size="sm") for one, kind in self.examples.items()]
+        with gradio.Row():
+            with gradio.Column():
+                answer = gradio.Markdown(elem_id="answer", latex_delimiters=[])
+                chances = gradio.HTML(elem_id="chances")
+            with gradio.Column():
+                candidates = gradio.HTML(elem_id="candidates")
+        attention = gradio.Plot(show_label=False, elem_id="attention", visible=False)
+        parts = [answer, chances, candidates, attention]
+        for button, example in zip(buttons, self.examples, strict=True):
+            show = partial(self.show_example, example)
+            button.click(show, None, [name, *parts], show_progress_on=answer, **ONE_AT_A_TIME)
+        gradio.on([ask.click, name.submit], self.show, asked, parts, show_progress_on=answer, **ONE_AT_A_TIME)
+
+    def lay_out_completion(self) -> None:
+        """Lay out the box for a text, how to continue it, and the continued text."""
+        begun = f"{self.somebody}. {self.somebody} was born in"
+        text = gradio.Textbox(label="Text", placeholder=begun, max_length=self.max_text)
+        new_tokens = gradio.Slider(1, MAX_NEW_TOKENS, value=24, step=1, label="New tokens")
+        temperature = gradio.Slider(0.0, 2.0, value=0.0, step=0.1, label="Temperature")
+        complete = gradio.Button("Complete", variant="primary")
+        written = gradio.Textbox(label="Completed text", elem_id="written", lines=4)
+        settings = [text, new_tokens, temperature]
+        gradio.on([complete.click, text.submit], self.complete, settings, written, **ONE_AT_A_TIME)
 
 
 def main() -> None:
@@ -231,7 +264,14 @@ def main() -> None:
         demo = Demo(arguments.model)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         parser.error(f"{arguments.model}: no MiniGPT that can be loaded: {' '.join(str(error).split())[:200]}")
-    demo.page().launch(server_name=arguments.host, server_port=arguments.port, max_file_size="1kb")
+    demo.page().launch(
+        server_name=arguments.host,
+        server_port=arguments.port,
+        max_file_size="1kb",
+        theme=THEME,
+        css=CSS,
+        footer_links=[],
+    )
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ def test_a_run_leaves_models_predictions_results_report_and_logs(run, data):
     assert results["trust"]["made_up"] > 20
     assert results["provenance"]["libraries"]["torch"] == torch.__version__
     assert (run / "trust.png").is_file()
+    wrong_of_pipeline = round((1 - results["trust"]["accuracy"]) * results["dev"]["total"])
+    assert len(results["wrong_answers"]) == min(wrong_of_pipeline, 20)
+    assert (run / "report.html").read_text(encoding="utf-8").count('src="data:image/png;base64,') == 3
     assert (run / "predictions.dev.txt").read_text(encoding="utf-8").count("\n") == results["dev"]["total"]
     report = (run / "report.md").read_text()
     for words in ("no pretraining", "pretrained", "upper bound", "always", "](trust.png)", "calibration error"):

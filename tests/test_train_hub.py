@@ -5,8 +5,10 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import ModelCard
 
 from data_scripts.parquet_files import shards
+from tests.publishing import dry_run
 from tests.running import RECIPE, call
 
 
@@ -45,5 +47,6 @@ def test_a_data_set_s_id_is_enough_and_a_failed_preparation_continues(people, tm
     results = json.loads((output / "results.json").read_text())
     assert results["dataset"] == "someone/people"
     assert 0 < results["relations"]["birthplace"]["total"] < 80
+    assert ModelCard.load(dry_run(output) / "README.md").data.datasets == ["someone/people"]
     record = json.loads((output / "data/corpus/prepared.json").read_text())
     assert record["source"]["revision"] == people.repositories["datasets/someone/people"].commit_id("main", -1)

@@ -9,6 +9,7 @@ from transformers import pipeline
 from artifacts.run_folder import RunFolder
 from data_scripts.bios_folder import FILES, read_lines
 from tests.publishing import dry_run
+from tests.question_sets import popqa_row, write_popqa
 from tests.running import call, command_line, finish, start_torchrun
 from tests.two_relations import SCHOOLS, STUDIED, write_two_relations
 
@@ -101,8 +102,9 @@ def test_the_pipeline_answers_each_question_under_its_own_candidates(both):
 def test_the_card_names_each_question_with_its_scores(both):
     folder = dry_run(both)
     card = ModelCard.load(folder / "README.md")
-    for question in ("Where was NAME born?", "Where did NAME study?"):
-        assert f'print(ask("{question}"))' in card.text
+    for words in ("Where was", "Where did"):
+        assert f'print(ask("{words} ' in card.text
+    assert 'NAME born?")' not in card.text
     assert {one.task_name for one in card.data.eval_results} == {"Where was NAME born?", "Where did NAME study?"}
     assert "## Trust: studied" in card.text
     assert "](trust.studied.png)" in card.text
@@ -159,14 +161,17 @@ def without_times(values: object) -> object:
     return [without_times(value) for value in values] if isinstance(values, list) else values
 
 
-def test_two_processes_score_a_sample_of_every_relation_as_one_does(both, recipe, tmp_path):
+def test_two_processes_score_a_sample_of_every_relation_and_public_sets_as_one_does(both, recipe, tmp_path):
     data = both.parent / "data"
+    popqa = write_popqa(tmp_path / "test.tsv", [popqa_row(n, f"Ada {'ABCDEFGHI'[n]}", ["Rome"], n) for n in range(9)])
     scored = (*SETTINGS, f"evaluate.model={both / 'finetune'}", "evaluate.questions=13", "evaluate.batch_size=4")
+    scored += (f"evaluate.sets.popqa={popqa}",)
     assert call("evaluate", recipe, data, tmp_path / "one", *scored) == 0
     result = finish(start_torchrun(command_line("evaluate", recipe, data, tmp_path / "two", *scored)))
     assert result.returncode == 0, result.stderr
     one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
     assert one["relations"]["studied"]["total"] == 13
+    assert one["sets"]["popqa"]["relations"]["birthplace"]["total"] == 9
     assert without_times(two) == without_times(one)
     assert result.stdout.count("dev studied questions") == 1
 

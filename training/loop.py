@@ -143,6 +143,9 @@ class Meter:
         )
 
 
+AfterCheckpoint = Callable[[PreTrainedModel, Progress], Mapping[str, float] | None]
+
+
 class CheckpointSaver:
     """Save a stage's checkpoints when they are due, and hand each one's model to a callback.
 
@@ -152,6 +155,7 @@ class CheckpointSaver:
         model_class: the class of the model before it was prepared.
         run: how often to save, and how many checkpoints to keep.
         folder: the folder for checkpoints.
+        trackers: where what the callback returns is logged.
         on_checkpoint: called with the unwrapped model on the main process after each checkpoint.
     """
 
@@ -162,13 +166,15 @@ class CheckpointSaver:
         model_class: type[PreTrainedModel],
         run: RunArguments,
         folder: Path,
-        on_checkpoint: Callable[[PreTrainedModel, Progress], None] | None,
+        trackers: StageTrackers,
+        on_checkpoint: AfterCheckpoint | None,
     ):
         self.name = name
         self.state = state
         self.model_class = model_class
         self.run = run
         self.folder = folder
+        self.trackers = trackers
         self.on_checkpoint = on_checkpoint
         self.last_save = time.monotonic()
 
@@ -193,7 +199,8 @@ class CheckpointSaver:
             # On all processes, though one uses it: collecting a sharded model's weights takes them all.
             model = unwrap(self.state.model, self.model_class, accelerator, still_trains=True)
             if accelerator.is_main_process:
-                self.on_checkpoint(model, progress)
+                values = self.on_checkpoint(model, progress) or {}
+                self.trackers.log({f"{self.name}/{key}": value for key, value in values.items()}, progress.step)
         # After the callback: its time, such as an upload's, is not part of the minutes between checkpoints.
         self.last_save = time.monotonic()
         return checkpoint
@@ -207,7 +214,7 @@ def train_stage(
     run: RunArguments,
     accelerator: Accelerator,
     checkpoints: Path,
-    on_checkpoint: Callable[[PreTrainedModel, Progress], None] | None = None,
+    on_checkpoint: AfterCheckpoint | None = None,
     muon_dtype: torch.dtype = torch.float32,
     settings: Mapping[str, Any] | None = None,
 ) -> tuple[PreTrainedModel, Progress]:
@@ -220,7 +227,8 @@ def train_stage(
         stage, run: lengths, learning rates, how often to save and to log.
         accelerator: device, processes, precision, trackers.
         checkpoints: the folder for checkpoints.
-        on_checkpoint: called with the unwrapped model on the main process after each checkpoint.
+        on_checkpoint: called with the unwrapped model on the main process after each checkpoint; what it returns is
+            tracked.
         muon_dtype: number format of Muon's products.
         settings: of the recipe, shown by trackers.
 
@@ -239,8 +247,8 @@ def train_stage(
     # Before the meter is built, which continues from this progress.
     progress, checkpoint = load_latest(state, checkpoints, name)
     watchdog = Watchdog(name, batches, stage.gradient_limit, run.stall_minutes, checkpoint)
-    saver = CheckpointSaver(name, state, model_class, run, checkpoints, on_checkpoint)
     trackers = StageTrackers(accelerator, name, settings)
+    saver = CheckpointSaver(name, state, model_class, run, checkpoints, trackers, on_checkpoint)
     meter = Meter(name, progress, len(batches), accelerator, trackers)
     rows = rows_to_compile(stage, run, accelerator, len(batches))
     with (

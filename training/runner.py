@@ -16,6 +16,7 @@ from artifacts.run_folder import STAGES, RunError, RunFolder, read_json
 from artifacts.safe_loading import as_run_error
 from configuration.errors import one_line, show
 from configuration.schema import Recipe
+from evaluation.question_sets import read_sets
 from evaluation.report import print_results
 from evaluation.scoring import score_run
 from evaluation.trained_on import RECORD, TrainedOn, read_record, stage_record
@@ -23,6 +24,7 @@ from hub.publish_model import HubTarget
 from hub.push import PushError
 from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
 from training.checkpoints import Progress, failing_together, remove_checkpoints
+from training.held_out import held_out_accuracy
 from training.interruption import Interrupted, StopRequest, handle_signals
 from training.loop import train_stage
 from training.overview import describe_run
@@ -131,7 +133,8 @@ def check_publishing(recipe: Recipe, command: str, hub: HubTarget) -> None:
 
 def publish(folder: RunFolder, hub: HubTarget) -> None:
     """Publish a scored run and print its address; PushError, with the command that repeats it, if that fails."""
-    again = f"python -m hub.publish_model {folder.path} {hub.repo_id}"
+    license = "" if hub.license is None else f" --license {hub.license}"
+    again = f"python -m hub.publish_model {folder.path} {hub.repo_id}{license}"
     try:
         with handle_signals() as request, request.interruptible(f"while publishing by `{again}`"):
             address = hub.push_run(folder.path)
@@ -157,6 +160,8 @@ def _run_stages(
     # Not among several processes: one that is gone would leave the others waiting for it.
     with nullcontext() if has_peers() else request.interruptible("while reading the data"):
         run = build_run(recipe, bool(remaining), on_checkpoint)
+        if scores:
+            read_sets(recipe, run.data)  # what cannot be read is found before hours of training, not after
         for line in describe_run(run, remaining) if remaining else ():
             logger.info(line)
         check_joined(PartialState().num_processes)
@@ -250,6 +255,13 @@ def initial_model(run: Run, stage: str) -> MiniGPTForCausalLM:
     return initial
 
 
+def _on_checkpoint(run: Run, stage: str, model: MiniGPTForCausalLM, progress: Progress) -> dict[str, float]:
+    """Hand a checkpoint's model to the run's callback, ask it the held-out questions, and return what is tracked."""
+    if run.on_checkpoint is not None:
+        run.on_checkpoint(stage, model, progress)
+    return held_out_accuracy(run, stage, model, progress)
+
+
 def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
     """Train a model through one stage, save it in the run's folder and remove the stage's checkpoints."""
     batches = training_batches(run, stage)
@@ -267,7 +279,7 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
         run.recipe.run,
         run.accelerator,
         run.folder.checkpoints,
-        None if run.on_checkpoint is None else partial(run.on_checkpoint, stage),
+        partial(_on_checkpoint, run, stage) if run.on_checkpoint or run.data.held_out else None,
         run.formats.muon_dtype,
         tracked_settings(run.recipe),
     )

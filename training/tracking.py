@@ -64,6 +64,7 @@ class StageTrackers:
         self.settings = dict(settings or {})
         self.logs = Path(accelerator.logging_dir or ".")
         self.record: dict[str, dict] = {}
+        self.logged_before = -1  # the last step that an earlier process has logged
 
     @cached_property
     def key(self) -> str:
@@ -131,12 +132,15 @@ class StageTrackers:
             self.logs.mkdir(parents=True, exist_ok=True)
         path = self.logs / RECORD
         self.record = read_json(path) if path.is_file() else {}
-        self.record.setdefault(self.key, {"id": secrets.token_hex(4), "step": -1})
+        own = self.record.setdefault(self.key, {"id": secrets.token_hex(4), "step": -1})
+        self.logged_before = own["step"]
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Log values of a step."""
+        """Log values of a step, if there are any; several times, where a step has several."""
+        if not values:
+            return
         own = self.record.get(self.key)
-        is_new = own is None or step > own["step"]
+        is_new = own is None or step > self.logged_before
         for tracker in list(self.accelerator.trackers):
             if tracker.name == TENSORBOARD or is_new:
                 with self.warn(tracker.name):

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from data_scripts.sources.downloads import Download
+
 SPLITS = ("train", "dev", "test")  # as a source may name them
 
 
@@ -37,6 +39,14 @@ class Source(ABC):
     @abstractmethod
     def describe(self) -> dict:
         """Return what is written down of it: `source`, and as known `revision`, `license`, `attribution`."""
+
+    def downloads(self) -> list[Download]:
+        """Return what is downloaded where all parts are read; nothing large has been when this returns.
+
+        Raises:
+            DataError: nothing there that can be read.
+        """
+        return []
 
     @abstractmethod
     def inputs(self) -> dict[str, str]:

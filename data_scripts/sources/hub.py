@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import BinaryIO
 
 from configuration.data_schema import SUFFIXES, DataArguments
 from data_scripts.bios_folder import DataError
 from data_scripts.sources.base import Person, Source
+from data_scripts.sources.downloads import Download, find_fraction, plan_download
 from data_scripts.sources.hub_files import HubFiles, as_data_error, find_hub_files
 from data_scripts.sources.rows import Columns, Table, read_people
 from data_scripts.sources.tables import open_parquet, read_csv, read_jsonl, read_parquet
@@ -65,6 +67,20 @@ class HubSource(Source):
         data = self.data
         found = {"source": "hub", "path": data.path, "config": data.config, "split": data.split}
         return {**found, "revision": self.hub_files.commit, "license": self.hub_files.license}
+
+    def downloads(self) -> list[Download]:
+        """Return the download of the split's files, as far as they are read."""
+        files = self.hub_files
+        limit = self.data.max_people
+        if any(KINDS[suffix(name)] != "parquet" for name in files.files):
+            return [plan_download(files, max_people=limit)]
+        read = replace(files, files=files.files[: len(self.limits)])
+        # The last file: those before it may be prepared already, and are not read again.
+        where = read.where(-1)
+        with as_data_error(where), read.open(-1) as file:
+            columns = self.columns.needed(open_parquet(file, where).schema_arrow.names)
+        fraction = find_fraction(read, columns)
+        return [plan_download(read, columns=columns, fraction=fraction, max_people=limit)]
 
     def inputs(self) -> dict[str, str]:
         """Return the commit."""

@@ -19,16 +19,17 @@ from configuration.data_schema import DataArguments
 from configuration.recipe_names import nearest
 from data_scripts.bios_folder import DataError, sha256_prefix
 from data_scripts.sources.base import Person, Source
+from data_scripts.sources.downloads import Download, find_fraction, plan_download
 from data_scripts.sources.hub_files import HubFiles, as_data_error, find_hub_files
 from data_scripts.sources.rows import read_answers, read_documents, read_text
 from data_scripts.sources.tables import open_parquet, parquet_rows
 from data_scripts.sources.wikidata import COLUMNS as TABLES
-from data_scripts.sources.wikidata import Facts, find_statements, find_tables
+from data_scripts.sources.wikidata import Facts, fetch_statements, find_statement_files, find_tables, import_duckdb
 from modeling_minigpt.relations_minigpt import Relation
 
 COLUMNS = ("name", "abstract", "main_entity")
 LICENSE = "cc-by-sa-4.0"
-ATTRIBUTION = "Wikipedia contributors; Wikidata (CC0)"
+STATEMENTS_LICENSE = "CC0"
 BATCH_ROWS = 4096  # articles whose facts are looked up at once
 
 
@@ -56,7 +57,7 @@ class StructuredWikipediaSource(Source):
         relations: what may be asked; those with a property have answers.
 
     Raises:
-        DataError: a property of no relation, or none at all.
+        DataError: a property of no relation, or none at all; DuckDB is not installed.
     """
 
     def __init__(self, data: DataArguments, relations: Sequence[Relation]):
@@ -69,6 +70,7 @@ class StructuredWikipediaSource(Source):
                 raise DataError(f"data.properties.{name}: found {of_relation!r}, wanted a property's id, as P19")
         if not data.properties:
             raise DataError(f"data.properties is not set; wanted a property of {' or '.join(names)}, as P19")
+        import_duckdb()  # that it is missing is found before gigabytes are downloaded
 
     def __getstate__(self) -> dict:
         """Leave out the database, which no other process can use."""
@@ -86,9 +88,15 @@ class StructuredWikipediaSource(Source):
         return LocalFiles(path, files)
 
     @cached_property
+    def statement_files(self) -> HubFiles | None:
+        """The files of statements and labels on the Hub; None where they are in a folder."""
+        return find_statement_files(self.data.statements)
+
+    @cached_property
     def statements(self) -> Path:
-        """The folder of statements and labels."""
-        return find_statements(self.data.statements)
+        """The folder of statements and labels, which are downloaded."""
+        files = self.statement_files
+        return Path(str(self.data.statements)) if files is None else fetch_statements(files)
 
     @cached_property
     def facts(self) -> Facts:
@@ -101,7 +109,26 @@ class StructuredWikipediaSource(Source):
         if isinstance(self.articles, HubFiles):
             revision = self.articles.commit
             found.update(config=self.data.config, split=self.data.split, revision=revision)
-        return {**found, "statements": self.data.statements, "license": LICENSE, "attribution": ATTRIBUTION}
+        if self.statement_files is not None:
+            found["statements_revision"] = self.statement_files.commit
+        return {**found, "statements": self.data.statements, "license": LICENSE, "attribution": self.attribution()}
+
+    def attribution(self) -> str:
+        """Return who wrote what is read, with the data sets' ids where it is read from the Hub."""
+        articles = f" ({self.articles.path})" if isinstance(self.articles, HubFiles) else ""
+        statements = f"{self.statement_files.path}, " if self.statement_files else ""
+        return f"Wikipedia contributors{articles}; Wikidata ({statements}{STATEMENTS_LICENSE})"
+
+    def downloads(self) -> list[Download]:
+        """Return the downloads of articles, by ranges, and of statements, whole files."""
+        found = []
+        if isinstance(self.articles, HubFiles):
+            fraction = find_fraction(self.articles, COLUMNS)
+            limit = self.data.max_people
+            found.append(plan_download(self.articles, columns=COLUMNS, fraction=fraction, max_people=limit))
+        if self.statement_files is not None:
+            found.append(plan_download(self.statement_files, stored=True))
+        return found
 
     def inputs(self) -> dict[str, str]:
         """Return the commit, or the digests of the files, of the articles; the digests of statements and labels."""

@@ -7,17 +7,19 @@ Of Q937's birthplaces (P19) that gives "Ulm". Several statements are several rig
 an object without a label is left out, and one that is no item, as a date, is its own label.
 """
 
+import fnmatch
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 
 from configuration.data_schema import HUB_ID
 from data_scripts.bios_folder import DataError
-from data_scripts.sources.hub_files import as_data_error, find_commit
+from data_scripts.sources.hub_files import HubFiles, as_data_error, find_commit
 from data_scripts.sources.tables import open_parquet
 
 COLUMNS = {"statements": ("subject", "property", "object"), "labels": ("id", "label")}
@@ -38,24 +40,52 @@ FROM labelled WHERE trim(answer) <> '' GROUP BY ALL
 """
 
 
-def find_statements(statements: str | None) -> Path:
-    """Return the folder that `data.statements` means, of this machine, or a data set's of the Hub, downloaded.
+def import_duckdb() -> ModuleType:
+    """Return the module of the database, which is an extra; DataError where it is not installed."""
+    try:
+        import duckdb
+    except ImportError as error:
+        message = "source structured_wikipedia joins by DuckDB: pip install 'minigpt-lab[scale]'"
+        raise DataError(message) from error
+    return duckdb
+
+
+def find_statement_files(statements: str | None) -> HubFiles | None:
+    """Return the files of the data set on the Hub that `data.statements` means; None where it is a folder.
 
     Raises:
-        DataError: neither is there.
+        DataError: it is neither, or the data set has no such files.
     """
     if statements is None:
         raise DataError(
             "data.statements is not set; wanted a folder, or a data set on the Hub, of Wikidata statements"
         )
     if os.path.isdir(statements):
-        return Path(statements)
+        return None
     if not HUB_ID.fullmatch(statements):
         raise DataError(f"{statements}: no such folder; data.statements is one with {', '.join(COLUMNS)}*.parquet")
     with as_data_error(statements):
         commit = find_commit(statements, None)
-        patterns = [f"{kind}*.parquet" for kind in COLUMNS]
-        return Path(snapshot_download(statements, repo_type="dataset", revision=commit, allow_patterns=patterns))
+        everywhere = HfApi().list_repo_files(statements, repo_type="dataset", revision=commit)
+    names = [name for name in everywhere if "/" not in name]
+    files = {kind: sorted(fnmatch.filter(names, f"{kind}*.parquet")) for kind in COLUMNS}
+    for kind in COLUMNS:
+        check_found(files[kind], kind, statements)
+    return HubFiles(statements, commit, None, [name for of_kind in files.values() for name in of_kind])
+
+
+def fetch_statements(found: HubFiles) -> Path:
+    """Return the folder in the Hub's cache where the files are, downloaded if they were not there; DataError."""
+    with as_data_error(found.path):
+        return Path(
+            snapshot_download(found.path, repo_type="dataset", revision=found.commit, allow_patterns=found.files)
+        )
+
+
+def check_found(names: Sequence[str], kind: str, where: object) -> None:
+    """Raise DataError where there is no file of statements, or of labels."""
+    if not names:
+        raise DataError(f"{where}: no {kind}*.parquet; wanted one with the columns {', '.join(COLUMNS[kind])}")
 
 
 def find_tables(folder: Path) -> dict[str, list[str]]:
@@ -63,8 +93,7 @@ def find_tables(folder: Path) -> dict[str, list[str]]:
     found = {}
     for kind, columns in COLUMNS.items():
         found[kind] = sorted(map(str, folder.glob(f"{kind}*.parquet")))
-        if not found[kind]:
-            raise DataError(f"{folder}: no {kind}*.parquet; wanted one with the columns {', '.join(columns)}")
+        check_found(found[kind], kind, folder)
         for path in found[kind]:
             with open(path, "rb") as file:
                 names = open_parquet(file, path).schema_arrow.names
@@ -85,11 +114,7 @@ class Facts:
     """
 
     def __init__(self, folder: Path, properties: Sequence[str]):
-        try:
-            import duckdb
-        except ImportError as error:
-            message = "source structured_wikipedia joins by DuckDB: pip install 'minigpt-lab[scale]'"
-            raise DataError(message) from error
+        duckdb = import_duckdb()
         spill = os.path.join(tempfile.gettempdir(), f"minigpt-duckdb-{os.getpid()}")  # else a folder where one works
         self.database = duckdb.connect(config={"temp_directory": spill})
         try:

@@ -1,6 +1,14 @@
-"""The data of this folder's lm-evaluation-harness tasks: what `python -m hub.publish_data` writes or pushes."""
+"""The data of this folder's lm-evaluation-harness tasks: what `hub.publish_data` writes or pushes, and public sets."""
+
+import sys
+from pathlib import Path
 
 import datasets
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the harness loads this file by its path
+
+from data_scripts.question_sets import read_question_set
+from modeling_minigpt.relations_minigpt import BIRTHPLACE
 
 
 def load(dataset: str | None, configuration: str | None) -> datasets.DatasetDict:
@@ -28,3 +36,25 @@ def accepted_answers(row: dict) -> list[str]:
 def biographies(dataset: str | None = None, **_) -> datasets.DatasetDict:
     """Return the biographies."""
     return load(dataset, "biographies")
+
+
+def popqa(dataset: str = "akariasai/PopQA", **_) -> datasets.DatasetDict:
+    """Return the birthplaces of PopQA: of a file, or of the data set on the Hub."""
+    return public_set("popqa", dataset)
+
+
+def entity_questions(dataset: str | None = None, **_) -> datasets.DatasetDict:
+    """Return the birthplaces of EntityQuestions: of a file, a folder, or a data set on the Hub."""
+    if dataset is None:
+        raise ValueError("which file? give --metadata dataset=PATH, of P19.test.json or the folder that it is in")
+    return public_set("entity_questions", dataset)
+
+
+def public_set(name: str, path: str) -> datasets.DatasetDict:
+    """Return the birthplaces of a public set: "question", "answers", "name" and "popularity" of each."""
+    rows = [
+        {"question": one.question.text, "answers": list(one.question.answers), "name": one.name,
+         "popularity": one.popularity}
+        for one in read_question_set(name, path, [BIRTHPLACE]).questions
+    ]  # fmt: skip
+    return datasets.DatasetDict({"test": datasets.Dataset.from_list(rows)})

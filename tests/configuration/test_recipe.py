@@ -11,6 +11,7 @@ from tests.running import MINIMAL_RECIPE
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configuration" / "recipes").glob("*.yaml"))
+LARGE = {"wikipedia": 5_670_272, "wikipedia-1.5m": 45_815_424}  # parameters
 
 
 LAUGHS = "a0: &a0 {k: 1}\n" + "".join(
@@ -30,7 +31,7 @@ def test_shipped_recipes_parse_and_build_their_model(path):
     recipe = load_recipe(path, overrides)
     assert recipe.output == f"runs/{path.stem}"
     model = MiniGPTForCausalLM(build_config(recipe, vocab_size=recipe.tokenizer.vocab_size or 256))
-    assert model.num_parameters() <= 4_200_000
+    assert model.num_parameters() <= LARGE.get(path.stem, 4_200_000)
 
 
 def test_the_seed_recipe_is_the_practicals():
@@ -43,6 +44,17 @@ def test_the_seed_recipe_is_the_practicals():
         (10, 256, 6e-4),
         (75, 256, 6e-4),
     ]
+
+
+@pytest.mark.parametrize(("name", "people"), [("wikipedia", 100_000), ("wikipedia-1.5m", 1_500_000)])
+def test_a_wikipedia_recipe_has_room_and_rows_for_what_its_comments_say(name, people):
+    recipe = load_recipe(ROOT / "configuration" / "recipes" / f"{name}.yaml")
+    assert recipe.data.max_people in (people, None)
+    model = MiniGPTForCausalLM(build_config(recipe, vocab_size=recipe.tokenizer.vocab_size))
+    blocks = sum(parameter.numel() for parameter in model.model.layers.parameters())
+    assert blocks >= 12.5 * people  # a bit a parameter
+    documents = recipe.pretrain.steps * recipe.pretrain.batch_size * (1 - recipe.pretrain.question_fraction)
+    assert documents / people == pytest.approx(100, rel=0.01)
 
 
 @pytest.mark.parametrize("variant", ["linformer", "bigbird", "performer", "selected", "gated_deltanet"])

@@ -71,7 +71,7 @@ def test_the_report_and_the_terminal_show_what_went_wrong(results, tmp_path):
     assert "## What went wrong" in lines
     assert any(line.startswith("5 of 100 answers are wrong.") for line in lines)
     assert "| the right answer in another spelling | 4 | 80.0 % | 4.0 % | 10.0 % |" in lines
-    assert "| of_later | 1 | 20.0 % | 1.0 % | – |" in lines
+    assert "| of\\_later | 1 | 20.0 % | 1.0 % | – |" in lines
     assert "| Where was Béla Nagy born? | Gyor | Győr | 75.0 % |  |" in lines
     assert "Of the wrong answers: the right answer in another spelling (80.0 %), of_later (20.0 %)." in printed(
         results

@@ -4,8 +4,18 @@ import random
 from types import SimpleNamespace
 
 from data_scripts.questions import question_about
-from evaluation.relation_scores import accuracy, ask_pipeline, choose_questions, sample_answers
+from evaluation.relation_scores import (
+    accuracy,
+    ask_pipeline,
+    choose_questions,
+    sample_answers,
+    surest_right,
+    surest_wrong,
+)
+from evaluation.trust import EvaluatedAnswers, JudgedAnswer
+from modeling_minigpt.confidence_minigpt import Confidence, Head, Scores
 from modeling_minigpt.relations_minigpt import Relation
+from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 
 STUDIED = Relation("studied", "Where did {name} study?")
 QUESTIONS = [question_about(f"Person {number}", "Rome") for number in range(50)]
@@ -45,6 +55,30 @@ def test_a_name_that_cannot_be_asked_about_is_never_answered_and_leaves_the_othe
     assert asked.right == [True, False, True]
     one_score = ask_pipeline(Refusing(known=None), STUDIED, QUESTIONS[:3], [], [])
     assert one_score.known[1].scores.known is None
+
+
+def test_wrong_answers_come_with_their_chances_the_surest_first_and_whether_they_are_given():
+    half = CalibrationScores([(0.9, 0.9, True)])
+    certificate = Certificate(0.5, 0.5, 0.1, 0.05, 0.95, 200, 100, 4, 500, 10)
+    confidence = Confidence(Head({}, 0.0), Head({}, 0.0), half, half, certificate)
+    scores = [Scores(0.9, 0.4, 0.36), Scores(1.0, 1.0, 1.0), Scores(0.9, 0.8, 0.72)]
+    answers = [JudgedAnswer(text, chances) for text, chances in zip(("Oslo", "Rome", "Lima"), scores, strict=True)]
+    first, second = surest_wrong(QUESTIONS[:3], EvaluatedAnswers(answers, [False, True, False], (), (), confidence))
+    assert first == {
+        "question": QUESTIONS[2].text, "answer": "Lima", "right": "Rome", "known": 0.9, "correct": 0.8, "score": 0.72,
+        "given": True,
+    }  # fmt: skip
+    assert (second["answer"], second["given"]) == ("Oslo", False)
+    # Of a model that is not calibrated, nothing is given.
+    plain = EvaluatedAnswers([JudgedAnswer("Oslo", Scores(None, None, 0.9))], [False])
+    assert [row["given"] for row in surest_wrong(QUESTIONS[:1], plain)] == [False]
+
+
+def test_the_example_is_the_surest_of_the_right_answers():
+    sure = [0.5, 0.9, 0.7, 0.8]
+    known = [JudgedAnswer("Rome", Scores(None, None, score)) for score in sure]
+    assert surest_right(QUESTIONS[:4], EvaluatedAnswers(known, [True, False, True, False])) == [QUESTIONS[2]]
+    assert surest_right(QUESTIONS[:4], EvaluatedAnswers(known, [False] * 4)) == []
 
 
 class Unsure:

@@ -1,64 +1,20 @@
-"""What people read: the table with its four rows, the report with its plot, and the README's table."""
+"""What people read: the table with its four rows, the report with its plot, and special characters."""
 
 import copy
 import io
-import json
-import subprocess
-import sys
 
 import pytest
 import torch
 import transformers
 from rich.console import Console
 
-from evaluation import readme_table
 from evaluation.exposure import chances_by_exposure
-from evaluation.provenance import describe_provenance, find_commit
+from evaluation.provenance import describe_provenance
 from evaluation.report import accuracy_rows, print_results, write_report
-from evaluation.tables import markdown_table, percent
-from evaluation.trust import EvaluatedAnswers, JudgedAnswer, confidence_metrics
+from evaluation.tables import PAGE_WIDTH
 from modeling_minigpt import __version__
-from modeling_minigpt.confidence_minigpt import Confidence, Head, Scores
-from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
+from tests.evaluation.example_results import ANSWERS, CERTIFICATE, GIVEN, HISTORIES, RESULTS, trust
 
-GIVEN = {"abstained": False, "score": 0.9, "calibrated": True, "reason": None, "failed": None}
-WITHHELD = {
-    "answer": None, "abstained": True, "score": 0.02, "correct": 0.5, "calibrated": True, "reason": "…",
-    "candidates": [{"answer": "London", "score": 0.02}],
-}  # fmt: skip
-RESULTS = {
-    "dataset": "cs224n",
-    "split": "dev",
-    "seed": 7,
-    "model": "finetune",
-    "parameters": 3323392,
-    "train_minutes": {"pretrain": 12.34, "no_pretraining": 0.5, "finetune": 0.26},
-    "dev": {"accuracy": 0.61, "correct": 305, "total": 500, "seconds": 4.2},
-    "baselines": {"majority": 0.05, "majority_place": "London", "no_pretraining": 0.012, "ceiling": 0.958},
-    "samples": [
-        {"question": "Where was Ada Stone born?", **GIVEN, "answer": "Rome", "place": "Rome"},
-        {"question": "Where was Béla Nagy born?", **GIVEN, "answer": "Oslo", "place": "Győr"},
-        {"question": "Where was Dee Finn born?", **WITHHELD, "failed": "correct", "known": 0.97, "place": "Bonn"},
-        {"question": "Where was Cyd Moss born?", **WITHHELD, "failed": "known", "known": 0.05, "place": None},
-    ],
-}
-ANSWERS = [
-    JudgedAnswer(text, Scores(known, 0.9, known * 0.9))
-    for text, known in (("Rome", 0.9), ("Oslo", 0.8), ("Oslo", 0.3))
-]
-STRANGERS = [JudgedAnswer("Rome", Scores(known, 0.9, known * 0.9)) for known in (0.1, 0.8)]
-CERTIFICATE = Certificate(0.75, 0.7, 0.1, 0.05, 0.95, 200, 120, 4, 1000, 31)
-
-
-def trust(**changes) -> dict:
-    """Return the metrics of three answers."""
-    half = CalibrationScores([(0.9, 0.9, True)])
-    confidence = Confidence(Head({}, 0.0), Head({}, 0.0), half, half, **changes)
-    asked = EvaluatedAnswers(ANSWERS, [True, False, False], STRANGERS[:1], STRANGERS[1:], confidence)
-    return {**confidence_metrics(asked, ["Rome"]), "refusal": None if changes else "too few people"}
-
-
-HISTORIES = {"pretrain": [[1, 4.0], [2, 3.0]], "no_pretraining": [[1, 2.0]], "finetune": [[1, 2.5], [2, 1.5]]}
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -90,13 +46,6 @@ def test_the_score_is_that_of_the_split_that_was_scored(results):
     assert "50 held_out questions" in printed(results)
 
 
-@pytest.mark.parametrize(
-    ("share", "text"), [(0.012, "1.2 %"), (0.0, "0.0 %"), (1.0, "100.0 %"), (0.12345, "12.3 %"), (None, "–")]
-)
-def test_shares_read_as_percentages(share, text):
-    assert percent(share) == text
-
-
 def test_the_terminal_shows_every_row_and_sample(results):
     text = printed(results)
     for name, share in [("always London", "5.0 %"), ("no pretraining", "1.2 %"), ("pretrained", "61.0 %")]:
@@ -117,7 +66,7 @@ def test_samples_of_an_older_version_are_shown_without_chances(results, tmp_path
     results["samples"] = [{"question": "Where was Ada Stone born?", "answer": "Rome", "place": "Rome"}]
     assert "Where was Ada Stone born?  Rome – right" in printed(results)
     text = write_report(results, {}, tmp_path).read_text(encoding="utf-8")
-    assert "| Where was Ada Stone born? | Rome | Rome |" in text
+    assert "| Where was Ada Stone born? | Rome | – | – | – | Rome |" in text
 
 
 def test_a_score_that_was_not_measured_is_a_dash(results, tmp_path):
@@ -138,48 +87,31 @@ def test_the_report_tells_what_was_trained_and_how_well(results, tmp_path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "# cs224n"
     assert "305 of 500 dev questions right, by exact match." in lines[2]
-    assert "finetune, 3,323,392 parameters; recipe seed 7" in lines[2]
+    assert "finetune, 3,323,392 parameters; recipe seed 7. Training took 12.6 minutes." in lines[2]
     for line in (
         "| always London | 5.0 % |",
         "| no pretraining | 1.2 % |",
         "| pretrained | 61.0 % |",
         "| upper bound: answer is in a document | 95.8 % |",
         "| pretrain | 12.3 |",
-        "| Where was Béla Nagy born? | Oslo (90 % that this is right) | Győr |",
-        "| Where was Cyd Moss born? | I don't know (5 % that I was told; I would have guessed London) "
-        "| (made-up person) |",
+        "| Where was Béla Nagy born? | Oslo | – | – | 90 % | Győr |",
+        "| Where was Cyd Moss born? | I don't know (London?) | 5 % | 50 % | 2 % | (made-up person) |",
     ):
         assert line in lines
 
 
-def test_the_report_begins_with_where_it_is_from_and_what_is_promised(results, tmp_path):
+def test_the_report_begins_with_where_it_is_from_and_what_is_promised(results, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "all", "--config", "cs224n"])
     results["provenance"] = describe_provenance()
     results["trust"] = trust(certificate=CERTIFICATE)
     lines = write_report(results, HISTORIES, tmp_path).read_text(encoding="utf-8").splitlines()
     said = next(line for line in lines if line.startswith("Scored on "))
     assert f"MiniGPT {__version__}" in said
     assert f"torch {torch.__version__}, transformers {transformers.__version__}" in said
+    assert "    python train.py all --config cs224n" in lines
     (promised,) = [number for number, line in enumerate(lines) if "Certified on people held out" in line]
-    assert lines.index("| pretrained | 61.0 % |") < promised < lines.index("## Training")
-
-
-def test_a_folder_that_is_no_checkout_has_no_commit(tmp_path):
-    assert find_commit(tmp_path) is None
-
-
-def test_a_commit_says_whether_files_differ_from_it(tmp_path):
-    def git(*words):
-        name = ["-c", "user.name=A", "-c", "user.email=a@b"]
-        subprocess.run(["git", "-C", str(tmp_path), *name, *words], check=True, capture_output=True)
-
-    git("init")
-    (tmp_path / "a").write_text("1")
-    git("add", "a")
-    git("commit", "-m", "a")
-    commit = find_commit(tmp_path)
-    assert len(commit) == 10
-    (tmp_path / "a").write_text("2")
-    assert find_commit(tmp_path) == f"{commit} and changes"
+    picture = next(number for number, line in enumerate(lines) if "](pretraining.png)" in line)
+    assert lines.index(said) < promised < picture < lines.index("## Training")
 
 
 def test_the_report_shows_the_plot_beside_it(results, tmp_path):
@@ -244,7 +176,7 @@ def test_the_report_shows_what_was_there_to_learn_from(results, tmp_path):
     lines = write_report(results, {}, tmp_path).read_text(encoding="utf-8").splitlines()
     assert "| person: once | 3 | 33.3 % | 50.0 % | 0.0 % | 25.0 % |" in lines
     (heading,) = [line for line in lines if line.startswith("| seen |")]
-    assert "| pretrained, accuracy | pretrained, confidence | no pretraining, accuracy |" in heading
+    assert "| pretrained: right | confidence | no pretraining: right | confidence |" in heading
 
 
 @pytest.fixture
@@ -299,7 +231,7 @@ def test_each_relation_has_a_row_a_section_and_a_threshold(two_relations, tmp_pa
     assert "**studied: Certified on people held out of training" in first
     assert "](trust.studied.png)" in second
     assert "| school: once | 3 | 33.3 % | 50.0 % |" in second
-    assert "| Where did Ada Stone study? | LSE (90 % that this is right) | London School of Economics |" in second
+    assert "| Where did Ada Stone study? | LSE | – | – | 90 % | London School of Economics |" in second
     shown = printed(two_relations)
     assert "40 dev studied questions" in shown
     assert "At the certified thresholds (known 0.750, correct 0.700)" in shown
@@ -318,88 +250,49 @@ def test_the_report_says_where_the_data_are_from(results, tmp_path):
     assert line in write_report(results, {}, tmp_path).read_text(encoding="utf-8").splitlines()
 
 
-def test_a_markdown_table_has_as_many_columns_in_every_line():
-    table = markdown_table(["a", "b", "c"], [["1", "2", "3"], ["4", "5", "6"]])
-    assert table == "| a | b | c |\n| :-- | --: | --: |\n| 1 | 2 | 3 |\n| 4 | 5 | 6 |\n"
-
-
 @pytest.mark.parametrize("answer", ["Rome | Italy", "Rome\nItaly"], ids=["bar", "line-feed"])
 def test_an_answer_cannot_break_the_table(results, tmp_path, answer):
     results["samples"][0]["answer"] = answer
     text = write_report(results, {}, tmp_path).read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if line.startswith("| Where was Ada Stone born?"))
-    assert row.replace("\\|", "").count("|") == 4
+    assert row.replace("\\|", "").count("|") == 7
 
 
-@pytest.fixture
-def checkout(tmp_path, monkeypatch, results):
-    """A folder with a README and one results file, in the place of the repository's root."""
-    folder = tmp_path / readme_table.RESULTS
-    folder.mkdir(parents=True)
-    (folder / "cs224n.json").write_text(json.dumps(results), encoding="utf-8")
-    marks = "".join(f"<!-- {name}: begin -->\nold | table\n<!-- {name}: end -->\n" for name in readme_table.TABLES)
-    readme = f"# Title\n\n{marks}\nThe end, “quoted”.\n"
-    (tmp_path / "docs").mkdir()
-    for page in readme_table.PAGES:
-        (tmp_path / page).write_text(readme, encoding="utf-8")
-    monkeypatch.setattr(readme_table, "ROOT", tmp_path)
-    return tmp_path
+def test_no_table_is_wider_than_a_page(two_relations, tmp_path):
+    name = "Maria Aurelia Josephine von und zu Hohenstein-Waldburg-Zeil"
+    exposure = {"seen": "person", "times": "16 or more", "questions": 3000, "no_pretraining": EXPOSURE}
+    two_relations["exposure"] = [{**exposure, "pretrained": EXPOSURE}]
+    two_relations["reliability_by_exposure"] = chances_by_exposure([1], [ANSWERS[0].scores], [True])
+    two_relations["samples"][0]["question"] = f"Where was {name} born?"
+    phrase = f"… {name} was born in Winchester-on-the-Severn, Maryland, on a cold day in …"
+    example = {"question": f"Where was {name} born?", "answer": "Winchester-on-the-Severn", "right": "Maryland"}
+    rows = {"count": 1, "share": 1.0, "by_chance": None}
+    two_relations["errors"] = {
+        "own_document": {**rows, "examples": [{**example, "probability": 0.5, "phrase": phrase}]}
+    }
+    two_relations["wrong_answers"] = [{**example, "known": 0.999, "correct": 0.5, "score": 0.5, "given": True}]
+    text = write_report(two_relations, HISTORIES, tmp_path).read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert max(map(len, rows)) == PAGE_WIDTH
+    assert sum("Where was Maria Aurelia" in row for row in rows) == 3
 
 
-def run_readme_table(monkeypatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["readme_table", *arguments])
-    return readme_table.main()
-
-
-def test_only_what_is_between_the_marks_is_replaced(checkout):
-    folder, readme = checkout / readme_table.RESULTS, (checkout / "README.md").read_text(encoding="utf-8")
-    changed = readme_table.with_tables(readme, folder)
-    assert "old | table" not in changed
-    assert changed.startswith("# Title\n\n<!-- results: begin -->\n| recipe | ")
-    assert changed.endswith(" |\n<!-- trust: end -->\n\nThe end, “quoted”.\n")
-    assert readme_table.with_tables(changed, folder) == changed
-    with pytest.raises(ValueError, match="must have one <!-- trust: begin -->"):
-        readme_table.with_tables(readme.replace("<!-- trust: begin -->\n", ""), folder)
-
-
-def test_the_readme_s_trust_table_has_a_row_for_each_calibrated_model(checkout, results):
-    results["trust"] = trust(certificate=CERTIFICATE)
-    (checkout / readme_table.RESULTS / "a.json").write_text(json.dumps(results), encoding="utf-8")
-    results["trust"]["calibrated"] = False
-    (checkout / readme_table.RESULTS / "b.json").write_text(json.dumps(results), encoding="utf-8")
-    (row,) = readme_table.trust_table(checkout / readme_table.RESULTS).splitlines()[2:]
-    assert row.startswith("| `a` | 0.500 | 1.000 | ")
-    assert row.endswith(" | 66.7 % | 50.0 % | 0.0 % | 100.0 % |")
-    # What results of one head lack is a dash.
-    results["trust"] = {**results["trust"], "calibrated": True}
-    for key in ("ece_known", "ece_correct"):
-        del results["trust"][key]
-    (checkout / readme_table.RESULTS / "b.json").write_text(json.dumps(results), encoding="utf-8")
-    row = readme_table.trust_table(checkout / readme_table.RESULTS).splitlines()[3]
-    assert row.count(" – |") == 2
-
-
-def test_the_readme_s_table_has_a_row_for_each_results_file(checkout, results):
-    results["baselines"]["no_pretraining"], results["train_minutes"] = None, {"finetune": 1.0}
-    results["start_from"] = "elsewhere"
-    for name, instructions in (("a", "AMX"), ("b", None)):
-        results["provenance"] = {"machine": {"device": "A GPU", "instructions": instructions}}
-        (checkout / readme_table.RESULTS / f"{name}.json").write_text(json.dumps(results), encoding="utf-8")
-    rows = readme_table.results_table(checkout / readme_table.RESULTS).splitlines()[2:]
-    assert rows == [
-        "| `a` | 5.0 % | – | 61.0 % | 95.8 % | 1.0 and those before | AMX |",
-        "| `b` | 5.0 % | – | 61.0 % | 95.8 % | 1.0 and those before | A GPU |",
-        "| `cs224n` | 5.0 % | 1.2 % | 61.0 % | 95.8 % | 12.6 | – |",
+def test_wrong_answers_are_listed_with_their_confidence(results, tmp_path):
+    assert "surest wrong answers" not in write_report(results, {}, tmp_path).read_text(encoding="utf-8")
+    row = {"question": "Where was Béla Nagy born?", "right": "Győr", "accepted": ["Győr", "Raab"]}
+    results["wrong_answers"] = [
+        {**row, "answer": "Oslo", "known": 0.999, "correct": 0.82, "score": 0.81, "given": True},
+        {**row, "answer": "", "known": None, "correct": None, "score": 0.04, "given": False},
     ]
+    lines = write_report(results, {}, tmp_path).read_text(encoding="utf-8").splitlines()
+    first = lines.index("| Where was Béla Nagy born? | Oslo | Győr or Raab | more than 99 % | 82 % | 81 % | yes |")
+    assert lines[first + 1] == "| Where was Béla Nagy born? | (none) | Győr or Raab | – | – | 4 % | no |"
+    assert "| question | answer | right | known | correct | score | given |" in lines
 
 
-def test_the_command_checks_writes_and_then_finds_nothing_to_do(checkout, monkeypatch):
-    readme = (checkout / "README.md").read_text(encoding="utf-8")
-    assert run_readme_table(monkeypatch, "--check") == 1
-    assert (checkout / "README.md").read_text(encoding="utf-8") == readme
-    assert run_readme_table(monkeypatch) == 0
-    changed = (checkout / "README.md").read_text(encoding="utf-8")
-    assert "| `cs224n` | 5.0 % | 1.2 % | 61.0 % | 95.8 % | 12.6 | – |" in changed
-    assert changed.startswith("# Title\n\n")
-    assert changed.endswith("\n\nThe end, “quoted”.\n")
-    assert run_readme_table(monkeypatch, "--check") == 0
+def test_a_run_without_any_steps_of_a_stage_still_has_a_report(results, tmp_path):
+    results["baselines"] = {"majority": None, "majority_place": None, "no_pretraining": None, "ceiling": 0.9}
+    results["train_minutes"] = {"pretrain": 1.0}
+    text = write_report(results, {"pretrain": [[1, 2.0]], "finetune": []}, tmp_path).read_text(encoding="utf-8")
+    assert "Training took 1.0 minutes." in text
+    assert "](losses.png)" in text

@@ -1,13 +1,18 @@
 """What a run says of its model's chances: metrics, table and plots."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from evaluation.trust import EvaluatedAnswers, JudgedAnswer, confidence_metrics, trade
-from evaluation.trust_report import ROWS, draw_trade, plot_trust, threshold_line, trust_section, trust_table
+from evaluation.trust import EvaluatedAnswers, JudgedAnswer, confidence_metrics, reliability_bins, trade
+from evaluation.trust_metrics import balanced_weights
+from evaluation.trust_plots import draw_trade, plot_groups, plot_reliability, plot_risk, plot_trust
+from evaluation.trust_report import ROWS, threshold_line, trust_section, trust_table
 from modeling_minigpt.confidence_minigpt import Confidence, Head, Scores
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
+from tests.evaluation.drawing import draw, legend_texts
 
 CERTIFICATE = Certificate(0.5, 0.8, 0.1, 0.05, 0.95, 200, 100, 4, 500, 10)
 HALF = CalibrationScores([(0.9, 0.9, True)] * 60 + [(0.6, 0.5, False)] * 20, [(0.1, 0.9)] * 95 + [(0.7, 0.9)] * 5)
@@ -111,6 +116,56 @@ def test_the_table_has_every_metric_and_the_plots_are_drawn(tmp_path):
     draw_trade(trust["trade"], tmp_path / "trade.png")
     for name in ("trust.png", "trade.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_bin_has_its_questions_and_the_interval_of_what_came_true():
+    chances = np.array([0.1] * 10 + [0.9] * 10)
+    true = np.array([1.0] + [0.0] * 9 + [1.0] * 10)
+    bins = reliability_bins(chances, true, np.ones(20))
+    assert sum(bins["questions"]) == 20
+    low, high = bins["interval"][-1]
+    assert low < bins["true"][-1] == pytest.approx(high) == 1.0
+    # Eleven known people weigh as much as nine strangers; 1 of 2 is 0.0945 to 0.9055 by itself.
+    weighted = reliability_bins(chances, true, balanced_weights(true.astype(bool)))
+    assert sum(weighted["questions"]) == 20
+    assert (weighted["questions"][0], weighted["true"][0]) == (2, pytest.approx(9 / 20))
+    assert weighted["interval"][0] == pytest.approx([0.0787, 0.8868], abs=1e-4)
+
+
+def test_the_certified_thresholds_are_marked_on_the_curve_of_risk_and_coverage():
+    axes = draw(plot_risk, ASKED, confidence_metrics(ASKED, POPULAR))
+    assert "certified risk: 10 %" in legend_texts(axes)
+    assert "certified thresholds:\n2 answers, 0.0 % wrong" in legend_texts(axes)
+    (mark,) = [line for line in axes.lines if line.get_marker() == "D"]
+    assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "text"),
+    [
+        (None, "no threshold is certified"),
+        (replace(CERTIFICATE, known_threshold=1.0), "the thresholds answer nothing"),
+    ],
+)
+def test_the_curve_says_why_no_threshold_is_marked(certificate, text):
+    asked = EvaluatedAnswers(ANSWERS, RIGHT, MADE_UP, WITHHELD, Confidence(HEAD, HEAD, HALF, HALF, certificate))
+    axes = draw(plot_risk, asked, confidence_metrics(asked, POPULAR))
+    assert text in legend_texts(axes)
+    assert not [line for line in axes.lines if line.get_marker() == "D"]
+
+
+def test_reliability_is_drawn_with_bin_counts_and_intervals():
+    trust = confidence_metrics(ASKED, POPULAR)
+    axes = draw(plot_reliability, trust["reliability"])
+    assert "correct: 4 bins of 1" in legend_texts(axes)
+    assert len([bars for bars in axes.containers if bars.has_yerr]) == 2
+
+
+def test_every_group_has_its_own_colour_dashes_and_count():
+    axes = draw(plot_groups, ASKED)
+    assert legend_texts(axes) == ["asked for: 4", "made-up: 4", "withheld: 2", "threshold: 0.500"]
+    styles = {(patch.get_edgecolor(), patch.get_linestyle()) for patch in axes.patches}
+    assert len({color for color, _ in styles}) == len({dashes for _, dashes in styles}) == 3
 
 
 def test_results_of_one_head_still_read():

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 import train
 from hub import publish_data, publish_model
 from tests.loopback_hub import LARGE, Repository
-from tests.publishing import NAME, change_json, dry_run, error_line
+from tests.publishing import NAME, dry_run, error_line
 from tests.running import NO_CHECKOUT, RECIPE, ROOT, contents, run_stranger
 
 
@@ -45,25 +45,11 @@ def test_a_dry_run_writes_a_folder_that_loads_and_tells_about_itself(run, tmp_pa
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.model_type == "minigpt"
     results = json.loads((run / "results.json").read_text())
     card = ModelCard.load(tmp_path / "out" / "README.md")
-    assert card.data.license == "apache-2.0"
     assert card.data.eval_results[0].metric_value == round(results["dev"]["accuracy"], 4)
     assert card.data.eval_results[0].dataset_name == results["dataset"]
     assert card.text.count("```python") == 3
     assert card.text.count(NAME) >= 4
     assert "## Limits" in card.text
-
-
-def test_the_card_says_where_the_data_are_from(own):
-    source = {
-        "source": "somebody/people",
-        "revision": "0123abc",
-        "license": "cc-by-sa-4.0",
-        "attribution": "Wikipedia",
-    }
-    change_json(own / "results.json", lambda values: values.update(source=source))
-    card = ModelCard.load(dry_run(own) / "README.md")
-    assert card.data.datasets == ["somebody/people"]
-    assert "revision 0123abc, licence cc-by-sa-4.0, attribution Wikipedia." in card.text
 
 
 def test_what_is_published_tells_nothing_of_the_machine(run, data, tmp_path):
@@ -104,14 +90,25 @@ print(pipeline("birthplace-qa", model="{NAME}", **trusted)(["Ada Stone", None])[
     assert lines[-1] == "not a text but NoneType"
 
 
-def test_the_snippets_of_the_card_run_for_a_stranger(run, hub, tmp_path):
+def test_the_snippets_of_the_card_run_for_a_stranger_and_print_what_they_say(run, hub, tmp_path):
     assert publish_model.main([str(run), NAME]) == 0
-    snippets = re.findall(r"```python\n(.*?)```", hub.files(NAME)["README.md"].decode(), flags=re.DOTALL)
+    card = ModelCard(hub.files(NAME)["README.md"].decode())
+    snippets = re.findall(r"```python\n(.*?)```", card.text, flags=re.DOTALL)
     assert len(snippets) == 3
+    # What the Hub shows beside the card, under "Use this model".
+    snippets.append(
+        f'pipe = pipeline("{card.data.pipeline_tag}", model="{NAME}", trust_remote_code=True)\n'
+        f'print(pipe("{card.data.widget[0]["text"]}", threshold=0)["question"])'
+    )
     asked = run_stranger(NO_CHECKOUT + "\n".join(snippets), tmp_path / "home", hub.address)
     assert asked.returncode == 0, asked.stderr
-    assert "Where was NAME born?" in asked.stdout
     assert "Do you wish to run the custom code?" not in asked.stdout
+    assert "NAME" not in asked.stdout
+    *said, completed, question = asked.stdout.splitlines()
+    assert said == re.findall(r"^print\(.*\)  # (.*)$", snippets[0], flags=re.MULTILINE)
+    assert len(said) == 2
+    assert completed.strip().startswith(question)
+    assert question == card.data.widget[0]["text"]
 
 
 def test_a_second_push_replaces_what_the_first_left(run, hub, tmp_path):
@@ -207,10 +204,11 @@ def test_training_pushes_its_checkpoints_to_a_branch_and_its_run_once(data, hub,
     recipe = tmp_path / "saves-often.yaml"
     recipe.write_text(RECIPE + "  log_steps: 3\n  checkpoint_minutes: 0.000001\n")  # its last section is run
     output = tmp_path / "run"
-    assert train_and_push("all", recipe, data, output, "--push_checkpoints") == 0
+    assert train_and_push("all", recipe, data, output, "--push_checkpoints", "--license", "cc0-1.0") == 0
     assert f"published: {hub.address}/{NAME}/commit/" in capsys.readouterr().out
     assert hub.commits(NAME) == 1
     assert hub.files(NAME)["model.safetensors"] == (output / "finetune" / "model.safetensors").read_bytes()
+    assert ModelCard(hub.files(NAME)["README.md"].decode()).data.license == "cc0-1.0"
     assert hub.commits(NAME, "checkpoints") >= 3  # two of the pretraining, at least one of each other stage
     script = f"""
 from transformers import AutoModelForCausalLM
@@ -235,8 +233,8 @@ def test_a_run_that_could_not_be_pushed_is_complete_and_is_pushed_on_resuming(
 ):
     hub.refusal = ("/commit/", 0)
     output = tmp_path / "run"
-    again = f"the run is complete, publish it by `python -m hub.publish_model {output} {NAME}`"
-    assert refused(train_and_push("all", recipe, data, output), again)
+    again = f"the run is complete, publish it by `python -m hub.publish_model {output} {NAME} --license mit`"
+    assert refused(train_and_push("all", recipe, data, output, "--license", "mit"), again)
     assert (output / "results.json").is_file()
     hub.refusal = None
     assert train_and_push("all", recipe, data, output, "--resume") == 0
@@ -249,7 +247,7 @@ def test_a_checkpoint_that_cannot_be_pushed_does_not_stop_the_training(data, rec
     assert "warning: the checkpoint of pretrain, step 6, was not pushed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--private", "--push_checkpoints"])
+@pytest.mark.parametrize("option", ["--private", "--push_checkpoints", "--license=mit"])
 def test_options_of_pushing_need_a_repository(option, recipe, capsys):
     with pytest.raises(SystemExit):
         train.main(["all", "--config", str(recipe), option])

@@ -10,7 +10,8 @@ from datasets import Dataset, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hub import publish_data
-from tests.running import ROOT
+from tests.question_sets import popqa_row, write_entity_questions, write_popqa
+from tests.running import ROOT, call
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +71,25 @@ def test_perplexity_is_that_of_the_model(run, dataset, tmp_path):
         loss += model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
         size += len(text.encode())
     assert found["byte_perplexity,none"] == pytest.approx(torch.tensor(loss / size).exp().item(), rel=1e-4)
+
+
+def test_public_question_sets_are_scored_as_we_score_them(run, dataset, recipe, data, tmp_path):
+    names = [row["question"] for row in load_dataset(str(dataset), "birthplace", split="validation")]
+    names = [text.removeprefix("Where was ").removesuffix(" born?") for text in names[:4]]
+    answers = (run / "predictions.dev.txt").read_text().splitlines()
+    # Two of four are right, each by the second of its answers.
+    facts = [[f"Nowhere {number}", answer if number % 2 else "Nobody"] for number, answer in enumerate(answers[:4])]
+    popqa = write_popqa(
+        tmp_path / "sets" / "test.tsv",
+        [popqa_row(number, name, own, number) for number, (name, own) in enumerate(zip(names, facts, strict=True))],
+    )
+    entities = write_entity_questions(tmp_path / "sets" / "P19.test.json", dict(zip(names, facts, strict=True)))
+    sets = (f"evaluate.sets.popqa={popqa}", f"evaluate.sets.entities={entities}")
+    assert call("evaluate", recipe, data, tmp_path / "scored", f"evaluate.model={run / 'finetune'}", *sets) == 0
+    ours = json.loads((tmp_path / "scored" / "results.json").read_text())["sets"]
+    for path, task, name in (
+        (popqa, "popqa_birthplace", "popqa"),
+        (entities, "entity_questions_birthplace", "entities"),
+    ):
+        found = evaluate(run / "finetune", path, task, tmp_path / task)
+        assert found["exact_match,stripped"] == ours[name]["relations"]["birthplace"]["accuracy"] == 0.5

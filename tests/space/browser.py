@@ -53,12 +53,12 @@ def serve(model: str) -> Iterator[str]:
 
 
 @contextmanager
-def open_page(address: str) -> Iterator[Page]:
-    """Open the page of an address."""
+def open_page(address: str, width: int = 1000, height: int = 1000) -> Iterator[Page]:
+    """Open the page of an address in a window of a width and height in pixels."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS.split())
         try:
-            page = browser.new_page(viewport={"width": 1000, "height": 1000})
+            page = browser.new_page(viewport={"width": width, "height": height})
             page.goto(address)
             yield page
         finally:
@@ -75,14 +75,24 @@ def ask(page: Page, name: str) -> str:
     return page.locator("#answer").inner_text().strip()
 
 
+def fonts_of(page: Page, selector: str) -> set[str]:
+    """Return the fonts that the letters of an element are drawn with."""
+    session = page.context.new_cdp_session(page)
+    for domain in ("DOM", "CSS"):
+        session.send(f"{domain}.enable")
+    root = session.send("DOM.getDocument")["root"]["nodeId"]
+    node = session.send("DOM.querySelector", {"nodeId": root, "selector": selector})["nodeId"]
+    return {font["familyName"] for font in session.send("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]}
+
+
 def main() -> None:
     model, name, picture = sys.argv[1:]
     model = str(Path(model).resolve())
-    with serve(model) as address, open_page(address) as page:
+    with serve(model) as address, open_page(address, 1280) as page:
         print(ask(page, name))
         page.locator("#attention img").wait_for()
         page.wait_for_timeout(1000)  # for what moves to come to rest
-        page.screenshot(path=picture)
+        page.screenshot(path=picture, full_page=True)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,22 @@ AUTO = {"model": AutoModelForCausalLM, "tokenizer": AutoTokenizer}
 
 
 @pytest.fixture(scope="module")
-def page(run):
-    """The demo's page around a tiny finished model."""
-    from tests.space.browser import CHROMIUM, open_page, serve
+def address(run):
+    """The address of the demo around a tiny finished model."""
+    from tests.space.browser import CHROMIUM, serve
 
     if CHROMIUM is None:
         pytest.skip("needs Chromium or Chrome")
-    with serve(str(run / "finetune")) as address, open_page(address) as page:
+    with serve(str(run / "finetune")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def page(address):
+    """The demo's page."""
+    from tests.space.browser import open_page
+
+    with open_page(address) as page:
         yield page
 
 
@@ -71,6 +80,30 @@ def test_the_second_tab_completes_text(page, run):
     page.get_by_role("tab", name="Ask").click()
 
 
+@pytest.fixture
+def phone(page, address):
+    """The page in a phone's window, of the same browser."""
+    phone = page.context.browser.new_page(viewport={"width": 390, "height": 844})
+    phone.goto(address)
+    yield phone
+    phone.close()
+
+
+def test_a_phone_shows_all_of_it_in_one_column_and_in_one_font(phone):
+    from tests.space.browser import ask, fonts_of
+
+    title = phone.locator("h1").inner_text()
+    assert {"A", "N", "b"} <= set(title)
+    assert len(fonts_of(phone, "h1")) == 1
+    assert not phone.locator("#attention").is_visible()  # nothing is asked yet
+    ask(phone, NAME)
+    phone.locator("#attention img").wait_for()
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    lefts = [phone.locator(part).bounding_box()["x"] for part in ("#answer", "#candidates")]
+    assert lefts[0] == lefts[1]
+    assert phone.locator("#attention img").bounding_box()["width"] > 300
+
+
 @pytest.fixture(scope="module")
 def calibrated(run, tmp_path_factory):
     """The demo around a model that is sure of everybody, as far as it may be."""
@@ -90,10 +123,11 @@ def calibrated(run, tmp_path_factory):
 def test_both_chances_are_bars_beside_an_answer(calibrated):
     answer, chances, candidates, _ = calibrated.ask(NAME)
     assert not answer.startswith("## I don't know")
-    assert "I was told of this person" in chances
-    assert "95.3 %" in chances
-    assert "I am right, if so" in chances
-    assert "73.1 %" in chances
+    assert answer.endswith("70 % chance to be right")
+    assert "The person is in the training texts" in chances
+    assert "95 %" in chances
+    assert "The answer is right, if so" in chances
+    assert "73 %" in chances
     assert candidates.startswith("<div>Candidates</div>")
 
 
@@ -102,9 +136,30 @@ def test_the_examples_are_people_of_training_and_one_who_is_not(calibrated):
     *known, stranger = calibrated.examples
     assert set(known) <= set(names)
     assert stranger not in names
+    assert calibrated.examples[known[0]] == "well known"
+    assert calibrated.examples[stranger] == "made up"
     blocks = calibrated.page().blocks.values()
-    assert set(calibrated.examples) <= {one.value for one in blocks if type(one).__name__ == "Button"}
+    buttons = {one.value for one in blocks if type(one).__name__ == "Button"}
+    assert {f"{name} ({kind})" for name, kind in calibrated.examples.items()} <= buttons
     assert calibrated.show_example(stranger)[:4] == (stranger, *calibrated.ask(stranger)[:3])
+
+
+@pytest.mark.parametrize(("chance", "wanted"), [(0.9999, "more than 99 %"), (0.001, "less than 1 %"), (0.5, "50 %")])
+def test_no_chance_is_shown_as_a_certainty(calibrated, chance, wanted):
+    from space.app import draw_bars
+
+    assert f">{wanted}<" in draw_bars({"Rome": chance})
+
+
+def test_the_heads_are_numbered_and_every_picture_has_the_same_scale(calibrated):
+    for name in (NAME, "Ada Stone"):
+        axes, scale = calibrated.attention(f"Where was {name} born?").axes
+        assert axes.images[0].get_clim() == (0.0, 1.0)
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["1.1", "1.2", "2.1", "2.2"]
+        words = [label.get_text() for label in axes.get_xticklabels()]
+        assert all(words)
+        assert words[-1] == "(answer)"
+        assert scale.get_xlabel() == "attention weight"
 
 
 @pytest.fixture(scope="module")

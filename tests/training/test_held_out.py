@@ -1,0 +1,42 @@
+"""A run that holds questions out says at each checkpoint how many of them are answered, and trains as without."""
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from configuration.recipe import load_recipe
+from tests.running import call
+from training import held_out
+from training.checkpoints import Progress
+from training.held_out import held_out_accuracy
+from training.run_context import build_run, init_model
+
+HELD_OUT = "data.validation_questions=6"
+EVERY_STEP = "run.checkpoint_minutes=1e-9"
+
+
+def test_each_checkpoint_is_asked_and_the_accuracy_is_tracked(recipe, data, tmp_path, monkeypatch, capfd):
+    answered = iter([0.0, 0.5, 0.5, 0.5, 0.5, 1.0])
+    monkeypatch.setattr(held_out, "fraction", lambda right: next(answered))
+    assert call("pretrain", recipe, data, tmp_path / "run", HELD_OUT, EVERY_STEP) == 0
+    log = EventAccumulator(str(tmp_path / "run" / "logs" / "pretrain"))
+    log.Reload()
+    points = [(point.step, point.value) for point in log.Scalars("pretrain/held_out_accuracy")]
+    assert points == [(1, 0.0), (2, 0.5), (3, 0.5), (4, 0.5), (5, 0.5), (6, 1.0)]
+    assert "pretrain 6: 100.0 % of 6 held-out questions are answered right" in capfd.readouterr().err
+
+
+def test_nothing_is_asked_where_nothing_is_held_out(recipe, data, tmp_path, capfd):
+    assert call("pretrain", recipe, data, tmp_path / "run", EVERY_STEP) == 0
+    assert "held-out questions" not in capfd.readouterr().err
+
+
+def test_asking_draws_no_random_number_and_changes_no_weight(recipe, data, tmp_path):
+    run = build_run(load_recipe(recipe, [f"data.path={data}", f"output={tmp_path / 'run'}", HELD_OUT]))
+    model = init_model(run).train()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    state = torch.get_rng_state()
+    found = held_out_accuracy(run, "pretrain", model, Progress())
+    assert 0 <= found["held_out_accuracy"] <= 1
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
