@@ -69,10 +69,12 @@ class DataArguments:
     """Where the biographies and the questions come from."""
 
     source: Literal[
-        "synthetic", "bios", "folder", "jsonl", "csv", "lahman", "hub", "structured_wikipedia", "prepared"
-    ] = "synthetic"
-    """Invented people with a birthplace (`synthetic`), or with any number of facts (`bios`); real ones of the package
-    `lahman`; the files of `path`; a data set on the Hub; a corpus that `train.py prepare` has made."""
+        "synthetic", "bios", "bios_uniform", "folder", "jsonl", "csv", "lahman", "hub", "structured_wikipedia",
+        "prepared",
+    ] = "synthetic"  # fmt: skip
+    """Invented people with a birthplace (`synthetic`), with any number of facts (`bios`), or with seven facts whose
+    values are all equally likely (`bios_uniform`); real ones of the package `lahman`; the files of `path`; a data set
+    on the Hub; a corpus that `train.py prepare` has made."""
     path: str | None = None
     """A folder in the cs224n layout, a JSONL or CSV file, a prepared corpus, or the id of a data set on the Hub. By
     itself it sets `source`."""
@@ -92,15 +94,19 @@ class DataArguments:
     names: Literal["unique", "all"] = "unique"
     """What becomes of people who share a name: left out and counted, or all taken, with all their answers right."""
     people: int = 800
-    """Number of invented people, 20 … 1,000,000 (source: synthetic), or 20 … 100,000,000 (source: bios)."""
+    """Number of invented people, 20 … 1,000,000 (source: synthetic), or 20 … 100,000,000 (source: bios,
+    bios_uniform)."""
     places: int = 60
     """Number of invented places, 10 … 100,000 (source: bios)."""
+    wordings: int = 5
+    """Biographies of each person, with other words in another order, 1 … 1,000 (source: bios_uniform)."""
     max_people: int | None = None
     """Most people to take, the first ones of the source; all where null (source: jsonl, csv, lahman, hub,
     structured_wikipedia)."""
     train_fraction: float = 0.5
     """Share of people whose questions are trained on, above 0 and below 1; the others' are scored. Drawn by a hash of
-    the person's id, where the source does not say (source: bios, jsonl, csv, lahman, hub, structured_wikipedia)."""
+    the person's id, where the source does not say (source: bios, bios_uniform, jsonl, csv, lahman, hub,
+    structured_wikipedia)."""
     validation_questions: int = 0
     """People of training questions who are held out and scored in place of the dev file, for tuning."""
     calibration_questions: int = 0
@@ -116,7 +122,9 @@ class DataArguments:
             f"source is {self.source} but path is not set",
         )
         require(self.people >= MIN_PEOPLE, f"people must be at least {MIN_PEOPLE}, found {self.people}")
-        require_at_most(self, {"people": 100_000_000 if self.source == "bios" else 1_000_000, "places": 100_000})
+        most_people = 100_000_000 if self.source in ("bios", "bios_uniform") else 1_000_000
+        require_at_most(self, {"people": most_people, "places": 100_000, "wordings": 1_000})
+        require(self.wordings >= 1, f"wordings must be at least 1, found {self.wordings}")
         require(self.places >= 10, f"places must be at least 10, found {self.places}")
         require(self.max_people is None or self.max_people >= 1, f"max_people must be at least 1: {self.max_people}")
         require(0.0 < self.train_fraction < 1.0, f"train_fraction must be in (0, 1), found {self.train_fraction}")

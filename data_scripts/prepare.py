@@ -27,6 +27,7 @@ from data_scripts.person_splits import People
 from data_scripts.source_parts import Dropped, write_part
 from data_scripts.sources.base import Source
 from data_scripts.sources.bios import BiosSource
+from data_scripts.sources.bios_uniform import BiosUniformSource
 from data_scripts.sources.downloads import describe_downloads
 from data_scripts.sources.hub import HubSource
 from data_scripts.sources.lahman import LahmanSource
@@ -38,6 +39,7 @@ from modeling_minigpt.relations_minigpt import Relation
 VERSION = 1  # of the layout
 DIVIDED = ("folder", "synthetic")  # sources that are four files, of which training reads two
 REMOTE = ("hub", "structured_wikipedia")  # whose path is an address, not a place of files that may be moved
+INVENTED = {"bios": BiosSource, "bios_uniform": BiosUniformSource}
 SOURCES = {
     "jsonl": JsonlSource,
     "csv": CsvSource,
@@ -59,7 +61,9 @@ def settings_of(recipe: Recipe) -> dict:
     data = asdict(recipe.data)
     if recipe.data.source not in REMOTE:
         data["path"] = None  # what the files contain counts, not where they are
-    is_invented = recipe.data.source in ("synthetic", "bios")
+    if recipe.data.source != "bios_uniform":
+        del data["wordings"]  # a corpus of before there was this key is still the same
+    is_invented = recipe.data.source in ("synthetic", *INVENTED)
     settings = {
         "version": VERSION,
         "data": data,
@@ -72,8 +76,8 @@ def settings_of(recipe: Recipe) -> dict:
 def find_source(recipe: Recipe) -> Source | None:
     """Return the source of people; None where a recipe's data are divided files."""
     relations = tuple(relations_of(recipe).values())
-    if recipe.data.source == "bios":
-        return BiosSource(recipe.data, relations, recipe.seed)
+    if recipe.data.source in INVENTED:
+        return INVENTED[recipe.data.source](recipe.data, relations, recipe.seed)
     cls = SOURCES.get(recipe.data.source)
     return None if cls is None else cls(recipe.data, relations)
 
@@ -272,9 +276,10 @@ def report_dropped(dropped: Dropped, counts: dict) -> None:
 def name_of(recipe: Recipe) -> str:
     """Return the data set's name, for results."""
     data = recipe.data
-    invented = {"synthetic": f"synthetic_bios({data.people})", "bios": f"bios({data.people})", "lahman": "lahman"}
-    if data.source in invented:
-        return invented[data.source]
+    if data.source in ("synthetic", *INVENTED):
+        return f"{'synthetic_bios' if data.source == 'synthetic' else data.source}({data.people})"
+    if data.source == "lahman":
+        return data.source
     return data.path if data.source in REMOTE else Path(data.path).resolve().stem
 
 

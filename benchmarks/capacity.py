@@ -1,0 +1,226 @@
+"""How much can it know: bits of facts that a model stores, a parameter, by its size, attention and exposures.
+
+    python -m benchmarks.capacity --budget 0                  # list all points and their minutes, train nothing
+    python -m benchmarks.capacity --budget 60                 # what fits into an hour, the most valuable first
+    python -m benchmarks.capacity --subjects vanilla --seeds 0 1 2 --output benchmarks/results/capacity.cpu.json
+
+Models learn plain biographies of invented people (`bios_uniform`) as language models do. Bits are counted as in
+"Physics of Language Models: Part 3.3" (Allen-Zhu and Li 2024, arXiv 2404.05405), by `evaluation/stored_bits.py`. The
+paper finds at least 2 bits a parameter after 1,000 exposures of each person, and 1 after 100.
+
+Each point is a training: an attention variant, a size WIDTHxLAYERS, a number of exposures and a seed. As many people
+are learned as have --bits-offered bits a parameter of the vanilla model of that size. Every biography has new wordings
+at each exposure. A second task, extraction, compares what the largest model stores with what it can answer (Part 3.1,
+arXiv 2309.14316): 1 or 5 wordings of a biography, seen in turn, and questions about half of the people after the
+biographies or mixed with them; accuracy is on questions about the other half.
+
+With --budget a step of each model is timed, and points are taken in this order while they fit: of each seed, the first
+subject at 100 exposures, smaller models first; at 1,000; extraction; its other exposures; the other subjects at 100
+exposures in the smallest model; all else. One that does not fit is left out, with its minutes, and the next is tried.
+What an earlier run of the same command measured is read from --output and costs nothing. A figure beside the report
+(.svg) shows bits a parameter against exposures.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from artifacts.machine import describe_machine
+from artifacts.memory import tune_glibc_malloc
+from benchmarks.capacity_report import bits_a_parameter, draw, report
+from benchmarks.capacity_texts import BATCH, LISTS, QUESTION_PASSES, Case, Lessons, Writer
+from benchmarks.capacity_training import build_model, run_case, seconds_a_step
+from benchmarks.harness import Bar, Point, Record, default_device, in_this_process, new_parser, print_bars
+from configuration.errors import run_main
+from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
+
+SIZES = ("32x2", "64x2")
+EXPOSURES = (10, 30, 100, 1000)
+VALUABLE = (100, 1000)  # exposures, the most valuable first
+BARS = {100: 1.0}  # bits a parameter after as many exposures
+EXTRACTION = [(wordings, questions) for questions in ("after", "mixed") for wordings in (1, 5)]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return the width and layers that "32x3" names; ArgumentTypeError for anything else."""
+    width, _, layers = text.partition("x")
+    if not (width.isdecimal() and layers.isdecimal() and int(width) > 0 and int(layers) > 0):
+        raise argparse.ArgumentTypeError(f"wanted WIDTHxLAYERS as 32x3, found {text!r}")
+    return int(width), int(layers)
+
+
+@lru_cache(maxsize=2)
+def get_writer(seed: int, people: int, lists: str) -> Writer:
+    """Return what writes about a population; points that follow each other share it."""
+    return Writer(seed, people, LISTS[lists])
+
+
+def count_people(width: int, layers: int, lists: str, bits_offered: float) -> int:
+    """Return how many people's values have `bits_offered` bits a parameter of a vanilla model, in tens."""
+    writer = get_writer(0, 1, lists)
+    parameters = build_model(Case("vanilla", width, layers, 1, 1), writer).num_parameters()
+    bits = sum(writer.population.entropies.values())
+    return max(20, 10 * round(bits_offered * parameters / bits / 10))
+
+
+def name_point(case: Case) -> Point:
+    """Return the point of a case."""
+    task = f"{case.width}x{case.layers}, {case.exposures:,} exposures"
+    if case.questions is not None:
+        task += f", {case.wordings} wordings, questions {case.questions}"
+    return Point(case.attention, task, case.people, case.seed)
+
+
+def list_cases(arguments: argparse.Namespace) -> list[Case]:
+    """Return all cases that are asked for, the most valuable first."""
+    people = {size: count_people(*size, arguments.lists, arguments.bits_offered) for size in sorted(arguments.sizes)}
+    smallest, *_, largest = (*people, *people)
+    first = arguments.subjects[0]
+
+    def rank(case: Case) -> tuple[int, ...]:
+        is_first = case.attention == first
+        size = list(people).index((case.width, case.layers))
+        if is_first and case.questions is None and case.exposures in VALUABLE:
+            group = VALUABLE.index(case.exposures)
+        elif is_first:
+            group = 2 if case.questions is not None else 3
+        else:
+            group = 4 if case.exposures == VALUABLE[0] and (case.width, case.layers) == smallest else 5
+        return arguments.seeds.index(case.seed), group, size, case.exposures
+
+    cases = [
+        Case(subject, *size, people[size], exposures, seed=seed)
+        for seed in arguments.seeds
+        for subject in arguments.subjects
+        for size in people
+        for exposures in arguments.exposures
+    ]
+    # Fewer people than it could store: what is asked is whether it can answer.
+    few = max(20, people[largest] // 4)
+    cases += [
+        Case(first, *largest, few, arguments.extraction_exposures, wordings, questions, seed)
+        for seed in arguments.seeds
+        for wordings, questions in EXTRACTION
+        if arguments.extraction_exposures
+    ]
+    return sorted(cases, key=rank)  # stable: within a rank in the order that they were asked for
+
+
+def plan(minutes: Mapping[Point, float], budget: float) -> tuple[list[Point], list[Point]]:
+    """Return which points fit into a budget, taken in their order, and which are left out.
+
+    Args:
+        minutes: of each point, the most valuable first.
+        budget: minutes in all.
+    """
+    chosen = []
+    left_out = []
+    for point, cost in minutes.items():
+        fits = cost <= budget
+        (chosen if fits else left_out).append(point)
+        budget -= cost if fits else 0
+    return chosen, left_out
+
+
+def estimate_minutes(cases: Mapping[Point, Case], lists: str) -> dict[Point, float]:
+    """Return how long each point will take: a step of each model is timed, in a second or less."""
+    seconds: dict[tuple, float] = {}
+    minutes = {}
+    for point, case in cases.items():
+        model = (case.attention, case.width, case.layers, case.questions == "mixed")
+        if model not in seconds:
+            seconds[model] = seconds_a_step(case, get_writer(case.seed, case.people, lists))
+        # A step over questions alone has about as many tokens as one over biographies.
+        minutes[point] = seconds[model] * len(Lessons(case, get_writer(0, 1, lists))) / 60
+    return minutes
+
+
+def choose(record: Record, cases: Mapping[Point, Case], lists: str, budget: float) -> list[Point]:
+    """Return the points that fit into a budget of minutes, after those that are measured; print what is left out."""
+    done = [point for point in cases if point in record.results]
+    minutes = estimate_minutes({point: case for point, case in cases.items() if point not in done}, lists)
+    chosen, left_out = plan(minutes, budget)
+    for points, what in ((chosen, "fit"), (left_out, "are left out")):
+        total = sum(minutes[point] for point in points)
+        print(f"{len(points)} points {what}, {total:,.0f} minutes:")
+        for point in points:
+            print(f"  {minutes[point]:8,.1f}  {point}")
+    return [*done, *chosen]
+
+
+def measure(point: Point, cases: Mapping[Point, Case], lists: str) -> dict:
+    """Train and score a point's case."""
+    case = cases[point]
+    return run_case(case, get_writer(case.seed, case.people, lists))
+
+
+def bars_of(record: Record, first: str) -> list[Bar]:
+    """Return the limits that the first subject's points have to keep."""
+    return [
+        Bar(f"{point}: bits a parameter", bits_a_parameter(run), ">=", BARS[run["exposures"]])
+        for point, rounds in record.results.items()
+        for run in rounds
+        if point.subject == first and run.get("exposures") in BARS and run["questions"] is None
+    ]
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = new_parser(__doc__, "runs/capacity.json")
+    add = parser.add_argument
+    known = list(ATTENTION_CLASSES)
+    add("--subjects", nargs="+", choices=known, default=known, metavar="NAME", help=f"of {', '.join(known)}")
+    add("--sizes", nargs="+", type=parse_size, default=[*map(parse_size, SIZES)], metavar="WIDTHxLAYERS",
+        help=f"of models (default: {' '.join(SIZES)})")  # fmt: skip
+    add("--exposures", nargs="+", type=int, default=list(EXPOSURES), metavar="N", help="default: 10 30 100 1000")
+    add("--extraction-exposures", type=int, default=200, metavar="N",
+        help="exposures in the points that ask questions; 0 leaves them out (default: %(default)s)")  # fmt: skip
+    add("--bits-offered", type=float, default=1.6, help="bits of values, a parameter (default: %(default)s)")
+    add("--lists", choices=list(LISTS), default="short",
+        help="names and values to draw from: short, for models of some ten thousand parameters, or the paper's"
+        " (default: %(default)s)")  # fmt: skip
+    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of weights, people and order (default: 0)")
+    add("--budget", type=float, metavar="MINUTES", help="train what fits; 0 trains nothing (default: train all)")
+    add("--threads", type=int, default=2, help="threads (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train and score the points; return the exit status, 1 where a bar is missed."""
+    arguments = parse_arguments(argv)
+    missed = []
+
+    def command() -> None:
+        torch.set_num_threads(arguments.threads)
+        tune_glibc_malloc()
+        writer = get_writer(0, 1, arguments.lists)
+        settings = {
+            "machine": describe_machine(torch.device(default_device())),
+            "lists": arguments.lists,
+            "vocabulary": writer.vocabulary,
+            "names": writer.population.names,
+            "batch": BATCH,
+            "question_passes": QUESTION_PASSES,
+        }
+        record = Record(arguments.output, report, settings)
+        cases = {name_point(case): case for case in list_cases(arguments)}
+        points = list(cases)
+        if arguments.budget is not None:
+            points = choose(record, cases, arguments.lists, arguments.budget)
+        record.measure(points, measure, cases, arguments.lists, run=in_this_process)
+        print(record.text())
+        draw(record.content(), arguments.output.with_suffix(".svg"))
+        missed.append(print_bars(bars_of(record, arguments.subjects[0])))
+
+    return run_main(command) or missed[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The report and the figure of `capacity`, from its results alone."""
+
+from pathlib import Path
+from statistics import fmean
+
+from artifacts.machine import name_machine
+from benchmarks.harness import failures, results_of, section, successes, write_report
+from evaluation.plots import new_figure, save_figure
+from evaluation.tables import percent
+
+Key = tuple  # what seeds of one point have in common
+PAPER = {100: 1.0, 1000: 2.0}  # bits a parameter after as many exposures, as the paper finds
+
+
+def group_runs(content: dict, *fields: str, extraction: bool = False) -> dict[Key, list[dict]]:
+    """Return the runs that have the same values of some fields, by these; those with questions, or those without."""
+    groups: dict[Key, list[dict]] = {}
+    for rounds in results_of(content).values():
+        for run in successes(rounds):
+            if (run["questions"] is not None) == extraction:
+                groups.setdefault(tuple(run[field] for field in fields), []).append(run)
+    return groups
+
+
+def bits_a_parameter(run: dict, fact: str = "all", parameters: str = "parameters") -> float:
+    """Return the bits that a run has stored of a fact, a parameter."""
+    return run["bits"][fact]["learned"] / run[parameters]
+
+
+def mean_and_range(values: list[float]) -> str:
+    """Write the mean with two digits behind the point, and the range of several."""
+    mean = f"{fmean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.2f}–{max(values):.2f})"
+
+
+def capacity_section(content: dict) -> str:
+    """Return the table of bits a parameter of each subject, size and number of exposures."""
+    columns = [
+        "attention, size", "parameters", "without embeddings", "people", "exposures", "bits offered a parameter",
+        "bits stored a parameter", "of values alone", "a parameter without embeddings", "minutes",
+    ]  # fmt: skip
+    rows = []
+    for (attention, width, layers, people, exposures), runs in group_runs(
+        content, "attention", "width", "layers", "people", "exposures"
+    ).items():
+        run = runs[0]
+        rows.append(
+            [
+                f"{attention}, {width}x{layers}",
+                f"{run['parameters']:,}",
+                f"{run['parameters_without_embeddings']:,}",
+                f"{people:,}",
+                f"{exposures:,}",
+                f"{run['bits']['all']['offered'] / run['parameters']:.2f}",
+                mean_and_range([bits_a_parameter(run) for run in runs]),
+                mean_and_range([bits_a_parameter(run, "values") for run in runs]),
+                mean_and_range([bits_a_parameter(run, "all", "parameters_without_embeddings") for run in runs]),
+                f"{fmean(run['minutes'] for run in runs):.1f}",
+            ]
+        )
+    return section("Bits stored", columns, rows)
+
+
+def relation_section(content: dict) -> str:
+    """Return the table of the share of each relation's bits that is stored."""
+    groups = group_runs(content, "attention", "width", "layers", "exposures")
+    if not groups:
+        return ""
+    facts = [fact for fact in next(iter(groups.values()))[0]["bits"] if fact not in ("values", "all")]
+    rows = []
+    for (attention, width, layers, exposures), runs in groups.items():
+        shares = [fmean(run["bits"][fact]["learned"] / run["bits"][fact]["offered"] for run in runs) for fact in facts]
+        rows.append([f"{attention}, {width}x{layers}, {exposures:,} exposures", *map(percent, shares)])
+    offered = next(iter(groups.values()))[0]
+    bits = [f"{offered['bits'][fact]['offered'] / offered['people']:.1f}" for fact in facts]
+    return section("Of the bits of each fact", ["stored", *facts], [*rows, ["bits a person", *bits]])
+
+
+def extraction_section(content: dict) -> str:
+    """Return the table of what is stored beside what is answered."""
+    columns = [
+        "wordings, questions", "people", "exposures", "values stored", "answers about people asked about in training",
+        "answers about others",
+    ]  # fmt: skip
+    rows = []
+    for (wordings, questions, people, exposures), runs in group_runs(
+        content, "wordings", "questions", "people", "exposures", extraction=True
+    ).items():
+        stored = fmean(run["bits"]["values"]["learned"] / run["bits"]["values"]["offered"] for run in runs)
+        right = [
+            fmean(share for run in runs for share in run["accuracy"][half].values()) for half in ("trained", "others")
+        ]
+        label = f"{wordings}, {'mixed in' if questions == 'mixed' else 'after the biographies'}"
+        rows.append([label, f"{people:,}", f"{exposures:,}", *map(percent, (stored, *right))])
+    return section("Stored, and answered", columns, rows)
+
+
+def report(content: dict) -> str:
+    """Return the results as Markdown."""
+    seeds = sorted({point.seed for point in results_of(content) if point.seed is not None})
+    introduction = (
+        f"Plain biographies, {content['batch']} a step, of {content['vocabulary']:,} words, each a token; "
+        f"{name_machine(content['machine'])}. Seeds: {', '.join(map(str, seeds)) or 'none'}; of several, the mean ("
+        "and range). A value drawn from n has log2 n bits, of which the model lacks the -log2 of the probability that "
+        f"it gives to the value's tokens; names are counted as drawn from {content['names']:,} (Allen-Zhu and Li "
+        "2024, arXiv 2404.05405, section 3). The employer's city is counted with the employer. An answer is right if "
+        "it is the whole value."
+    )
+    sections = (capacity_section(content), relation_section(content), extraction_section(content))
+    return write_report("How much a model can know", introduction, *sections, failures(results_of(content)))
+
+
+def draw(content: dict, path: Path) -> None:
+    """Draw bits a parameter against exposures: a line for each subject and size, bars over the range of seeds."""
+    figure, plot = new_figure(1, 1, width=7.5, height=4.5)
+    lines: dict[str, list[tuple[int, list[float]]]] = {}
+    for (attention, width, layers, exposures), runs in group_runs(
+        content, "attention", "width", "layers", "exposures"
+    ).items():
+        stored = [bits_a_parameter(run) for run in runs]
+        lines.setdefault(f"{attention}, {width}x{layers}", []).append((exposures, stored))
+    for number, (label, points) in enumerate(lines.items()):
+        points.sort()
+        means = [fmean(stored) for _, stored in points]
+        reach = [
+            [mean - min(stored) for mean, (_, stored) in zip(means, points, strict=True)],
+            [max(stored) - mean for mean, (_, stored) in zip(means, points, strict=True)],
+        ]
+        style = {"marker": "os^Dv<>pPX*"[number % 11], "color": f"C{number % 10}", "ms": 4, "capsize": 2}
+        plot.errorbar([exposures for exposures, _ in points], means, reach, label=label, **style)
+    plot.plot(*zip(*PAPER.items(), strict=True), "kx", label="Allen-Zhu and Li 2024")
+    plot.set_xscale("log")
+    plot.set(xlabel="exposures of each person", ylabel="bits stored a parameter")
+    plot.set_ylim(bottom=0)
+    plot.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    save_figure(figure, path)
