@@ -45,6 +45,7 @@ FILES = (
     "predictions.test.txt",
 )
 PATHS = ("path", "start_from")  # keys whose contents count, not their names
+PLACES = ("output", "evaluate.model", "evaluate.sets.", "prepare.folder")  # other keys that name places
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 ELSEWHERE = "choose another --set output=FOLDER"
 TRAINING_SECTIONS = (
@@ -75,7 +76,11 @@ def dotted(values: object, prefix: str = "") -> dict[str, Any]:
 def settings_without_paths(recipe: dict) -> dict[str, Any]:
     """Return a recipe's settings by dotted keys, without its output folder and other paths."""
     found = dotted(recipe)
-    return {key: found[key] for key in found if key != "output" and key.rsplit(".", 1)[-1] not in PATHS}
+    return {
+        key: value
+        for key, value in found.items()
+        if key.rsplit(".", 1)[-1] not in PATHS and not key.startswith(PLACES)
+    }
 
 
 class RunError(UserError, RuntimeError):

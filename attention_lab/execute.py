@@ -14,7 +14,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
 from configuration.errors import UserError, run_main
@@ -73,6 +73,8 @@ def main() -> int:
                 execute(notebook)
             except CellExecutionError as error:
                 raise NotebookError(f"{HERE / name}.py: a cell failed: {error.ename}: {error.evalue}") from error
+            except (CellTimeoutError, DeadKernelError) as error:
+                raise NotebookError(f"{HERE / name}.py: {error}") from error
             nbformat.write(notebook, HERE / f"{name}.ipynb")
             print(f"{HERE / name}.ipynb: {len(notebook.cells)} cells")
 

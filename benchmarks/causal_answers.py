@@ -9,6 +9,7 @@
 A MiniGPT is asked as it was trained to be, `Where was Ada Stone born?⁇`, without examples. All else is the same.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -156,17 +157,33 @@ class Subject:
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
             num_beams=1,
+            # Not a chat model's own settings: they would punish a place that an example has named.
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
             pad_token_id=self.pad_id,
             stopping_criteria=[FirstLineEnds(self.tokenizer, start)],
         )
         return [first_line(text) for text in self.tokenizer.batch_decode(found[:, start:], skip_special_tokens=True)]
 
     def likeliest(self, question: str, candidates: Sequence[str]) -> int:
-        """Return which candidate has the highest probability as the whole answer; the first of several that have."""
-        scores: list[float] = []
-        for batch in cut_batches(candidates, self.batch_size):
-            scores += self.log_probs(self.prompt(question), batch)
+        """Return which candidate has the highest probability as the whole answer; the first of several that have.
+
+        A candidate that the model cannot write, or has no positions for, has the probability 0.
+        """
+        prompt = self.prompt(question)
+        scores = [-math.inf] * len(candidates)
+        possible = [index for index, candidate in enumerate(candidates) if self.can_write(prompt, candidate)]
+        for batch in cut_batches(possible, self.batch_size):
+            for index, score in zip(batch, self.log_probs(prompt, [candidates[one] for one in batch]), strict=True):
+                scores[index] = score
         return max(range(len(scores)), key=scores.__getitem__)
+
+    def can_write(self, prompt: str, candidate: str) -> bool:
+        """Return whether the model's vocabulary and positions allow an answer after a prompt."""
+        if find_unknown_character(self.tokenizer, candidate) is not None:
+            return False
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        return context is None or len(self.encode(prompt + self.continuation(candidate))) <= context
 
     @torch.inference_mode()
     def log_probs(self, prompt: str, candidates: Sequence[str]) -> list[float]:

@@ -45,7 +45,7 @@ from benchmarks.compare_report import ACCURACY, RECALL, draw, report
 from benchmarks.harness import Point, Record, default_device, failed, new_parser
 from benchmarks.recall_models import UNSCALED, build_model, milliseconds_a_token
 from benchmarks.training_steps import train_and_score, with_paths
-from configuration.data_schema import SOURCES_WITH_PATH
+from configuration.data_schema import INVENTED_SOURCES, SOURCES_WITH_PATH
 from configuration.errors import run_main, show
 from configuration.recipe import RecipeError, load_recipe
 from configuration.recipe_names import find_recipe
@@ -55,7 +55,6 @@ from training.preview import time_step
 from training.run_context import Run, build_run, training_batches
 
 HELD_OUT = 300  # training questions; the standard error of an accuracy near 80 % is 2.3 points
-INVENTED = ("synthetic", "bios")  # sources whose people can be invented again, so that dev questions can be used up
 SCALING_SECONDS = 3  # of a point of time and memory, its process included
 QUICK_OUTPUT = Path("runs/compare.quick.json")
 READING = 1.25  # times the training on recall: its contexts are read, too
@@ -104,15 +103,17 @@ class Plan:
         recall: how recall is trained.
         device: of time and memory.
         threads: on a CPU.
+        codes: digest of the file of each variant, as it was when the command started and imported it.
     """
 
     recipe: Path
     overrides: tuple[str, ...]
-    data: Path | None
+    data: str | None
     steps: int | None
     recall: RecallTraining
     device: str
     threads: int
+    codes: dict[str, str]
 
     def load(self, folder: str | Path, sizes: Sequence[str] = (), own: Sequence[str] = ()) -> Recipe:
         """Return the recipe with its output in a folder, and with what is held out.
@@ -131,7 +132,9 @@ class Plan:
         source = load_recipe(self.recipe, [*paths, *self.overrides]).data.source
         if self.data is not None and source not in SOURCES_WITH_PATH:
             raise RecipeError(f"--data {self.data}: data.source is {source}, which has data of its own; set another")
-        if source not in INVENTED:
+        # Dev questions about invented people can be used up: others can be invented. A corpus that is prepared has
+        # held people out already, or none.
+        if source not in (*INVENTED_SOURCES, "prepared"):
             base.append(f"data.validation_questions={HELD_OUT}")
         return load_recipe(self.recipe, [*base, *length, *sizes, *self.overrides, *own, *paths])
 
@@ -141,7 +144,8 @@ def sizes_of(plan: Plan, variant: str) -> list[str]:
     sibling = plan.recipe.with_name(f"{plan.recipe.stem}-{variant.replace('_', '-')}.yaml")
     if not sibling.is_file():
         return []
-    own, base = (load_recipe(path, with_paths([], "x", plan.data)).model.fields for path in (sibling, plan.recipe))
+    settings = with_paths(list(plan.overrides), "x", plan.data)
+    own, base = (load_recipe(path, settings).model.fields for path in (sibling, plan.recipe))
     changed = {key: value for key, value in own.items() if key not in base or base[key] != value}
     return [f"model.{key}={json.dumps(value)}" for key, value in changed.items() if key != "attention_type"]
 
@@ -174,7 +178,7 @@ def measure(point: Point, plan: Plan) -> dict:
         found = attention_recall.measure(point, *settings)
     else:
         found = measure_point(point, plan.device, plan.threads)
-    return {**found, "code": code_of(point.subject)}
+    return {**found, "code": plan.codes[point.subject]}
 
 
 def plan_points(arguments: argparse.Namespace) -> tuple[list[Point], list[Point]]:
@@ -229,10 +233,9 @@ def estimate_seconds(run: Run, plan: Plan, missing: dict[Point, int]) -> float:
     return seconds
 
 
-def forget_changed(record: Record, variants: list[str]) -> None:
+def forget_changed(record: Record, codes: dict[str, str]) -> None:
     """Drop what a record has of variants whose file has changed since, and say so."""
-    for variant in variants:
-        code = code_of(variant)
+    for variant, code in codes.items():
         stale = [
             point
             for point, rounds in record.results.items()
@@ -252,7 +255,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--variants", nargs="+", required=True, choices=list(ATTENTION_CLASSES), metavar="NAME",
         help=f"the first is what the others are compared with; of {', '.join(ATTENTION_CLASSES)}",
     )  # fmt: skip
-    add("--data", type=Path, metavar="FOLDER", help="the four files, or what else data.path takes (the recipe's own)")
+    add("--data", metavar="FOLDER", help="the four files, or what else data.path takes (the recipe's own)")
     add("--recipe", default="quickstart", help="name or file of the recipe to train by (%(default)s)")
     add("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of the trainings (0)")
@@ -266,6 +269,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     for name in ("steps", "lengths", "rounds"):
         if getattr(arguments, name) is None:
             setattr(arguments, name, getattr(effort, name))
+    for name, values in (("steps", [arguments.steps]), ("rounds", [arguments.rounds]),
+                         ("threads", [arguments.threads]), ("lengths", arguments.lengths)):  # fmt: skip
+        if wrong := [value for value in values if value is not None and value < 1]:
+            parser.error(f"argument --{name}: must be at least 1, found {wrong[0]}")
     arguments.recall = effort.recall
     if arguments.quick and arguments.output == parser.get_default("output"):  # settings of the two differ
         arguments.output = QUICK_OUTPUT
@@ -284,7 +291,7 @@ def open_record(arguments: argparse.Namespace, plan: Plan, run: Run) -> Record:
         "recall": {**asdict(plan.recall), "steps": list(plan.recall.steps)},
     }
     record = Record(arguments.output, report, settings, {"variants": arguments.variants})
-    forget_changed(record, arguments.variants)
+    forget_changed(record, plan.codes)
     return record
 
 
@@ -294,10 +301,13 @@ def main(argv: list[str] | None = None) -> int:
 
     def command() -> int:
         torch.set_num_threads(arguments.threads)
+        codes = {name: code_of(name) for name in arguments.variants}
         plan = Plan(
             find_recipe(arguments.recipe), tuple(arguments.overrides), arguments.data, arguments.steps,
-            arguments.recall, default_device(), arguments.threads,
+            arguments.recall, default_device(), arguments.threads, codes,
         )  # fmt: skip
+        for variant in arguments.variants:
+            sizes_of(plan, variant)  # a recipe that cannot be used ends the command now, not after hours
         scaling, trainings = plan_points(arguments)
         wanted = {**dict.fromkeys(scaling, arguments.rounds), **dict.fromkeys(trainings, 1)}
         with trial_run(plan) as run:

@@ -1,14 +1,13 @@
 """The table and the page of plots of `compare`, from its results alone."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from artifacts.machine import name_machine
 from benchmarks.ablations import gain_over
-from benchmarks.attention_scaling import OCTAVES, Table, Values, collect, draw_lengths, top_slope
+from benchmarks.attention_scaling import OCTAVES, Table, Values, collect, draw_lengths, exponent
 from benchmarks.harness import Results, failed, failures, median_and_range, results_of, write_report
 from benchmarks.recall_report import draw_distances
 from evaluation.plots import legend_beside, new_figure, save_figure, style_of
@@ -22,7 +21,7 @@ SCALING = [  # row, what, field, units in one SI unit, whether it is divided by 
     ("decoding, ms a token", "decode", "seconds", 1e3, False, "decoding time"),
     ("cache, MiB", "decode", "bytes", 2**-20, False, "cache"),
 ]
-SPLITS = {"held_out": "held-out training questions", "dev": "dev questions about invented people"}
+SPLITS = {"held_out": "held-out training questions", "dev": "dev questions"}
 Seeds = dict[int | None, dict]  # by seed, what was measured, or {"error": …}
 
 
@@ -103,11 +102,11 @@ def percentage(found: dict, number: int | None = None) -> float | None:
 
 def write_exponent(values: Values) -> str:
     """Write the exponent over the top octaves with its 95 % interval; a dash for fewer than three lengths."""
-    if len(values) < 3:
+    top = [length for length in sorted(values) if length * 2**OCTAVES >= max(values)]
+    if len(top) < 3 or not all(values[length] for length in top):
         return "–"
-    octaves = min(OCTAVES, int(math.log2(max(values) / min(values))))
-    slope = top_slope(values, octaves)
-    return "–" if slope is None else f"{slope[0]:.2f} ({slope[1]:.2f} to {slope[2]:.2f})"
+    slope, low, high = exponent(top, [median(values[length]) for length in top])
+    return f"{slope:.2f} ({low:.2f} to {high:.2f})"
 
 
 def scaling_rows(table: Table, variants: list[str]) -> list[list[str]]:

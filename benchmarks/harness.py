@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from tqdm import tqdm
@@ -294,15 +295,19 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def benchmark_of(path: Path) -> ModuleType:
+    """Return the module of the benchmark that a results file is named after."""
+    return importlib.import_module(f"benchmarks.{path.name.split('.')[0]}")
+
+
 def rewrite_report(path: Path) -> str:
-    """Return the report of a results file, by the `report` of the benchmark that the file is named after."""
-    benchmark = path.name.split(".")[0]
-    return importlib.import_module(f"benchmarks.{benchmark}").report(read_json(path))
+    """Return the report of a results file, by the `report` of its benchmark."""
+    return benchmark_of(path).report(read_json(path))
 
 
 def redraw_figure(path: Path) -> None:
     """Draw the figure of a results file again, beside it, where its benchmark draws one."""
-    draw = getattr(importlib.import_module(f"benchmarks.{path.name.split('.')[0]}"), "draw", None)
+    draw = getattr(benchmark_of(path), "draw", None)
     if draw is not None:
         draw(read_json(path), path.with_suffix(".svg"))
 

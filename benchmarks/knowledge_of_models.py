@@ -7,7 +7,7 @@
 Each model, by its id on the Hub or its folder, is asked "Where was NAME born?", after some examples about people who
 are not scored, and answers greedily on one line. Right is an exact match with any accepted answer. With `--candidates
 N` it also ranks the right answer among N - 1 others of the set by their probabilities. A model that has been asked is
-not asked again by the same command; one that failed is.
+not asked again by the same command; one that failed is, and a folder whose weights have changed.
 """
 
 import random
@@ -15,13 +15,15 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
 from artifacts.machine import describe_machine, name_machine
 from benchmarks.causal_answers import EXAMPLE, PROMPT, Subject, load_subject
 from benchmarks.harness import Point, Record, default_device, failures, new_parser, results_of, section, write_report
-from configuration.errors import UserError, run_main
+from configuration.errors import UserError, run_main, show
+from data_scripts.bios_folder import sha256_prefix
 from data_scripts.person_splits import hash_number
 from data_scripts.question_sets import QuestionSet, SetQuestion, parse_sets, read_question_set
 from data_scripts.questions import Question
@@ -147,6 +149,21 @@ def ask_one_set(subject: Subject, asked: AskedSet, options: Options) -> dict:
     }
 
 
+def weights_digest(model: str) -> str | None:
+    """Return what the weights of a folder are known by; None for an id on the Hub."""
+    files = sorted(one for pattern in ("*.safetensors", "*.bin") for one in Path(model).glob(pattern))
+    return ", ".join(sha256_prefix(str(path)) for path in files) or None
+
+
+def forget_changed(record: Record, models: Sequence[str]) -> None:
+    """Drop what a record has of folders whose weights have changed since, and say so."""
+    for model in models:
+        rounds = record.results.get(Point(model), [])
+        if any("error" not in found and found["weights"] != weights_digest(model) for found in rounds):
+            show(f"{model}: its weights have changed, so it is asked again")
+            del record.results[Point(model)]
+
+
 def measure(point: Point, sets: Sequence[AskedSet], options: Options, batch_size: int, device: str) -> dict:
     """Return a model's size, and what it knows of each set."""
     start = time.monotonic()
@@ -155,7 +172,12 @@ def measure(point: Point, sets: Sequence[AskedSet], options: Options, batch_size
     for asked in sets:
         subject = Subject(model, tokenizer, asked.examples, batch_size, options.max_new_tokens)
         found[asked.of_set.name] = ask_one_set(subject, asked, options)
-    return {"parameters": model.num_parameters(), "sets": found, "seconds": time.monotonic() - start}
+    return {
+        "parameters": model.num_parameters(),
+        "weights": weights_digest(point.subject),
+        "sets": found,
+        "seconds": time.monotonic() - start,
+    }
 
 
 def report(content: dict) -> str:
@@ -209,10 +231,14 @@ def main(argv: list[str] | None = None) -> int:
         "--set", action="append", required=True, dest="sets", metavar="NAME=PATH",
         help="a file, folder or Hub id of PopQA or EntityQuestions; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--shots", type=int, default=4, help="examples before each question (%(default)s)")
+    parser.add_argument("--shots", type=int, default=Options.shots, help="examples before each question (%(default)s)")
     parser.add_argument("--questions", type=int, help="most questions of a set; all by default")
-    parser.add_argument("--candidates", type=int, default=0, help="answers to rank, 0 for none (%(default)s)")
-    parser.add_argument("--max-new-tokens", type=int, default=24, help="longest answer (%(default)s)")
+    parser.add_argument(
+        "--candidates", type=int, default=Options.candidates, help="answers to rank, 0 for none (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=Options.max_new_tokens, help="longest answer (%(default)s)"
+    )
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     parser.add_argument("--batch-size", type=int, default=16, help="questions computed together (%(default)s)")
     parser.add_argument("--device", default=default_device(), help="(%(default)s)")
@@ -233,6 +259,7 @@ def main(argv: list[str] | None = None) -> int:
         }
         notes = {"machine": describe_machine(torch.device(arguments.device))}
         record = Record(arguments.output, report, settings, notes)
+        forget_changed(record, arguments.models)
         record.measure([Point(name) for name in arguments.models], measure, sets, options, arguments.batch_size,
                        arguments.device)  # fmt: skip
         print(record.text())

@@ -16,6 +16,7 @@ from modeling_minigpt.relations_minigpt import BIRTHPLACE, GENERAL_PROMPTS, Rela
 MIN_PEOPLE = 20  # fewer invented people would leave a file of questions empty
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 SUFFIXES = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv"}
+INVENTED_SOURCES = ("synthetic", "bios", "bios_uniform")  # of whose people nobody is real
 SOURCES_WITH_PATH = ("folder", "jsonl", "csv", "hub", "structured_wikipedia", "prepared")
 
 

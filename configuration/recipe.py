@@ -8,7 +8,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import typing
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from configuration.field_values import Plain, read_as, takes_text
 from configuration.model_size import check_fits
 from configuration.recipe_file import RecipeError, check_text, check_value, parse_value, parse_yaml
 from configuration.recipe_names import nearest
-from configuration.schema import DERIVED_MODEL_FIELDS, NOT_SECTIONS, SECTIONS, Recipe
+from configuration.schema import DERIVED_MODEL_FIELDS, FILE_NAME_PART, NOT_SECTIONS, SECTIONS, Recipe
 from modeling_minigpt import MiniGPTConfig
 from modeling_minigpt.rotary_minigpt import MiniGPTRotaryEmbedding
 
@@ -30,7 +29,6 @@ FIELD_TYPES: dict[tuple[str, ...], object] = {
     **{(name, key): kind for name, cls in SECTIONS.items() for key, kind in typing.get_type_hints(cls).items()},
     **{("model", key): kind for key, kind in MiniGPTConfig.__annotations__.items()},
 }
-RELATION_NAME = re.compile(r"\w[\w-]*")
 # Fields whose keys are the user's: each may be set by itself, as `data.columns.name=title`.
 DICTIONARIES = [keys for keys, kind in FIELD_TYPES.items() if kind == dict[str, str]]
 RELATION_TYPES = typing.get_type_hints(RelationArguments)
@@ -189,7 +187,7 @@ def build_relations(values: dict, places: dict[tuple, str]) -> dict[str, Relatio
         raise RecipeError(f"{where}: relations is empty; wanted at least one")
     asked: dict[str, str] = {}
     for name, arguments in relations.items():
-        if not RELATION_NAME.fullmatch(name):  # it becomes a part of files' names
+        if not FILE_NAME_PART.fullmatch(name):  # it becomes a part of files' names
             raise RecipeError(
                 f"{place_of(places, 'relations', name)}: relation {name!r}: wanted a name of letters, digits, _ and -"
             )

@@ -228,7 +228,7 @@ class StageArguments:
         )
 
 
-SET_NAME = re.compile(r"\w[\w-]*")
+FILE_NAME_PART = re.compile(r"\w[\w-]*")  # what a relation or a set may be called
 SPLIT_NAMES = ("train", "dev", "test", "held_out")
 
 
@@ -251,7 +251,7 @@ class EvaluateArguments:
 
     def __post_init__(self):
         for name in self.sets:  # it becomes a part of files' names
-            require(bool(SET_NAME.fullmatch(name)), f"sets: {name!r}: wanted a name of letters, digits, _ and -")
+            require(bool(FILE_NAME_PART.fullmatch(name)), f"sets: {name!r}: wanted a name of letters, digits, _ and -")
             require(name not in SPLIT_NAMES, f"sets: {name!r} is a split of the data, wanted another name")
         for name in ("batch_size", "max_new_tokens", "questions"):
             value = getattr(self, name)

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from configuration.data_schema import INVENTED_SOURCES
 from configuration.schema import Recipe
 from data_scripts.bios_folder import FILES, DataError, check_files, sha256
 from data_scripts.corpus import RECORD, Corpus, describe_relations, read_record
@@ -63,7 +64,7 @@ def settings_of(recipe: Recipe) -> dict:
         data["path"] = None  # what the files contain counts, not where they are
     if recipe.data.source != "bios_uniform":
         del data["wordings"]  # a corpus of before there was this key is still the same
-    is_invented = recipe.data.source in ("synthetic", *INVENTED)
+    is_invented = recipe.data.source in INVENTED_SOURCES
     settings = {
         "version": VERSION,
         "data": data,
@@ -276,7 +277,7 @@ def report_dropped(dropped: Dropped, counts: dict) -> None:
 def name_of(recipe: Recipe) -> str:
     """Return the data set's name, for results."""
     data = recipe.data
-    if data.source in ("synthetic", *INVENTED):
+    if data.source in INVENTED_SOURCES:
         return f"{'synthetic_bios' if data.source == 'synthetic' else data.source}({data.people})"
     if data.source == "lahman":
         return data.source

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from configuration.data_schema import HUB_ID, DataArguments
-from configuration.schema import SET_NAME
+from configuration.schema import FILE_NAME_PART
 from data_scripts.bios_folder import DataError, sha256_prefix
 from data_scripts.questions import Question, question_about
 from data_scripts.sources.hub import KINDS, suffix
@@ -104,8 +104,10 @@ def parse_sets(words: Sequence[str]) -> dict[str, str]:
     found = {}
     for word in words:
         name, _, path = word.partition("=")
-        if not path or not SET_NAME.fullmatch(name):
+        if not path or not FILE_NAME_PART.fullmatch(name):
             raise DataError(f"--set {word}: wanted NAME=PATH, as popqa=akariasai/PopQA")
+        if name in found:
+            raise DataError(f"--set {word}: {name} is named twice")
         found[name] = path
     return found
 
@@ -141,11 +143,11 @@ def read_question_set(
     """
     wanted = find_relations(relations, properties or {})
     files = find_set_files(path)
-    found = QuestionSet(name, path, "", [], version=describe_version(files))
-    for number, file_name in enumerate(files.files):
-        of_file = PROPERTY.match(os.path.basename(file_name))
-        if of_file and of_file[1] not in wanted:
-            continue
+    properties_of = [PROPERTY.match(os.path.basename(file_name)) for file_name in files.files]
+    read = [number for number, of_file in enumerate(properties_of) if not of_file or of_file[1] in wanted]
+    found = QuestionSet(name, path, "", [], version=describe_version(files, read))
+    for number in read:
+        of_file = properties_of[number]
         in_file = {of_file[1]: wanted[of_file[1]]} if of_file else wanted
         where = files.where(number)
         with as_data_error(where), files.open(number) as file:
@@ -179,7 +181,7 @@ def find_set_files(path: str) -> HubFiles | LocalFiles:
         if not names:
             raise DataError(f"{path}: found no file that ends in {listed}; wanted one with questions")
         return LocalFiles(path, names)
-    if not os.path.exists(path) and HUB_ID.fullmatch(path):
+    if not os.path.exists(path) and HUB_ID.fullmatch(path) and suffix(path) not in KINDS:
         files: HubFiles | LocalFiles = find_hub_files(DataArguments(source="hub", path=path, split=SPLIT))
     else:
         files = LocalFiles(os.path.dirname(path), [os.path.basename(path)])
@@ -191,11 +193,11 @@ def find_set_files(path: str) -> HubFiles | LocalFiles:
     return files
 
 
-def describe_version(files: HubFiles | LocalFiles) -> dict[str, str | None]:
-    """Return by what a set is known again: commit and licence on the Hub, else the digest of the file or the files."""
+def describe_version(files: HubFiles | LocalFiles, read: Sequence[int]) -> dict[str, str | None]:
+    """Return what identifies a set: commit and licence on the Hub, else the digests of the files that are read."""
     if isinstance(files, HubFiles):
         return {"revision": files.commit, "license": files.license}
-    return {"sha256": ", ".join(sha256_prefix(files.where(number)) for number in range(len(files.files)))}
+    return {"sha256": ", ".join(sha256_prefix(files.where(number)) for number in read)}
 
 
 def read_rows(file: BinaryIO, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

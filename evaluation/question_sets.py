@@ -51,7 +51,13 @@ class SetAnswers:
 
 
 def read_sets(recipe: Recipe, data: TrainingData) -> list[QuestionSet]:
-    """Read the recipe's `evaluate.sets`; DataError where one cannot be read or asks for nothing that the data have."""
+    """Read the recipe's `evaluate.sets`; none where held-out questions are scored, for tuning.
+
+    Raises:
+        DataError: one cannot be read, or asks for nothing that the data have.
+    """
+    if data.held_out:
+        return []
     return [
         read_question_set(name, path, data.relations, recipe.data.properties)
         for name, path in recipe.evaluate.sets.items()
@@ -105,6 +111,8 @@ def ask_set(
 
 def set_results(found: Sequence[SetAnswers], data: TrainingData, trained_on: TrainedOn) -> dict[str, dict]:
     """Return what `results.json` says of each set, by its name."""
+    if not found:
+        return {}  # and read no document
     counts, alias_counts = count_documents(found, data)
     results: dict[str, dict] = {}
     first = 0

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from artifacts.files import write_text
+from configuration.data_schema import INVENTED_SOURCES
 from configuration.errors import show
 from evaluation.errors_report import errors_line, errors_section, wrong_answers_section
 from evaluation.plots import BLUE, label_plainly, new_figure, save_figure
@@ -23,7 +24,6 @@ from modeling_minigpt.results_minigpt import describe_result
 
 ACCURACY_COLUMNS = ["always the top answer", "no pretraining", "pretrained", "upper bound: answer is in a document"]
 FEW_POINTS = 20  # of a curve, below which each is marked
-INVENTED_SOURCES = ("synthetic", "bios", "bios_uniform")  # of whose people nobody is real
 
 
 def by_relation(results: dict) -> dict[str, dict]:

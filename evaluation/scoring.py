@@ -206,7 +206,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
     found = ask_all(pipelines, questions, recipe, data, [] if withheld_refusal else withheld)
     is_tuning = split != "dev"  # on held-out training questions: what is left must not be seen
     test_answers = [] if is_tuning else answer_test_questions(pipeline, recipe, data)
-    of_sets = [] if is_tuning else ask_sets(pipeline, read_sets(recipe, data), recipe, data)
+    of_sets = ask_sets(pipeline, read_sets(recipe, data), recipe, data)
     if not PartialState().is_main_process:
         return None
     warn_of_trained_questions(trained_on, [question for one in found for question in one.questions], split)

@@ -37,13 +37,6 @@ def plot_trade(axes, rows: Sequence[dict]) -> None:
     axes.legend(frameon=False)
 
 
-def draw_trade(rows: Sequence[dict], path: Path) -> None:
-    """Write a picture of the trade alone."""
-    figure, axes = new_figure(1, 1, width=6.4, height=3.6)
-    plot_trade(axes, rows)
-    save_figure(figure, path)
-
-
 def plot_risk(axes, asked: EvaluatedAnswers, trust: dict) -> None:
     """Draw risk against coverage, and what the certified thresholds answer, with the 95 % interval of its risk."""
     axes.plot(*risk_coverage(asked.chances("known", "score"), asked.right), color=BLUE, label="the surest first")

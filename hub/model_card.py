@@ -173,7 +173,10 @@ def trust_sections(results: dict) -> list[str]:
 def picture_lines(results: dict, pictures: list[str]) -> list[str]:
     """Return the lines that show the run's plots, each with what it shows as the text in its place."""
     views = by_relation(results)
-    captions = {"losses.png": "Loss against steps, by stage"}
+    captions = {
+        "pretraining.png": "Accuracy with and without pretraining, and by how many documents have the fact",
+        "losses.png": "Loss against steps, by stage",
+    }
     for number, name in enumerate(views):
         captions[trust_picture(number, name)] = f"{CONFIDENCES} ({name})" if len(views) > 1 else CONFIDENCES
     return [f"![{captions.get(name, CONFIDENCES)}]({name})\n" for name in pictures]

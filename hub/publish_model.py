@@ -29,7 +29,12 @@ from hub.local_paths import remove_paths
 from hub.model_card import model_card
 from hub.push import PushError, as_push_error, check_repo_id, open_repository, push_folder, warn, write_file_list
 
-PICTURES = ("losses.png", "trust.png", "trust.*.png")  # patterns; the last one's are of further relations
+PICTURES = (
+    "pretraining.png",
+    "losses.png",
+    "trust.png",
+    "trust.*.png",
+)  # patterns; the last one's are of further relations
 MODEL_FILES = (
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "facts.json", "birthplaces.json", "confidence.json", "names.txt",

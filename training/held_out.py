@@ -28,7 +28,9 @@ def held_out_accuracy(run: Run, stage: str, model: MiniGPTForCausalLM, progress:
     questions = chosen_questions(run)
     if not questions:
         return {}
-    with torch.random.fork_rng():  # random weights are drawn for the copy, and training must not depend on that
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # built on the CPU; random weights are drawn for the copy, and training must not depend on that
         copy = type(model)(model.config).to(model.device)
     copy.load_state_dict(model.state_dict())
     copy.generation_config = model.generation_config

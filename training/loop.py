@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +295,7 @@ def train_steps(
         if logs:
             meter.log(learning_rate_factor(step, stepper.total_steps, stepper.stage))
         if saves:
-            with nullcontext() if logs else meter.interval_stored():
+            with meter.interval_stored():
                 saved = watchdog.checkpoint = saver.save_and_report(progress)
         if stops:
             if saved is None:

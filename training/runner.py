@@ -162,6 +162,8 @@ def _run_stages(
         run = build_run(recipe, bool(remaining), on_checkpoint)
         if scores:
             read_sets(recipe, run.data)  # what cannot be read is found before hours of training, not after
+            if run.data.held_out and recipe.evaluate.sets:
+                logger.warning("evaluate.sets are not asked: data.validation_questions holds questions out for tuning")
         for line in describe_run(run, remaining) if remaining else ():
             logger.info(line)
         check_joined(PartialState().num_processes)
@@ -259,7 +261,11 @@ def _on_checkpoint(run: Run, stage: str, model: MiniGPTForCausalLM, progress: Pr
     """Hand a checkpoint's model to the run's callback, ask it the held-out questions, and return what is tracked."""
     if run.on_checkpoint is not None:
         run.on_checkpoint(stage, model, progress)
-    return held_out_accuracy(run, stage, model, progress)
+    try:
+        return held_out_accuracy(run, stage, model, progress)
+    except Exception as error:  # out of memory, a character out of the vocabulary: no reason to end hours of training
+        logger.warning(f"{stage} {progress.step:,}: the held-out questions were not asked: {one_line(error)}")
+        return {}
 
 
 def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:

@@ -16,7 +16,7 @@ from configuration.errors import UserError
 from data_scripts.question_sets import read_question_set
 from data_scripts.questions import question_about
 from evaluation.answers import answer_questions
-from modeling_minigpt import build_bpe_tokenizer
+from modeling_minigpt import build_bpe_tokenizer, build_character_tokenizer
 from modeling_minigpt.relations_minigpt import BIRTHPLACE
 from tests.question_sets import popqa_row, write_entity_questions, write_popqa
 
@@ -115,6 +115,17 @@ def test_a_model_that_was_asked_is_not_asked_again_and_other_options_are_refused
     assert "has measurements with other settings" in capsys.readouterr().err
 
 
+def test_a_folder_whose_weights_have_changed_is_asked_again(subjects, sets, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "knows-all").mkdir()
+    weights = tmp_path / "knows-all" / "model.safetensors"
+    for text in (b"first", b"first", b"second"):
+        weights.write_bytes(text)
+        assert main(["knows-all", *sets, "--output", str(tmp_path / "x.json")]) == 0
+    assert subjects == ["knows-all", "knows-all"]
+    assert "knows-all: its weights have changed" in capsys.readouterr().out
+
+
 def test_examples_are_about_people_who_are_not_scored_whatever_the_order(sets, tmp_path):
     facts = dict(reversed(FACTS.items()))
     asked = [
@@ -173,6 +184,15 @@ def test_the_log_probability_is_that_of_all_tokens_of_the_answer(words):
         log_probs = model(ids).logits[0].log_softmax(-1)
         wanted = [log_probs[place - 1, ids[0, place]].item() for place in range(len(before), ids.shape[1])]
         assert log_prob == pytest.approx(math.fsum(wanted), rel=1e-4)
+
+
+def test_a_candidate_that_cannot_be_written_is_never_the_likeliest(tiny_model):
+    characters = build_character_tokenizer(["Where was Ada Stone born? Rome Oslo"], 64)
+    model = tiny_model(vocab_size=len(characters), max_position_embeddings=40).eval()
+    subject = Subject(model, characters, max_new_tokens=5)
+    question = "Where was Ada Stone born?"
+    assert subject.likeliest(question, ["Győr", "Oslo", "R" * 30]) == 1
+    assert subject.likeliest(question, ["Oslo", "Rome"]) in (0, 1)
 
 
 def test_a_question_that_does_not_fit_is_counted_and_a_model_that_none_fits_is_refused(words):

@@ -3,7 +3,7 @@
 import pytest
 
 from data_scripts.bios_folder import DataError
-from data_scripts.question_sets import ENTITY_QUESTIONS, POPQA, read_question_set
+from data_scripts.question_sets import ENTITY_QUESTIONS, POPQA, parse_sets, read_question_set
 from data_scripts.questions import question_about
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 from tests.question_sets import popqa_row, write_entity_questions, write_popqa
@@ -72,6 +72,7 @@ def test_entity_questions_are_read_from_a_file_and_the_wanted_ones_of_a_folder(t
     write_entity_questions(tmp_path / "test/P106.test.json", {"Bo": ["actor"]}, "What kind of work does {} do?")
     write_entity_questions(tmp_path / "test/P190.test.json", {"Oslo": ["Gdańsk"]}, "What is {}'s twin town?")
     assert len(read(tmp_path / "test").questions) == 2
+    assert read(tmp_path / "test").version == found.version  # the other files change nothing
     both = read(tmp_path / "test", (BIRTHPLACE, WORK), work="P106")
     assert [one.question.text for one in both.of_relation(WORK)] == ["What does Bo do?"]
 
@@ -125,7 +126,10 @@ def test_files_of_another_kind_are_refused_with_what_was_found_and_what_is_wante
     assert refusal(path) == f"{path}: {wanted}"
     path = write_entity_questions(tmp_path / "P19.dev.json", {"Ada": []})
     assert refusal(path) == f"{path}: item 1: answers: found none, wanted at least one answer"
-    assert "no such file or folder, and no id on the Hub" in refusal(tmp_path / "nothing.tsv")
+    for nothing in (tmp_path / "nothing.tsv", "sets/nothing.tsv"):
+        assert "no such file or folder, and no id on the Hub" in refusal(nothing)
+    with pytest.raises(DataError, match="popqa is named twice"):
+        parse_sets(["popqa=a.tsv", "popqa=b.tsv"])
     (tmp_path / "dataset.zip").write_bytes(b"PK")
     assert "wanted a file that ends in .parquet" in refusal(tmp_path / "dataset.zip")
     (tmp_path / "empty").mkdir()

@@ -74,10 +74,12 @@ def test_subscripts_of_the_laboratory_are_mathematics(path):
 
 
 def covered(figure):
-    """Return the labels of the lines that pass below a legend of their own plot."""
+    """Return the labels of lines below a legend of their plot, and the titles of plots below one of the figure."""
     figure.canvas.draw()
     hidden = []
+    of_figure = [legend.get_window_extent() for legend in figure.legends]
     for plot in figure.axes:
+        hidden += [plot.get_title() for box in of_figure if box.overlaps(plot.get_window_extent())]
         box = plot.get_legend() and plot.get_legend().get_window_extent()
         for line in plot.lines if box else ():
             points = line.get_transform().transform(line.get_xydata())

@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.trust import EvaluatedAnswers, JudgedAnswer, confidence_metrics, reliability_bins, trade
 from evaluation.trust_metrics import balanced_weights
-from evaluation.trust_plots import draw_trade, plot_groups, plot_reliability, plot_risk, plot_trust
+from evaluation.trust_plots import plot_groups, plot_reliability, plot_risk, plot_trust
 from evaluation.trust_report import ROWS, threshold_line, trust_section, trust_table
 from modeling_minigpt.confidence_minigpt import Confidence, Head, Scores
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
@@ -113,9 +113,7 @@ def test_the_table_has_every_metric_and_the_plots_are_drawn(tmp_path):
     low, high = trust["ece_correct_interval"]
     assert f"({low:.3f} – {high:.3f})" in table
     plot_trust(ASKED, trust, tmp_path / "trust.png")
-    draw_trade(trust["trade"], tmp_path / "trade.png")
-    for name in ("trust.png", "trade.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "trust.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_each_bin_has_its_questions_and_the_interval_of_what_came_true():

@@ -25,6 +25,35 @@ def test_each_checkpoint_is_asked_and_the_accuracy_is_tracked(recipe, data, tmp_
     assert "pretrain 6: 100.0 % of 6 held-out questions are answered right" in capfd.readouterr().err
 
 
+def test_the_held_out_questions_of_every_relation_are_asked_about_the_same_people_each_time(
+    recipe, data, tmp_path, monkeypatch
+):
+    asked = []
+    ask = held_out.ask_model
+    monkeypatch.setattr(
+        held_out, "ask_model", lambda model, tokenizer, questions, how: asked.append(questions) or ask(
+            model, tokenizer, questions, how
+        ),
+    )  # fmt: skip
+    run = build_run(load_recipe(recipe, [f"data.path={data}", f"output={tmp_path / 'run'}", HELD_OUT]))
+    for _ in range(2):
+        held_out_accuracy(run, "pretrain", init_model(run), Progress())
+    assert asked == [list(run.data.held_out)] * 2
+    monkeypatch.setattr(held_out, "MOST_PEOPLE", 3)
+    chosen = held_out.chosen_questions(run)
+    assert len(chosen) == 3
+    assert set(chosen) < set(run.data.held_out)
+
+
+def test_questions_that_cannot_be_asked_do_not_end_training(recipe, data, tmp_path, monkeypatch, capfd):
+    def fail(*arguments):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(held_out, "ask_model", fail)
+    assert call("pretrain", recipe, data, tmp_path / "run", HELD_OUT, EVERY_STEP) == 0
+    assert "pretrain 6: the held-out questions were not asked: out of memory" in capfd.readouterr().err
+
+
 def test_nothing_is_asked_where_nothing_is_held_out(recipe, data, tmp_path, capfd):
     assert call("pretrain", recipe, data, tmp_path / "run", EVERY_STEP) == 0
     assert "held-out questions" not in capfd.readouterr().err

@@ -101,6 +101,23 @@ def test_a_killed_and_resumed_run_goes_on_as_the_same_one_and_repeats_no_step(
     assert str(data) not in shown
 
 
+def test_a_step_with_two_kinds_of_values_has_both_and_no_setting_names_a_place(recorder, recipe, data, tmp_path):
+    sets = f"evaluate.sets.mine={tmp_path / 'popqa.tsv'}"
+    settings = (
+        "run.trackers=[wandb]",
+        "run.log_steps=1",
+        "run.checkpoint_minutes=1e-9",
+        "data.validation_questions=6",
+    )
+    assert call("pretrain", recipe, data, tmp_path / "r", *settings, sets) == 0
+    kinds = {step: set() for _, step, _ in recorder.logged}
+    for _, step, values in recorder.logged:
+        kinds[step] |= set(values)
+    assert list(kinds) == [1, 2, 3, 4, 5, 6]
+    assert all({"pretrain/loss", "pretrain/held_out_accuracy"} <= found for found in kinds.values())
+    assert str(tmp_path) not in json.dumps(recorder.settings[0])
+
+
 def test_other_settings_in_the_same_folder_are_another_run(recorder, recipe, data, tmp_path):
     for seed in (1, 2):
         folder = tmp_path / "r"

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import inspect
 import json
 import sys
 
@@ -12,7 +13,7 @@ from benchmarks.compare import Effort, RecallTraining, code_of, sizes_of
 from benchmarks.compare_report import draw, report
 from benchmarks.measurement import time_call
 from data_scripts.bios_folder import FILES
-from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES, VanillaAttention
+from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
 TINY = Effort(3, (64, 128, 256), 1, RecallTraining(256, 256, (0, 0, 1, 1, 1), 1))
 MINE = """
@@ -139,6 +140,24 @@ def test_a_variant_whose_file_has_changed_is_measured_again_and_no_other(
     assert "mine: its file has changed" in capsys.readouterr().out
 
 
+def test_a_file_that_changes_meanwhile_is_measured_again_by_the_next_command(
+    recipe, data, tmp_path, mine, measured, monkeypatch
+):
+    words = (recipe, data, tmp_path / "x.json", "--variants", "mine", "--lengths", "64")
+    invent = compare.measure_accuracy
+
+    def edit(point, plan):
+        mine(MINE + "    # edited while it was trained\n")
+        return invent(point, plan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "measure_accuracy", edit)
+        assert run(*words) == 0
+    measured.clear()
+    assert run(*words) == 0
+    assert len(measured) == 4
+
+
 def test_a_variant_that_fails_is_reported_and_loses_no_other(recipe, data, tmp_path, mine, capsys):
     mine(MINE + "    def forward(self, *arguments, **settings):\n        raise ValueError('not written yet')\n")
     output = tmp_path / "x.json"
@@ -156,6 +175,10 @@ def test_wrong_words_and_wrong_data_are_refused_in_one_line(recipe, data, tmp_pa
     with pytest.raises(SystemExit):
         run(recipe, data, tmp_path / "x.json", "--variants", "magic")
     assert "'magic'" in capsys.readouterr().err
+    for option in ("--steps", "--rounds", "--threads", "--lengths"):
+        with pytest.raises(SystemExit):
+            run(recipe, data, tmp_path / "x.json", "--variants", "vanilla", option, "0")
+        assert f"argument {option}: must be at least 1, found 0" in capsys.readouterr().err
     assert run(recipe, tmp_path / "nowhere", tmp_path / "x.json", "--variants", "vanilla") == 2
     assert "no such folder" in capsys.readouterr().err
     assert run(recipe, data, tmp_path / "x.json", "--variants", "vanilla", "--set", "data.source=bios") == 2
@@ -165,7 +188,7 @@ def test_wrong_words_and_wrong_data_are_refused_in_one_line(recipe, data, tmp_pa
 
 def plan_of(recipe, data=None, *overrides):
     """Return the plan of a recipe."""
-    return compare.Plan(compare.find_recipe(recipe), overrides, data, None, TINY.recall, "cpu", 1)
+    return compare.Plan(compare.find_recipe(recipe), overrides, data, None, TINY.recall, "cpu", 1, {})
 
 
 def test_a_variant_is_trained_with_the_sizes_of_its_recipe_unless_the_user_sets_them(tmp_path):
@@ -174,6 +197,8 @@ def test_a_variant_is_trained_with_the_sizes_of_its_recipe_unless_the_user_sets_
     assert sizes_of(plan, "vanilla") == sizes_of(plan, "window") == []
     sizes = sizes_of(plan, "bigbird")
     assert plan.load(tmp_path, sizes).model.fields["bigbird_block"] == 4
+    # A recipe that needs a path gets the user's.
+    assert sizes_of(plan_of("cs224n", None, f"data.path={tmp_path}"), "linformer")
     own = plan_of("quickstart", None, "model.bigbird_block=8")
     assert own.load(tmp_path, sizes).model.fields["bigbird_block"] == 8
 
@@ -182,13 +207,17 @@ def test_dev_questions_are_asked_of_invented_people_alone(data, tmp_path):
     assert plan_of("quickstart").load(tmp_path).data.validation_questions == 0
     assert plan_of("quickstart", data).load(tmp_path).data.validation_questions == 5
     assert plan_of("quickstart", data, "data.validation_questions=7").load(tmp_path).data.validation_questions == 7
+    assert plan_of("quickstart", None, "data.source=bios_uniform").load(tmp_path).data.validation_questions == 0
+    # What a prepared corpus holds out was decided when it was prepared.
+    assert plan_of("quickstart", data, "data.source=prepared").load(tmp_path).data.validation_questions == 0
 
 
-def test_a_new_line_in_the_list_of_variants_changes_no_other_variants_code(mine):
-    before = code_of("vanilla")
-    assert before == code_of("vanilla")
-    assert before != code_of("mine")
-    assert ATTENTION_CLASSES["vanilla"] is VanillaAttention
+def test_a_new_line_in_the_list_of_variants_changes_no_other_variants_code(mine, monkeypatch):
+    before = {name: code_of(name) for name in ("vanilla", "mine")}
+    real = inspect.getsource
+    monkeypatch.setattr(inspect, "getsource", lambda part: real(part) + "\n# new" * inspect.ismodule(part))
+    assert code_of("vanilla") == before["vanilla"]
+    assert code_of("mine") != before["mine"]
 
 
 def training(variant, seed, accuracy, recall):
@@ -263,6 +292,14 @@ def test_a_failed_seed_is_counted_and_a_failed_length_has_no_exponent():
     assert rows["exponent of time"] == ["–", "–"]
     assert "- mine, accuracy, seed 1: killed" in text
     assert "- mine, layer, 2,048: out of memory" in text
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wanted"),
+    [((512, 1000, 2000), "2.00 (2.00 to 2.00)"), ((1000, 2000, 5000), "2.00 (2.00 to 2.00)"), ((512, 1024), "–")],
+)
+def test_an_exponent_is_of_three_lengths_or_more_whatever_lies_between_them(lengths, wanted):
+    assert rows_of(report(content(scaling("vanilla", 2, lengths))))["exponent of time"][0] == wanted
 
 
 def test_only_the_variants_asked_for_are_shown():
