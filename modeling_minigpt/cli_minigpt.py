@@ -151,7 +151,7 @@ def describe_facts(facts: RelationFacts) -> dict[str, str]:
         rows["calibration"] = f"none: {facts.uncalibrated}"
     if confidence is not None:
         people = [half.known for half in (confidence.selection, confidence.certification)]
-        rows["calibration"] = f"on {sum(map(len, people)):,} people who were held out of training"
+        rows["calibration"] = f"on {sum(map(len, people)):,} people whose questions were held out of training"
         if confidence.known is None:
             rows["calibration"] += ", by one score for both questions (of an older version; calibrate again for two)"
     rows["threshold"] = facts.describe_promise()

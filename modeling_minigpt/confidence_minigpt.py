@@ -123,7 +123,7 @@ def describe_promise(certificate: Certificate | None, calibrated: bool, refusal:
         refusal: why there is no certificate or no calibration, where that is known.
     """
     if certificate is not None:
-        return f"certified on people held out of training: {certificate}"
+        return f"certified on people whose questions were held out of training: {certificate}"
     lack = "no threshold is certified" if calibrated else "the model is not calibrated"
     reason = refusal or NEVER_CALIBRATED
     return f"{lack}, so it answers every question by “I don't know” unless threshold=0 is given: {reason}"

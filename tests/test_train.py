@@ -230,7 +230,7 @@ def test_a_run_with_calibration_questions_leaves_a_model_that_abstains(
     # One of the two is enough where the same features show who is known and who is right.
     assert max(trust["threshold_known"], trust["threshold_correct"]) > 0.5
     assert trust["trade"][0].keys() == {"risk", "stranger_rate", "answered"}
-    assert "Certified on people held out of training" in (output / "report.md").read_text()
+    assert "Certified on people whose questions were held out of training" in (output / "report.md").read_text()
     ask = pipeline("birthplace-qa", model=str(output / "finetune"), device="cpu", trust_remote_code=True)
     result = ask("Ada Stone")
     assert result["calibrated"]

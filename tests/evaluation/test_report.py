@@ -132,7 +132,8 @@ def test_the_report_and_the_terminal_say_what_is_promised(results, tmp_path):
     results["trust"] = trust(certificate=CERTIFICATE)
     text = write_report(results, {}, tmp_path).read_text(encoding="utf-8")
     assert (
-        "Certified on people held out of training: with 95 % confidence at most 10 % of the answers are wrong" in text
+        "Certified on people whose questions were held out of training: with 95 % confidence at most 10 % of the answers "
+        "are wrong" in text
     )
     assert "(4 of 120 were, among 200 people), and at most 5 % of strangers get one (31 of 1000 did)." in text
     assert "| questions answered at the thresholds | 66.7 % |" in text
@@ -228,7 +229,7 @@ def test_each_relation_has_a_row_a_section_and_a_threshold(two_relations, tmp_pa
     assert "| studied | Beta \\| University: 50.0 % | – | 25.0 % | 75.0 % |" in lines
     first, second = text.split("## studied: “Where did NAME study?”")
     assert "**birthplace: No threshold is certified, so it answers" in first
-    assert "**studied: Certified on people held out of training" in first
+    assert "**studied: Certified on people whose questions were held out of training" in first
     assert "](trust.studied.png)" in second
     assert "| school: once | 3 | 33.3 % | 50.0 % |" in second
     assert "| Where did Ada Stone study? | LSE | – | – | 90 % | London School of Economics |" in second

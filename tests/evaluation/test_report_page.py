@@ -67,7 +67,7 @@ def test_the_page_says_what_the_report_says(results, tmp_path):
     shown = read((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert shown.texts["title"] == ["cs224n"]
     (certified,) = shown.texts["strong"]
-    assert certified.startswith("Certified on people held out of training: with 95 % confidence")
+    assert certified.startswith("Certified on people whose questions were held out of training: with 95 % confidence")
     cells = shown.texts["td"]
     assert cells[cells.index("pretrained") + 1] == "61.0 %"
 

@@ -173,5 +173,5 @@ def test_results_of_one_head_still_read():
     for key in ("ece_known", "ece_correct", "threshold_known"):
         del trust[key]
     text = "\n".join(trust_section(trust))
-    assert "Certified on people held out of training: with 95 % confidence" in text
+    assert "Certified on people whose questions were held out of training: with 95 % confidence" in text
     assert "| expected calibration error of the chance to be known | – |" in text

@@ -219,7 +219,7 @@ def test_a_file_of_before_the_names_changed_is_still_read(former):
 
 def test_what_is_promised_is_one_sentence():
     assert describe_promise(make().certificate, True, None).startswith(
-        "certified on people held out of training: with"
+        "certified on people whose questions were held out of training: with"
     )
     refused = describe_promise(None, True, "too few people")
     assert refused.startswith("no threshold is certified, so it answers every question by “I don't know” unless")

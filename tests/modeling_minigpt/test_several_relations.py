@@ -346,4 +346,6 @@ def test_the_command_asks_for_any_relation_and_describes_each(folder, capsys):
     assert [value for name, value in rows if name == "candidates"] == ["3 (place)", "2 (university)"]
     promised = [value for name, value in rows if name == "threshold"]
     assert promised[0].startswith("the model is not calibrated, so it answers every question by “I don't know” unless")
-    assert promised[1].startswith("known 0.000, correct 0.500: certified on people held out of training: with 95 %")
+    assert promised[1].startswith(
+        "known 0.000, correct 0.500: certified on people whose questions were held out of training: with 95 %"
+    )
