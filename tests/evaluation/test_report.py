@@ -109,7 +109,9 @@ def test_the_report_begins_with_where_it_is_from_and_what_is_promised(results, t
     assert f"MiniGPT {__version__}" in said
     assert f"torch {torch.__version__}, transformers {transformers.__version__}" in said
     assert "    python train.py all --config cs224n" in lines
-    (promised,) = [number for number, line in enumerate(lines) if "Certified on people held out" in line]
+    (promised,) = [
+        number for number, line in enumerate(lines) if "Certified on people whose questions were held out" in line
+    ]
     picture = next(number for number, line in enumerate(lines) if "](pretraining.png)" in line)
     assert lines.index(said) < promised < picture < lines.index("## Training")
 
@@ -132,8 +134,8 @@ def test_the_report_and_the_terminal_say_what_is_promised(results, tmp_path):
     results["trust"] = trust(certificate=CERTIFICATE)
     text = write_report(results, {}, tmp_path).read_text(encoding="utf-8")
     assert (
-        "Certified on people whose questions were held out of training: with 95 % confidence at most 10 % of the answers "
-        "are wrong" in text
+        "Certified on people whose questions were held out of training: with 95 % confidence at most 10 % of the "
+        "answers are wrong" in text
     )
     assert "(4 of 120 were, among 200 people), and at most 5 % of strangers get one (31 of 1000 did)." in text
     assert "| questions answered at the thresholds | 66.7 % |" in text
