@@ -5,7 +5,7 @@ from statistics import fmean
 
 from artifacts.machine import name_machine
 from benchmarks.harness import failures, results_of, section, successes, write_report
-from evaluation.plots import new_figure, save_figure
+from evaluation.plots import label_sizes, legend_beside, new_figure, save_figure, style_of
 from evaluation.tables import percent
 
 Key = tuple  # what seeds of one point have in common
@@ -13,13 +13,18 @@ PAPER = {100: 1.0, 1000: 2.0}  # bits a parameter after as many exposures, as th
 
 
 def group_runs(content: dict, *fields: str, extraction: bool = False) -> dict[Key, list[dict]]:
-    """Return the runs that have the same values of some fields, by these; those with questions, or those without."""
+    """Return the runs that have the same values of some fields, by these, in their order.
+
+    Those with questions, or those without.
+    """
     groups: dict[Key, list[dict]] = {}
+    order: dict[str, int] = {}  # variants stay in the order in which they were measured, numbers do not
     for rounds in results_of(content).values():
         for run in successes(rounds):
             if (run["questions"] is not None) == extraction:
                 groups.setdefault(tuple(run[field] for field in fields), []).append(run)
-    return groups
+                order.setdefault(run["attention"], len(order))
+    return dict(sorted(groups.items(), key=lambda group: [order.get(value, value) for value in group[0]]))
 
 
 def bits_a_parameter(run: dict, fact: str = "all", parameters: str = "parameters") -> float:
@@ -126,12 +131,12 @@ def draw(content: dict, path: Path) -> None:
             [mean - min(stored) for mean, (_, stored) in zip(means, points, strict=True)],
             [max(stored) - mean for mean, (_, stored) in zip(means, points, strict=True)],
         ]
-        style = {"marker": "os^Dv<>pPX*"[number % 11], "color": f"C{number % 10}", "ms": 4, "capsize": 2}
-        plot.errorbar([exposures for exposures, _ in points], means, reach, label=label, **style)
+        plot.errorbar([exposures for exposures, _ in points], means, reach, label=label, capsize=2, **style_of(number))
     plot.plot(*zip(*PAPER.items(), strict=True), "kx", label="Allen-Zhu and Li 2024")
-    plot.set_xscale("log")
+    plot.axhline(0, color="0.6", linewidth=0.8)  # below it a model is surer of wrong values than one that only guesses
+    sizes = sorted({exposures for points in lines.values() for exposures, _ in points} | set(PAPER))
+    label_sizes(plot, sizes, [f"{size:,}" for size in sizes])
     plot.set(xlabel="exposures of each person", ylabel="bits stored a parameter")
-    plot.set_ylim(bottom=0)
     plot.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    legend_beside(figure)
     save_figure(figure, path)
