@@ -222,15 +222,11 @@ def train_stage(
 
     Args:
         name: the stage's name, for checkpoints, logs and the progress bar.
-        model: the model, not yet prepared.
-        batches: what to learn from, by step.
+        model, batches: the model, not yet prepared, and what to learn from, by step.
         stage, run: lengths, learning rates, how often to save and to log.
-        accelerator: device, processes, precision, trackers.
-        checkpoints: the folder for checkpoints.
-        on_checkpoint: called with the unwrapped model on the main process after each checkpoint; what it returns is
-            tracked.
-        muon_dtype: number format of Muon's products.
-        settings: of the recipe, shown by trackers.
+        accelerator, checkpoints: device, processes, precision, trackers; the folder for checkpoints.
+        on_checkpoint: called on the main process with the unwrapped model of each checkpoint; returns what to track.
+        muon_dtype, settings: number format of Muon's products; of the recipe, shown by trackers.
 
     Returns:
         The trained model, unwrapped, and the progress at its end.
@@ -244,19 +240,17 @@ def train_stage(
     model_class = type(model)  # asked before FSDP2 changes it in place
     stepper = Stepper.prepare(model, stage, accelerator, len(batches), muon_dtype)
     state = TrainingState(accelerator, stepper.model, stepper.optimizers)
-    # Before the meter is built, which continues from this progress.
-    progress, checkpoint = load_latest(state, checkpoints, name)
+    progress, checkpoint = load_latest(state, checkpoints, name)  # before the meter, which continues from it
     watchdog = Watchdog(name, batches, stage.gradient_limit, run.stall_minutes, checkpoint)
     trackers = StageTrackers(accelerator, name, settings)
     saver = CheckpointSaver(name, state, model_class, run, checkpoints, trackers, on_checkpoint)
     meter = Meter(name, progress, len(batches), accelerator, trackers)
-    rows = rows_to_compile(stage, run, accelerator, len(batches))
     with (
         handle_signals() as request,
         meter.bar,
         log_above_bars(),
         trackers.opened(progress.step),
-        compiled_parts(model, accelerator.device, rows),
+        compiled_parts(model, accelerator.device, rows_to_compile(stage, run, accelerator, len(batches))),
         as_loader_error(),
     ):
         train_steps(stepper, batches, meter, watchdog, saver, request)

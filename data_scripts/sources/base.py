@@ -4,8 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from data_scripts.sources.downloads import Download
 
+PART_PEOPLE = 10_000  # invented in one part
 SPLITS = ("train", "dev", "test")  # as a source may name them
 
 
@@ -63,3 +66,25 @@ class Source(ABC):
     @abstractmethod
     def read(self, part: int) -> Iterator[Person]:
         """Yield the people of a part, in its order; DataError, with file and line, for what cannot be used."""
+
+
+class InventedSource(Source):
+    """People who are invented when they are asked for: nothing is read, and a part is a range of their numbers.
+
+    Attributes:
+        people: how many there are.
+    """
+
+    people: int
+
+    def inputs(self) -> dict[str, str]:
+        """Return no digests: nothing is read."""
+        return {}
+
+    def parts(self) -> int:
+        """Return the number of parts, of `PART_PEOPLE` people."""
+        return -(-self.people // PART_PEOPLE)
+
+    def numbers(self, part: int) -> np.ndarray:
+        """Return the numbers of a part's people, (N,)."""
+        return np.arange(part * PART_PEOPLE, min((part + 1) * PART_PEOPLE, self.people))

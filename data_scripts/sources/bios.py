@@ -17,12 +17,11 @@ import numpy as np
 from configuration.data_schema import DataArguments
 from data_scripts.bios_folder import DataError
 from data_scripts.counter_random import derive_keys, integers, uniform
-from data_scripts.sources.base import Person, Source
+from data_scripts.sources.base import InventedSource, Person
 from data_scripts.sources.sentences import Phrases, deal, write_layout
 from data_scripts.synthetic_bios import PLACE_ENDINGS, SILENT_FRACTION, TRADES, invent_distinct, invent_word
 from modeling_minigpt.relations_minigpt import Relation
 
-PART_PEOPLE = 10_000
 LAYOUTS = 64  # a set of known facts; enough for every order of the facts and wording to occur
 # Place names of one syllable are 13,000; beyond these many, most draws would be names that exist.
 MAX_SHORT_PLACES = 4_000
@@ -161,7 +160,7 @@ def find_layout(relations: tuple[str, ...], code: int) -> str:
     return write_layout(deal(relations, per_line, rng), phrases, ASIDES, known, rng)
 
 
-class BiosSource(Source):
+class BiosSource(InventedSource):
     """Invent `data.people` people, among `data.places` places and half as many universities and employers.
 
     Raises:
@@ -183,18 +182,10 @@ class BiosSource(Source):
             "source": "bios", "license": "apache-2.0", "people": self.people, "places": self.places, "seed": self.seed,
         }  # fmt: skip
 
-    def inputs(self) -> dict[str, str]:
-        """Return no digests: nothing is read."""
-        return {}
-
-    def parts(self) -> int:
-        """Return the number of parts, of `PART_PEOPLE` people."""
-        return -(-self.people // PART_PEOPLE)
-
     def read(self, part: int) -> Iterator[Person]:
         """Yield the people of a part."""
         world = invent_world(self.seed, self.people, self.places)
-        numbers = np.arange(part * PART_PEOPLE, min((part + 1) * PART_PEOPLE, self.people))
+        numbers = self.numbers(part)
         keys = derive_keys(self.seed, np.array([PEOPLE_STREAM]), numbers)
         codes = integers(LAYOUTS, keys, 0) << len(self.relations)
         answers = []

@@ -26,12 +26,11 @@ from configuration.data_schema import DataArguments
 from data_scripts.bios_folder import DataError
 from data_scripts.counter_random import derive_keys, integers, output
 from data_scripts.permutations import keyed_permutation
-from data_scripts.sources.base import Person, Source
+from data_scripts.sources.base import InventedSource, Person
 from data_scripts.sources.bios import EMPLOYERS, INSTITUTE_ENDINGS
 from data_scripts.synthetic_bios import MONTHS, PLACE_ENDINGS, invent_word
 from modeling_minigpt.relations_minigpt import Relation
 
-PART_PEOPLE = 10_000
 DAYS = 28  # of every month
 FIRST_YEAR = 1900
 PRONOUNS = ("He", "She")
@@ -273,7 +272,7 @@ def join_pieces(pieces: Sequence[Piece]) -> str:
     return " ".join(piece.text for piece in pieces)
 
 
-class BiosUniformSource(Source):
+class BiosUniformSource(InventedSource):
     """Invent `data.people` people with `data.wordings` versions of their biographies.
 
     Raises:
@@ -299,18 +298,10 @@ class BiosUniformSource(Source):
             "seed": self.seed,
         }  # fmt: skip
 
-    def inputs(self) -> dict[str, str]:
-        """Return no digests: nothing is read."""
-        return {}
-
-    def parts(self) -> int:
-        """Return the number of parts, of `PART_PEOPLE` people."""
-        return -(-self.people // PART_PEOPLE)
-
     def read(self, part: int) -> Iterator[Person]:
         """Yield the people of a part."""
         population = Population(self.seed, self.sizes)
-        numbers = np.arange(part * PART_PEOPLE, min((part + 1) * PART_PEOPLE, self.people))
+        numbers = self.numbers(part)
         layouts = [population.layouts(numbers, np.full_like(numbers, version)) for version in range(self.wordings)]
         people = zip(numbers.tolist(), population.facts(numbers), zip(*layouts, strict=True), strict=True)
         for number, facts, versions in people:

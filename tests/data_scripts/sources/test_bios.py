@@ -10,7 +10,7 @@ from configuration.data_schema import DataArguments
 from configuration.recipe import load_recipe
 from configuration.recipe_names import find_recipe
 from data_scripts.bios_folder import DataError
-from data_scripts.sources import bios
+from data_scripts.sources import base, bios
 from data_scripts.sources.bios import PHRASES, BiosSource
 from data_scripts.synthetic_bios import SILENT_FRACTION
 from data_scripts.titles import split_title
@@ -45,7 +45,7 @@ def test_another_seed_or_size_gives_others(other):
 
 
 def test_parts_are_independent_of_each_other(monkeypatch):
-    monkeypatch.setattr(bios, "PART_PEOPLE", 100)
+    monkeypatch.setattr(base, "PART_PEOPLE", 100)
     source = make_source(people=250)
     assert source.parts() == 3
     forwards = [list(source.read(part)) for part in (0, 1, 2)]
@@ -53,7 +53,7 @@ def test_parts_are_independent_of_each_other(monkeypatch):
     backwards = [list(source.read(part)) for part in (2, 1, 0)]
     assert backwards == forwards[::-1]
     assert list(map(len, forwards)) == [100, 100, 50]
-    monkeypatch.setattr(bios, "PART_PEOPLE", 10_000)
+    monkeypatch.setattr(base, "PART_PEOPLE", 10_000)
     assert list(source.read(0)) == [person for people in forwards for person in people]
 
 

@@ -13,7 +13,7 @@ from configuration.errors import UserError
 from configuration.recipe import load_recipe
 from data_scripts.bios_folder import DataError
 from data_scripts.prepare import name_of, prepare, settings_of
-from data_scripts.sources import bios_uniform
+from data_scripts.sources import base
 from data_scripts.sources.bios_uniform import (
     COUNTED_WITH,
     PREDICATES,
@@ -47,7 +47,7 @@ def test_the_same_arguments_give_the_same_people():
 
 
 def test_a_person_alone_is_the_one_of_the_stream(monkeypatch):
-    monkeypatch.setattr(bios_uniform, "PART_PEOPLE", 100)
+    monkeypatch.setattr(base, "PART_PEOPLE", 100)
     source = make_source(people=250)
     assert source.parts() == 3
     streamed = [person for part in range(3) for person in source.read(part)]
