@@ -1,24 +1,26 @@
-"""How much can it know: bits of facts that a model stores, a parameter, by its size, attention and exposures.
+"""How much can it know: bits of facts that a model stores per parameter, by its size, attention and exposures.
 
     python -m benchmarks.capacity --budget 0                  # list all points and their minutes, train nothing
     python -m benchmarks.capacity --budget 60                 # what fits into an hour, the most valuable first
     python -m benchmarks.capacity --subjects vanilla --seeds 0 1 2 --output benchmarks/results/capacity.cpu.json
 
-Models learn plain biographies of invented people (`bios_uniform`) as language models do. Bits are counted as in
-"Physics of Language Models: Part 3.3" (Allen-Zhu and Li 2024, arXiv 2404.05405), by `evaluation/stored_bits.py`. The
-paper finds at least 2 bits a parameter after 1,000 exposures of each person, and 1 after 100.
+Models are trained on plain biographies of invented people (`bios_uniform`), every token of which they predict. Bits
+are counted as in "Physics of Language Models: Part 3.3" (Allen-Zhu and Li 2024, arXiv 2404.05405), by
+`evaluation/stored_bits.py`. The paper finds at least 2 bits per parameter after 1,000 exposures of each person, and 1
+after 100.
 
-Each point is a training: an attention variant, a size WIDTHxLAYERS, a number of exposures and a seed. As many people
-are learned as have --bits-offered bits a parameter of the vanilla model of that size. Every biography has new wordings
-at each exposure. A second task, extraction, compares what the largest model stores with what it can answer (Part 3.1,
-arXiv 2309.14316): 1 or 5 wordings of a biography, seen in turn, and questions about half of the people after the
-biographies or mixed with them; accuracy is on questions about the other half.
+Each point is one training: an attention variant, a size WIDTHxLAYERS, a number of people, of exposures and a seed.
+There are as many people as have --bits-offered bits of values per parameter of the vanilla model of that size; of
+several numbers, what a model can know is the largest count. Each exposure has new wordings. A second task, extraction,
+compares what the largest model stores with what it can answer (Part 3.1, arXiv 2309.14316): 1 or 5 wordings of a
+biography, seen in turn, and questions about half of the people, after the biographies or mixed with them; accuracy is
+on questions about the other half.
 
-With --budget a step of each model is timed, and points are taken in this order while they fit: of each seed, the first
-subject at 100 exposures, smaller models first; at 1,000; extraction; its other exposures; the other subjects at 100
-exposures in the smallest model; all else. One that does not fit is left out, with its minutes, and the next is tried.
-What an earlier run of the same command measured is read from --output and costs nothing. A figure beside the report
-(.svg) shows bits a parameter against exposures.
+With --budget a step of each model is timed, and points are taken while they fit: seed by seed, and for each seed in
+this order: the first subject at 100 exposures, smaller models first; at 1,000; extraction; its other exposures; the
+other subjects at 100 exposures in the smallest model; all else. A point that does not fit is left out, with its
+minutes, and the next is tried. What an earlier run of the same command measured is read from --output and costs
+nothing. A figure beside the report (.svg) shows bits per parameter against exposures.
 """
 
 import argparse
@@ -34,8 +36,17 @@ if not __package__:  # run as a file
 
 from artifacts.machine import describe_machine
 from artifacts.memory import tune_glibc_malloc
-from benchmarks.capacity_report import bits_a_parameter, draw, report
-from benchmarks.capacity_texts import BATCH, LISTS, QUESTION_PASSES, Case, Lessons, Writer
+from benchmarks.capacity_report import bits_per_parameter, draw, report
+from benchmarks.capacity_texts import (
+    BATCH,
+    LARGE_BATCH,
+    LISTS,
+    MANY_EXPOSURES,
+    QUESTION_PASSES,
+    Case,
+    Lessons,
+    Writer,
+)
 from benchmarks.capacity_training import build_model, run_case, seconds_a_step
 from benchmarks.harness import Bar, Point, Record, default_device, in_this_process, new_parser, print_bars
 from configuration.errors import run_main
@@ -44,7 +55,7 @@ from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 SIZES = ("32x2", "64x2")
 EXPOSURES = (10, 30, 100, 1000)
 VALUABLE = (100, 1000)  # exposures, the most valuable first
-BARS = {100: 1.0}  # bits a parameter after as many exposures
+BARS = {100: 1.0}  # bits per parameter after as many exposures
 EXTRACTION = [(wordings, questions) for questions in ("after", "mixed") for wordings in (1, 5)]
 
 
@@ -63,7 +74,7 @@ def get_writer(seed: int, people: int, lists: str) -> Writer:
 
 
 def count_people(width: int, layers: int, lists: str, bits_offered: float) -> int:
-    """Return how many people's values have `bits_offered` bits a parameter of a vanilla model, in tens."""
+    """Return how many people's values have `bits_offered` bits per parameter of a vanilla model, in tens."""
     writer = get_writer(0, 1, lists)
     parameters = build_model(Case("vanilla", width, layers, 1, 1), writer).num_parameters()
     bits = sum(writer.population.entropies.values())
@@ -80,41 +91,45 @@ def name_point(case: Case) -> Point:
 
 def list_cases(arguments: argparse.Namespace) -> list[Case]:
     """Return all cases that are asked for, the most valuable first."""
-    people = {size: count_people(*size, arguments.lists, arguments.bits_offered) for size in sorted(arguments.sizes)}
-    smallest, *_, largest = (*people, *people)
+    populations = {
+        size: [count_people(*size, arguments.lists, offered) for offered in sorted(set(arguments.bits_offered))]
+        for size in sorted(arguments.sizes)
+    }
+    smallest, *_, largest = (*populations, *populations)
     first = arguments.subjects[0]
 
     def rank(case: Case) -> tuple[int, ...]:
         is_first = case.attention == first
-        size = list(people).index((case.width, case.layers))
+        size = list(populations).index((case.width, case.layers))
         if is_first and case.questions is None and case.exposures in VALUABLE:
             group = VALUABLE.index(case.exposures)
         elif is_first:
             group = 2 if case.questions is not None else 3
         else:
             group = 4 if case.exposures == VALUABLE[0] and (case.width, case.layers) == smallest else 5
-        return arguments.seeds.index(case.seed), group, size, case.exposures
+        return arguments.seeds.index(case.seed), group, size, case.people, case.exposures
 
     cases = [
-        Case(subject, *size, people[size], exposures, seed=seed)
+        Case(subject, *size, people, exposures, seed=seed, precision=arguments.mixed_precision)
         for seed in arguments.seeds
         for subject in arguments.subjects
-        for size in people
+        for size in populations
+        for people in populations[size]
         for exposures in arguments.exposures
     ]
     # Fewer people than it could store: what is asked is whether it can answer.
-    few = max(20, people[largest] // 4)
+    few = max(20, populations[largest][0] // 4)
     cases += [
-        Case(first, *largest, few, arguments.extraction_exposures, wordings, questions, seed)
+        Case(first, *largest, few, arguments.extraction_exposures, *forms, seed, arguments.mixed_precision)
         for seed in arguments.seeds
-        for wordings, questions in EXTRACTION
+        for forms in EXTRACTION
         if arguments.extraction_exposures
     ]
     return sorted(cases, key=rank)  # stable: within a rank in the order that they were asked for
 
 
 def plan(minutes: Mapping[Point, float], budget: float) -> tuple[list[Point], list[Point]]:
-    """Return which points fit into a budget, taken in their order, and which are left out.
+    """Return the points that fit into a budget, tried in their order, and those that are left out.
 
     Args:
         minutes: of each point, the most valuable first.
@@ -164,7 +179,7 @@ def measure(point: Point, cases: Mapping[Point, Case], lists: str) -> dict:
 def bars_of(record: Record, first: str) -> list[Bar]:
     """Return the limits that the first subject's points have to keep."""
     return [
-        Bar(f"{point}: bits a parameter", bits_a_parameter(run), ">=", BARS[run["exposures"]])
+        Bar(f"{point}: bits per parameter", bits_per_parameter(run), ">=", BARS[run["exposures"]])
         for point, rounds in record.results.items()
         for run in rounds
         if point.subject == first and run.get("exposures") in BARS and run["questions"] is None
@@ -182,12 +197,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--exposures", nargs="+", type=int, default=list(EXPOSURES), metavar="N", help="default: 10 30 100 1000")
     add("--extraction-exposures", type=int, default=200, metavar="N",
         help="exposures in the points that ask questions; 0 leaves them out (default: %(default)s)")  # fmt: skip
-    add("--bits-offered", type=float, default=1.6, help="bits of values, a parameter (default: %(default)s)")
+    add("--bits-offered", nargs="+", type=float, default=[1.8], metavar="N",
+        help="bits of values per parameter (default: 1.8)")  # fmt: skip
     add("--lists", choices=list(LISTS), default="short",
         help="names and values to draw from: short, for models of some ten thousand parameters, or the paper's"
         " (default: %(default)s)")  # fmt: skip
     add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of weights, people and order (default: 0)")
     add("--budget", type=float, metavar="MINUTES", help="train what fits; 0 trains nothing (default: train all)")
+    add("--mixed-precision", choices=("no", "bf16"), default="no", help="of training (default: no, float32)")
     add("--threads", type=int, default=2, help="threads (default: %(default)s)")
     return parser.parse_args(argv)
 
@@ -207,6 +224,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "vocabulary": writer.vocabulary,
             "names": writer.population.names,
             "batch": BATCH,
+            "large_batch": LARGE_BATCH,
+            "many_exposures": MANY_EXPOSURES,
             "question_passes": QUESTION_PASSES,
         }
         record = Record(arguments.output, report, settings)

@@ -9,7 +9,7 @@ from evaluation.plots import label_sizes, legend_beside, new_figure, save_figure
 from evaluation.tables import percent
 
 Key = tuple  # what seeds of one point have in common
-PAPER = {100: 1.0, 1000: 2.0}  # bits a parameter after as many exposures, as the paper finds
+PAPER = {100: 1.0, 1000: 2.0}  # bits per parameter after as many exposures, as the paper finds
 
 
 def group_runs(content: dict, *fields: str, extraction: bool = False) -> dict[Key, list[dict]]:
@@ -27,8 +27,8 @@ def group_runs(content: dict, *fields: str, extraction: bool = False) -> dict[Ke
     return dict(sorted(groups.items(), key=lambda group: [order.get(value, value) for value in group[0]]))
 
 
-def bits_a_parameter(run: dict, fact: str = "all", parameters: str = "parameters") -> float:
-    """Return the bits that a run has stored of a fact, a parameter."""
+def bits_per_parameter(run: dict, fact: str = "all", parameters: str = "parameters") -> float:
+    """Return the bits of a fact that a run has stored per parameter."""
     return run["bits"][fact]["learned"] / run[parameters]
 
 
@@ -39,10 +39,10 @@ def mean_and_range(values: list[float]) -> str:
 
 
 def capacity_section(content: dict) -> str:
-    """Return the table of bits a parameter of each subject, size and number of exposures."""
+    """Return the table of bits per parameter of each variant, size and number of exposures."""
     columns = [
-        "attention, size", "parameters", "without embeddings", "people", "exposures", "bits offered a parameter",
-        "bits stored a parameter", "of values alone", "a parameter without embeddings", "minutes",
+        "attention, size", "parameters", "non-embedding", "people", "exposures", "bits offered per parameter",
+        "stored per parameter", "of these, values", "stored per non-embedding parameter", "minutes",
     ]  # fmt: skip
     rows = []
     for (attention, width, layers, people, exposures), runs in group_runs(
@@ -57,9 +57,9 @@ def capacity_section(content: dict) -> str:
                 f"{people:,}",
                 f"{exposures:,}",
                 f"{run['bits']['all']['offered'] / run['parameters']:.2f}",
-                mean_and_range([bits_a_parameter(run) for run in runs]),
-                mean_and_range([bits_a_parameter(run, "values") for run in runs]),
-                mean_and_range([bits_a_parameter(run, "all", "parameters_without_embeddings") for run in runs]),
+                mean_and_range([bits_per_parameter(run) for run in runs]),
+                mean_and_range([bits_per_parameter(run, "values") for run in runs]),
+                mean_and_range([bits_per_parameter(run, "all", "parameters_without_embeddings") for run in runs]),
                 f"{fmean(run['minutes'] for run in runs):.1f}",
             ]
         )
@@ -67,25 +67,25 @@ def capacity_section(content: dict) -> str:
 
 
 def relation_section(content: dict) -> str:
-    """Return the table of the share of each relation's bits that is stored."""
-    groups = group_runs(content, "attention", "width", "layers", "exposures")
+    """Return the table of the share of each fact's bits that is stored."""
+    groups = group_runs(content, "attention", "width", "layers", "people", "exposures")
     if not groups:
         return ""
     facts = [fact for fact in next(iter(groups.values()))[0]["bits"] if fact not in ("values", "all")]
     rows = []
-    for (attention, width, layers, exposures), runs in groups.items():
+    for (attention, width, layers, people, exposures), runs in groups.items():
         shares = [fmean(run["bits"][fact]["learned"] / run["bits"][fact]["offered"] for run in runs) for fact in facts]
-        rows.append([f"{attention}, {width}x{layers}, {exposures:,} exposures", *map(percent, shares)])
+        rows.append([f"{attention}, {width}x{layers}, {people:,} people, {exposures:,} times", *map(percent, shares)])
     offered = next(iter(groups.values()))[0]
     bits = [f"{offered['bits'][fact]['offered'] / offered['people']:.1f}" for fact in facts]
-    return section("Of the bits of each fact", ["stored", *facts], [*rows, ["bits a person", *bits]])
+    return section("Share of each fact's bits that is stored", ["model", *facts], [*rows, ["bits per person", *bits]])
 
 
 def extraction_section(content: dict) -> str:
     """Return the table of what is stored beside what is answered."""
     columns = [
-        "wordings, questions", "people", "exposures", "values stored", "answers about people asked about in training",
-        "answers about others",
+        "wordings, questions", "people", "exposures", "bits of values stored",
+        "correct answers about people with training questions", "about the other people",
     ]  # fmt: skip
     rows = []
     for (wordings, questions, people, exposures), runs in group_runs(
@@ -97,14 +97,15 @@ def extraction_section(content: dict) -> str:
         ]
         label = f"{wordings}, {'mixed in' if questions == 'mixed' else 'after the biographies'}"
         rows.append([label, f"{people:,}", f"{exposures:,}", *map(percent, (stored, *right))])
-    return section("Stored, and answered", columns, rows)
+    return section("Storage and extraction", columns, rows)
 
 
 def report(content: dict) -> str:
     """Return the results as Markdown."""
     seeds = sorted({point.seed for point in results_of(content) if point.seed is not None})
     introduction = (
-        f"Plain biographies, {content['batch']} a step, of {content['vocabulary']:,} words, each a token; "
+        f"Plain biographies, {content['batch']} per step, {content['large_batch']} from {content['many_exposures']} "
+        f"exposures on; the vocabulary has {content['vocabulary']:,} words, one token each; "
         f"{name_machine(content['machine'])}. Seeds: {', '.join(map(str, seeds)) or 'none'}; of several, the mean ("
         "and range). A value drawn from n has log2 n bits, of which the model lacks the -log2 of the probability that "
         f"it gives to the value's tokens; names are counted as drawn from {content['names']:,} (Allen-Zhu and Li "
@@ -116,16 +117,21 @@ def report(content: dict) -> str:
 
 
 def draw(content: dict, path: Path) -> None:
-    """Draw bits a parameter against exposures: a line for each subject and size, bars over the range of seeds."""
+    """Draw bits per parameter against exposures: a line for each variant and size, bars over the range of seeds.
+
+    Of several numbers of people, the one of which most is stored.
+    """
     figure, plot = new_figure(1, 1, width=7.5, height=4.5)
-    lines: dict[str, list[tuple[int, list[float]]]] = {}
-    for (attention, width, layers, exposures), runs in group_runs(
-        content, "attention", "width", "layers", "exposures"
+    lines: dict[str, dict[int, list[float]]] = {}  # the bits of all seeds, by label and exposures
+    for (attention, width, layers, _, exposures), runs in group_runs(
+        content, "attention", "width", "layers", "people", "exposures"
     ).items():
-        stored = [bits_a_parameter(run) for run in runs]
-        lines.setdefault(f"{attention}, {width}x{layers}", []).append((exposures, stored))
-    for number, (label, points) in enumerate(lines.items()):
-        points.sort()
+        stored = [bits_per_parameter(run) for run in runs]
+        line = lines.setdefault(f"{attention}, {width}x{layers}", {})
+        if fmean(stored) >= fmean(line.get(exposures, stored)):
+            line[exposures] = stored  # of several numbers of people, that of which it stores most
+    for number, (label, line) in enumerate(lines.items()):
+        points = sorted(line.items())
         means = [fmean(stored) for _, stored in points]
         reach = [
             [mean - min(stored) for mean, (_, stored) in zip(means, points, strict=True)],
@@ -134,9 +140,9 @@ def draw(content: dict, path: Path) -> None:
         plot.errorbar([exposures for exposures, _ in points], means, reach, label=label, capsize=2, **style_of(number))
     plot.plot(*zip(*PAPER.items(), strict=True), "kx", label="Allen-Zhu and Li 2024")
     plot.axhline(0, color="0.6", linewidth=0.8)  # below it a model is surer of wrong values than one that only guesses
-    sizes = sorted({exposures for points in lines.values() for exposures, _ in points} | set(PAPER))
+    sizes = sorted({exposures for line in lines.values() for exposures in line} | set(PAPER))
     label_sizes(plot, sizes, [f"{size:,}" for size in sizes])
-    plot.set(xlabel="exposures of each person", ylabel="bits stored a parameter")
+    plot.set(xlabel="exposures of each person", ylabel="bits stored per parameter")
     plot.grid(alpha=0.3)
     legend_beside(figure)
     save_figure(figure, path)

@@ -20,14 +20,17 @@ from data_scripts.sources.bios_uniform import NAME, PAPER, Piece, Population, Si
 from evaluation.stored_bits import Span
 
 ROW = 80  # tokens at most
-BATCH = 24  # biographies of a step: a small model needs many steps
+# Biographies of a step: a small model needs some thousand steps, which many exposures have in larger batches, too.
+BATCH, LARGE_BATCH = 24, 96
+MANY_EXPOSURES = 500  # from which on batches are large
 QUESTION_BATCH = 96  # questions of a step that has nothing else: about as many tokens
 QUESTION_PASSES = 8  # over all questions that are trained on after the biographies
 PAD, SENTINEL = range(2)  # the tokens that are no words
-# Values to draw from. Each of the paper's 2,600 names and values is a token here, and most of a small model would be
-# their embeddings.
-SHORT_LISTS = Sizes(firsts=30, middles=30, lasts=60, years=100, cities=32, universities=32, fields=16, employers=32)
-LISTS = {"short": SHORT_LISTS, "paper": PAPER}
+# Names and values to draw from. Each is a token here, and the embeddings of the paper's 2,663 would be most of a small
+# model. But where many people share a first or last name, nothing follows from it alone, and a model takes long to
+# begin to tell them apart: with 60 last names for 1,830 people, 30 of 100 exposures.
+SHORT = Sizes(firsts=100, middles=100, lasts=250, years=100, cities=64, universities=64, fields=32, employers=64)
+LISTS = {"short": SHORT, "paper": PAPER}
 QUESTIONS = {
     "birthdate": "When was {name} born ?",
     "birthplace": "Where was {name} born ?",
@@ -52,6 +55,7 @@ class Case:
         questions: when questions about half of the people are trained on: "after" the biographies, or "mixed" with
             them; None for never.
         seed: of weights, people and order.
+        precision: "bf16" for autocast to bfloat16 while training, or "no"; bits are counted in float32 always.
     """
 
     attention: str
@@ -62,11 +66,17 @@ class Case:
     wordings: int | None = None
     questions: str | None = None
     seed: int = 0
+    precision: str = "no"
+
+    @property
+    def batch(self) -> int:
+        """Biographies of a step."""
+        return BATCH if self.exposures < MANY_EXPOSURES else LARGE_BATCH
 
     @property
     def steps(self) -> int:
         """Steps over the biographies."""
-        return -(-self.people * self.exposures // BATCH)
+        return -(-self.people * self.exposures // self.batch)
 
     @property
     def asked(self) -> int:
@@ -130,7 +140,7 @@ class Writer:
         ids: the token of each word; the vocabulary has `PAD` and `SENTINEL` besides.
     """
 
-    def __init__(self, seed: int, people: int, lists: Sizes = SHORT_LISTS):
+    def __init__(self, seed: int, people: int, lists: Sizes = SHORT):
         self.population = Population(seed, lists)
         self.people = people
         texts = [*self.population.phrases(), *(question.format(name="") for question in QUESTIONS.values())]
@@ -231,8 +241,8 @@ class Lessons:
     def biographies(self, step: int) -> list[Text]:
         """Return the biographies of a step."""
         case = self.case
-        end = min((step + 1) * BATCH, case.people * case.exposures)
-        people, epochs = draw(step * BATCH, end, case.people, case.seed, BIOGRAPHY_STREAM)
+        end = min((step + 1) * case.batch, case.people * case.exposures)
+        people, epochs = draw(step * case.batch, end, case.people, case.seed, BIOGRAPHY_STREAM)
         return self.writer.biographies(people, case.version(epochs))
 
     def questions(self, step: int, count: int) -> list[Text]:
@@ -251,5 +261,5 @@ class Lessons:
             return self.writer.pack(self.questions(step - self.case.steps, QUESTION_BATCH))
         texts = self.biographies(step)
         if self.case.questions == "mixed":
-            texts += self.questions(step, BATCH)
+            texts += self.questions(step, self.case.batch)
         return self.writer.pack(texts)

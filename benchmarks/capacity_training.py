@@ -57,15 +57,15 @@ def stage_of(steps: int, rate: float = 1.0) -> StageArguments:
     )
 
 
-def new_stepper(model: MiniGPTForCausalLM, stage: StageArguments) -> Stepper:
+def new_stepper(model: MiniGPTForCausalLM, stage: StageArguments, precision: str) -> Stepper:
     """Return what trains a model where it is."""
-    accelerator = Accelerator(cpu=model.device.type == "cpu", mixed_precision="no")
+    accelerator = Accelerator(cpu=model.device.type == "cpu", mixed_precision=precision)
     return Stepper.prepare(model, stage, accelerator, stage.steps)
 
 
 def take_steps(model: MiniGPTForCausalLM, lessons: Lessons, steps: range, rate: float, what: str) -> float:
     """Train on some of the lessons' steps as a stage of its own; return the mean loss of the last tenth, in nats."""
-    stepper = new_stepper(model, stage_of(len(steps), rate))
+    stepper = new_stepper(model, stage_of(len(steps), rate), lessons.case.precision)
     losses = []
     rows = len(lessons[steps.start].input_ids) if len(steps) >= MIN_STEPS_TO_COMPILE else None
     with compiled_parts(model, model.device, rows), tqdm(steps, desc=what, unit="step", dynamic_ncols=True) as bar:
@@ -74,13 +74,14 @@ def take_steps(model: MiniGPTForCausalLM, lessons: Lessons, steps: range, rate: 
             losses.append(loss.item())
             if number % 50 == 0:
                 bar.set_postfix_str(f"loss {fmean(losses[-50:]):.3f}")
+    stepper.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # ends autocast
     return fmean(losses[-max(1, len(losses) // 10) :])
 
 
 def seconds_a_step(case: Case, writer: Writer) -> float:
     """Return the time of a step over biographies, texts included; the median of a few."""
     lessons = Lessons(case, writer)
-    stepper = new_stepper(build_model(case, writer), stage_of(WARMUP + TIMED))
+    stepper = new_stepper(build_model(case, writer), stage_of(WARMUP + TIMED), case.precision)
     seconds = []
     for step in range(WARMUP + TIMED):
         start = time.perf_counter()

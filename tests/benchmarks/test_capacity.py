@@ -1,16 +1,26 @@
 """The capacity benchmark: what models read, which points a budget takes, and a tiny run from end to end."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from benchmarks import capacity, capacity_texts, capacity_training
 from benchmarks.capacity import list_cases, name_point, parse_arguments, plan
 from benchmarks.capacity_report import draw, report
 from benchmarks.capacity_texts import QUESTIONS, ROW, SENTINEL, Case, Lessons, Writer
-from benchmarks.capacity_training import build_model, recall_texts, run_case, score_questions, score_storage, spread
+from benchmarks.capacity_training import (
+    build_model,
+    recall_texts,
+    run_case,
+    score_questions,
+    score_storage,
+    spread,
+    take_steps,
+)
 from benchmarks.harness import Point
 from data_scripts.batches import IGNORE_INDEX
 from data_scripts.sources.bios_uniform import PAPER, join_pieces
@@ -181,6 +191,32 @@ def test_training_stores_facts_and_a_seed_repeats_it(writer):
     assert runs[0]["parameters"] > runs[0]["parameters_without_embeddings"] > 0
 
 
+@pytest.mark.usefixtures("small_batches")
+def test_training_in_bfloat16_is_counted_in_float32(writer):
+    ids = torch.tensor([writer.biographies(np.array([0]), np.array([0]))[0].ids])
+    trained = {}
+    for precision in ("no", "bf16"):
+        AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision
+        case = case_of(15, people=8, wordings=1, precision=precision)
+        trained[precision] = build_model(case, writer)
+        take_steps(trained[precision], Lessons(case, writer), range(3), 1.0, "test")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    float32, bfloat16 = (dict(model.named_parameters()) for model in trained.values())
+    assert any(not torch.equal(float32[name], bfloat16[name]) for name in float32)
+    clean = build_model(case, writer)
+    clean.load_state_dict(trained["bf16"].state_dict())
+    with torch.no_grad():
+        assert torch.equal(trained["bf16"](ids).logits, clean(ids).logits)
+
+
+@pytest.mark.parametrize(("exposures", "batch"), [(100, 24), (1000, 96)])
+def test_many_exposures_are_seen_in_larger_batches(writer, exposures, batch):
+    case = case_of(exposures)
+    lessons = Lessons(case, writer)
+    assert len(lessons) == case.steps == math.ceil(PEOPLE * exposures / batch)
+    assert len(lessons.biographies(0)) == batch
+
+
 def test_a_budget_takes_points_in_order_while_they_fit():
     minutes = {Point("a"): 5.0, Point("b"): 20.0, Point("c"): 4.0, Point("d"): 2.0}
     chosen, left_out = plan(minutes, 10.0)
@@ -190,8 +226,8 @@ def test_a_budget_takes_points_in_order_while_they_fit():
 
 
 def test_the_most_valuable_points_are_first(monkeypatch):
-    monkeypatch.setattr(capacity, "count_people", lambda width, layers, lists, bits: 10 * width)
-    sizes = ["--sizes", "32x1", "16x1", "--exposures", "10", "100", "1000"]
+    monkeypatch.setattr(capacity, "count_people", lambda width, layers, lists, bits: round(bits * width))
+    sizes = ["--sizes", "32x1", "16x1", "--exposures", "10", "100", "1000", "--bits-offered", "10"]
     arguments = parse_arguments(["--subjects", "vanilla", "window", *sizes, "--seeds", "0", "1"])
     cases = list_cases(arguments)
     assert len({name_point(case) for case in cases}) == len(cases) == 2 * (12 + 4)
@@ -203,6 +239,9 @@ def test_the_most_valuable_points_are_first(monkeypatch):
     assert asked == [(1, "after", 80), (5, "after", 80), (1, "mixed", 80), (5, "mixed", 80)]
     # The same people for every variant of a size.
     assert {(case.width, case.people) for case in cases if case.questions is None} == {(16, 160), (32, 320)}
+    several = list_cases(parse_arguments(["--subjects", "vanilla", *sizes, "20"]))
+    assert [(case.width, case.people) for case in several[:4]] == [(16, 160), (16, 320), (32, 320), (32, 640)]
+    assert {case.people for case in several if case.questions is not None} == {80}
 
 
 OPTIONS = ["--sizes", "8x1", "--exposures", "1", "--extraction-exposures", "1", "--lists", "short"]
@@ -231,7 +270,7 @@ def test_it_runs_resumes_and_writes_what_it_found(tmp_path, capsys):
         assert {"values", "name", "all"} <= set(run["bits"])
         assert run["bits"]["all"]["offered"] > run["bits"]["values"]["offered"] > 0
     tables = (tmp_path / "capacity.md").read_text(encoding="utf-8")
-    for heading in ("Bits stored", "Of the bits of each fact", "Stored, and answered"):
+    for heading in ("Bits stored", "Share of each fact's bits that is stored", "Storage and extraction"):
         assert f"## {heading}" in tables
     assert "<!-- window, 8x1 -->" in (tmp_path / "capacity.svg").read_text(encoding="utf-8")
     assert capacity.main([*command, "--budget", "0"]) == 0
@@ -259,11 +298,12 @@ def test_the_report_has_means_and_ranges_over_seeds(tmp_path):
     asked = {**shape, **sizes, "wordings": 5, "questions": "mixed", "bits": stored(150.0), "accuracy": accuracy}
     points.append({"subject": "vanilla", "task": "y", "seed": 0, "rounds": [asked]})
     machine = {"device": "x", "threads": 2, "torch": "2"}
-    content = {"machine": machine, "vocabulary": 600, "batch": 96, "names": 54_000, "points": points}
+    batches = {"batch": 24, "large_batch": 96, "many_exposures": 500}
+    content = {"machine": machine, "vocabulary": 600, **batches, "names": 54_000, "points": points}
     text = report(content)
     assert "as drawn from 54,000" in text
     assert "| vanilla, 8x1 | 200 | 100 | 50 | 100 | 3.00 | 1.05 (0.90–1.20) | 0.53 (0.45–0.60) | 2.10" in text
-    assert "| vanilla, 8x1, 100 exposures | 35.0 % | 35.0 % |" in text
+    assert "| vanilla, 8x1, 50 people, 100 times | 35.0 % | 35.0 % |" in text
     assert "| 5, mixed in | 50 | 100 | 50.0 % | 75.0 % | 12.5 % |" in text
     for name in ("one.svg", "two.svg"):
         draw(content, tmp_path / name)
