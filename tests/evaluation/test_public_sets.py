@@ -82,7 +82,7 @@ def test_equal_popularities_are_in_one_bin_and_bins_are_in_order():
     wide = popularity_bins(np.random.default_rng(0).permutation(1000).tolist())
     assert [len(chosen) for chosen in wide] == [200] * 5
     rows = popularity_rows([9, 90, 900], [False, True, True])
-    assert [(row["least"], row["most"], row["correct"]) for row in rows] == [(9, 9, 0), (90, 90, 1), (900, 900, 1)]
+    assert [(row["min"], row["max"], row["correct"]) for row in rows] == [(9, 9, 0), (90, 90, 1), (900, 900, 1)]
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 20), (20, 20), (3, 17), (250, 1000)])
