@@ -19,7 +19,7 @@ import os
 import sys
 
 HELP = {
-    "prepare": "make the corpus of the recipe's source: people, documents, questions; the other commands do it, too",
+    "prepare": "write the corpus of people, documents and questions; the other commands do so, too, if there is none",
     "pretrain": "learn the biographies by span corruption",
     "finetune": "learn to answer, from the output folder's pretrained model, or finetune.start_from",
     "evaluate": "score the finetuned model, or evaluate.model, beside the baselines",
@@ -55,17 +55,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                 "--grid", action="append", default=[], metavar="SECTION.KEY=VALUE,VALUE,…",
                 help="values of a key to try; several grids are combined, each value with each",
             )  # fmt: skip
-            command.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="of each; the recipe's own")
-            command.add_argument("--part", metavar="I/N", help="run every N-th point from the I-th on, as a job array")
+            command.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="by default the recipe's")
+            command.add_argument("--part", metavar="I/N", help="run every N-th point from the I-th, for a job array")
         if name in NEVER_PUBLISHED:
             continue
         command.add_argument(
             "--resume", action="store_true", help="continue from the output folder's latest valid checkpoint"
         )
-        command.add_argument("--push_to_hub", metavar="USER/NAME", help="publish the scored model there at the end")
+        command.add_argument("--push_to_hub", metavar="USER/NAME", help="publish the scored model in this repository")
         command.add_argument("--private", action="store_true", help="make the repository private if it is new")
         command.add_argument("--push_checkpoints", action="store_true", help="push intermediate checkpoints too")
-        command.add_argument("--license", help="the published model's; by default that of its data, if known")
+        command.add_argument("--license", help="licence to publish the model under; by default that of its data")
     arguments = parser.parse_args(argv)
     if arguments.command in NEVER_PUBLISHED:
         return arguments

@@ -227,7 +227,7 @@ class RunFolder:
             done = [self.stage(name) for name in stages if self.finished(name)]
             done += [self.results] if scores and self.results.exists() else []
             if done:
-                raise RunError(f"output {path}: {done[0]} is there already; {ELSEWHERE}")
+                raise RunError(f"output {path}: {done[0]} already exists; {ELSEWHERE}")
             if self.has_checkpoints(stages):
                 raise RunError(f"output {path}: has an unfinished run; add --resume or choose another output")
         self.check_nothing_in_the_way(stages)

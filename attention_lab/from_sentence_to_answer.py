@@ -15,9 +15,9 @@
 # any sentence. How does a fact get from the text into the weights, and out again?
 #
 # This notebook follows one biography all the way: its corrupted spans, its tokens and labels, the loss, training, the
-# answer, and which tokens of it Linformer, BigBird and an attention that selects would read. What trains and scores
-# here is what `train.py` runs; only the model is smaller, so that all of it takes about a minute on one core, without
-# a network. The people are invented.
+# answer, and which of its tokens Linformer, BigBird and selected-block attention would read. Training and scoring are
+# those of `train.py`; only the model is smaller, so that the whole notebook takes about a minute on one core. It needs
+# no network. The people are invented.
 #
 # To open it: `pip install -e ".[lab]"`, then `jupyter lab attention_lab/from_sentence_to_answer.ipynb`.
 
@@ -116,13 +116,13 @@ print(*(documents[number] for number in numbers), sep="\n")
 # %% [markdown]
 # ## 2. Corrupted spans
 #
-# Reading sentences from left to right is a poor preparation for questions: a birthplace often comes before anything
-# that asks for it. **Span corruption** takes a span out of a sentence, leaves a sentinel ⁇ in its place, and puts the
-# span after the text. The model has to restore it.
+# Predicting sentences from left to right is a poor preparation for questions: a birthplace often comes before the
+# words that ask for it. **Span corruption** takes a span out of a sentence, leaves a sentinel ⁇ in its place, and puts
+# the span after the text. The model has to restore it.
 #
 # The first policy is the one of Stanford's CS224N practical: any span of the sentence, `prefix⁇suffix⁇span`. The
-# second, which the recipe uses, prefers names and places (*salient spans*) and usually cuts the sentence down to the
-# title, a few characters before the span, and the span: much like a question and its answer.
+# second, which the recipe uses, prefers names and places (*salient spans*) and usually cuts the sentence down to its
+# title, a few characters of context and the span, which looks much like a question and its answer.
 
 # %%
 places = frozenset(other.answer for other in run.data.train)
@@ -134,8 +134,8 @@ for options in (CorruptionOptions(policy="random-span"), recipe.corruption):
 # %% [markdown]
 # Below are the first rows of pretraining that are about our person, in the order in which the model sees them, and the
 # training question of another person, which is one of its rows, too. Each epoch corrupts a sentence in another way.
-# **What is in brackets counts in the loss.** The title counts in a quarter of the rows only, because nothing before it
-# says who comes next; of a question only the answer counts.
+# **Brackets mark the tokens in the loss.** The title is in the loss in only a quarter of the rows, because nothing
+# before it says who comes next; of a question, only the answer is in the loss.
 
 
 # %%
@@ -157,11 +157,11 @@ print(f"question: {mark_targets(run, asked).plain.strip()}")
 # ## 3. Tokens, ids and labels
 #
 # The model reads numbers. Byte-level BPE has learned 500 tokens from these sentences: frequent words are one token, a
-# rare name is several. The `labels` repeat the ids, except where the loss does not count: there they are -100, which
+# rare name is several. The `labels` repeat the ids, except at tokens outside the loss: there they are -100, which
 # PyTorch's cross-entropy ignores. Position t predicts the label of position t + 1; the shift is made inside the loss.
 
 # %%
-# The longest of these whose title does not count.
+# The longest of these whose title is not in the loss.
 example = max((row for _, row in seen if not row.targets[0]), key=lambda row: len(row.ids))
 batch = batches.tensors(example)
 tokens = [tokenizer.decode([token]) for token in example.ids]
@@ -172,7 +172,7 @@ for position, (token, label) in enumerate(zip(tokens, batch["labels"][0].tolist(
 # %% [markdown]
 # ## 4. The loss
 #
-# The loss is the mean, over all tokens that count, of -log p(token | the tokens before it), in nats. A model that has
+# The loss is the mean, over all target tokens, of -log p(token | the tokens before it), in nats. A model that has
 # learned nothing gives each of V tokens the probability 1/V, and its loss is log V. Both claims are checked here.
 
 
@@ -241,9 +241,9 @@ for name, color, marker, line in (("with pretraining", BLUE, "o", "-"), ("withou
     left.plot(*zip(*curves[name], strict=True), color=color, linestyle=line, label=name)
     right.plot(steps, scores[name], color=color, marker=marker, linestyle=line, label=name)
 left.axhline(math.log(len(tokenizer)), color="black", linestyle=":", label="log V")
-left.set(xlabel="step", ylabel="nats a token that counts", title="Training loss", ylim=(0, None))
+left.set(xlabel="step", ylabel="nats per target token", title="Training loss", ylim=(0, None))
 left.legend()
-right.axhline(ceiling(documents, dev_questions), color="black", linestyle=":", label="the answer is in a sentence")
+right.axhline(ceiling(documents, dev_questions), color="black", linestyle=":", label="upper bound: in a sentence")
 right.axhline(always_popular, color=GREEN, linestyle="-.", label="always the most popular place")
 right.set(xlabel="steps", ylabel="right answers", ylim=(0, 1.02), xticks=steps)
 right.set_title(f"{len(dev_questions)} people without a training question")
@@ -255,10 +255,10 @@ plt.show()
 # Without pretraining the model learns its training questions by heart: a loss near zero, every training answer right,
 # and nothing about anybody else. Nothing in its data could. With pretraining, questions about the *other* people are
 # answered from sentences that were seen in training, although no question ever asked about these people. The losses of
-# the two are not comparable: a place is easier to predict once it is known than the words of a sentence.
+# the two are not comparable: a place, once known, is easier to predict than the words of a sentence.
 #
-# A minute shows the effect, not its size. The score is a mean over few questions, from one seed; where half
-# are right, its standard error is 7 points. The [README](../README.md#results) has the results of full recipes.
+# A run of a minute shows the effect, not its size. The score is a mean over few questions, from one seed; near 50 %
+# its standard error is 7 points. The [README](../README.md#results) has the results of full recipes.
 #
 # ## 6. What pretraining has changed
 #
@@ -276,14 +276,14 @@ figure.legend([Patch(color=ORANGE), Patch(color=BLUE)], ["untrained", "trained"]
 plt.show()
 
 # %% [markdown]
-# What nothing before it decides remains surprising: the words that follow the title, or a year that few rows asked
-# for. The place, which most rows ask for, has become certain.
+# Tokens that do not follow from what is before them remain surprising: the words after the title, or a year that few
+# rows asked for. The place, which most rows ask for, has become certain.
 #
 # ## 7. The answer
 #
-# The pipeline ranks the places that answer some training question by the probability of the whole answer. Three
-# cases: our person, asked of the pretrained model; the same person, asked of the model without pretraining; and a
-# person who does not exist, asked of the pretrained model.
+# The pipeline ranks the places that answer some training question by the probability of the whole answer. There are
+# three cases: the pretrained model is asked about our person; the model without pretraining is asked about the same
+# person; and the pretrained model is asked about a person who does not exist.
 
 # %%
 stranger = made_up_people(run.data, "calibration", 1)[0]
@@ -301,24 +301,24 @@ figure.legend([Patch(color=BLUE), Patch(color=ORANGE)], ["right", "wrong"], loc=
 plt.show()
 
 # %% [markdown]
-# The model without pretraining is as sure as the other, and wrong. The stranger gets an answer, too, and nothing in
-# the number alone says that it is worthless. How a MiniGPT decides which people it knows, and when to say "I don't
-# know", is the subject of [docs/trust.md](../docs/trust.md).
+# The model without pretraining is as confident as the other, and wrong. The stranger gets an answer, too, and its
+# probability alone does not show that it is worthless. How a MiniGPT decides which people it knows, and when to say "I
+# don't know", is the subject of [docs/trust.md](../docs/trust.md).
 #
 # ## 8. Which tokens see each other
 #
-# In full attention each token reads all tokens before it: T² products for a text of T tokens. Three variants read
-# less, with the sizes of their recipes, which are small enough to matter in a sentence (tokens from left to right are
-# read by tokens from top to bottom):
+# In full attention each token reads itself and all tokens before it: O(T²) products for a text of T tokens. Three
+# variants read less. Their sizes are those of their recipes, small enough to matter in a sentence (each row of a plot
+# is a token that reads, each column a token that is read):
 #
-# - **Linformer** reads its own segment of 8 tokens and the one before exactly, all others as 8 mixtures (*slots*);
+# - **Linformer** reads its own segment of 8 tokens and the one before exactly, earlier ones as 8 mixtures (*slots*);
 # - **BigBird** reads blocks of 4 tokens: the last two, the first (*global*), and one at random for each head;
-# - **attention that selects** reads the last two blocks, and the two others whose keys promise the largest scores.
+# - **selected-block attention** reads the last two blocks, and the two others whose keys promise the largest scores.
 #
-# All four read with the weights that were trained above with full attention; only what Linformer's tokens write into
-# its slots is new, and random. The head is the one of the last layer that looks furthest back. The upper row is what
-# it may read, the lower one its attention weights α, with the mean loss of the sentence; of one sentence, a tenth of a
-# nat means little.
+# All four use the weights that were trained above with full attention; only the weights of Linformer's slots are new,
+# and random. The head is the one of the last layer that attends furthest back. The upper plots show what it may read,
+# the lower ones its attention weights α, with the mean loss of the sentence; on a single sentence, a difference of a
+# tenth of a nat means little.
 
 # %%
 ids = tokenizer(max((documents[number] for number in numbers), key=len), return_tensors="pt")["input_ids"]  # (1, T)
@@ -342,7 +342,7 @@ for (kind, reader), above, below in zip(readers.items(), *grid, strict=True):
     weights = attention_matrices(reader, ids)[layer, 0, head]  # (T, T)
     # White where nothing is read; the square root brings out small weights.
     image = below.imshow(weights.where(part > 0, torch.nan), cmap="cividis", norm=PowerNorm(0.5, vmin=0, vmax=1))
-    below.set_title(f"α; {surprise(reader, ids).mean():.2f} nats a token")
+    below.set_title(f"α; {surprise(reader, ids).mean():.2f} nats per token")
     below.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
 for plot in grid[:, 0]:
     plot.set_yticks(range(len(labels)), labels, fontsize=6)

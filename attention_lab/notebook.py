@@ -82,8 +82,8 @@ assert error <= bound
 # %% [markdown]
 # ## (b) Averaging two
 #
-# With orthonormal keys, q = β(k_a + k_b) gives v_a and v_b a weight of e^β / (2e^β + n - 2) each. What is missing to
-# one half goes to the others' mean, and falls as e^(-β).
+# With orthonormal keys, q = β(k_a + k_b) gives v_a and v_b a weight of e^β / (2e^β + n - 2) each. The rest goes to the
+# mean of the others, and falls as e^(-β).
 
 # %%
 beta = 6.0
@@ -98,8 +98,8 @@ assert np.allclose(error, heads.pair_error(values, a, b, beta))
 # %% [markdown]
 # ## (c) One head under noise
 #
-# **(1)** k_i ~ N(μ_i, αI). The two scores that matter differ by N(0, 4αβ²): β must be large enough for the others to
-# be out of play, e^β ≫ n, and small enough for the noise not to choose between the two, β√α ≪ 1.
+# **(1)** k_i ~ N(μ_i, αI). The two scores that matter differ by N(0, 4αβ²): β must be large enough to suppress the
+# others, e^β ≫ n, and small enough for the noise not to choose between the two, β√α ≪ 1.
 
 # %%
 alpha = 1e-3
@@ -135,7 +135,7 @@ assert stats.kstest(weight, derived.cdf).pvalue > 0.01
 # ## (d) Two heads
 #
 # One head for each value, q_1 = βμ_a and q_2 = βμ_b, and the mean of both. A stretched key no longer competes with
-# the other one, so its length hardly matters; unless γ < 0. Then the first head reads everything but v_a. That
+# the other one, so its length hardly matters, unless γ < 0. Then the first head reads everything but v_a. That
 # happens with probability Φ(-√2).
 
 # %%
@@ -155,9 +155,9 @@ assert two[lost].min() > 10 * np.median(two[~lost])
 # %% [markdown]
 # ## (e) Keys, queries and values from the same x
 #
-# x_1 = u_d + u_b, x_2 = u_a, x_3 = u_c + u_b, with u orthogonal of norm β. Without matrices c_2 ≈ u_a. To add u_d to
-# x_2 does not bring u_b: x_2·x_2 = 2β² still exceeds x_2·x_1 = β². No query could: an output is a convex combination
-# of the inputs, and none of these comes nearer to u_b than 0.63β.
+# x_1 = u_d + u_b, x_2 = u_a, x_3 = u_c + u_b, with u orthogonal of norm β. Without matrices c_2 ≈ u_a. Adding u_d to
+# x_2 does not bring u_b in: x_2·x_2 = 2β² still exceeds x_2·x_1 = β². No query could: an output is a convex
+# combination of the inputs, and none of these comes nearer to u_b than 0.63β.
 
 # %%
 beta = 3.0
@@ -175,9 +175,9 @@ for added in ("", "d", "c"):
     assert np.isclose(reach, np.sqrt(0.5 if added else 0.4))
 
 # %% [markdown]
-# With matrices of outer products, c_2 ≈ u_b and c_1 ≈ u_b - u_c; the certificate bounds the error. The matrices that
-# the practical's published report prints return something else. And `construct_qkv` finds matrices for any linearly
-# independent inputs and any outputs.
+# With matrices of outer products, c_2 ≈ u_b and c_1 ≈ u_b - u_c; the certificate bounds the error. The matrices in
+# the practical's published report return something else. `construct_qkv` finds matrices for any linearly independent
+# inputs and any outputs.
 
 # %%
 wanted = routing.question_routes(u)
@@ -241,8 +241,8 @@ assert np.allclose(weights.sum(-1), 1.0, atol=1e-5)
 # %% [markdown]
 # ## (g) Low-rank and sparse
 #
-# How much of the model's own attention a matrix of low rank holds, how much of its mass BigBird's pattern holds, and
-# how far Performer's features are from it.
+# How well a low-rank matrix approximates the model's own attention, how much of its mass is in BigBird's pattern, and
+# how far off Performer's features are.
 
 # %%
 length = 32

@@ -25,7 +25,7 @@ def tokens_read(model: PreTrainedModel, ids: torch.Tensor, layer: int, head: int
     """Return what a head reads of a text (1, T), as disjoint boolean masks (T, T) by name, queries in rows.
 
     Full attention has one, `exact`; Linformer also `slots`, the tokens that are read as mixtures; BigBird `window`,
-    `global` and `random`; the attention that selects `window` and `selected`.
+    `global` and `random`; selected-block attention `window` and `selected`.
 
     Raises:
         ValueError: the layer has another attention.

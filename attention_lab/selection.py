@@ -9,8 +9,8 @@ rules choose these k, all from what a trained model with full attention computes
 - mean: those whose mean key has the largest q·k, before the rotation (Lu et al. 2025, "MoBA", arXiv 2502.13189);
 - random: BigBird's, drawn and not found (Zaheer et al. 2020).
 
-A choice is a mask (…, T, nb) over the nb blocks of a text of T tokens. A model with attention that selects may report
-its own: `seen_mass` and `found_share` take any.
+A choice is a mask (…, T, nb) over the nb blocks of a text of T tokens. `seen_mass` and `found_share` take any, also
+those that a model with selected-block attention reports.
 """
 
 from collections.abc import Iterator, Sequence

@@ -241,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("data", type=Path, metavar="FOLDER", help="the four files")
     add_recipe_options(parser, RECIPE)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="variants, or groups of them")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of pretraining (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=3.0, help="minutes of pretraining (%(default)s)")
     parser.add_argument("--steps", type=int, help="of pretraining, instead of minutes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(%(default)s)")
     arguments = parser.parse_args(argv)

@@ -168,7 +168,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--tasks", nargs="+", choices=list(TASKS), default=["people"], help="default: people")
     add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of weights and training texts (default: 0)")
     add("--length", type=int, default=4096, help="tokens of the longest texts to train on (default: %(default)s)")
-    add("--tokens", type=int, default=4096, help="tokens of a step (default: %(default)s)")
+    add("--tokens", type=int, default=4096, help="tokens per step (default: %(default)s)")
     add(
         "--steps", type=int, nargs=5, default=[100, 60, 60, 60, 140], metavar="N",
         help="steps on texts of 1/256, 1/64, 1/16, 1/4 and all of the length (default: %(default)s)",
@@ -182,7 +182,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--rope-scalings", nargs="+", choices=SCALINGS, default=[UNSCALED, "yarn"],
         help="how contexts longer than --length are read (default: none yarn)",
     )  # fmt: skip
-    add("--save", type=Path, metavar="FOLDER", help="also save each trained model, and texts to look into it with")
+    add("--save", type=Path, metavar="FOLDER", help="also save each trained model, and texts to analyse it with")
     add("--threads", type=int, default=2, help="threads (default: %(default)s)")
     arguments = parser.parse_args(argv)
     arguments.read_lengths = sorted({arguments.length, *arguments.read_lengths})

@@ -63,7 +63,7 @@ QUANTITIES = [  # what, field, heading, unit, units in one SI unit
     ("forward+backward", "bytes", "Peak memory of forward and backward, one layer", "MiB", 2**-20),
     ("training step", "seconds", "Training step, two-layer model", "ms", 1e3),
     ("training step", "bytes", "Peak memory of a training step, two-layer model", "MiB", 2**-20),
-    ("decode", "seconds", "Decoding, two-layer model, a token", "ms", 1e3),
+    ("decode", "seconds", "Decoding, two-layer model, per token", "ms", 1e3),
     ("decode", "bytes", "Cache, two-layer model", "MiB", 2**-20),
     ("choice", "seconds", "Choice of blocks alone, one layer", "ms", 1e3),
     ("choice", "bytes", "Peak memory of the choice of blocks, one layer", "MiB", 2**-20),

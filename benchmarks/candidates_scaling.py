@@ -60,7 +60,7 @@ from training.stepper import Stepper
 SIZES = (60, 200, 500, 2_000, 10_000, 50_000)
 FULL = "full scoring"
 SEARCH = {"best-first, top 1": 1, "best-first, top 5": 5, "best-first, top 20": 20}
-MOST_IN_FULL = 2_000  # places of which full scoring is measured: its memory grows with the square
+MAX_SCORED_IN_FULL = 2_000  # places of which full scoring is measured: its memory grows with the square
 QUESTIONS = 32  # of a batch, half of them about people of the training questions
 COMPARED = 4  # questions whose best answer of more places is compared with full scoring
 PART = 1_000  # places scored together for that
@@ -68,8 +68,8 @@ PEOPLE = 1_500
 STEPS = 400
 CONTEXT = 128
 # The bars, at 50,000 places.
-MOST_MILLISECONDS = {"best-first, top 1": 5.0, "best-first, top 5": 10.0}
-MOST_MEGABYTES = 60.0
+MAX_MILLISECONDS = {"best-first, top 1": 5.0, "best-first, top 5": 10.0}
+MAX_MEGABYTES = 60.0
 
 
 def invent_places(count: int) -> list[str]:
@@ -169,7 +169,7 @@ def measure(point: Point, folder: Path, at_least: float) -> dict:
     result["seconds"] = cpu_seconds(lambda: rank(trie), at_least) / len(questions)
     if k == 1:
         found = top_answers(model, tokenizer, questions, trie, 1)
-        step = 1 if point.size <= MOST_IN_FULL else len(questions) // COMPARED
+        step = 1 if point.size <= MAX_SCORED_IN_FULL else len(questions) // COMPARED
         expected = best_by_parts(model, tokenizer, questions[::step], places)
         result["compared"] = len(expected)
         result["same"] = sum(one[0].text == best for one, best in zip(found[::step], expected, strict=True))
@@ -216,8 +216,8 @@ def report(content: dict) -> str:
         f"{QUESTIONS}. A model of 0.9 M parameters, three layers of width 128, was trained for {content['steps']} "
         f"steps on questions about {content['people']:,} invented people. Half of the questions are about them, half "
         f"about strangers; their best answers have probabilities of {spread}. Full scoring is measured up to "
-        f"{MOST_IN_FULL:,} places. Of more, the best answers of {COMPARED} questions a round are compared with full "
-        f"scoring, {PART:,} places at a time."
+        f"{MAX_SCORED_IN_FULL:,} places. Of more, the best answers of {COMPARED} questions per round are compared "
+        f"with full scoring, {PART:,} places at a time."
     )
     return write_report("Ranking answers against the number of candidates", introduction, *sections, failures(results))
 
@@ -246,15 +246,13 @@ def judge(results: Results, sizes: Sequence[int]) -> list[Bar]:
     bars = []
     largest = SIZES[-1]
     if largest in sizes:
-        for subject, limit in MOST_MILLISECONDS.items():
+        for subject, limit in MAX_MILLISECONDS.items():
             found = values(results, subject, "seconds").get(largest)
             bars.append(
                 Bar(f"{subject}: ms at {largest:,}", 1e3 * statistics.median(found) if found else None, "<=", limit)
             )
         found = values(results, "best-first, top 1", "bytes").get(largest)
-        bars.append(
-            Bar(f"MB at {largest:,}", 1e-6 * statistics.median(found) if found else None, "<=", MOST_MEGABYTES)
-        )
+        bars.append(Bar(f"MB at {largest:,}", 1e-6 * statistics.median(found) if found else None, "<=", MAX_MEGABYTES))
     for size in sizes:
         same, compared = (values(results, "best-first, top 1", name).get(size) for name in ("same", "compared"))
         share = sum(same) / sum(compared) if same and compared else None
@@ -264,7 +262,7 @@ def judge(results: Results, sizes: Sequence[int]) -> list[Bar]:
 
 def plan(sizes: Sequence[int]) -> list[Point]:
     """Return all points to measure."""
-    full = [Point(FULL, size=size) for size in sizes if size <= MOST_IN_FULL]
+    full = [Point(FULL, size=size) for size in sizes if size <= MAX_SCORED_IN_FULL]
     return [*full, *(Point(subject, size=size) for subject in SEARCH for size in sizes)]
 
 
@@ -273,9 +271,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = new_parser(__doc__, "runs/candidates_scaling.cpu.json")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of places (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="times each point is measured (default: %(default)s)")
-    parser.add_argument("--people", type=int, default=PEOPLE, help="to train on (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of training (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.5, help="a round measures so long (default: %(default)s)")
+    parser.add_argument("--people", type=int, default=PEOPLE, help="people to train on (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="training steps (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="seconds per round (default: %(default)s)")
     return parser.parse_args(argv)
 
 

@@ -14,7 +14,7 @@ from benchmarks.capacity_texts import BATCH, PAD, QUESTIONS, ROW, SENTINEL, Case
 from benchmarks.harness import default_device
 from configuration.schema import StageArguments
 from data_scripts.sources.bios_uniform import COUNTED_WITH
-from evaluation.stored_bits import Recall, StoredBits, count_all_bits, recall_spans
+from evaluation.stored_bits import SpanScore, StoredBits, count_all_bits, score_spans
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
 from training.loop import MIN_STEPS_TO_COMPILE
 from training.precision import compiled_parts
@@ -92,11 +92,11 @@ def seconds_a_step(case: Case, writer: Writer) -> float:
 
 def recall_texts(
     model: MiniGPTForCausalLM, writer: Writer, texts: Sequence[Text]
-) -> Iterator[list[tuple[str, Recall]]]:
+) -> Iterator[list[tuple[str, SpanScore]]]:
     """Yield, for each text, the facts that it says and how the model recalls them, in rows packed as in training."""
     for start in range(0, len(texts), BATCH):
         rows = writer.pack(texts[start : start + BATCH])
-        recalls = iter(recall_spans(model, rows.input_ids, [span for spans in rows.spans for span in spans]))
+        recalls = iter(score_spans(model, rows.input_ids, [span for spans in rows.spans for span in spans]))
         for spans in rows.spans:
             yield [(span.fact, next(recalls)) for span in spans]
 

@@ -127,6 +127,16 @@ class Subject:
         context = getattr(self.model.config, "max_position_embeddings", None)
         return context is None or len(self.encode(self.prompt(question))) + self.max_new_tokens <= context
 
+    def explain_unreadable(self, questions: Sequence[Question]) -> str:
+        """Say why the model can read none of the questions."""
+        if all(find_unknown_character(self.tokenizer, question.text) is not None for question in questions):
+            return "the model's tokenizer lacks characters of every question"
+        return (
+            f"the model's context of {self.model.config.max_position_embeddings} tokens is too short for every "
+            f"question that its tokenizer can write, with the examples and {self.max_new_tokens} tokens of an answer; "
+            "wanted fewer --shots or a smaller --max-new-tokens"
+        )
+
     def answer(self, questions: Sequence[Question]) -> list[str | None]:
         """Return the greedy answer to each question; None to one that the model cannot read.
 
@@ -135,11 +145,7 @@ class Subject:
         """
         asked = [index for index, question in enumerate(questions) if self.can_read(question.text)]
         if questions and not asked:
-            context = getattr(self.model.config, "max_position_embeddings", None)
-            raise UserError(
-                f"the model reads {context} tokens, and no question fits them with its examples and "
-                f"{self.max_new_tokens} tokens of an answer; wanted fewer --shots or a smaller --max-new-tokens"
-            )
+            raise UserError(self.explain_unreadable(questions))
         answers: list[str | None] = [None] * len(questions)
         asked.sort(key=lambda index: len(questions[index].text))  # those of like length need little padding
         for batch in cut_batches(asked, self.batch_size):

@@ -6,11 +6,11 @@
 `mine` is any name in `ATTENTION_CLASSES`. Each variant
 
 - trains by a recipe (--recipe, by default quickstart) on the data, once for each seed, and is asked training questions
-  that were held out; the dev file of the data is not opened. Without --data these are the recipe's own, and the dev
-  questions of people whom the recipe invents are asked. Where the recipe has a sibling for the variant, as
+  that were held out; the dev file of the data is not opened. Without --data these are the recipe's own data, and if
+  their people are invented, the dev questions are asked. If the recipe has a sibling for the variant, such as
   quickstart-bigbird, the sizes of its model are taken from that;
-- learns the task "people" of `attention_recall`, once for each seed, and is asked what a long text has said, near and
-  far;
+- learns the task "people" of `attention_recall`, once for each seed, and is asked about facts near and far in a long
+  text;
 - is timed at growing lengths, as in `attention_scaling`: a layer's forward and backward pass, with peak memory, and
   decoding.
 
@@ -233,7 +233,7 @@ def estimate_seconds(run: Run, plan: Plan, missing: dict[Point, int]) -> float:
     return seconds
 
 
-def forget_changed(record: Record, codes: dict[str, str]) -> None:
+def discard_stale(record: Record, codes: dict[str, str]) -> None:
     """Drop what a record has of variants whose file has changed since, and say so."""
     for variant, code in codes.items():
         stale = [
@@ -253,16 +253,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--variants", nargs="+", required=True, choices=list(ATTENTION_CLASSES), metavar="NAME",
-        help=f"the first is what the others are compared with; of {', '.join(ATTENTION_CLASSES)}",
+        help=f"the others are compared with the first one; of {', '.join(ATTENTION_CLASSES)}",
     )  # fmt: skip
-    add("--data", metavar="FOLDER", help="the four files, or what else data.path takes (the recipe's own)")
+    add("--data", metavar="FOLDER", help="the four files, or anything else that data.path takes (the recipe's own)")
     add("--recipe", default="quickstart", help="name or file of the recipe to train by (%(default)s)")
     add("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
-    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of the trainings (0)")
+    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="seeds to train with (0)")
     add("--quick", action="store_true", help=f"fewer steps, shorter texts, one round, into {QUICK_OUTPUT}")
-    add("--steps", type=int, help=f"of pretraining (the recipe's; {QUICK.steps} with --quick)")
-    add("--lengths", type=int, nargs="+", metavar="N", help="of time and memory, in tokens (512 to 8,192 or 4,096)")
-    add("--rounds", type=int, help=f"of time and memory ({FULL.rounds}; {QUICK.rounds} with --quick)")
+    add("--steps", type=int, help=f"pretraining steps (the recipe's; {QUICK.steps} with --quick)")
+    add("--lengths", type=int, nargs="+", metavar="N", help="tokens, for time and memory (512 to 8,192 or 4,096)")
+    add("--rounds", type=int, help=f"rounds of time and memory ({FULL.rounds}; {QUICK.rounds} with --quick)")
     add("--threads", type=int, default=torch.get_num_threads(), help="threads on a CPU (default here: %(default)s)")
     arguments = parser.parse_args(argv)
     effort = QUICK if arguments.quick else FULL
@@ -281,7 +281,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def open_record(arguments: argparse.Namespace, plan: Plan, run: Run) -> Record:
-    """Open the results of the command, without those of variants that have changed since."""
+    """Open the results of the command, without those of variants whose code has changed since."""
     settings = {
         "machine": describe_machine(torch.device(plan.device)),
         "recipe": plan.recipe.stem,
@@ -291,7 +291,7 @@ def open_record(arguments: argparse.Namespace, plan: Plan, run: Run) -> Record:
         "recall": {**asdict(plan.recall), "steps": list(plan.recall.steps)},
     }
     record = Record(arguments.output, report, settings, {"variants": arguments.variants})
-    forget_changed(record, plan.codes)
+    discard_stale(record, plan.codes)
     return record
 
 

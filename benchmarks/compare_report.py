@@ -16,9 +16,9 @@ from evaluation.tables import markdown_table, mean_and_spread
 ACCURACY = "accuracy"
 RECALL = "people"  # of the tasks of `attention_recall`
 SCALING = [  # row, what, field, units in one SI unit, whether it is divided by the length, what its exponent is of
-    ("forward + backward, ms a token", "forward+backward", "seconds", 1e3, True, "time"),
-    ("peak memory, MiB a token", "forward+backward", "bytes", 2**-20, True, "peak memory"),
-    ("decoding, ms a token", "decode", "seconds", 1e3, False, "decoding time"),
+    ("forward + backward, ms per token", "forward+backward", "seconds", 1e3, True, "time"),
+    ("peak memory, MiB per token", "forward+backward", "bytes", 2**-20, True, "peak memory"),
+    ("decoding, ms per token", "decode", "seconds", 1e3, False, "decoding time"),
     ("cache, MiB", "decode", "bytes", 2**-20, False, "cache"),
 ]
 SPLITS = {"held_out": "held-out training questions", "dev": "dev questions"}
@@ -49,7 +49,7 @@ def over_seeds(seeds: Seeds, figure: Callable[[dict], float | None]) -> str:
 
 
 def training_rows(results: Results, variants: list[str]) -> list[list[str]]:
-    """Return the rows on the trained models: accuracy, what it is over the first variant's, size and minutes."""
+    """Return the rows on the trained models: accuracy, its gain over the first variant's, size and minutes."""
     trained = {variant: seeds_of(results, variant, ACCURACY) for variant in variants}
     shares = {
         variant: {seed: found["accuracy"] for seed, found in good(seeds).items()} for variant, seeds in trained.items()
@@ -58,7 +58,7 @@ def training_rows(results: Results, variants: list[str]) -> list[list[str]]:
     gains = ["–" if variant == first else gain_over(shares[first], shares[variant]) for variant in variants]
     rows = [
         ["accuracy, %", *(over_seeds(seeds, lambda found: 100 * found["accuracy"]) for seeds in trained.values())],
-        [f"accuracy over that of {first}, points ± 95 %", *gains],
+        [f"accuracy gain over {first}, points ± 95 %", *gains],
         [
             "parameters, M",
             *(over_first(seeds, lambda found: f"{found['parameters'] / 1e6:.2f}") for seeds in trained.values()),
@@ -146,15 +146,15 @@ def report(content: dict) -> str:
     steps = "" if content["steps"] is None else f", {content['steps']:,} steps of pretraining"
     recall = content["recall"]
     introduction = (
-        f"{name_machine(content['machine'])}. Seeds: {seeds or 'none'}; ± is the standard deviation between them, "
-        "of which one seed has none: its small differences may be chance.\n\n"
+        f"{name_machine(content['machine'])}. Seeds: {seeds or 'none'}; ± is the standard deviation over seeds. A "
+        "single seed has none, so small differences may be noise.\n\n"
         f"- Accuracy: `{' '.join([content['recipe'], *content['overrides']])}` on {content['data']['name']}{steps}"
-        f"{scored}. The gain is taken seed by seed.\n"
+        f"{scored}. The gain is paired by seed.\n"
         f"- Recall: two layers of width 128, trained on {sum(recall['steps'])} steps of {recall['tokens']:,} tokens "
         f"and asked about a context of {recall['length']:,}, as in `attention_recall`.\n"
-        "- Time and memory: one layer of width 128, decoding two layers, as in `attention_scaling`; medians (and "
-        "ranges) of the rounds. Exponents are of growth with the length, with their 95 % intervals: of the time and "
-        "memory of a whole text 1 is linear and 2 quadratic, of decoding 0 is constant."
+        "- Time and memory: one layer of width 128; decoding: two layers, as in `attention_scaling`; medians (and "
+        "ranges) over the rounds. Exponents describe growth with the length, with 95 % intervals: for the time and "
+        "memory of a whole text, 1 is linear and 2 quadratic; for decoding, 0 is constant."
     )
     sizes = sizes_of(results, variants)
     return write_report(

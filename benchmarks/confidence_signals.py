@@ -63,7 +63,7 @@ COLUMNS = {  # key: heading, factor, digits
     "auroc_made_up": ("known over made-up (AUROC)", 1, 3),
     "coverage_at_precision_90": ("answered at 90 % precision, %", 100, 1),
     "coverage_at_5_percent_of_strangers": ("answered where 5 % of made-up are, %", 100, 1),
-    "milliseconds": ("ms a question", 1, 2),
+    "milliseconds": ("ms per question", 1, 2),
 }
 
 
@@ -250,7 +250,7 @@ class Asked:
 def find_signals(
     asked: Asked, others: Sequence[ClosedBookPipeline]
 ) -> dict[str, tuple[tuple[np.ndarray, ...], float]]:
-    """Return each signal of both groups, and what it takes in milliseconds a question beyond finding the answer."""
+    """Return each signal of both groups, and what it takes in milliseconds per question beyond finding the answer."""
     pipeline, relation = asked.pipeline, asked.relation
     question = relation.question
     # The beginning of a biography that asks the most, and the one that asks the least.

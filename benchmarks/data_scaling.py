@@ -61,7 +61,7 @@ from benchmarks.recipe_costs import (
     JOIN,
     STEP,
     WIKIPEDIA,
-    further_section,
+    extrapolation_section,
     join,
     join_line,
     measure_step,
@@ -180,7 +180,7 @@ def measured(found: dict) -> Iterator[None]:
 
 
 def measure_feed(batches: TrainingBatches) -> float:
-    """Return how many rows a CPU second are put into batches, over 32 pools."""
+    """Return how many rows per CPU second are put into batches, over 32 pools."""
     pool = batches.stage.bucket_batches
     for step in range(4 * pool):  # reads what the system has not in its cache yet
         batches[step]
@@ -255,7 +255,7 @@ def report(content: dict) -> str:
         ("Peak memory over the start of the phase, MB", "bytes", "phase", 1e-6),
         ("Peak memory of the process, libraries included, MB", "resident", "phase", 1e-6),
         ("On the disk, MB", "stored", "phase", 1e-6),
-        *((f"Rows a CPU second into batches of {field}", field, "", 1.0) for field in fields),
+        *((f"Rows per CPU second into batches of {field}", field, "", 1.0) for field in fields),
     ]
     sections = []
     for heading, field, first, scale in tables:
@@ -268,7 +268,7 @@ def report(content: dict) -> str:
     introduction = f"{name_machine(content['machine'])}. p is the exponent over all sizes."
     if unit_of(results) == "articles":
         introduction += " A size is a number of made-up articles, one in five of which is about a person."
-        expected = further_section(*(collect(results, field) for field in ("seconds", "bytes", "stored")))
+        expected = extrapolation_section(*(collect(results, field) for field in ("seconds", "bytes", "stored")))
         sections += [expected, join_line(results), step_section(results)]
     return write_report("Data against people", introduction, *sections, failures(results))
 

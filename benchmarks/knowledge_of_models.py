@@ -4,10 +4,10 @@
         --set popqa=akariasai/PopQA --set entity_questions=FOLDER/P19.test.json
     python -m benchmarks.knowledge_of_models gpt2 --set popqa=test.tsv --questions 100 --candidates 8   # minutes
 
-Each model, by its id on the Hub or its folder, is asked "Where was NAME born?", after some examples about people who
-are not scored, and answers greedily on one line. Right is an exact match with any accepted answer. With `--candidates
-N` it also ranks the right answer among N - 1 others of the set by their probabilities. A model that has been asked is
-not asked again by the same command; one that failed is, and a folder whose weights have changed.
+Each model, named by its id on the Hub or its folder, is asked "Where was NAME born?", after some examples about people
+who are not scored, and answers greedily on one line. An answer is right if it exactly matches any accepted one. With
+`--candidates N` the model also ranks the right answer among N - 1 others of the set by their probabilities. The same
+command, given again, asks only models that are new or failed, and folders whose weights have changed since.
 """
 
 import random
@@ -155,12 +155,12 @@ def weights_digest(model: str) -> str | None:
     return ", ".join(sha256_prefix(str(path)) for path in files) or None
 
 
-def forget_changed(record: Record, models: Sequence[str]) -> None:
+def discard_stale(record: Record, models: Sequence[str]) -> None:
     """Drop what a record has of folders whose weights have changed since, and say so."""
     for model in models:
         rounds = record.results.get(Point(model), [])
         if any("error" not in found and found["weights"] != weights_digest(model) for found in rounds):
-            show(f"{model}: its weights have changed, so it is asked again")
+            show(f"{model}: the weights have changed, so it is asked again")
             del record.results[Point(model)]
 
 
@@ -195,7 +195,7 @@ def report(content: dict) -> str:
     for name, about in content["sets"].items():
         found = [(model, values["parameters"], values["sets"][name]) for model, values in measured]
         parts.append(accuracy_section(f"{name}: {about['scored']} questions", found, asked["candidates"]))
-        parts.append(popularity_section(f"{name}, by page views a month", found))
+        parts.append(popularity_section(f"{name}, by page views per month", found))
     return write_report("What models know", introduction, *parts, failures(results))
 
 
@@ -218,7 +218,7 @@ def popularity_section(heading: str, found: Sequence[tuple[str, int, dict]]) -> 
     bins = found[0][2]["by_popularity"] if found else []
     if not bins:
         return ""
-    columns = [f"{row['least']:,} – {row['most']:,} ({row['total']})" for row in bins]
+    columns = [f"{row['min']:,} – {row['max']:,} ({row['total']})" for row in bins]
     rows = [[model, *(interval(row) for row in values["by_popularity"])] for model, _, values in found]
     return section(heading, ["model", *columns], rows)
 
@@ -232,12 +232,12 @@ def main(argv: list[str] | None = None) -> int:
         help="a file, folder or Hub id of PopQA or EntityQuestions; may be repeated",
     )  # fmt: skip
     parser.add_argument("--shots", type=int, default=Options.shots, help="examples before each question (%(default)s)")
-    parser.add_argument("--questions", type=int, help="most questions of a set; all by default")
+    parser.add_argument("--questions", type=int, help="at most this many questions of each set; all by default")
     parser.add_argument(
-        "--candidates", type=int, default=Options.candidates, help="answers to rank, 0 for none (%(default)s)"
+        "--candidates", type=int, default=Options.candidates, help="how many answers to rank, 0 for none (%(default)s)"
     )
     parser.add_argument(
-        "--max-new-tokens", type=int, default=Options.max_new_tokens, help="longest answer (%(default)s)"
+        "--max-new-tokens", type=int, default=Options.max_new_tokens, help="longest answer, in tokens (%(default)s)"
     )
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     parser.add_argument("--batch-size", type=int, default=16, help="questions computed together (%(default)s)")
@@ -259,7 +259,7 @@ def main(argv: list[str] | None = None) -> int:
         }
         notes = {"machine": describe_machine(torch.device(arguments.device))}
         record = Record(arguments.output, report, settings, notes)
-        forget_changed(record, arguments.models)
+        discard_stale(record, arguments.models)
         record.measure([Point(name) for name in arguments.models], measure, sets, options, arguments.batch_size,
                        arguments.device)  # fmt: skip
         print(record.text())

@@ -58,7 +58,7 @@ def time_call(call: Callable[[], object], at_least: float = 0.5) -> Measurement:
 
 
 def measure_matmul_rate(device: torch.device, dtype: torch.dtype, size: int, at_least: float = 0.5) -> float:
-    """Return the best rate of a product of two square matrices of `size` rows, in FLOP a second."""
+    """Return the best rate of a product of two square matrices of `size` rows, in FLOP per second."""
     left, right = torch.randn(2, size, size, device=device).to(dtype)
     return 2 * size**3 / min(time_call(lambda: left @ right, at_least).times)
 

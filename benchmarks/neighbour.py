@@ -1,4 +1,4 @@
-"""Training steps a second alone and beside a process that takes one core, with and without `spin_on_free_cores`.
+"""Training steps per second alone and beside a process that takes one core, with and without `spin_on_free_cores`.
 
     python -m benchmarks.neighbour --output benchmarks/results/neighbour.cpu.json
     python -m benchmarks.neighbour --recipes quickstart --rounds 1 --output neighbour.json                # one minute
@@ -52,10 +52,10 @@ WAYS = {TORCH: nullcontext, TRAIN: spin_on_free_cores}
 ALONE = "alone"
 BESIDE = "beside a busy process"
 WARMUP = 5  # steps
-LEAST_STEPS = 2  # beside a busy process one may take half a minute
+MIN_STEPS = 2  # beside a busy process one may take half a minute
 # The bars.
-LEAST_BESIDE = 0.45  # of the steps a second alone
-LEAST_ALONE = 0.97  # of the steps a second as torch starts
+MIN_BESIDE = 0.45  # of the steps per second alone
+MIN_ALONE = 0.97  # of the steps per second as torch starts
 
 
 @contextmanager
@@ -70,17 +70,17 @@ def busy_process() -> Iterator[None]:
 
 
 def step_for(steps: TrainingSteps, seconds: float) -> float:
-    """Step for some seconds; return the steps a second."""
+    """Step for some seconds; return the steps per second."""
     count = 0
     start = time.perf_counter()
-    while count < LEAST_STEPS or time.perf_counter() - start < seconds:
+    while count < MIN_STEPS or time.perf_counter() - start < seconds:
         steps.step(count, steps.batches[0])
         count += 1
     return count / (time.perf_counter() - start)
 
 
 def measure_alone(steps: TrainingSteps, seconds: float) -> dict[str, float]:
-    """Return each way's steps a second without a neighbour, both ways in turns, there and back: A B B A."""
+    """Return each way's steps per second without a neighbour, both ways in turns, there and back: A B B A."""
     turns: dict[str, list[float]] = {way: [] for way in WAYS}
     for way in [*WAYS, *reversed(WAYS)]:
         with WAYS[way]():
@@ -89,7 +89,7 @@ def measure_alone(steps: TrainingSteps, seconds: float) -> dict[str, float]:
 
 
 def measure_beside(steps: TrainingSteps, seconds: float) -> dict[str, float]:
-    """Return each way's steps a second beside a busy process, once what governs the spinning has had time to look."""
+    """Return each way's steps per second beside a busy process, after the time that adapting the spinning takes."""
     found = {}
     for way in WAYS:
         with busy_process(), WAYS[way]():
@@ -103,7 +103,7 @@ PLACES = {ALONE: measure_alone, BESIDE: measure_beside}
 
 
 def measure(point: Point, overrides: list[str], seconds: float, passes: int) -> dict:
-    """Return the steps a second of a recipe: a list, one value a pass, for every way and place."""
+    """Return the steps per second of a recipe: a list, one value per pass, for every way and place."""
     found: dict[str, dict[str, list[float]]] = {way: {place: [] for place in PLACES} for way in WAYS}
     recipe = find_recipe(point.subject.removesuffix(COMPILED))
     compiled = f"run.compile={str(point.subject.endswith(COMPILED)).lower()}"
@@ -131,7 +131,7 @@ def ratio(above: list[float], below: list[float]) -> float | None:
 
 
 def report(content: dict) -> str:
-    """Return steps a second and their ratios as Markdown."""
+    """Return steps per second and their ratios as Markdown."""
     results = results_of(content)
     rows = []
     for subject in (point.subject for point in results):
@@ -145,7 +145,7 @@ def report(content: dict) -> str:
         "neighbour is a busy loop of lower priority (nice 10) in a session of its own."
     )
     columns = ["recipe", "OpenMP threads", ALONE, BESIDE, "of alone"]
-    table = section("Training steps a second", columns, rows)
+    table = section("Training steps per second", columns, rows)
     return write_report("Training beside another process", introduction, table, failures(results))
 
 
@@ -156,8 +156,8 @@ def judge(results: Results) -> list[Bar]:
         before = steps_a_second(results, subject, TORCH, ALONE)
         alone = steps_a_second(results, subject, TRAIN, ALONE)
         beside = steps_a_second(results, subject, TRAIN, BESIDE)
-        bars.append(Bar(f"{subject}: beside a busy process, of alone", ratio(beside, alone), ">=", LEAST_BESIDE))
-        bars.append(Bar(f"{subject}: alone, of as torch starts", ratio(alone, before), ">=", LEAST_ALONE))
+        bars.append(Bar(f"{subject}: beside a busy process, of alone", ratio(beside, alone), ">=", MIN_BESIDE))
+        bars.append(Bar(f"{subject}: alone, of as torch starts", ratio(alone, before), ">=", MIN_ALONE))
     return bars
 
 
@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--rounds", type=int, default=1, help="fresh processes of each recipe (%(default)s)")
     parser.add_argument("--passes", type=int, default=3, help="measurements in each process (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="a measurement takes at least (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="least seconds per measurement (%(default)s)")
     arguments = parser.parse_args(argv)
 
     def command() -> int:

@@ -43,7 +43,7 @@ from training.precision import PRECISIONS, measured_formats
 RECIPES = Path(__file__).parents[1] / "configuration" / "recipes"
 CHOICE = "auto"
 SLOWER = 1.02  # times the time of the faster format that the chosen one may take
-MOST_SECONDS = 1.5  # of choosing
+MAX_SECONDS = 1.5  # of choosing
 
 
 def data_of(recipe: str, data: Path | None) -> Path | None:
@@ -100,7 +100,7 @@ def report(content: dict) -> str:
         rows.append([recipe, *steps, chosen, is_right, waited, why])
     columns = [
         "recipe",
-        *(f"{name}, ms a step" for name in PRECISIONS),
+        *(f"{name}, ms per step" for name in PRECISIONS),
         "auto chooses",
         "the faster",
         "ms to choose",
@@ -121,7 +121,7 @@ def judge(results: Results) -> list[Bar]:
         found = slowdowns(results, recipe)
         waited = seconds_of(results, CHOICE, recipe)
         bars.append(Bar(f"{recipe}: time of a step over the faster format's", max(found, default=None), "<=", SLOWER))
-        bars.append(Bar(f"{recipe}: seconds to choose", max(waited, default=None), "<=", MOST_SECONDS))
+        bars.append(Bar(f"{recipe}: seconds to choose", max(waited, default=None), "<=", MAX_SECONDS))
     return bars
 
 
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = new_parser(__doc__)
     parser.add_argument("data", type=Path, nargs="?", metavar="FOLDER", help="the four files, for cs224n")
     parser.add_argument("--recipes", nargs="+", default=["cs224n", "quickstart"], help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=8, help="of a round, after one to warm up (%(default)s)")
+    parser.add_argument("--steps", type=int, default=8, help="steps per round, after one to warm up (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="times each point is measured (default: %(default)s)")
     arguments = parser.parse_args(argv)
     points = [Point(name, recipe) for recipe in arguments.recipes for name in (CHOICE, *PRECISIONS)]

@@ -165,7 +165,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--plain-questions", type=int, default=base.plain_questions,
         help="how many of them the one-at-a-time loop answers, its time scaled to all (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--data-seconds", type=float, default=base.data_seconds, help="of a data path (%(default)s)")
+    parser.add_argument("--data-seconds", type=float, default=base.data_seconds, help="per data path (%(default)s)")
     arguments = parser.parse_args(argv)
     counts = (arguments.steps, arguments.rounds, arguments.questions, arguments.plain_questions)
     if min(counts) < 1 or arguments.steps % CHUNK:

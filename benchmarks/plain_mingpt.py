@@ -164,7 +164,7 @@ class PlainLoop:
         self.optimizer = torch.optim.AdamW(groups, lr=self.LEARNING_RATE, betas=(0.9, 0.95))
 
     def step(self, ids: torch.Tensor, targets: torch.Tensor) -> float:
-        """Take one step on a batch (B, T); return the loss in nats a target."""
+        """Take one step on a batch (B, T); return the loss in nats per target."""
         _, loss = self.model(ids, targets)
         self.model.zero_grad()
         loss.backward()

@@ -120,7 +120,7 @@ def rescaled(model: MiniGPTForCausalLM, length: int, scaling: str) -> MiniGPTFor
 
 
 def milliseconds_a_token(model: MiniGPTForCausalLM, length: int, at_least: float = 0.5) -> float:
-    """Return the time of a forward and backward pass of one text of `length` tokens, in ms a token, the median."""
+    """Return the time of a forward and backward pass of one text of `length` tokens, in ms per token, the median."""
     ids = torch.randint(model.config.vocab_size, (1, length), generator=torch.Generator().manual_seed(0))
 
     def step() -> None:

@@ -24,7 +24,7 @@ def runs_of(results: Results, task: str) -> Runs:
 
 
 def times_of(results: Results) -> dict[str, float]:
-    """Return the median time of a forward and backward pass, in ms a token, by subject."""
+    """Return the median time of a forward and backward pass, in ms per token, by subject."""
     return {
         point.subject: median(one["milliseconds"] for one in good)
         for point, rounds in results.items()
@@ -76,7 +76,7 @@ def distance_section(task: str, runs: Runs, length: int, times: dict[str, float]
     columns = ["recall, by tokens back", *ranges, "any distance"]
     asked = [f"{part['questions']:,}" for part in (*first["by_distance"], first)]
     if times is not None:
-        columns += ["loss", "ms a token"]
+        columns += ["loss", "ms per token"]
         asked += ["", ""]
     rows = []
     for label, seeds in reads.items():
@@ -156,13 +156,13 @@ def draw_costs(plot, runs: Runs, length: int, times: dict[str, float]) -> None:
             reach = [[mean - min(shares)], [max(shares) - mean]]
             plot.errorbar(times[subject], mean, reach, label=subject, **style_of(number))
     plot.set_title(f"a context of {length:,} tokens", fontsize="medium")
-    plot.set(xlabel="forward + backward, ms a token", ylabel="recall, %", ylim=(-3, 103))
+    plot.set(xlabel="forward + backward, ms per token", ylabel="recall, %", ylim=(-3, 103))
     plot.set_xlim(left=0)
     plot.grid(alpha=0.3)
 
 
 def draw(content: dict, path: Path) -> None:
-    """Draw, for each task, recall against distance, in the longest context too, and against milliseconds a token."""
+    """Draw, for each task, recall against distance, in the longest context too, and against milliseconds per token."""
     results = results_of(content)
     times = times_of(results)
     runs = {task: found for task in TASKS if (found := runs_of(results, task))}

@@ -79,7 +79,7 @@ def step_points() -> list[Point]:
 
 
 def measure_step(point: Point, folder: Path, articles: int) -> dict:
-    """Time steps of a recipe's pretraining on the corpus of so many articles, without compiling."""
+    """Time steps of a recipe's pretraining on the corpus of `articles` articles, without compiling."""
     name, precision = str(point.task).split()
     recipe = wikipedia_recipe(
         folder,
@@ -100,7 +100,7 @@ def measure_step(point: Point, folder: Path, articles: int) -> dict:
     }
 
 
-def further(values: Mapping[int, float], size: float) -> float:
+def extrapolate(values: Mapping[int, float], size: float) -> float:
     """Return a cost at a larger size, by the slope between the two largest.
 
     A cost is a constant and something for each row. An exponent over all sizes would give too little, since at the
@@ -111,14 +111,14 @@ def further(values: Mapping[int, float], size: float) -> float:
     return values[last] + max(0.0, slope) * (size - last)
 
 
-def further_by_exponent(values: Mapping[int, float], size: float) -> float:
+def extrapolate_by_exponent(values: Mapping[int, float], size: float) -> float:
     """Return peak memory at a larger size, by the exponent: it grows by ever less, until batches are full."""
     sizes = sorted(values)
     power = exponent(sizes, [max(1.0, values[one]) for one in sizes])[0]  # a phase may need no more than was in use
     return values[sizes[-1]] * (size / sizes[-1]) ** max(0.0, power)
 
 
-def further_section(
+def extrapolation_section(
     seconds: Mapping[str, Mapping[int, float]],
     memory: Mapping[str, Mapping[int, float]],
     stored: Mapping[str, Mapping[int, float]],
@@ -130,9 +130,9 @@ def further_section(
     """
     rows = []
     for what, table, scale, expect in (
-        ("CPU minutes", seconds, 1 / 60, further),
-        ("peak memory over the start, MB", memory, 1e-6, further_by_exponent),
-        ("on the disk, MB", stored, 1e-6, further),
+        ("CPU minutes", seconds, 1 / 60, extrapolate),
+        ("peak memory over the start, MB", memory, 1e-6, extrapolate_by_exponent),
+        ("on the disk, MB", stored, 1e-6, extrapolate),
     ):
         for phase in GROWING:
             if len(values := table.get(phase, {})) > 2:
@@ -156,7 +156,7 @@ def step_section(results: Results) -> str:
         seconds = {size: result["step_seconds"] for size, result in by_rows.items()}
         if stage.batch_size not in seconds and len(seconds) < 2:  # the other one is still to be timed
             continue
-        expected = seconds[stage.batch_size] if stage.batch_size in seconds else further(seconds, stage.batch_size)
+        expected = seconds[stage.batch_size] if stage.batch_size in seconds else extrapolate(seconds, stage.batch_size)
         largest = by_rows[max(by_rows)]
         flop = 6 * largest["parameters"] * largest["tokens"] * stage.batch_size * stage.steps
         rows.append(
@@ -172,5 +172,5 @@ def step_section(results: Results) -> str:
                 f"{flop:.1e}",
             ]
         )
-    columns = ["recipe", "format", "parameters", "tokens a row", "rows: seconds", "seconds a step", "steps", "hours"]
-    return section("Training", [*columns, "FLOP"], rows)
+    columns = ["recipe", "format", "parameters", "tokens per row", "rows: seconds", "seconds per step", "steps"]
+    return section("Training", [*columns, "hours", "FLOP"], rows)

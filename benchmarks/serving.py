@@ -1,4 +1,4 @@
-"""Load on `minigpt serve`: answers a second, their times, and whether threads or requests change an answer.
+"""Load on `minigpt serve`: answers per second, their times, and whether threads or requests change an answer.
 
     python -m benchmarks.serving runs/quickstart                                    # two minutes of 32 clients
     python -m benchmarks.serving runs/quickstart --seconds 5 --questions 64 --output serving.json
@@ -56,7 +56,7 @@ CLIENTS = "clients"
 COUNTS = {THREADS: 16, CLIENTS: 32}
 SAME_SCORE = 1e-3  # relative; another batch rounds in another way
 # The bars.
-LEAST_RATE = 200.0  # answers a second
+MIN_RATE = 200.0  # answers per second
 
 
 class Reply(NamedTuple):
@@ -197,12 +197,12 @@ def report(content: dict) -> str:
             rows.append([who, f"{found['asked']:,}", f"{found['rate']:,.0f}", *times, *counts])
     introduction = (
         f"{name_machine(content['machine'])}. `{content['model']}`, {content['parameters']:,} parameters; "
-        f"{content['questions']:,} questions, one a request, each client one after the other, for "
+        f"{content['questions']:,} questions, one per request, each client one after the other, for "
         f"{content['seconds']:g} seconds, on the same cores as the server, with --workers {content['workers']}. "
         "Threads ask one pipeline without a server. What differs, differs from what one thread gets."
     )
     columns = [
-        "asked by", "questions", "answers a second", "p50, ms", "p99, ms", "longest, ms", "failed",
+        "asked by", "questions", "answers per second", "p50, ms", "p99, ms", "longest, ms", "failed",
         "false abstentions", "other answers", "other scores",
     ]  # fmt: skip
     return write_report("Serving", introduction, section("Load", columns, rows), failures(results_of(content)))
@@ -219,7 +219,7 @@ def judge(results: Results) -> list[Bar]:
         if point.subject == CLIENTS:
             rates = [one["rate"] for one in found]
             middle = statistics.median(rates) if rates else None
-            bars.append(Bar("clients: answers a second", middle, ">=", LEAST_RATE))
+            bars.append(Bar("clients: answers per second", middle, ">=", MIN_RATE))
     return bars
 
 
@@ -227,9 +227,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = new_parser(__doc__, "runs/serving.cpu.json")
     parser.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
-    parser.add_argument("--seconds", type=float, default=120.0, help="of load on the server (%(default)s)")
-    parser.add_argument("--questions", type=int, default=1_352, help="different ones, at most (%(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="of the server (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="seconds of load on the server (%(default)s)")
+    parser.add_argument("--questions", type=int, default=1_352, help="most different questions (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="threads of the server (%(default)s)")
     parser.add_argument("--rounds", type=int, default=1, help="measurements of each kind (%(default)s)")
     return parser
 

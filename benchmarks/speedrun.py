@@ -52,7 +52,7 @@ from training.runner import finetune, pretrain
 
 RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n-speedrun.yaml"
 MILESTONES = (0.128, 0.404, 0.6, 0.8)  # the practical's, the best published, ours
-MOST_PARAMETERS = 4_200_000
+MAX_PARAMETERS = 4_200_000
 
 
 class Clock:
@@ -99,8 +99,8 @@ def run_once(recipe: Recipe) -> dict:
     seconds = clock.seconds()
     phases |= {"answer": seconds - before, "prepare": before - sum(phases.values())}
     parameters = model.num_parameters()
-    if parameters > MOST_PARAMETERS:
-        raise RunError(f"the model has {parameters:,} parameters, and {MOST_PARAMETERS:,} are allowed")
+    if parameters > MAX_PARAMETERS:
+        raise RunError(f"the model has {parameters:,} parameters, and {MAX_PARAMETERS:,} are allowed")
     curve = [[moment, score(run, load_model(copy))] for moment, copy in clock.copies]
     return {
         "seconds": seconds,

@@ -133,7 +133,7 @@ def report(content: dict) -> str:
         f"{name_machine(content['machine'])}. The ceiling is float32's."
     )
     shares = [f"{name}, %" for name in SHARES]
-    columns = ["setting", "ms a step", "GFLOP a step", "GFLOP/s of the ceiling's", "% of the ceiling", *shares]
+    columns = ["setting", "ms per step", "GFLOP per step", "GFLOP/s of the ceiling's", "% of the ceiling", *shares]
     title = "Where the time of a training step goes"
     return write_report(title, introduction, markdown_table(columns, rows), failures(results))
 
@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         "data", type=Path, nargs="?", metavar="FOLDER", help="the four files; by default what the recipe names"
     )
     add_recipe_options(parser, RECIPE)
-    parser.add_argument("--steps", type=int, default=64, help="timed, and as many profiled (%(default)s)")
+    parser.add_argument("--steps", type=int, default=64, help="steps to time, and as many to profile (%(default)s)")
     arguments = parser.parse_args(argv)
 
     def command() -> int:

@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), help="default: all")
     parser.add_argument("--batch-sizes", type=int, nargs="+", metavar="ROWS", help=f"default by shape: {BATCH_SIZES}")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), help="default: all")
-    parser.add_argument("--peak", type=float, metavar="TFLOPS", help="the device's rate by its maker, in TFLOP/s")
+    parser.add_argument("--peak", type=float, metavar="TFLOPS", help="the device's peak by its data sheet, in TFLOP/s")
     arguments = parser.parse_args(argv)
     if min(arguments.batch_sizes or [1]) < 1 or (arguments.peak or 1) <= 0:
         parser.error("--batch-sizes and --peak must be positive")

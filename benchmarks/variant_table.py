@@ -99,7 +99,7 @@ def choosing_table(recall: dict, scaling: dict) -> str:
         f"training time over SDPA's{at_training}",
         "its exponent",
         "exponent of memory",
-        f"decoding{at_decoding}, ms a token",
+        f"decoding{at_decoding}, ms per token",
         "cache, MiB",
         "constant",
     ]

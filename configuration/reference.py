@@ -23,12 +23,12 @@ HEAD = """\
 # Every key of a recipe
 
 Written from the schema by `python -m configuration.reference`. A recipe is a YAML file of sections; `--set
-section.key=value` overrides a key. Beside the sections there are `output`, the folder for everything that the run
-writes (by default `runs/` and the recipe's name), `seed` (by default 0), and `base`, another recipe that this one
-changes.
+section.key=value` overrides a key. Besides the sections there are `output`, the folder for everything that the run
+writes (by default `runs/` and the recipe's name), `seed` (by default 0), and `base`, another recipe whose values this
+one overrides.
 
-A text is taken as it is, in `--set` with `#` and `:` too; numbers are in base ten; a flag is `true`, `yes`, `on` or
-`false`, `no`, `off`; `null` unsets what may be None. In a path, `~` is the home folder.
+Text is taken literally, even with `#` and `:` in `--set`; numbers are in base ten; a flag is `true`, `yes`, `on` or
+`false`, `no`, `off`; `null` unsets a value that may be None. In a path, `~` is the home folder.
 """
 
 

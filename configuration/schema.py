@@ -28,8 +28,8 @@ class TokenizerArguments:
     type: Literal["bpe", "character"] = "bpe"
     """Byte-level BPE, or one token per character."""
     vocab_size: int | None = None
-    """Entries of a BPE vocabulary, 258 … 1,000,000, learned from at most 200,000 documents, evenly spaced; characters
-    are counted from the text."""
+    """Entries of a BPE vocabulary, 258 … 1,000,000, learned from at most 200,000 evenly spaced documents; a character
+    vocabulary has the characters of the text."""
 
     def __post_init__(self):
         if self.type == "bpe":
@@ -50,10 +50,10 @@ DERIVED_MODEL_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token
 @strict
 @dataclass
 class ModelArguments:
-    """A preset of `configuration/models/`, and the MiniGPTConfig fields in which this run differs from it."""
+    """A preset from `configuration/models/`, and the MiniGPTConfig fields in which this run differs from it."""
 
     preset: str = "minigpt"
-    """A file of `configuration/models/`, which the other keys change."""
+    """A file in `configuration/models/`, whose values the other keys override."""
     fields: dict[str, Any] = field(default_factory=dict)
 
 
@@ -62,23 +62,23 @@ class CorruptionOptions:
     """How texts are corrupted; lengths are in characters."""
 
     policy: str = "salient-span"
-    """`random-span` takes out one random span; `salient-span` takes out names, places and short runs of words."""
+    """`random-span` masks one random span; `salient-span` masks names, places and short runs of words."""
     max_length: int = 112
     """Longest text before corruption, in characters, at least 4 (the practical: 7/8 of the context)."""
     short_fraction: float = 0.7
-    """Share of texts in the short form, in [0, 1]: title, a little context, sentinel, span (`salient-span`)."""
+    """Fraction of texts in the short form, in [0, 1]: title, a little context, sentinel, span (`salient-span`)."""
     salient_fraction: float = 0.75
     """Probability that a span is a capitalised phrase instead of a run of words (`salient-span`)."""
     answer_fraction: float = 0.0
-    """Probability that phrases which answer some training question, or look most like an answer, are taken before
-    others (`salient-span`). There is no entity tagger here, but the training answers show what to look for."""
+    """Probability that phrases which are the answer to some training question, or look most like one, are masked
+    before others (`salient-span`). The training answers take the place of an entity tagger."""
     likely_answer_fraction: float = 0.0
-    """Probability that the phrase which looks most like an answer is taken before all others (`salient-span`). What
+    """Probability that the phrase which looks most like an answer is masked before all others (`salient-span`). What
     answers look like is learned from the words around them in documents about people of the training questions."""
     max_spans: int = 3
-    """Most spans of one text, 1 … 1,000; their number is uniform (`salient-span`)."""
+    """Most spans per text, 1 … 1,000; their number is drawn uniformly (`salient-span`)."""
     max_context: int = 24
-    """Most characters before a span in the short form; their number is uniform in 0 … max_context."""
+    """Most characters before a span in the short form; their number is drawn uniformly from 0 … max_context."""
 
     def __post_init__(self):
         for one in fields(self):
@@ -122,25 +122,26 @@ class StageArguments:
     steps: int | None = None
     """Number of optimizer steps, at least 1."""
     epochs: int | None = None
-    """Passes over the documents, questions among the rows not counted, or over the questions where
-    `question_fraction` is 1; at least 1."""
+    """Passes over the documents, not counting questions among the rows, or over the questions if `question_fraction`
+    is 1; at least 1."""
     batch_size: int = 96
-    """Rows of a step, over all processes and accumulation steps, 1 … 100,000."""
+    """Rows per step, over all processes and accumulation steps, 1 … 100,000."""
     gradient_accumulation_steps: int = 1
-    """Parts of a batch that are computed one after the other, to save memory; at most `batch_size`."""
+    """Number of parts of a batch that are computed one after the other, to save memory; at most `batch_size`."""
     start_from: str | None = None
     """Folder or Hub id of a finished model whose weights and tokenizer the stage starts from."""
     question_fraction: float = 0.0
-    """Share of training questions among the rows, in [0, 1]; where it is less than a row, some batches have none."""
+    """Fraction of the rows that are training questions, in [0, 1]; if that is less than a row, some batches have
+    none."""
     title_loss: bool = True
-    """Include a document's title in the loss. Names cannot be predicted, so without it the loss is about facts alone;
-    but a model that never trains on titles is worse at recognising the names it has seen."""
+    """Include a document's title in the loss. Names cannot be predicted, so without titles the loss measures facts
+    alone; but a model that never trains on titles is worse at recognising the names it has seen."""
     title_fraction: float = 1.0
     """Fraction of the document rows whose title is in the loss, in [0, 1]; without effect if title_loss is off."""
     context_loss: bool = True
-    """Count the text between the spans in the loss; else only masked spans and the sentinels that end them."""
+    """Include the text between the spans in the loss; else only masked spans and the sentinels that end them."""
     bucket_batches: int = 8
-    """Batches that are drawn and sorted by length together, 1 … 1,000; 1 does not sort."""
+    """Number of batches that are drawn and sorted by length together, 1 … 1,000; 1 does not sort."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """`muon`: Muon for the blocks' matrices and AdamW for the rest; `adamw`: AdamW for all."""
     learning_rate: float = 3e-3
@@ -148,9 +149,9 @@ class StageArguments:
     muon_learning_rate: float = 0.02
     """Peak learning rate of Muon, above 0."""
     muon_bfloat16: bool = True
-    """Compute Muon's products in bfloat16 where that is timed to be faster, whatever `run.mixed_precision` is."""
+    """Compute Muon's products in bfloat16 if that is measured to be faster, whatever `run.mixed_precision` is."""
     weight_decay: float = 0.0
-    """Of matrices; embeddings, norms and biases have none."""
+    """Weight decay of matrices; embeddings, norms and biases have none."""
     beta2: float = 0.95
     """AdamW's decay of the squared gradients, in [0, 1)."""
     gradient_clipping: float = 1.0
@@ -162,7 +163,7 @@ class StageArguments:
     schedule: Literal["wsd", "cosine"] = "wsd"
     """`wsd`: warm-up, stable, then linear decay over the last `decay_fraction`. `cosine`: warm-up, half a cosine."""
     decay_fraction: float = 0.6
-    """Share of the steps, the last ones, over which the learning rate falls (schedule: wsd)."""
+    """Fraction of the steps, at the end, over which the learning rate falls (schedule: wsd)."""
     min_lr_ratio: float = 0.0
     """The last step's learning rate over the peak, in [0, 1]."""
 
@@ -244,10 +245,11 @@ class EvaluateArguments:
     max_new_tokens: int = 32
     """Longest answer in tokens, 1 … 10,000."""
     questions: int | None = None
-    """Most questions of a relation to score, those of the people with the smallest hashes; all where null."""
+    """Score at most this many questions of a relation, those about the people with the smallest hashes; null scores
+    all."""
     sets: dict[str, str] = field(default_factory=dict)
     """Public question sets to score beside the dev questions, by names of your choice: PopQA or EntityQuestions, each
-    a file, a folder of files, or the id of a data set on the Hub, as `{popqa: akariasai/PopQA}`."""
+    a file, a folder of files, or the id of a data set on the Hub, for example `{popqa: akariasai/PopQA}`."""
 
     def __post_init__(self):
         for name in self.sets:  # it becomes a part of files' names
@@ -268,7 +270,7 @@ class RunArguments:
     """What a run needs besides its stages."""
 
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
-    """`auto` is bf16 where a step of the model's shape, timed as the run begins, is clearly faster in it, else no."""
+    """`auto` chooses bf16 if a step of the model's shape, timed as the run begins, is clearly faster, else no."""
     compile: bool = False
     """Compile the blocks and the loss, in stages of 200 steps or more; takes some ten seconds once."""
     checkpoint_minutes: float = 5.0
@@ -281,7 +283,7 @@ class RunArguments:
     """Where curves, settings and results are logged: any of aim, clearml, comet_ml, dvclive, mlflow, swanlab,
     tensorboard, trackio and wandb that is installed; `[]` is nowhere."""
     stall_minutes: float = 5.0
-    """Stop the run where a batch takes longer than this; 0 waits for ever."""
+    """Stop the run if a batch takes longer than this to load; 0 waits forever."""
     loader_workers: int = 0
     """Processes that read batches ahead; 0 reads them in the training process, between steps."""
     timeout_minutes: float = 120.0

@@ -6,8 +6,8 @@
     EntityQuestions (Sciavolino et al. 2021, section 2): P19.test.json
         [{"question": "Where was Ada Stone born?", "answers": ["Rome", "Roma"]}, …]
 
-Which of the two a file is of is read from its columns. Both ask for more than people's birthplaces: a relation gets
-the rows of its Wikidata property, and the rest is counted.
+The columns of a file show which of the two sets it belongs to. Both ask for more than birthplaces: a relation gets the
+rows of its Wikidata property, and the others are counted.
 """
 
 import os
@@ -105,9 +105,9 @@ def parse_sets(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         name, _, path = word.partition("=")
         if not path or not FILE_NAME_PART.fullmatch(name):
-            raise DataError(f"--set {word}: wanted NAME=PATH, as popqa=akariasai/PopQA")
+            raise DataError(f"--set {word}: wanted NAME=PATH, for example popqa=akariasai/PopQA")
         if name in found:
-            raise DataError(f"--set {word}: {name} is named twice")
+            raise DataError(f"--set {word}: {name} is given twice")
         found[name] = path
     return found
 
@@ -162,10 +162,20 @@ def read_question_set(
                 else:
                     found.others += 1
     if not found.questions:
-        asked = ", ".join(f"{relation.name} ({key})" for key, relation in wanted.items())
-        wanted_names = asked or "a relation, as none has a Wikidata property: set data.properties.NAME=P19"
-        raise DataError(f"{path}: found no question of {wanted_names} and {found.others} of other properties")
+        raise DataError(f"{path}: {explain_nothing_found(wanted, found.others)}")
     return found
+
+
+def explain_nothing_found(wanted: Mapping[str, Relation], others: int) -> str:
+    """Say why a set has no question of the relations that are wanted, by property.
+
+    Args:
+        others: how many rows ask for something else.
+    """
+    if not wanted:
+        return "none of the relations has a Wikidata property; wanted data.properties.NAME=P19"
+    asked = ", ".join(f"{relation.name} ({key})" for key, relation in wanted.items())
+    return f"found no questions about {asked}, and {others} about other properties"
 
 
 def find_set_files(path: str) -> HubFiles | LocalFiles:
@@ -179,17 +189,17 @@ def find_set_files(path: str) -> HubFiles | LocalFiles:
     if os.path.isdir(path):
         names = sorted(one.name for one in Path(path).iterdir() if one.is_file() and suffix(one.name) in KINDS)
         if not names:
-            raise DataError(f"{path}: found no file that ends in {listed}; wanted one with questions")
+            raise DataError(f"{path}: no file in it ends in any of {listed}")
         return LocalFiles(path, names)
     if not os.path.exists(path) and HUB_ID.fullmatch(path) and suffix(path) not in KINDS:
         files: HubFiles | LocalFiles = find_hub_files(DataArguments(source="hub", path=path, split=SPLIT))
     else:
         files = LocalFiles(os.path.dirname(path), [os.path.basename(path)])
         if not os.path.exists(path):
-            raise DataError(f"{path}: no such file or folder, and no id on the Hub, which has the form USER/NAME")
+            raise DataError(f"{path}: no such file or folder, and not an id on the Hub (USER/NAME)")
     for number, name in enumerate(files.files):
         if suffix(name) not in KINDS:
-            raise DataError(f"{files.where(number)}: wanted a file that ends in {listed}")
+            raise DataError(f"{files.where(number)}: wanted a file that ends in one of {listed}")
     return files
 
 
@@ -215,8 +225,8 @@ def kind_of(row: Mapping[str, Any], where: str) -> str:
     listed = ", ".join(row) or "no columns"
     if "subj" not in row and "question" not in row:
         raise DataError(
-            f"{where}: found {listed}; wanted {', '.join(POPQA_COLUMNS)}, as PopQA has, or "
-            f"{' and '.join(ENTITY_COLUMNS)}, as EntityQuestions"
+            f"{where}: found {listed}; wanted the columns of PopQA ({', '.join(POPQA_COLUMNS)}) or those of "
+            f"EntityQuestions ({', '.join(ENTITY_COLUMNS)})"
         )
     kind, columns = (POPQA, POPQA_COLUMNS) if "subj" in row else (ENTITY_QUESTIONS, ENTITY_COLUMNS)
     if missing := [column for column in columns if column not in row]:
@@ -228,7 +238,7 @@ def popqa_question(row: Mapping[str, Any], where: str, wanted: Mapping[str, Rela
     """Return the question of a row of PopQA; None where it is of no property that is wanted."""
     number = row["prop_id"]
     if not re.fullmatch(r"\d+(\.0)?", str(number)):
-        raise DataError(f"{where}: prop_id: found {number!r}, wanted a number, as 218")
+        raise DataError(f"{where}: prop_id: found {number!r}, wanted a number such as 218")
     relation = wanted.get(POPQA_PROPERTIES.get(int(float(number)), ""))
     if relation is None:
         return None
@@ -252,7 +262,7 @@ def read_list(row: Mapping[str, Any], column: str, where: str) -> list[str]:
     if isinstance(value, str):
         value = parse_list(value)
     if not isinstance(value, list):
-        raise DataError(f'{where}: {column}: found {str(value)[:60]!r}, wanted a list in JSON, as ["Rome", "Roma"]')
+        raise DataError(f'{where}: {column}: found {str(value)[:60]!r}, wanted a JSON list such as ["Rome", "Roma"]')
     return [read_text(text, f"{where}: {column}") for text in value if not is_blank(text)]
 
 

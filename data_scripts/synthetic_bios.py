@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where to write the four files")
     parser.add_argument("--people", type=int, default=800, help="how many people to invent (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random draw (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
     arguments = parser.parse_args(argv)
 
     def command() -> None:

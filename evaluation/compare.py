@@ -155,8 +155,8 @@ def main(argv: list[str] | None = None) -> int:
     """Print the comparison; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
-    parser.add_argument("--relation", help="whose figures (default: the first relation's)")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a row a run")
+    parser.add_argument("--relation", help="the relation to compare (default: the first)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write one row per run to this file")
     arguments = parser.parse_args(argv)
 
     def command() -> None:

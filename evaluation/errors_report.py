@@ -4,11 +4,11 @@ from evaluation.errors import CLASSES
 from evaluation.tables import CHANCES, PAGE_WIDTH, chance, literal, page_table, percent, table_line
 
 LARGEST = 2  # classes in the terminal
-LEAST_PHRASE = 20  # characters of a phrase around an answer, however long the rest of its row is
+MIN_PHRASE_WIDTH = 20  # characters of a phrase around an answer, however long the rest of its row is
 
 
 def label_of(name: str) -> str:
-    """Return what people read of a class; of one that another version has, its name."""
+    """Return the label of a class, or its name if another version wrote it."""
     return CLASSES[name].label if name in CLASSES else name
 
 
@@ -33,7 +33,7 @@ def shorten_around(phrase: str, answer: str, width: int) -> str:
 
 
 def why(example: dict, width: int) -> str:
-    """Say by what an example is in its class; of a phrase, at most `width` characters around the answer."""
+    """Say why an example is in its class; of a phrase, at most `width` characters around the answer."""
     if "whose" in example:
         return example["whose"]
     if "phrase" in example:
@@ -60,19 +60,20 @@ def errors_section(errors: dict[str, dict], total: int, heading: str) -> list[st
     ]
     lines = [
         f"{heading} What went wrong\n",
-        f"{wrong} of {total} answers are wrong. Each is in the first class that fits, from top to bottom; what the "
-        "first class has could not be learned. By chance: the share of a class if each person is given the wrong "
-        "answer about another; where that is as large, it does not matter who is asked about.\n",
-        page_table(["class", "wrong answers", "share of them", "share of all", "by chance"], rows),
-        f"The surest of each class, at most {max(len(row['examples']) for row in errors.values())}, with the "
-        "probability that the model gives to its answer (not calibrated):\n",
+        f"{wrong} of {total} answers are wrong. Each is counted in the first class that fits, from top to bottom; "
+        "those in the first class could not have been learned. By chance: the share of the class after each person is "
+        "given another person's wrong answer; where it is as large as the share of the wrong answers, the class does "
+        "not depend on who is asked about.\n",
+        page_table(["class", "wrong answers", "of wrong answers", "of all answers", "by chance"], rows),
+        f"The most confident of each class, at most {max(len(row['examples']) for row in errors.values())}, with the "
+        "model's uncalibrated probability of its answer:\n",
     ]
     for name, row in errors.items():
         if row["examples"]:
             cells = [example_cells(example) for example in row["examples"]]
             lines += [
                 f"{heading}# {label_of(name).capitalize()}\n",
-                page_table(["question", "answer", "right", "probability", "why"], cells, left=(0, 1, 2, 4)),
+                page_table(["question", "answer", "right answer", "probability", "why"], cells, left=(0, 1, 2, 4)),
             ]
     return lines
 
@@ -81,7 +82,7 @@ def example_cells(example: dict) -> list[str]:
     """Return the cells of an example's row."""
     cells = [example["question"], example["answer"], right_answer(example), percent(example["probability"])]
     used = len(table_line([*map(literal, cells), ""]))
-    return [*cells, why(example, max(LEAST_PHRASE, PAGE_WIDTH - used))]
+    return [*cells, why(example, max(MIN_PHRASE_WIDTH, PAGE_WIDTH - used))]
 
 
 def right_answer(example: dict) -> str:
@@ -90,7 +91,7 @@ def right_answer(example: dict) -> str:
 
 
 def wrong_answers_section(rows: list[dict], heading: str) -> list[str]:
-    """Return the report's lines on the wrong answers that the pipeline is surest of, `surest_wrong`; none of none."""
+    """Return the report's lines on the most confident wrong answers, `surest_wrong`; none where all are right."""
     if not rows:
         return []
     cells = [
@@ -104,12 +105,12 @@ def wrong_answers_section(rows: list[dict], heading: str) -> list[str]:
         for row in rows
     ]
     return [
-        f"{heading} The surest wrong answers\n",
-        f"The first {len(rows)}, of the pipeline, which chooses among candidates. Known is the chance that the "
-        "person is in the training texts, correct the chance that the answer is right if so, and score their product, "
-        "or the model's own probability where it is not calibrated. Given are those that reach the certified "
-        "thresholds.\n",
-        page_table(["question", "answer", "right", *CHANCES, "given"], cells, left=(0, 1, 2)),
+        f"{heading} Most confident wrong answers\n",
+        f"The {len(rows)} with the highest scores, of the pipeline, which chooses among candidates. Known is the "
+        "probability that the person is in the training texts, correct the probability that the answer is right if "
+        "so, and score their product, or the model's own probability if it is not calibrated. An answer is given if "
+        "both reach the certified thresholds.\n",
+        page_table(["question", "answer", "right answer", *CHANCES, "given"], cells, left=(0, 1, 2)),
     ]
 
 

@@ -47,11 +47,11 @@ def popularity_bins(popularity: Sequence[int | None], bins: int = BINS) -> list[
 
 
 def popularity_rows(popularity: Sequence[int | None], right: Sequence[bool]) -> list[dict]:
-    """Return a row for each bin: `{"least", "most"}`, the popularities in it, and what `count_right` returns."""
+    """Return a row for each bin: `{"min", "max"}` of the popularities in it, and what `count_right` returns."""
     rows = []
     for chosen in popularity_bins(popularity):
         values = [popularity[index] for index in chosen]
-        rows.append({"least": min(values), "most": max(values), **count_right([right[index] for index in chosen])})
+        rows.append({"min": min(values), "max": max(values), **count_right([right[index] for index in chosen])})
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Draw why pretraining matters: accuracy beside baselines and upper bound, and by how often training had the fact."""
+"""Draw the effect of pretraining: accuracy beside baselines and upper bound, and by exposure to the fact."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,8 +66,8 @@ def plot_exposure(axes, rows: Sequence[dict]) -> None:
                 )  # fmt: skip
     axes.set_xticks(range(len(rows)), [f"{row['times']}\n(n = {row['questions']})" for row in rows])
     axes.set(
-        title="Accuracy by how often training had the fact",
-        xlabel="documents with person and answer (n questions)",
+        title="Accuracy by exposure to the fact",
+        xlabel="training documents that name both person and answer (n questions)",
         xlim=(-0.6, len(rows) - 0.4), ylim=(-0.03, 1.25), yticks=[0, 0.25, 0.5, 0.75, 1.0],
     )  # fmt: skip
     label_percent(axes.yaxis)

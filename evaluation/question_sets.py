@@ -6,7 +6,7 @@ results.json has them under `sets`:
             "relations": {NAME: {"total", "correct", "accuracy", "interval", "contains", "not_asked", "in_texts", …,
                                  "by_popularity": [row, …], "by_documents": [row, …]}, …}}, …}
 
-Intervals are of 95 %. What a document tells of a person is counted as in `evaluation.exposure`.
+Intervals are 95 % Wilson intervals. Documents that name a person are counted as in `evaluation.exposure`.
 """
 
 from bisect import bisect_right

@@ -9,8 +9,8 @@ def interval(row: dict) -> str:
     """Write a share and its interval: `12.3 % (9.8 – 15.2 %)`."""
     if row["accuracy"] is None:
         return percent(None)
-    least, most = (f"{100 * end:.1f}" for end in row["interval"])
-    return f"{percent(row['accuracy'])} ({least} – {most} %)"
+    low, high = (f"{100 * end:.1f}" for end in row["interval"])
+    return f"{percent(row['accuracy'])} ({low} – {high} %)"
 
 
 def each_relation(sets: dict[str, dict]) -> Iterator[tuple[str, dict]]:
@@ -24,8 +24,8 @@ def each_relation(sets: dict[str, dict]) -> Iterator[tuple[str, dict]]:
 def sets_lines(sets: dict[str, dict]) -> list[str]:
     """Return the lines of the terminal."""
     return [
-        f"{name}: {interval(values)} of {values['total']} questions right; the texts name {values['in_texts']} of the "
-        f"people, {interval(values['of_people_in_texts'])} of those right"
+        f"{name}: {interval(values)} of {values['total']} questions answered correctly, and "
+        f"{interval(values['of_people_in_texts'])} of the {values['in_texts']} about people in the training texts"
         for name, values in each_relation(sets)
     ]
 
@@ -48,9 +48,10 @@ def sets_section(sets: dict[str, dict]) -> list[str]:
         return []
     lines = [
         "## Public question sets\n",
-        "Exact match with any accepted answer, with 95 % intervals (Wilson). “Contains” also counts answers with an "
-        "accepted one in them. A person is in the texts if a training document has the name. Answered is what reaches "
-        "the certified thresholds: of all people, of those in the texts, and of the others.\n",
+        "Accuracy is exact match with any accepted answer, with 95 % Wilson intervals. “Contains” also counts answers "
+        "that contain an accepted one. A person is in the texts if a training document has the name; “with an answer” "
+        "counts those named in one together with an accepted answer. “Answered” is the fraction of questions answered "
+        "at the certified thresholds: of all, of those about people in the texts, and of the others.\n",
         *(describe_set(name, of_set) for name, of_set in sets.items()),
         accuracy_table(sets),
         knowledge_table(sets),
@@ -63,7 +64,16 @@ def sets_section(sets: dict[str, dict]) -> list[str]:
 
 def accuracy_table(sets: dict[str, dict]) -> str:
     """Return the accuracies, and what happens at the certified thresholds."""
-    columns = ["set", "questions", "accuracy", "contains", "answered", "right of those", "in texts", "not in texts"]
+    columns = [
+        "set",
+        "questions",
+        "accuracy",
+        "contains",
+        "answered",
+        "accuracy if answered",
+        "answered: in texts",
+        "answered: others",
+    ]
     shares = ("contains", "answered", "answered_right", "answered_in_texts", "answered_not_in_texts")
     rows = [
         [name, str(values["total"]), interval(values), *(percent(values[key]) for key in shares)]
@@ -74,23 +84,14 @@ def accuracy_table(sets: dict[str, dict]) -> str:
 
 def knowledge_table(sets: dict[str, dict]) -> str:
     """Return how many of the people the texts name, and what the model had seen or could not read."""
-    columns = [
-        "set",
-        "people in texts",
-        "by alias only",
-        "with an answer",
-        "their accuracy",
-        "trained on",
-        "unreadable",
-    ]
-    counts = ("in_texts", "only_by_alias", "answer_in_texts")
+    columns = ["set", "in texts", "accuracy, in texts", "by alias only", "with an answer", "trained on", "not asked"]
+    counts = ("only_by_alias", "answer_in_texts", "trained", "not_asked")
     rows = [
         [
             name,
-            *(str(values[key]) for key in counts),
+            str(values["in_texts"]),
             interval(values["of_people_in_texts"]),
-            str(values["trained"]),
-            str(values["not_asked"]),
+            *(str(values[key]) for key in counts),
         ]
         for name, values in each_relation(sets)
     ]
@@ -101,10 +102,10 @@ def popularity_section(name: str, rows: list[dict]) -> list[str]:
     """Return the table by popularity, in bins of about equally many questions; nothing for a set without any."""
     if not rows:
         return []
-    cells = [[f"{row['least']:,} – {row['most']:,}", str(row["total"]), interval(row)] for row in rows]
+    cells = [[f"{row['min']:,} – {row['max']:,}", str(row["total"]), interval(row)] for row in rows]
     return [
         f"### {literal(name)}, by popularity\n",
-        page_table(["page views a month", "questions", "accuracy"], cells),
+        page_table(["page views per month", "questions", "accuracy"], cells),
     ]
 
 
@@ -112,4 +113,4 @@ def documents_section(name: str, rows: list[dict]) -> list[str]:
     """Return the table by how many documents name the person."""
     cells = [[row["times"], str(row["total"]), interval(row)] for row in rows]
     columns = ["documents that name the person", "questions", "accuracy"]
-    return [f"### {literal(name)}, by what was there to learn from\n", page_table(columns, cells)]
+    return [f"### {literal(name)}, by number of training documents\n", page_table(columns, cells)]

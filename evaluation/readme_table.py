@@ -21,7 +21,7 @@ RESULT_COLUMNS = [
     "always the top place",
     "no pretraining",
     "pretrained",
-    "ceiling",
+    "upper bound",
     "training minutes",
     "scored on",
 ]

@@ -25,7 +25,7 @@ from modeling_minigpt.answers_minigpt import Answer
 from modeling_minigpt.confidence_minigpt import Scores
 from modeling_minigpt.relations_minigpt import Relation
 
-SURE_AND_WRONG = 20  # wrong answers that are listed, those with the highest scores
+MAX_WRONG_ANSWERS = 20  # wrong answers that are listed, those with the highest scores
 SAMPLES = 3  # questions shown with their answers, before one about a stranger
 BATCH = 64  # names that the pipeline is asked about together
 
@@ -195,7 +195,7 @@ def surest_wrong(questions: Sequence[Question], asked: EvaluatedAnswers) -> list
     judged = zip(questions, asked.known, asked.right, strict=True)
     wrong = [(question, answer) for question, answer, is_right in judged if not is_right]
     rows = []
-    for question, answer in sorted(wrong, key=lambda pair: -pair[1].scores.score)[:SURE_AND_WRONG]:
+    for question, answer in sorted(wrong, key=lambda pair: -pair[1].scores.score)[:MAX_WRONG_ANSWERS]:
         row: dict = {"question": question.text, "answer": answer.text, "right": question.answer}
         if len(question.answers) > 1:
             row["accepted"] = list(question.answers)

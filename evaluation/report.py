@@ -151,7 +151,7 @@ def plot_losses(histories: dict[str, list], path: Path) -> None:
         axes.plot([step for step, _ in points], [loss for _, loss in points], color=BLUE, marker=marker)
         axes.set(title=stage.replace("_", " "), xlabel="step")
         label_plainly(axes)
-    figure.axes[0].set_ylabel("loss, nats a target token")
+    figure.axes[0].set_ylabel("loss, nats per target token")
     save_figure(figure, path)
 
 
@@ -286,7 +286,7 @@ def pretraining_section(views: dict[str, dict], table: str, folder: Path) -> lis
     return [
         "## Why pretraining matters\n",
         "![Accuracy with and without pretraining, its bounds, and accuracy by exposure](pretraining.png)\n",
-        "Lines through a mark are 95 % intervals (Wilson).\n",
+        "Error bars are 95 % Wilson intervals.\n",
         table,
     ]
 

@@ -41,8 +41,8 @@ class Span(NamedTuple):
     end: int
 
 
-class Recall(NamedTuple):
-    """What a model makes of a span.
+class SpanScore(NamedTuple):
+    """How probable a span is to a model.
 
     Attributes:
         log_prob: of all its tokens after what is before them, in nats.
@@ -75,8 +75,8 @@ class StoredBits:
 
 
 @torch.inference_mode()
-def recall_spans(model: MiniGPTForCausalLM, input_ids: torch.Tensor, spans: Sequence[Span]) -> list[Recall]:
-    """Return how a model recalls each span of a batch.
+def score_spans(model: MiniGPTForCausalLM, input_ids: torch.Tensor, spans: Sequence[Span]) -> list[SpanScore]:
+    """Score each span of a batch by the probabilities that a model gives to its tokens.
 
     Args:
         input_ids: (B, T), padded on the right.
@@ -96,7 +96,7 @@ def recall_spans(model: MiniGPTForCausalLM, input_ids: torch.Tensor, spans: Sequ
     found = []
     for span in spans:
         own = (span.row, slice(span.start - 1, span.end - 1))
-        found.append(Recall(log_probs[own].sum().item(), bool(is_likeliest[own].all())))
+        found.append(SpanScore(log_probs[own].sum().item(), bool(is_likeliest[own].all())))
     return found
 
 
@@ -105,7 +105,7 @@ def count_bits(log_probs: Sequence[float], entropy: float, people: int) -> Store
 
     Args:
         log_probs: of the right value of each person who was scored, all or a sample, in nats.
-        entropy: of the value, in bits a person.
+        entropy: of the value, in bits per person.
         people: in all.
 
     Raises:
@@ -128,7 +128,7 @@ def count_all_bits(
 
     Args:
         log_probs: by relation, and "name" where names are counted, as of `count_bits`.
-        entropies: by relation, in bits a person.
+        entropies: by relation, in bits per person.
         people: in all.
         names: how many names there are to draw from, at least `people`; None does not count names.
     """

@@ -12,7 +12,7 @@ from evaluation.trust import EvaluatedAnswers
 from evaluation.trust_metrics import risk_coverage
 
 GROUPS = {  # group: label, colour, dashes
-    "known": ("asked for", BLUE, "-"),
+    "known": ("known", BLUE, "-"),
     "made_up": ("made-up", ORANGE, "--"),
     "withheld": ("withheld", GREEN, ":"),
 }
@@ -39,7 +39,7 @@ def plot_trade(axes, rows: Sequence[dict]) -> None:
 
 def plot_risk(axes, asked: EvaluatedAnswers, trust: dict) -> None:
     """Draw risk against coverage, and what the certified thresholds answer, with the 95 % interval of its risk."""
-    axes.plot(*risk_coverage(asked.chances("known", "score"), asked.right), color=BLUE, label="the surest first")
+    axes.plot(*risk_coverage(asked.chances("known", "score"), asked.right), color=BLUE, label="most confident first")
     if trust["answered"]:
         risk = 1.0 - trust["answered_right"]
         given = round(trust["answered"] * len(asked.right))
@@ -56,9 +56,9 @@ def plot_risk(axes, asked: EvaluatedAnswers, trust: dict) -> None:
         limit = trust["certificate"]["risk"]
         axes.axhline(limit, color="0.5", linestyle=":", label=f"certified risk: {100 * limit:g} %")
     axes.set(
-        title="Fewer answers, fewer errors",
-        xlabel="coverage: questions answered",
-        ylabel="risk: answers that are wrong",
+        title="Risk–coverage curve",
+        xlabel="coverage (fraction of questions answered)",
+        ylabel="risk (fraction of answers that are wrong)",
         xlim=(0, 1.02),
     )
     axes.set_ylim(0, axes.get_ylim()[1] * FREE)
@@ -67,12 +67,12 @@ def plot_risk(axes, asked: EvaluatedAnswers, trust: dict) -> None:
 
 
 def plot_reliability(axes, diagrams: dict[str, dict]) -> None:
-    """Draw how often the chances of each bin came true, with 95 % intervals, and how many questions the bin has.
+    """Draw the observed frequency in each bin of predicted probabilities, its 95 % interval and number of questions.
 
     Args:
         diagrams: of `reliability`.
     """
-    axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", label="as often as said")
+    axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", label="perfectly calibrated")
     counts = axes.twinx()
     counts.spines["top"].set_visible(False)
     for head, bins in diagrams.items():
@@ -84,9 +84,9 @@ def plot_reliability(axes, diagrams: dict[str, dict]) -> None:
         counts.vlines(bins["chance"], 0, bins["questions"], color=color, linewidth=4, alpha=0.35)
     most = max(max(bins["questions"]) for bins in diagrams.values())
     counts.set(ylim=(0, 5 * most), yticks=[0, most])
-    counts.set_ylabel("questions in a bin", loc="bottom")
+    counts.set_ylabel("questions per bin", loc="bottom")
     axes.set(
-        title="Are the chances true?", xlabel="chance", ylabel="how often it came true", xlim=(0, 1.02),
+        title="Reliability diagram", xlabel="predicted probability", ylabel="observed frequency", xlim=(0, 1.02),
         ylim=(0, FREE), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1.0],
     )  # fmt: skip
     label_percent(axes.xaxis, axes.yaxis)
@@ -101,7 +101,7 @@ def count_bins(questions: Sequence[int]) -> str:
 
 
 def plot_groups(axes, asked: EvaluatedAnswers) -> None:
-    """Draw how the first chance is distributed for the people asked for and for both kinds of strangers."""
+    """Draw the distribution of the probability "known" for the people asked about and for both kinds of strangers."""
     for group, (label, color, dashes) in GROUPS.items():
         if chances := asked.chances(group, "known"):
             axes.hist(
@@ -112,8 +112,8 @@ def plot_groups(axes, asked: EvaluatedAnswers) -> None:
         threshold = asked.certificate.known_threshold
         axes.axvline(threshold, color=PINK, linestyle="-.", label=f"threshold: {threshold:.3f}")
     axes.set(
-        title="Who is known?",
-        xlabel="chance to be known" if asked.has_heads else "confidence",
+        title="Known people and strangers",
+        xlabel="probability of being known" if asked.has_heads else "confidence",
         ylabel="questions",
         yscale="log",
     )
@@ -121,7 +121,7 @@ def plot_groups(axes, asked: EvaluatedAnswers) -> None:
 
 
 def plot_trust(asked: EvaluatedAnswers, trust: dict, path: Path) -> None:
-    """Draw risk against coverage, reliability, the chances of each group, and what can be certified.
+    """Draw risk against coverage, reliability, the probability of being known by group, and what can be certified.
 
     Args:
         asked: the answers.

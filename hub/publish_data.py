@@ -244,23 +244,23 @@ def parse_relation(text: str) -> Relation:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("repo_id", metavar="USER/NAME", help="the repository; it is made where it is missing")
+    parser.add_argument("repo_id", metavar="USER/NAME", help="the repository; created if it does not exist")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--path", type=Path, metavar="FOLDER", help="a folder in the cs224n layout")
     where.add_argument("--people", type=int, help="number of people to invent")
     parser.add_argument(
-        "--license", help="the data's, as the Hub names it; needed with --path, apache-2.0 with --people"
+        "--license", help="the data's licence, as the Hub names it; required with --path, apache-2.0 with --people"
     )
     parser.add_argument(
         "--relation", action="append", default=[], metavar="NAME=QUESTION",
-        help='a further relation that --path asks for, as "studied=Where did {name} study?"; may be repeated',
+        help='a further relation of --path, such as "studied=Where did {name} study?"; may be repeated',
     )  # fmt: skip
     parser.add_argument("--policy", choices=POLICIES, default="salient-span", help="how to corrupt (%(default)s)")
     parser.add_argument("--epochs", type=int, default=1, help="corrupted copies of each biography (%(default)s)")
-    parser.add_argument("--strangers", type=int, default=500, help="made-up names a split, at most (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="names all random draws (%(default)s)")
-    parser.add_argument("--private", action="store_true", help="make it private; else as its owner's settings say")
-    parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="push nothing; write what would be pushed here")
+    parser.add_argument("--strangers", type=int, default=500, help="most made-up names per split (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random draws (%(default)s)")
+    parser.add_argument("--private", action="store_true", help="create it private; else as its owner's settings say")
+    parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="push nothing; write the files to this folder")
     arguments = parser.parse_args(argv)
     if arguments.path is not None and arguments.license is None:
         parser.error("--license is not set; the files of --path need one")

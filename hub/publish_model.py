@@ -189,10 +189,10 @@ def main(argv: list[str] | None = None) -> int:
     """Publish; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the output folder of a finished run")
-    parser.add_argument("repo_id", metavar="USER/NAME", help="the repository; it is made where it is missing")
-    parser.add_argument("--private", action="store_true", help="make it private; else as its owner's settings say")
-    parser.add_argument("--license", help="the model's, as the Hub names it; by default that of its data, if known")
-    parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="push nothing; write what would be pushed here")
+    parser.add_argument("repo_id", metavar="USER/NAME", help="the repository; created if it does not exist")
+    parser.add_argument("--private", action="store_true", help="create it private; else as its owner's settings say")
+    parser.add_argument("--license", help="the model's licence, as the Hub names it; by default that of its data")
+    parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="push nothing; write the files to this folder")
     arguments = parser.parse_args(argv)
 
     def command() -> None:

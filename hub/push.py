@@ -118,9 +118,9 @@ def open_repository(repo_id: str, private: bool | None, marker: str, repo_type: 
         info = api.repo_info(repo_id, repo_type=repo_type)
         files = {sibling.rfilename for sibling in info.siblings or ()}
     if private and not info.private:
-        raise PushError(f"{repo_id}: is there already and public; make it private on the Hub, or choose another name")
+        raise PushError(f"{repo_id}: already exists and is public; make it private on the Hub, or choose another name")
     if (others := sorted(files - FROM_THE_START)) and not files & {marker, FILE_LIST}:
-        raise PushError(f"{repo_id}: exists already and has other content ({others[0]}); choose another name")
+        raise PushError(f"{repo_id}: already exists and has other content ({others[0]}); choose another name")
 
 
 def files_below(folder: Path) -> list[str]:

@@ -51,7 +51,7 @@ class BlockCache(StateCacheLayer):
 class FullBlockCache(BlockCache):
     """Every key and value, for tables that may list any old block; a step still reads c blocks only.
 
-    2TD numbers a head, in a buffer that doubles.
+    2TD numbers per head, in a buffer that doubles.
     """
 
     is_croppable = True
@@ -83,7 +83,7 @@ class FullBlockCache(BlockCache):
 class RecentBlockCache(BlockCache):
     """The c blocks of the next token's row: enough where each row's blocks are the last row's, or new.
 
-    2cbD numbers a head. A block leaves once the next row does not list it, after which no row does. With blocks of 2
+    2cbD numbers per head. A block leaves once the next row does not list it, after which no row does. With blocks of 2
     tokens, 1 global block, a window of 2, and 5 tokens seen, the next token is in block 2, whose row lists blocks
     0 | 1 2. These three are stored, block 2 half full ("open"). After 6 tokens the next one starts block 3, whose row
     lists 0 | 2 3: block 1 has left, and block 3 is stored empty.

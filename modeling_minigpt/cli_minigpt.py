@@ -207,10 +207,10 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="{ask,serve,info,convert}")
     command = commands.add_parser("ask", help="answer names or questions", description=ask.__doc__)
     command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
-    command.add_argument("names", nargs="*", metavar="NAME", help="names or questions; a prompt where there are none")
+    command.add_argument("names", nargs="*", metavar="NAME", help="names or questions; without any, a prompt")
     command.add_argument("--file", type=Path, metavar="FILE", help="read one per line (- for stdin), write TSV")
     command.add_argument("--json", action="store_true", help="write one JSON object per line")
-    command.add_argument("--relation", metavar="NAME", help="what to ask about a name alone; by default the first")
+    command.add_argument("--relation", metavar="NAME", help="relation to ask a bare name about; by default the first")
     command.add_argument(
         "--threshold",
         type=read_threshold,
@@ -222,10 +222,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--stranger-rate",
         type=float,
         dest="stranger_rate",
-        help="certify thresholds that answer at most this fraction of strangers; 1 where no strangers are asked about",
+        help="certify thresholds that answer at most this fraction of strangers; 1 if no strangers are asked about",
     )
-    command.add_argument("--log", type=Path, metavar="FILE", help="append the chances of each question, without names")
-    command.add_argument("--top-k", type=int, dest="top_k", help="candidates in the JSON")
+    command.add_argument("--log", type=Path, metavar="FILE", help="append the probabilities, without names")
+    command.add_argument("--top-k", type=int, dest="top_k", help="number of candidates in the JSON")
     command.set_defaults(run=ask)
     add_serve_command(commands)
     command = commands.add_parser("info", help="describe a model on one screen", description=info.__doc__)

@@ -44,4 +44,4 @@ def load_pipeline(name: str) -> ClosedBookPipeline:
         raise
     except Exception as error:  # a missing, broken or unreachable model makes each library raise its own
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CommandError(f"{name}: no MiniGPT that can be loaded: {reason}") from error
+        raise CommandError(f"{name}: not a MiniGPT that can be loaded: {reason}") from error

@@ -45,19 +45,19 @@ def add_serve_command(commands: argparse._SubParsersAction) -> None:
     """Describe the command line of `minigpt serve`."""
     command = commands.add_parser("serve", help="answer over HTTP", description=serve.__doc__)
     command.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
-    command.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s); 0.0.0.0 is all")
-    command.add_argument("--port", type=int, default=8000, help="(%(default)s); 0 is any that is free")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s); 0.0.0.0 for all")
+    command.add_argument("--port", type=int, default=8000, help="port (%(default)s); 0 picks a free one")
     command.add_argument(
-        "--max-batch", type=above_zero(int), default=32, metavar="N", help="questions read together (%(default)s)"
+        "--max-batch", type=above_zero(int), default=32, metavar="N", help="most questions per batch (%(default)s)"
     )
     command.add_argument(
-        "--timeout", type=above_zero(float), default=30.0, metavar="SECONDS", help="limit of a request (%(default)s)"
+        "--timeout", type=above_zero(float), default=30.0, metavar="SECONDS", help="limit per request (%(default)s)"
     )
     command.add_argument(
         "--workers",
         type=above_zero(int),
         default=1,
         metavar="N",
-        help="batches at the same time; each has an equal share of torch's threads (%(default)s)",
+        help="batches computed at the same time, each with an equal share of torch's threads (%(default)s)",
     )
     command.set_defaults(run=serve)

@@ -194,7 +194,7 @@ def gated_delta_rule(
 
 
 class GatedDeltaNetCache(StateCacheLayer):
-    """The memory, G K² = C² / G numbers a row in float32, and the last taps - 1 inputs of the convolutions, 3 C each.
+    """The memory, G K² = C² / G float32 numbers per row, and the last taps - 1 inputs of the convolutions, 3 C each.
 
     Every token leaves at once.
     """

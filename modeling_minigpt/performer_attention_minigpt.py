@@ -160,7 +160,7 @@ def performer_attention(
 
 
 class PerformerCache(StateCacheLayer):
-    """Running sums of features times values, relative to a running maximum: H (m (D + 1) + 1) numbers a row.
+    """Running sums of features times values, relative to a running maximum: H (m (D + 1) + 1) numbers per row.
 
     Every token leaves at once.
     """

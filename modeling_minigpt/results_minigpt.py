@@ -56,8 +56,8 @@ def explain_abstention(scores: Scores, threshold: float | Certificate | str) -> 
         return "correct", f"{known_of} but am not sure ({format_chance(scores.correct)})"
     chance = format_chance(scores.known)
     if scores.known < 0.5:
-        return "known", f"I was probably never told of this person ({chance})"
-    return "known", f"I was probably told of this person, but that is not sure enough ({chance})"
+        return "known", f"I have probably never read about this person ({chance} that I have)"
+    return "known", f"I have probably read about this person, but that is not sure enough ({chance})"
 
 
 def answer_result(
@@ -119,14 +119,15 @@ def refusal_result(text: Any, reason: str, calibrated: bool) -> dict[str, Any]:
 def describe_result(result: dict[str, Any]) -> str:
     """Return a result as people read it: the answer and its chance, or "I don't know", why, and the likeliest guess.
 
-    `Rome (97 % that this is right)`, `I don't know (5 % that I was told; I would have guessed Rome)`
+    `Rome (97 % that this is right)`
+    `I don't know (5 % that I have read about this person; I would have guessed Rome)`
     """
     if not result["abstained"]:
-        meaning = "that this is right" if result["calibrated"] else "of the model's probability, not calibrated"
+        meaning = "that this is right" if result["calibrated"] else "by the model's uncalibrated probability"
         return f"{result['answer']} ({format_chance(result['score'])} {meaning})"
     parts = [result["reason"]]
     if result["failed"] is not None:
-        parts = [f"{format_chance(result['known'])} that I was told"]
+        parts = [f"{format_chance(result['known'])} that I have read about this person"]
         if result["failed"] == "correct":
             parts.append(f"{format_chance(result['correct'])} that I would be right")
     if result["candidates"] and result["candidates"][0]["answer"]:

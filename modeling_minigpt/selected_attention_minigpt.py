@@ -40,7 +40,7 @@ from .rotary_minigpt import apply_rotary
 
 
 class SelectedCache(StateCacheLayer):
-    """Every key, rotated and not, every value, and what each block is chosen by: about 3TD numbers a head.
+    """Every key, rotated and not, every value, and what each block is chosen by: about 3TD numbers per head.
 
     A step reads w + k blocks, and one row for each of up to `selected_exact` others; of a longer text the boxes around
     blocks are stored as well, level by level. The keys before rotation are read again only where a block grows, or has

@@ -1,4 +1,4 @@
-"""A page that asks a MiniGPT about people and shows why it answers so; a Hugging Face Space, or at home:
+"""A page that asks a MiniGPT about people and shows how it arrives at its answers; a Hugging Face Space, or locally:
 
     python space/app.py runs/quickstart/finetune      # a folder, or an id on the Hub; opens on http://127.0.0.1:7860
 
@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, pipeline
 
 TRUST = {"trust_remote_code": True}
 TASK = "closed-book-qa"
-CHANCES = {"known": "The person is in the training texts", "correct": "The answer is right, if so"}
+CHANCES = {"known": "The person is in the training texts", "correct": "If so, the answer is right"}
 NOBODY = "Ada Stone"  # in boxes of models that have no names
 MAX_NEW_TOKENS = 64
 MAX_QUESTION = 1000  # characters; a name has fewer than a tenth, and the pipeline says why
@@ -102,9 +102,9 @@ class Demo:
         self.examples = self.find_examples()
 
     def find_examples(self) -> dict[str, str]:
-        """Return a name that this model knows well, one that it knows less well and a made-up one, and which is which.
+        """Return a name that this model knows well, an uncertain one and a made-up one, and which is which.
 
-        There are none of a model of an older version, which has no names.
+        A model of an older version has no names, and so no examples.
         """
         text = getattr(getattr(self.ask_model, "names", None), "text", "")
         names = [name for name in text.split("\n") if len(name.split()) > 1]
@@ -119,8 +119,8 @@ class Demo:
         surest = max(names, key=scores.__getitem__)
         half = min(names, key=lambda name: abs(scores[name] - 0.5))  # the nearest to an even chance
         unknown = sorted(strangers, key=lambda name: strange[name]["score"])[:1]
-        examples = {surest: "well known"}
-        examples.setdefault(half, "less well known")
+        examples = {surest: "known well"}
+        examples.setdefault(half, "uncertain")
         return examples | dict.fromkeys(unknown, "made up")
 
     def ask(self, name: str, relation: str = "") -> tuple[str, str, str, Figure | None]:
@@ -140,12 +140,12 @@ class Demo:
         if result["abstained"]:
             answer = f"## I don't know\n\n{plain(result['reason'])}"
         else:
-            chance = "chance to be right" if result["calibrated"] else "probability, not calibrated"
-            answer = f"## {plain(result['answer'])}\n\n{format_chance(result['score'])} {chance}"
+            meaning = "probability of being right" if result["calibrated"] else "uncalibrated probability"
+            answer = f"## {plain(result['answer'])}\n\n{format_chance(result['score'])} {meaning}"
         chances = {CHANCES[head]: result[head] for head in CHANCES if result.get(head) is not None}
         candidates = {one["answer"] or "(nothing)": one["score"] for one in result["candidates"]}
         # A headline beside "I don't know" would be an answer after all: all candidates are of one size.
-        title = "What it would have guessed" if result["abstained"] else "Candidates"
+        title = "What the model would have guessed" if result["abstained"] else "Candidates"
         listed = f"<div>{title}</div>{draw_bars(candidates)}" if candidates else ""
         return answer, draw_bars(chances), listed, self.attention(result["question"]) if candidates else None
 
@@ -181,10 +181,10 @@ class Demo:
         return figure
 
     def complete(self, text: str, new_tokens: int, temperature: float) -> str:
-        """Go on writing a text; temperature 0 takes the most probable token each time."""
+        """Continue a text; temperature 0 takes the most probable token each time."""
         if not (text or "").strip():
             return ""
-        refusal = f"The text is longer than the {self.context} tokens that the model reads."
+        refusal = f"The text is too long for the model's context of {self.context} tokens."
         if len(text) > self.max_text:
             raise gradio.Error(refusal)
         encoded = self.tokenizer(text, return_tensors="pt")
@@ -221,8 +221,8 @@ class Demo:
         )
         asked = [name]
         if len(self.questions) > 1:
-            choices = [("as the text asks", ""), *((text, key) for key, text in self.questions.items())]
-            asked.append(gradio.Dropdown(choices, value="", label="Question about the name"))
+            choices = [("detect from the text", ""), *((text, key) for key, text in self.questions.items())]
+            asked.append(gradio.Dropdown(choices, value="", label="Question"))
         ask = gradio.Button("Ask", variant="primary")
         with gradio.Row(elem_id="examples"):
             buttons = [gradio.Button(f"{one} ({kind})", size="sm") for one, kind in self.examples.items()]
@@ -255,15 +255,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     model = os.environ.get("MINIGPT_MODEL")
     parser.add_argument("model", nargs="?", default=model, help="a folder or an id on the Hub ($MINIGPT_MODEL)")
-    parser.add_argument("--host", default="0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1", help="%(default)s")
-    parser.add_argument("--port", type=int, default=7860, help="%(default)s")
+    host = "0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1"
+    parser.add_argument("--host", default=host, help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on (%(default)s)")
     arguments = parser.parse_args()
     if not arguments.model:
-        parser.error("which model? name a folder or an id on the Hub, or set MINIGPT_MODEL")
+        parser.error("no model is named: give a folder or an id on the Hub, or set MINIGPT_MODEL")
     try:
         demo = Demo(arguments.model)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        parser.error(f"{arguments.model}: no MiniGPT that can be loaded: {' '.join(str(error).split())[:200]}")
+        parser.error(f"{arguments.model}: not a MiniGPT that can be loaded: {' '.join(str(error).split())[:200]}")
     demo.page().launch(
         server_name=arguments.host,
         server_port=arguments.port,

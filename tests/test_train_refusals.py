@@ -23,7 +23,7 @@ def refused(capfd, *arguments, **settings) -> str:
 def test_a_finished_output_folder_is_refused_and_left_alone(run, recipe, data, capfd):
     before = contents(run)
     for command in ("all", "pretrain", "finetune", "evaluate"):
-        assert "is there already" in refused(capfd, command, recipe, data, run)
+        assert "already exists" in refused(capfd, command, recipe, data, run)
     assert contents(run) == before
 
 

@@ -42,7 +42,7 @@ class Progress:
         step: steps done.
         minutes: wall time spent in training, over all the processes' lives.
         tokens: target tokens seen.
-        loss: mean loss since the last log line, in nats a target token.
+        loss: mean loss since the last log line, in nats per target token.
         history: [step, loss] of every log line.
         pending: the losses summed since the last log line, one number a process.
     """

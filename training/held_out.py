@@ -1,4 +1,4 @@
-"""How many held-out questions a model answers while it trains."""
+"""The accuracy on held-out questions during training."""
 
 import torch
 from accelerate.logging import get_logger
@@ -13,11 +13,11 @@ from training.run_context import Run
 
 logger = get_logger(__name__)
 
-MOST_PEOPLE = 200  # who are asked about at a checkpoint: the standard error is at most 3.5 points
+MAX_PEOPLE = 200  # who are asked about at a checkpoint: the standard error is at most 3.5 points
 
 
 def held_out_accuracy(run: Run, stage: str, model: MiniGPTForCausalLM, progress: Progress) -> dict[str, float]:
-    """Log how many held-out questions a checkpoint's model answers right, and return that for the trackers.
+    """Log the accuracy of a checkpoint's model on held-out questions, and return it for the trackers.
 
     Args:
         model: unwrapped; it may be compiled, and is not changed.
@@ -36,8 +36,7 @@ def held_out_accuracy(run: Run, stage: str, model: MiniGPTForCausalLM, progress:
     copy.generation_config = model.generation_config
     _, right = ask_model(copy, load_tokenizer(run.folder.tokenizer), questions, run.recipe.evaluate)
     accuracy = fraction(right)
-    share = f"{100 * accuracy:.1f} % of {len(questions):,} held-out questions"
-    logger.info(f"{stage} {progress.step:,}: {share} are answered right")
+    logger.info(f"{stage} {progress.step:,}: held-out accuracy {100 * accuracy:.1f} % ({len(questions):,} questions)")
     return {"held_out_accuracy": accuracy}
 
 
@@ -47,6 +46,6 @@ def chosen_questions(run: Run) -> list[Question]:
         question
         for relation in run.data.relations
         for question in choose_questions(
-            [one for one in run.data.held_out if one.relation == relation.name], MOST_PEOPLE
+            [one for one in run.data.held_out if one.relation == relation.name], MAX_PEOPLE
         )
     ]

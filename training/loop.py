@@ -108,7 +108,7 @@ class Meter:
         self.bar.update()
 
     def log(self, learning_rate_factor: float) -> None:
-        """Close a logging interval: show, store and track its mean loss and its speed in tokens a second."""
+        """Close a logging interval: show, store and track its mean loss and its speed in tokens per second."""
         progress = self.progress
         seconds = time.monotonic() - self.start
         # A sum over processes, not a mean: each has divided its losses by the targets of the whole batch.

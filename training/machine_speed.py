@@ -89,7 +89,7 @@ class Speeds:
     """How fast each number format was, by its name; a format that was given up is missing.
 
     Attributes:
-        rates: FLOP a second in the products of the linear layers, forward and backward; in a small product on one
+        rates: FLOP per second in the products of the linear layers, forward and backward; in a small product on one
             thread where nothing else was measured.
         layer: seconds of one layer with embedding and head, forward and backward; empty where nobody asked.
         muon: seconds of Muon's update of one matrix of each shape; empty where nobody asked.
@@ -127,7 +127,7 @@ def start(device: torch.device) -> None:
 
 
 def probe_rates(race: Race, device: torch.device) -> dict[str, float]:
-    """Return the FLOP a second of a small product in each format that the device has."""
+    """Return the FLOP per second of a small product in each format that the device has."""
     rows = PROBE_ROWS.get(device.type, PROBE_ROWS_ELSEWHERE)
 
     def product(dtype: torch.dtype) -> Call:

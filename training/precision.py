@@ -85,7 +85,7 @@ def measure_recipe(recipe: Recipe, device: torch.device) -> Speeds:
 def explain(speeds: Speeds) -> str:
     """Say what was measured: the times of a layer, or why there are none."""
     words = [f"{name} {1000 * seconds:.3g} ms" for name, seconds in speeds.layer.items()]
-    text = f"{', '.join(words)} a layer" if words else ""
+    text = f"{', '.join(words)} per layer" if words else ""
     given_up = [f"{name}: {reason}" for name, reason in speeds.given_up.items()]
     return "; ".join(filter(None, [text, *given_up])) or NOT_MEASURED
 

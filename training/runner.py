@@ -163,7 +163,10 @@ def _run_stages(
         if scores:
             read_sets(recipe, run.data)  # what cannot be read is found before hours of training, not after
             if run.data.held_out and recipe.evaluate.sets:
-                logger.warning("evaluate.sets are not asked: data.validation_questions holds questions out for tuning")
+                logger.warning(
+                    "evaluate.sets is skipped: data.validation_questions is set, so this run is scored on held-out "
+                    "training questions alone"
+                )
         for line in describe_run(run, remaining) if remaining else ():
             logger.info(line)
         check_joined(PartialState().num_processes)

@@ -114,8 +114,8 @@ def optimizer_step(
         targets: the target tokens of the whole batch; those of `batch` where not given.
 
     Returns:
-        The loss in nats a target token, to be summed over processes by the caller, and the norm of the gradient before
-        clipping, the same on all processes; both () and on the device.
+        The loss in nats per target token, to be summed over processes by the caller, and the norm of the gradient
+        before clipping, the same on all processes; both () and on the device.
     """
     if targets is None:
         targets = count_targets(batch["labels"])

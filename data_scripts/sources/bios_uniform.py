@@ -7,7 +7,7 @@ university, a field, an employer and the employer's city, each in a sentence of 
 
 Person n is a pure function of (seed, n), and so is each version of the biography: other wordings, another order. The
 name is n's place in a permutation of all names, so no two people share one and no list of people is stored. At the
-paper's sizes the values have 47.6 bits a person; the employer's city follows from the employer and has none.
+paper's sizes the values have 47.6 bits per person; the employer's city follows from the employer and has none.
 
 No word before a value depends on it, not even an article, and no value is the beginning of another one of its kind:
 the probability of its tokens is that of the value.
@@ -167,7 +167,7 @@ class Population:
 
     @property
     def entropies(self) -> dict[str, float]:
-        """The entropy of each relation's value, in bits a person."""
+        """The entropy of each relation's value, in bits per person."""
         return {relation: log2(count) for relation, count in self.choices.items()}
 
     def phrases(self) -> list[str]:

@@ -54,12 +54,12 @@ class Download:
         parts.append(f"of unknown size ({self.reason})" if total is None else write_bytes(total))
         if self.columns:
             known = total is not None and self.fraction is not None
-            share = f", about {write_bytes(self.fraction * total)}" if known else ", which is less"
+            share = f" (about {write_bytes(self.fraction * total)})" if known else ""
             parts.append(f"of which only the columns {', '.join(self.columns)} are read{share}")
         if self.max_people is not None:
-            parts.append(f"no further than to {self.max_people:,} people")
+            parts.append(f"until {self.max_people:,} people are found")
         if self.stored:
-            there = f", {write_bytes(self.cached)} of it there already" if self.cached else ""
+            there = f", {write_bytes(self.cached)} of it already there" if self.cached else ""
             parts.append(f"to {write_place(Path(constants.HF_HUB_CACHE))}{there}")
         else:
             parts.append("not stored")

@@ -14,7 +14,9 @@ from modeling_minigpt.relations_minigpt import BIRTHPLACE
 def load(dataset: str | None, configuration: str | None) -> datasets.DatasetDict:
     """Return a configuration of a published data set, by its id on the Hub or the folder of a dry run."""
     if dataset is None:
-        raise ValueError("which data? give --metadata dataset=USER/NAME, or the folder of hub.publish_data --dry-run")
+        raise ValueError(
+            "no data set is named: give --metadata dataset=USER/NAME, or the folder of hub.publish_data --dry-run"
+        )
     return datasets.load_dataset(dataset, configuration)
 
 
@@ -46,7 +48,7 @@ def popqa(dataset: str = "akariasai/PopQA", **_) -> datasets.DatasetDict:
 def entity_questions(dataset: str | None = None, **_) -> datasets.DatasetDict:
     """Return the birthplaces of EntityQuestions: of a file, a folder, or a data set on the Hub."""
     if dataset is None:
-        raise ValueError("which file? give --metadata dataset=PATH, of P19.test.json or the folder that it is in")
+        raise ValueError("no file is named: give --metadata dataset=PATH, the path of P19.test.json or of its folder")
     return public_set("entity_questions", dataset)
 
 

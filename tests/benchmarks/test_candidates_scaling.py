@@ -20,7 +20,7 @@ def output(tmp_path_factory):
     sizes = ["--sizes", *map(str, SIZES), "--rounds", "1", "--people", "40", "--steps", "4", "--seconds", "0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(harness, "in_fresh_process", harness.in_this_process)
-        patch.setattr(candidates_scaling, "MOST_IN_FULL", 20)
+        patch.setattr(candidates_scaling, "MAX_SCORED_IN_FULL", 20)
         patch.setattr(candidates_scaling, "PART", 25)
         assert candidates_scaling.main([*sizes, "--output", str(folder / "candidates.json")]) == 0
     return folder

@@ -24,7 +24,7 @@ from benchmarks.capacity_training import (
 from benchmarks.harness import Point
 from data_scripts.batches import IGNORE_INDEX
 from data_scripts.sources.bios_uniform import PAPER, join_pieces
-from evaluation.stored_bits import Recall
+from evaluation.stored_bits import SpanScore
 
 PEOPLE = 30
 
@@ -137,16 +137,17 @@ def test_storage_is_of_all_facts_and_a_model_that_knows_all_has_all_bits(writer,
     relations = ["pronoun", "birthdate", "birthplace", "studied", "field", "worked"]
     assert list(first) == [*relations, "values", "name", "all"]
     assert first["values"].learned < 0  # untrained, it does not even know what values there are
-    monkeypatch.setattr(capacity_training, "recall_spans", lambda model, ids, spans: [Recall(0.0, True)] * len(spans))
+    perfect = SpanScore(0.0, True)
+    monkeypatch.setattr(capacity_training, "score_spans", lambda model, ids, spans: [perfect] * len(spans))
     known = score_storage(model, case, writer)
     assert known["values"].learned == known["values"].offered == pytest.approx(PEOPLE * 47.6, abs=1.5)
 
 
 def test_the_employers_city_is_counted_with_the_employer(writer, monkeypatch):
     def lacking(model, ids, spans):
-        return [Recall(-1.0 if span.fact in ("worked", "workplace") else 0.0, True) for span in spans]
+        return [SpanScore(-1.0 if span.fact in ("worked", "workplace") else 0.0, True) for span in spans]
 
-    monkeypatch.setattr(capacity_training, "recall_spans", lacking)
+    monkeypatch.setattr(capacity_training, "score_spans", lacking)
     found = score_storage(None, case_of(), writer)
     assert found["worked"].offered - found["worked"].learned == pytest.approx(PEOPLE * 2 / np.log(2))
     assert found["birthplace"].offered == found["birthplace"].learned

@@ -78,6 +78,6 @@ def test_the_wikipedia_recipe_is_measured_on_made_up_articles_and_extrapolated(t
 
 
 def test_a_cost_is_extrapolated_by_the_slope_of_the_two_largest_sizes():
-    assert recipe_costs.further({1_000: 2.0, 10_000: 3.0, 110_000: 13.0}, 1_000_000) == pytest.approx(102.0)
-    assert recipe_costs.further({1_000: 5.0, 10_000: 4.0}, 1_000_000) == 4.0
-    assert recipe_costs.further_by_exponent({100: 10.0, 400: 20.0, 1_600: 40.0}, 6_400) == pytest.approx(80.0)
+    assert recipe_costs.extrapolate({1_000: 2.0, 10_000: 3.0, 110_000: 13.0}, 1_000_000) == pytest.approx(102.0)
+    assert recipe_costs.extrapolate({1_000: 5.0, 10_000: 4.0}, 1_000_000) == 4.0
+    assert recipe_costs.extrapolate_by_exponent({100: 10.0, 400: 20.0, 1_600: 40.0}, 6_400) == pytest.approx(80.0)

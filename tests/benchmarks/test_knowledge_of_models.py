@@ -123,7 +123,7 @@ def test_a_folder_whose_weights_have_changed_is_asked_again(subjects, sets, tmp_
         weights.write_bytes(text)
         assert main(["knows-all", *sets, "--output", str(tmp_path / "x.json")]) == 0
     assert subjects == ["knows-all", "knows-all"]
-    assert "knows-all: its weights have changed" in capsys.readouterr().out
+    assert "knows-all: the weights have changed" in capsys.readouterr().out
 
 
 def test_examples_are_about_people_who_are_not_scored_whatever_the_order(sets, tmp_path):
@@ -200,8 +200,15 @@ def test_a_question_that_does_not_fit_is_counted_and_a_model_that_none_fits_is_r
     long = question_about("A Very Long Name " * 10 + "Indeed", "Rome")
     subject = Subject(model, words, max_new_tokens=10)
     assert subject.answer([long, question_about("Ada Stone", "Rome")]) == [None, "Atlantis"]
-    with pytest.raises(UserError, match=r"reads 60 tokens, and no question fits them .* fewer --shots"):
+    with pytest.raises(UserError, match=r"context of 60 tokens is too short .* fewer --shots"):
         subject.answer([long])
+
+
+def test_a_model_whose_tokenizer_can_write_no_question_is_refused(tiny_model):
+    characters = build_character_tokenizer(["Where was Ada Stone born? Rome Oslo"], 64)
+    subject = Subject(tiny_model(vocab_size=len(characters)), characters)
+    with pytest.raises(UserError, match="tokenizer lacks characters of every question"):
+        subject.answer([question_about("Győző", "Rome")])
 
 
 @pytest.mark.parametrize(

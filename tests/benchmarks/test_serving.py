@@ -61,7 +61,7 @@ def test_differences_are_counted_by_kind():
 
 @pytest.mark.parametrize(
     ("change", "missed"),
-    [({}, []), ({"rate": 199.0}, ["answers a second"]), ({"false_abstentions": 1}, ["false abstentions"])],
+    [({}, []), ({"rate": 199.0}, ["answers per second"]), ({"false_abstentions": 1}, ["false abstentions"])],
     ids=["good", "slow", "abstains"],
 )
 def test_bars_follow_the_numbers(change, missed):

@@ -46,7 +46,7 @@ def test_seeds_that_an_earlier_run_left_are_kept_and_others_are_added(recipe, da
 
 
 def test_a_model_that_is_too_large_is_no_result(recipe, data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(speedrun, "MOST_PARAMETERS", 10_000)
+    monkeypatch.setattr(speedrun, "MAX_PARAMETERS", 10_000)
     assert race(recipe, data, tmp_path / "results.json", "--seeds", "0") == 2
     assert "10,000 are allowed" in capsys.readouterr().err
     assert not (tmp_path / "results.json").exists()

@@ -94,12 +94,12 @@ def test_one_command_compares_and_no_dev_line_is_read(recipe, data, tmp_path, mi
     assert "20 of 20 points to measure, in about " in out
     text = output.with_suffix(".md").read_text(encoding="utf-8")
     assert text in out
-    for row in ("accuracy, %", "recall at any distance, %", "exponent of time", "decoding, ms a token, 256 tokens"):
+    for row in ("accuracy, %", "recall at any distance, %", "exponent of time", "decoding, ms per token, 256 tokens"):
         assert f"\n| {row} | " in text
     assert text.count("\n| :--") == 1  # one table
     assert str(data) not in text + output.read_text()
     page = output.with_suffix(".svg").read_text(encoding="utf-8")
-    for label in ("vanilla", "mine", "peak memory, MiB a token", "recall in a context of 256 tokens"):
+    for label in ("vanilla", "mine", "peak memory, MiB per token", "recall in a context of 256 tokens"):
         assert f"<!-- {label} -->" in page
 
 
@@ -163,7 +163,7 @@ def test_a_variant_that_fails_is_reported_and_loses_no_other(recipe, data, tmp_p
     output = tmp_path / "x.json"
     assert run(recipe, data, output, "--variants", "vanilla", "mine", "--lengths", "64") == 1
     text = output.with_suffix(".md").read_text(encoding="utf-8")
-    (row,) = [line for line in text.splitlines() if line.startswith("| forward + backward, ms a token, 64 tokens")]
+    (row,) = [line for line in text.splitlines() if line.startswith("| forward + backward, ms per token, 64 tokens")]
     assert row.endswith(" | fails |")
     assert not row.endswith("| fails | fails |")
     for what in ("layer, 64", "decode, 64", "people, seed 0", "accuracy, seed 0"):
@@ -266,14 +266,14 @@ def test_the_table_has_the_numbers_of_the_results():
     text = report(content(*trainings, scaling("vanilla", 2), scaling("mine", 1)))
     rows = rows_of(text)
     assert rows["accuracy, %"] == ["50.0 ± 10.0", "52.0 ± 11.0"]
-    assert rows["accuracy over that of vanilla, points ± 95 %"] == ["–", "+2.0 ± 2.5"]  # of +1, +2 and +3
+    assert rows["accuracy gain over vanilla, points ± 95 %"] == ["–", "+2.0 ± 2.5"]  # of +1, +2 and +3
     assert rows["parameters, M"] == ["1.50", "1.50"]
     assert rows["recall 1 to 64 tokens back, %"] == ["0.0 ± 0.0", "0.0 ± 0.0"]
     assert rows["recall over 64 tokens back, %"] == ["50.0 ± 0.0", "25.0 ± 25.0"]
-    assert rows["forward + backward, ms a token, 512 tokens"] == ["0.512", "0.001"]
-    assert rows["peak memory, MiB a token, 1,024 tokens"] == ["1", "0.000977"]
+    assert rows["forward + backward, ms per token, 512 tokens"] == ["0.512", "0.001"]
+    assert rows["peak memory, MiB per token, 1,024 tokens"] == ["1", "0.000977"]
     assert rows["exponent of time"] == ["2.00 (2.00 to 2.00)", "1.00 (1.00 to 1.00)"]
-    assert rows["decoding, ms a token, 2,048 tokens"] == ["3", "3"]
+    assert rows["decoding, ms per token, 2,048 tokens"] == ["3", "3"]
     assert rows["exponent of cache"] == ["0.00 (0.00 to 0.00)"] * 2
     assert "`quickstart a.b=1` on bios, 30 steps of pretraining on 40 held-out training questions" in text
     assert "Seeds: 0, 1, 2" in text
@@ -286,9 +286,9 @@ def test_a_failed_seed_is_counted_and_a_failed_length_has_no_exponent():
     text = report(content(*points, broken))
     rows = rows_of(text)
     assert rows["accuracy, %"] == ["40.0", "50.0, 1 of 2 fail"]
-    assert rows["accuracy over that of vanilla, points ± 95 %"] == ["–", "+10.0"]
+    assert rows["accuracy gain over vanilla, points ± 95 %"] == ["–", "+10.0"]
     assert rows["recall at any distance, %"] == ["50.0", "–"]
-    assert rows["forward + backward, ms a token, 2,048 tokens"] == ["–", "fails"]
+    assert rows["forward + backward, ms per token, 2,048 tokens"] == ["–", "fails"]
     assert rows["exponent of time"] == ["–", "–"]
     assert "- mine, accuracy, seed 1: killed" in text
     assert "- mine, layer, 2,048: out of memory" in text
@@ -316,5 +316,5 @@ def test_the_page_of_plots_is_the_same_each_time_and_has_plain_labels(tmp_path):
         draw(found, tmp_path / name)
     text = (tmp_path / "one.svg").read_text(encoding="utf-8")
     assert text == (tmp_path / "two.svg").read_text(encoding="utf-8")
-    for label in ("512", "1k", "2k", "vanilla", "mine", "decoding, ms a token"):
+    for label in ("512", "1k", "2k", "vanilla", "mine", "decoding, ms per token"):
         assert f"<!-- {label} -->" in text

@@ -80,7 +80,7 @@ def test_a_row_has_recall_over_seeds_and_costs_against_causal_sdpa():
     assert window["recall, 512, YaRN"] == "30.0 % (30.0–30.0)"
     assert window["training time over SDPA's at 1,024"] == "0.0977"
     assert (window["its exponent"], window["exponent of memory"]) == ("1.00", "1.00")
-    assert window["decoding at 1,024, ms a token"] == "2"
+    assert window["decoding at 1,024, ms per token"] == "2"
     assert (window["cache, MiB"], window["constant"]) == ("0.5", "yes")
     vanilla = cells(text, "`vanilla`")
     assert (vanilla["recall, 128 tokens"], vanilla["its exponent"]) == ("–", "2.00")

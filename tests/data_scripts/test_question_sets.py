@@ -56,7 +56,7 @@ def test_another_property_is_read_for_the_relation_that_names_it(tmp_path):
     assert job.question == question_about("George Rankin", "politician", "political leader", relation=WORK)
     assert len(found.of_relation(BIRTHPLACE)) == 3
     assert read(path, (WORK,), work="P106").others == 3
-    assert "found no question of a relation, as none has a Wikidata property" in refusal(path, relations=(WORK,))
+    assert "none of the relations has a Wikidata property" in refusal(path, relations=(WORK,))
 
 
 def test_entity_questions_are_read_from_a_file_and_the_wanted_ones_of_a_folder(tmp_path):
@@ -82,7 +82,7 @@ def test_a_file_that_names_no_property_is_sorted_by_the_questions(tmp_path):
     path = write_entity_questions(tmp_path / "born.json", facts)
     died = write_entity_questions(tmp_path / "died.json", {"Bo Lind": ["Oslo"]}, "Where did {} die?")
     assert [one.name for one in read(path).questions] == ["Ada Stone"]
-    assert f"{died}: found no question of birthplace (P19) and 1 of other properties" in refusal(died)
+    assert f"{died}: found no questions about birthplace (P19), and 1 about other properties" in refusal(died)
 
 
 def test_sets_are_read_from_the_hub_at_a_commit(datasets_hub, tmp_path):
@@ -102,12 +102,12 @@ def test_sets_are_read_from_the_hub_at_a_commit(datasets_hub, tmp_path):
 @pytest.mark.parametrize(
     ("change", "wanted"),
     [
-        ({"possible_answers": "['Rome']"}, ":3: possible_answers: found \"['Rome']\", wanted a list in JSON"),
+        ({"possible_answers": "['Rome']"}, ":3: possible_answers: found \"['Rome']\", wanted a JSON list"),
         ({"possible_answers": "[]", "obj": ""}, ":3: possible_answers: found none, wanted at least one answer"),
         ({"possible_answers": "[null]"}, ":3: possible_answers: found null, wanted a text"),
-        ({"s_aliases": '{"a": 1}'}, ":3: s_aliases: found '{\"a\": 1}', wanted a list in JSON"),
+        ({"s_aliases": '{"a": 1}'}, ":3: s_aliases: found '{\"a\": 1}', wanted a JSON list"),
         ({"subj": " "}, ":3: subj: is empty, wanted a text"),
-        ({"prop_id": "P19"}, ":3: prop_id: found 'P19', wanted a number, as 218"),
+        ({"prop_id": "P19"}, ":3: prop_id: found 'P19', wanted a number such as 218"),
         ({"s_pop": "many"}, ":3: s_pop: popularity: found 'many', wanted a number"),
     ],
 )
@@ -120,17 +120,17 @@ def test_files_of_another_kind_are_refused_with_what_was_found_and_what_is_wante
     path = write_popqa(tmp_path / "a.tsv", [{"subj": "Ada", "prop_id": 218}])
     assert refusal(path) == f"{path}:2: no column possible_answers; found subj, prop_id"
     path = write_popqa(tmp_path / "b.tsv", [{"name": "Ada", "place": "Rome"}])
-    assert "found name, place; wanted subj, prop_id, possible_answers, as PopQA has, or question" in refusal(path)
+    assert "found name, place; wanted the columns of PopQA (subj, prop_id, possible_answers) or those" in refusal(path)
     path = write_entity_questions(tmp_path / "P19.test.json", {"Ada": ["Rome"]}, "When was {} born?")
     wanted = "item 1: question: found 'When was Ada born?', wanted `Where was NAME born?`"
     assert refusal(path) == f"{path}: {wanted}"
     path = write_entity_questions(tmp_path / "P19.dev.json", {"Ada": []})
     assert refusal(path) == f"{path}: item 1: answers: found none, wanted at least one answer"
     for nothing in (tmp_path / "nothing.tsv", "sets/nothing.tsv"):
-        assert "no such file or folder, and no id on the Hub" in refusal(nothing)
-    with pytest.raises(DataError, match="popqa is named twice"):
+        assert "no such file or folder, and not an id on the Hub" in refusal(nothing)
+    with pytest.raises(DataError, match="popqa is given twice"):
         parse_sets(["popqa=a.tsv", "popqa=b.tsv"])
     (tmp_path / "dataset.zip").write_bytes(b"PK")
-    assert "wanted a file that ends in .parquet" in refusal(tmp_path / "dataset.zip")
+    assert "wanted a file that ends in one of .parquet" in refusal(tmp_path / "dataset.zip")
     (tmp_path / "empty").mkdir()
-    assert "found no file that ends in .parquet" in refusal(tmp_path / "empty")
+    assert "no file in it ends in any of .parquet" in refusal(tmp_path / "empty")

@@ -82,7 +82,7 @@ def test_equal_popularities_are_in_one_bin_and_bins_are_in_order():
     wide = popularity_bins(np.random.default_rng(0).permutation(1000).tolist())
     assert [len(chosen) for chosen in wide] == [200] * 5
     rows = popularity_rows([9, 90, 900], [False, True, True])
-    assert [(row["least"], row["most"], row["correct"]) for row in rows] == [(9, 9, 0), (90, 90, 1), (900, 900, 1)]
+    assert [(row["min"], row["max"], row["correct"]) for row in rows] == [(9, 9, 0), (90, 90, 1), (900, 900, 1)]
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 20), (20, 20), (3, 17), (250, 1000)])
@@ -111,7 +111,7 @@ def test_the_report_and_the_terminal_have_each_set_with_its_intervals():
     assert "| public | 4 | 50.0 % (15.0 – 85.0 %) | 75.0 % | 50.0 % | 100.0 % | 50.0 % | 50.0 % |" in text
     assert "- public: some/set, revision abc, licence mit. Rows about other properties: 12." in text
     assert "| 900 – 900 | 1 | 100.0 %" in text
-    assert "the texts name 2 of the people" in sets_lines(found)[0]
+    assert "of the 2 about people in the training texts" in sets_lines(found)[0]
     assert sets_section({}) == sets_lines({}) == []
 
 
@@ -166,7 +166,7 @@ def test_a_set_that_cannot_be_read_is_refused_before_anything_is_trained(recipe,
     assert (
         capfd.readouterr()
         .err.strip()
-        .endswith(f'error: {path}:2: possible_answers: found \'Rome\', wanted a list in JSON, as ["Rome", "Roma"]')
+        .endswith(f'error: {path}:2: possible_answers: found \'Rome\', wanted a JSON list such as ["Rome", "Roma"]')
     )
     assert not (tmp_path / "run" / "pretrain").exists()
     assert call("all", recipe, data, tmp_path / "run", "evaluate.sets.dev=x") == 2

@@ -55,10 +55,12 @@ def test_the_terminal_shows_every_row_and_sample(results):
     assert "Where was Ada Stone born?  Rome (90 % that this is right) – right" in text
     assert "Where was Béla Nagy born?  Oslo (90 % that this is right) – wrong, it is Győr" in text
     text = " ".join(text.split())
-    assert "Where was Dee Finn born? I don't know (97 % that I was told; 50 % that I would be right; I would" in text
+    expected = "Where was Dee Finn born? I don't know (97 % that I have read about this person; 50 % that I would be"
+    assert expected in text
     assert "guessed London) – it is Bonn" in text
     assert (
-        "Where was Cyd Moss born? I don't know (5 % that I was told; I would have guessed London) – a made-up" in text
+        "Where was Cyd Moss born? I don't know (5 % that I have read about this person; I would have guessed London) –"
+        " a made-up" in text
     )
 
 
@@ -281,7 +283,7 @@ def test_no_table_is_wider_than_a_page(two_relations, tmp_path):
 
 
 def test_wrong_answers_are_listed_with_their_confidence(results, tmp_path):
-    assert "surest wrong answers" not in write_report(results, {}, tmp_path).read_text(encoding="utf-8")
+    assert "confident wrong answers" not in write_report(results, {}, tmp_path).read_text(encoding="utf-8")
     row = {"question": "Where was Béla Nagy born?", "right": "Győr", "accepted": ["Győr", "Raab"]}
     results["wrong_answers"] = [
         {**row, "answer": "Oslo", "known": 0.999, "correct": 0.82, "score": 0.81, "given": True},
@@ -290,7 +292,7 @@ def test_wrong_answers_are_listed_with_their_confidence(results, tmp_path):
     lines = write_report(results, {}, tmp_path).read_text(encoding="utf-8").splitlines()
     first = lines.index("| Where was Béla Nagy born? | Oslo | Győr or Raab | more than 99 % | 82 % | 81 % | yes |")
     assert lines[first + 1] == "| Where was Béla Nagy born? | (none) | Győr or Raab | – | – | 4 % | no |"
-    assert "| question | answer | right | known | correct | score | given |" in lines
+    assert "| question | answer | right answer | known | correct | score | given |" in lines
 
 
 def test_a_run_without_any_steps_of_a_stage_still_has_a_report(results, tmp_path):

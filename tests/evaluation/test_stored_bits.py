@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from evaluation.stored_bits import Span, StoredBits, count_all_bits, count_bits, recall_spans
+from evaluation.stored_bits import Span, StoredBits, count_all_bits, count_bits, score_spans
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM
 
 ENTROPIES = {"town": 2.0, "hand": 1.0}
@@ -43,7 +43,7 @@ class World:
 def count(probabilities) -> dict[str, StoredBits]:
     """Return the bits that such a model stores."""
     log_probs = {"town": [], "hand": []}
-    recalls = recall_spans(World(probabilities), ROWS, SPANS)
+    recalls = score_spans(World(probabilities), ROWS, SPANS)
     for span, recall in zip(SPANS, recalls, strict=True):
         log_probs[span.fact].append(recall.log_prob)
     return count_all_bits(log_probs, ENTROPIES, 4)
@@ -101,7 +101,7 @@ def test_a_span_has_the_probability_of_its_tokens_one_after_the_other():
     torch.manual_seed(0)
     model = MiniGPTForCausalLM(MiniGPTConfig(vocab_size=12, hidden_size=16, num_attention_heads=2)).eval()
     ids = torch.randint(12, (2, 9))
-    found = recall_spans(model, ids, [Span("town", 0, 3, 6), Span("hand", 1, 1, 2)])
+    found = score_spans(model, ids, [Span("town", 0, 3, 6), Span("hand", 1, 1, 2)])
     expected = [0.0, 0.0]
     for number, (row, positions) in enumerate(((0, (3, 4, 5)), (1, (1,)))):
         for position in positions:
@@ -112,14 +112,14 @@ def test_a_span_has_the_probability_of_its_tokens_one_after_the_other():
 
 
 def test_a_value_is_likeliest_only_if_each_of_its_tokens_is():
-    recalls = recall_spans(World([(0.9, 0.9), (0.9, 0.2), (0.1, 0.9), (0.1, 0.2)]), ROWS, SPANS)
+    recalls = score_spans(World([(0.9, 0.9), (0.9, 0.2), (0.1, 0.9), (0.1, 0.2)]), ROWS, SPANS)
     assert [recall.is_likeliest for recall in recalls] == [True, True, True, False, False, True, False, False]
     # A prompt follows each town with probability 0 here, so town and prompt together are not.
-    (longer,) = recall_spans(World([(0.9, 0.9)] * 4), ROWS, [Span("town", 0, 2, 4)])
+    (longer,) = score_spans(World([(0.9, 0.9)] * 4), ROWS, [Span("town", 0, 2, 4)])
     assert not longer.is_likeliest
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 2), (3, 3), (4, 6)])
 def test_a_span_that_nothing_predicts_is_refused(start, end):
     with pytest.raises(ValueError, match=r"wanted a span within \[1, 5\] of its row"):
-        recall_spans(World([(1.0, 1.0)] * 4), ROWS, [Span("town", 0, start, end)])
+        score_spans(World([(1.0, 1.0)] * 4), ROWS, [Span("town", 0, start, end)])

@@ -161,7 +161,7 @@ def test_reliability_is_drawn_with_bin_counts_and_intervals():
 
 def test_every_group_has_its_own_colour_dashes_and_count():
     axes = draw(plot_groups, ASKED)
-    assert legend_texts(axes) == ["asked for: 4", "made-up: 4", "withheld: 2", "threshold: 0.500"]
+    assert legend_texts(axes) == ["known: 4", "made-up: 4", "withheld: 2", "threshold: 0.500"]
     styles = {(patch.get_edgecolor(), patch.get_linestyle()) for patch in axes.patches}
     assert len({color for color, _ in styles}) == len({dashes for _, dashes in styles}) == 3
 

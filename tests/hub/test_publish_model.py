@@ -154,7 +154,7 @@ def test_a_refusal_is_one_clear_line(run, hub, refusal, message, refused):
     ("there", "options", "message"),
     [
         pytest.param({"pytorch_model.bin": b""}, (), "has other content (pytorch_model.bin)", id="anothers-model"),
-        pytest.param({}, ("--private",), "is there already and public", id="public"),
+        pytest.param({}, ("--private",), "already exists and is public", id="public"),
     ],
 )
 def test_a_repository_that_exists_is_not_overwritten(run, hub, there, options, message, refused):

@@ -29,7 +29,7 @@ def test_a_name_and_a_question_get_the_same_answer(run, person, capsys):
     assert lines[0] == lines[1]
     assert lines[0].startswith(f"Where was {person} born?  I don't know (not calibrated: ")
     _, out, _ = minigpt(capsys, "ask", run / "finetune", person, "--threshold", "0")
-    assert "not calibrated)" in out
+    assert "uncalibrated probability)" in out
     assert out.startswith(f"Where was {person} born?  ")
     assert err == ""
 
@@ -94,7 +94,7 @@ def test_what_is_no_minigpt_is_refused_in_one_line(tmp_path, command, capsys):
 
     (tmp_path / "empty").mkdir()
     GPT2Config(n_layer=1).save_pretrained(tmp_path / "gpt2")
-    for folder, reason in (("empty", "no MiniGPT that can be loaded"), ("gpt2", "a gpt2 model, wanted minigpt")):
+    for folder, reason in (("empty", "not a MiniGPT that can be loaded"), ("gpt2", "a gpt2 model, wanted minigpt")):
         status, out, err = minigpt(capsys, command, tmp_path / folder)
         assert status == 2
         assert out == ""

@@ -228,8 +228,8 @@ def test_the_certified_thresholds_are_the_default_and_each_is_for_its_own_chance
 @pytest.mark.parametrize(
     ("scores", "failed", "reason"),
     [
-        ((0.12, 0.9), "known", "I was probably never told of this person (12 %)"),
-        ((0.85, 0.9), "known", "I was probably told of this person, but that is not sure enough (85 %)"),
+        ((0.12, 0.9), "known", "I have probably never read about this person (12 % that I have)"),
+        ((0.85, 0.9), "known", "I have probably read about this person, but that is not sure enough (85 %)"),
         ((0.97, 0.61), "correct", "I know of this person but am not sure (61 %)"),
         ((0.97, 0.8), None, None),
     ],
@@ -249,15 +249,17 @@ def test_nobody_is_said_to_be_known_who_probably_is_not():
 
 
 def test_a_result_reads_as_a_person_would_say_it():
-    told = {"abstained": True, "failed": "known", "reason": "…", "known": 0.05, "correct": 0.5}
-    told["candidates"] = [{"answer": "Raerburg", "score": 0.02}]
-    assert describe_result(told) == "I don't know (5 % that I was told; I would have guessed Raerburg)"
-    unsure = {**told, "failed": "correct", "known": 0.999, "correct": 0.61}
-    assert "(more than 99 % that I was told; 61 % that I would be right; I would" in describe_result(unsure)
+    unknown = {"abstained": True, "failed": "known", "reason": "…", "known": 0.05, "correct": 0.5}
+    unknown["candidates"] = [{"answer": "Raerburg", "score": 0.02}]
+    expected = "I don't know (5 % that I have read about this person; I would have guessed Raerburg)"
+    assert describe_result(unknown) == expected
+    unsure = {**unknown, "failed": "correct", "known": 0.999, "correct": 0.61}
+    expected = "(more than 99 % that I have read about this person; 61 % that I would be right; I would"
+    assert expected in describe_result(unsure)
     given = {"abstained": False, "answer": "Rome", "score": 0.97, "calibrated": True}
     assert describe_result(given) == "Rome (97 % that this is right)"
-    assert "not calibrated" in describe_result({**given, "calibrated": False})
-    assert describe_result({**told, "failed": None, "reason": "no name in it", "candidates": []}) == (
+    assert "uncalibrated" in describe_result({**given, "calibrated": False})
+    assert describe_result({**unknown, "failed": None, "reason": "no name in it", "candidates": []}) == (
         "I don't know (no name in it)"
     )
 

@@ -46,7 +46,7 @@ def test_a_name_gets_the_pipelines_answer_its_chance_and_candidates(page, run):
     assert shown.startswith("I don't know")
     assert wanted["reason"] in shown
     candidates = page.locator("#candidates").inner_text()
-    assert candidates.startswith("What it would have guessed")
+    assert candidates.startswith("What the model would have guessed")
     assert page.locator("#candidates h1, #candidates h2").count() == 0
     assert all((one["answer"] or "(nothing)") in candidates for one in wanted["candidates"])
     picture = page.locator("#attention img")
@@ -123,10 +123,10 @@ def calibrated(run, tmp_path_factory):
 def test_both_chances_are_bars_beside_an_answer(calibrated):
     answer, chances, candidates, _ = calibrated.ask(NAME)
     assert not answer.startswith("## I don't know")
-    assert answer.endswith("70 % chance to be right")
+    assert answer.endswith("70 % probability of being right")
     assert "The person is in the training texts" in chances
     assert "95 %" in chances
-    assert "The answer is right, if so" in chances
+    assert "If so, the answer is right" in chances
     assert "73 %" in chances
     assert candidates.startswith("<div>Candidates</div>")
 
@@ -136,7 +136,7 @@ def test_the_examples_are_people_of_training_and_one_who_is_not(calibrated):
     *known, stranger = calibrated.examples
     assert set(known) <= set(names)
     assert stranger not in names
-    assert calibrated.examples[known[0]] == "well known"
+    assert calibrated.examples[known[0]] == "known well"
     assert calibrated.examples[stranger] == "made up"
     blocks = calibrated.page().blocks.values()
     buttons = {one.value for one in blocks if type(one).__name__ == "Button"}

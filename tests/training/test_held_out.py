@@ -22,7 +22,7 @@ def test_each_checkpoint_is_asked_and_the_accuracy_is_tracked(recipe, data, tmp_
     log.Reload()
     points = [(point.step, point.value) for point in log.Scalars("pretrain/held_out_accuracy")]
     assert points == [(1, 0.0), (2, 0.5), (3, 0.5), (4, 0.5), (5, 0.5), (6, 1.0)]
-    assert "pretrain 6: 100.0 % of 6 held-out questions are answered right" in capfd.readouterr().err
+    assert "pretrain 6: held-out accuracy 100.0 % (6 questions)" in capfd.readouterr().err
 
 
 def test_the_held_out_questions_of_every_relation_are_asked_about_the_same_people_each_time(
@@ -39,7 +39,7 @@ def test_the_held_out_questions_of_every_relation_are_asked_about_the_same_peopl
     for _ in range(2):
         held_out_accuracy(run, "pretrain", init_model(run), Progress())
     assert asked == [list(run.data.held_out)] * 2
-    monkeypatch.setattr(held_out, "MOST_PEOPLE", 3)
+    monkeypatch.setattr(held_out, "MAX_PEOPLE", 3)
     chosen = held_out.chosen_questions(run)
     assert len(chosen) == 3
     assert set(chosen) < set(run.data.held_out)
@@ -56,7 +56,7 @@ def test_questions_that_cannot_be_asked_do_not_end_training(recipe, data, tmp_pa
 
 def test_nothing_is_asked_where_nothing_is_held_out(recipe, data, tmp_path, capfd):
     assert call("pretrain", recipe, data, tmp_path / "run", EVERY_STEP) == 0
-    assert "held-out questions" not in capfd.readouterr().err
+    assert "held-out" not in capfd.readouterr().err
 
 
 def test_asking_draws_no_random_number_and_changes_no_weight(recipe, data, tmp_path):

@@ -46,7 +46,7 @@ def test_the_format_is_the_faster_one_unless_the_recipe_fixes_it(load, monkeypat
 def test_what_was_measured_is_said_in_one_line(load, monkeypatch, tmp_path):
     monkeypatch.setattr(precision, "measure_recipe", lambda recipe, device: FAST)
     formats = choose_formats(load(), RunFolder(tmp_path / "run"))
-    assert str(formats) == "bfloat16, Muon in float32 (float32 12 ms, bfloat16 7 ms a layer)"
+    assert str(formats) == "bfloat16, Muon in float32 (float32 12 ms, bfloat16 7 ms per layer)"
     assert formats.rates == {"float32": 100.0, "bfloat16": 500.0}
     assert formats.muon_dtype is torch.float32
 

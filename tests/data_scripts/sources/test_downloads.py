@@ -58,9 +58,9 @@ def test_articles_and_statements_are_named_with_their_sizes_and_places(wikipedia
     assert corpus.record["people"] == 30
     articles, statements, place = line.split("; ")
     size = write_bytes(size_of(files / "articles", "*.parquet"))
-    columns = "of which only the columns name, abstract, main_entity are read, about "
+    columns = "of which only the columns name, abstract, main_entity are read (about "
     assert articles.startswith(f"downloading {ARTICLES}: 4 files, {size}, {columns}")
-    assert articles.endswith("no further than to 30 people, not stored")
+    assert articles.endswith("until 30 people are found, not stored")
     read = int(re.search(r"about (\d+) kB", articles)[1])
     assert 0 < 5_000 * read < size_of(files / "articles", "*.parquet")
     size = write_bytes(size_of(files / "wikidata", "*.parquet"))
@@ -86,7 +86,7 @@ def test_statements_that_are_there_are_not_counted_again(wikipedia, files, tmp_p
     prepare(recipe(tmp_path, "first"), tmp_path / "first/data")
     prepare(recipe(tmp_path, "second"), tmp_path / "second/data")
     size = write_bytes(size_of(files / "wikidata", "*.parquet"))
-    assert [f", {size} of it there already" in line for line in lines()] == [False, True]
+    assert [f", {size} of it already there" in line for line in lines()] == [False, True]
 
 
 def test_a_corpus_that_is_there_downloads_nothing_and_says_nothing(wikipedia, tmp_path, lines):
@@ -102,7 +102,7 @@ def test_sizes_that_cannot_be_read_are_said_to_be_unknown(wikipedia, tmp_path, l
     corpus = prepare(recipe(tmp_path), tmp_path / "run/data")
     (line,) = lines()
     assert f"{ARTICLES}: 4 files, of unknown size (the Hub answers with status 500: " in line
-    assert "main_entity are read, which is less, not stored" in line
+    assert "main_entity are read, not stored" in line
     assert corpus.record["people"] == 40
 
 
@@ -123,7 +123,7 @@ def test_only_the_files_that_the_first_people_are_in_count(datasets_hub, tmp_pat
     prepare(recipe_of(tmp_path / "run", source="hub", path="someone/people", max_people=25), tmp_path / "run/data")
     (line,) = lines()
     assert line.startswith("downloading someone/people: 2 files, ")
-    assert "the columns name, text, birthplace are read, about " in line
+    assert "the columns name, text, birthplace are read (about " in line
 
 
 def test_lines_of_json_are_read_whole(datasets_hub, tmp_path, lines):
