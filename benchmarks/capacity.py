@@ -37,16 +37,7 @@ if not __package__:  # run as a file
 from artifacts.machine import describe_machine
 from artifacts.memory import tune_glibc_malloc
 from benchmarks.capacity_report import bits_per_parameter, draw, report
-from benchmarks.capacity_texts import (
-    BATCH,
-    LARGE_BATCH,
-    LISTS,
-    MANY_EXPOSURES,
-    QUESTION_PASSES,
-    Case,
-    Lessons,
-    Writer,
-)
+from benchmarks.capacity_texts import BATCH, LISTS, QUESTION_PASSES, Case, Lessons, Writer
 from benchmarks.capacity_training import build_model, run_case, seconds_a_step
 from benchmarks.harness import Bar, Point, Record, default_device, in_this_process, new_parser, print_bars
 from configuration.errors import run_main
@@ -224,8 +215,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             "vocabulary": writer.vocabulary,
             "names": writer.population.names,
             "batch": BATCH,
-            "large_batch": LARGE_BATCH,
-            "many_exposures": MANY_EXPOSURES,
             "question_passes": QUESTION_PASSES,
         }
         record = Record(arguments.output, report, settings)

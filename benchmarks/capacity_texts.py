@@ -20,9 +20,7 @@ from data_scripts.sources.bios_uniform import NAME, PAPER, Piece, Population, Si
 from evaluation.stored_bits import Span
 
 ROW = 80  # tokens at most
-# Biographies of a step: a small model needs some thousand steps, which many exposures have in larger batches, too.
-BATCH, LARGE_BATCH = 24, 96
-MANY_EXPOSURES = 500  # from which on batches are large
+BATCH = 24  # biographies of a step: a small model needs many steps, after 1,000 exposures, too
 QUESTION_BATCH = 96  # questions of a step that has nothing else: about as many tokens
 QUESTION_PASSES = 8  # over all questions that are trained on after the biographies
 PAD, SENTINEL = range(2)  # the tokens that are no words
@@ -69,14 +67,9 @@ class Case:
     precision: str = "no"
 
     @property
-    def batch(self) -> int:
-        """Biographies of a step."""
-        return BATCH if self.exposures < MANY_EXPOSURES else LARGE_BATCH
-
-    @property
     def steps(self) -> int:
         """Steps over the biographies."""
-        return -(-self.people * self.exposures // self.batch)
+        return -(-self.people * self.exposures // BATCH)
 
     @property
     def asked(self) -> int:
@@ -241,8 +234,8 @@ class Lessons:
     def biographies(self, step: int) -> list[Text]:
         """Return the biographies of a step."""
         case = self.case
-        end = min((step + 1) * case.batch, case.people * case.exposures)
-        people, epochs = draw(step * case.batch, end, case.people, case.seed, BIOGRAPHY_STREAM)
+        end = min((step + 1) * BATCH, case.people * case.exposures)
+        people, epochs = draw(step * BATCH, end, case.people, case.seed, BIOGRAPHY_STREAM)
         return self.writer.biographies(people, case.version(epochs))
 
     def questions(self, step: int, count: int) -> list[Text]:
@@ -261,5 +254,5 @@ class Lessons:
             return self.writer.pack(self.questions(step - self.case.steps, QUESTION_BATCH))
         texts = self.biographies(step)
         if self.case.questions == "mixed":
-            texts += self.questions(step, self.case.batch)
+            texts += self.questions(step, BATCH)
         return self.writer.pack(texts)

@@ -1,7 +1,6 @@
 """The capacity benchmark: what models read, which points a budget takes, and a tiny run from end to end."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -210,14 +209,6 @@ def test_training_in_bfloat16_is_counted_in_float32(writer):
         assert torch.equal(trained["bf16"](ids).logits, clean(ids).logits)
 
 
-@pytest.mark.parametrize(("exposures", "batch"), [(100, 24), (1000, 96)])
-def test_many_exposures_are_seen_in_larger_batches(writer, exposures, batch):
-    case = case_of(exposures)
-    lessons = Lessons(case, writer)
-    assert len(lessons) == case.steps == math.ceil(PEOPLE * exposures / batch)
-    assert len(lessons.biographies(0)) == batch
-
-
 def test_a_budget_takes_points_in_order_while_they_fit():
     minutes = {Point("a"): 5.0, Point("b"): 20.0, Point("c"): 4.0, Point("d"): 2.0}
     chosen, left_out = plan(minutes, 10.0)
@@ -299,8 +290,7 @@ def test_the_report_has_means_and_ranges_over_seeds(tmp_path):
     asked = {**shape, **sizes, "wordings": 5, "questions": "mixed", "bits": stored(150.0), "accuracy": accuracy}
     points.append({"subject": "vanilla", "task": "y", "seed": 0, "rounds": [asked]})
     machine = {"device": "x", "threads": 2, "torch": "2"}
-    batches = {"batch": 24, "large_batch": 96, "many_exposures": 500}
-    content = {"machine": machine, "vocabulary": 600, **batches, "names": 54_000, "points": points}
+    content = {"machine": machine, "vocabulary": 600, "batch": 96, "names": 54_000, "points": points}
     text = report(content)
     assert "as drawn from 54,000" in text
     assert "| vanilla, 8x1 | 200 | 100 | 50 | 100 | 3.00 | 1.05 (0.90–1.20) | 0.53 (0.45–0.60) | 2.10" in text
