@@ -104,10 +104,10 @@ def report(content: dict) -> str:
     """Return the results as Markdown."""
     seeds = sorted({point.seed for point in results_of(content) if point.seed is not None})
     introduction = (
-        f"Plain biographies, {content['batch']} per step; the vocabulary has {content['vocabulary']:,} words, one token "
+        f"Plain biographies, {content['batch']} per step; the vocabulary has {content['vocabulary']:,} words, a token "
         f"each. {name_machine(content['machine'])}. Seeds: {', '.join(map(str, seeds)) or 'none'}; of several, the "
-        "mean (and range). A value drawn from n has log2 n bits, of which the model lacks the -log2 of the probability "
-        "that it assigns to the value's tokens; names are counted as drawn from "
+        "mean (and range). A value drawn from n has log2 n bits, of which the model lacks the -log2 of the probability"
+        " that it assigns to the value's tokens; names are counted as drawn from "
         f"{content['names']:,} (Allen-Zhu and Li 2024, arXiv 2404.05405, section 3). The employer's city is counted "
         "with the employer. An answer is right if it is the whole value."
     )
