@@ -71,9 +71,7 @@ def test_modules_and_extras_that_the_text_names_are_there():
     known = set(re.findall(r"^(\w+) =", extras.split("\n[")[0], flags=re.MULTILINE))
     for name in list_pages():
         text = (ROOT / name).read_text(encoding="utf-8")
-        for module in re.findall(
-            r"python -m ((?:benchmarks|configuration|data_scripts|evaluation|hub|tests)[\w.]*)", text
-        ):
+        for module in MODULES.findall(text):
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), f"{name}: {module}"
         for found in re.findall(r"(?:minigpt-lab|\.)\[([a-z,]+)\]", text):
