@@ -5,7 +5,7 @@
 
 Runs whose recipes differ in nothing but the seed are one row: the mean of each figure ± the standard deviation between
 seeds. Prints a Markdown table. The CSV has a row a run and a column for each figure and for each setting that differs.
-Folders that have not been scored yet are named and left out.
+What has no results yet, or is no run, is named and left out.
 """
 
 import argparse
@@ -59,21 +59,17 @@ def comparable_settings(recipe: dict) -> dict[str, str]:
     return {key: str(value) for key, value in settings_without_paths(compared).items()}
 
 
-def read_run(folder: Path, relation: str | None = None) -> RunResults | None:
-    """Read a run's recipe and results; None where it has not been scored yet.
+def read_run(folder: Path, relation: str | None = None) -> RunResults:
+    """Read the recipe and the results of a run that has been scored.
 
     Args:
         relation: whose figures, by default those of the first.
 
     Raises:
-        RunError: the folder is no run, one of its files is damaged, or it has no such relation.
+        RunError: one of its files is damaged, or it has no such relation.
     """
     run = RunFolder(folder)
-    if not run.recipe.is_file():
-        raise RunError(f"{folder}: is no run: it has no {run.recipe.name}")
     recipe = read_json(run.recipe)
-    if not run.results.is_file():
-        return None
     results = read_json(run.results)
     views = by_relation(results)
     if relation is not None and relation not in views:
@@ -91,18 +87,20 @@ def read_run(folder: Path, relation: str | None = None) -> RunResults | None:
 
 
 def read_runs(folders: list[Path], relation: str | None = None) -> list[RunResults]:
-    """Read runs; name those on standard error that have not been scored.
+    """Read runs; name on standard error what has not been scored, and what is no run.
 
     Raises:
-        RunError: none has been, or as for `read_run`.
+        RunError: no run has been scored, or as for `read_run`.
     """
     runs = []
     for folder in folders:
-        run = read_run(folder, relation)
-        if run is None:
+        run = RunFolder(folder)
+        if not run.recipe.is_file():  # `runs/*` also has what benchmarks write there
+            show(f"{folder}: left out, it is no run: it has no {run.recipe.name}", sys.stderr)
+        elif not run.results.is_file():
             show(f"{folder}: left out, it has no results yet", sys.stderr)
         else:
-            runs.append(run)
+            runs.append(read_run(folder, relation))
     if not runs:
         raise RunError("none of these runs has results: python train.py evaluate scores one")
     return runs

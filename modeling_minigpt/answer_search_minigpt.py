@@ -17,10 +17,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .answer_trie_minigpt import AnswerTrie, SearchTree
-from .answers_minigpt import Answer, encode_prompts, select_rows
+from .answers_minigpt import Answer
+from .reading_minigpt import ReadTexts, continue_texts, next_logits, read_questions
 
 MAX_WIDTH = 8  # prefixes that a question reads at a time, at most: of more, few would have been read one by one
 
@@ -85,34 +86,29 @@ class Search:
 
 
 def read_prefixes(
-    model: PreTrainedModel, cache: Cache, mask: torch.Tensor, tree: SearchTree, jobs: Sequence[tuple[int, int]]
+    model: PreTrainedModel, read: ReadTexts, tree: SearchTree, jobs: Sequence[tuple[int, int]]
 ) -> list[np.ndarray]:
     """Return the log-probabilities of what follows each prefix, and those from it to its end, of some questions.
 
     Args:
-        cache: the questions', (B, …); not changed.
-        mask: the questions', (B, T).
+        read: the questions.
         jobs: the number of a question and a prefix, R times.
 
     Returns:
         (prefixes, V) for each of the R, in float32.
     """
-    device = mask.device
+    device = read.tokens.device
     rows = [tree.path(int(tree.ends[prefix])) for _, prefix in jobs]
     longest = max(map(len, rows))
     tokens = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)  # (R, S)
     lengths = torch.tensor([len(row) for row in rows], device=device)
     real = torch.arange(longest, device=device) < lengths[:, None]
     question = torch.tensor([question for question, _ in jobs], device=device)
-    states = model.base_model(
-        tokens,
-        attention_mask=torch.cat([mask[question], real.to(mask)], dim=-1),
-        past_key_values=select_rows(cache, question),
-    ).last_hidden_state  # (R, S, C)
+    states = continue_texts(model, read, question, tokens, real)  # (R, S, C)
     # The head is applied where something is to be learned alone: from the prefix to its end.
     counts = [len(row) - int(tree.lengths[prefix]) + 1 for row, (_, prefix) in zip(rows, jobs, strict=True)]
     needed = real & (torch.arange(longest, device=device) >= (lengths - torch.tensor(counts, device=device))[:, None])
-    log_probs = model.get_output_embeddings()(states[needed]).float().log_softmax(-1).cpu().numpy()
+    log_probs = next_logits(model, states[needed]).log_softmax(-1).cpu().numpy()
     return np.split(log_probs, np.cumsum(counts)[:-1])
 
 
@@ -125,6 +121,7 @@ def top_answers(
     k: int,
     cutoff: float = 0.0,
     rows_together: int = 128,
+    read: ReadTexts | None = None,
 ) -> list[list[Answer]]:
     """Return the k most probable answers of a trie to each question of one batch, with their exact probabilities.
 
@@ -134,11 +131,11 @@ def top_answers(
     Args:
         cutoff: answers whose first token is less probable than this are not read and have probability 0.
         rows_together: prefixes of a forward pass.
+        read: the questions, where they have been read.
     """
     tree = trie.search_tree
-    batch = encode_prompts(tokenizer, questions, model.device)
-    outputs = model(**batch, use_cache=True, logits_to_keep=1)
-    first_token_log_probs = outputs.logits[:, -1].float().log_softmax(-1).cpu().numpy()  # (B, V)
+    read = read or read_questions(model, tokenizer, questions)
+    first_token_log_probs = next_logits(model, read.states[:, -1]).log_softmax(-1).cpu().numpy()  # (B, V)
     k = min(k, trie.size)
     lowest = torch.tensor(cutoff).log().item()
     searches = [Search(tree, k, log_probs, lowest) for log_probs in first_token_log_probs]
@@ -149,8 +146,8 @@ def top_answers(
         for start in range(0, len(taken), rows_together):
             some = taken[start : start + rows_together]
             jobs = [(number, prefix) for number, prefix, _ in some]
-            read = read_prefixes(model, outputs.past_key_values, batch["attention_mask"], tree, jobs)
-            for (number, prefix, score), log_probs in zip(some, read, strict=True):
+            following = read_prefixes(model, read, tree, jobs)
+            for (number, prefix, score), log_probs in zip(some, following, strict=True):
                 searches[number].add(prefix, score, log_probs, trie.end)
         active = sorted({number for number, _, _ in taken})
     return [best_answers(search, trie) for search in searches]

@@ -159,13 +159,14 @@ class AnswerTrie:
             place = int(self.parents[place])
         return path[::-1]
 
-    def rows(self, kept: torch.Tensor, tree_attention: bool, width: int = 64) -> Rows:
+    def rows(self, kept: torch.Tensor, tree_attention: bool, width: int = 16) -> Rows:
         """Lay out the prefixes that begin with the kept first tokens.
 
         Args:
             kept: whether the answers with a first token are read after a question, (B, F).
             tree_attention: put several answers into a row, which needs an attention mask that separates them.
-            width: prefixes in such a row, unless those of one first token need more.
+            width: prefixes in such a row, unless those of one first token need more; few, so that rows are of similar
+                lengths and little of a batch is padding.
         """
         layouts = self.branches if tree_attention else self.chains
         laid: list[tuple[int, list[int], list[int]]] = []

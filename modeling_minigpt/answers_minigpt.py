@@ -1,6 +1,5 @@
 """Answers and their exact probabilities: greedy ones, and all of a list at once through a trie of their tokens."""
 
-import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +8,15 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from .answer_trie_minigpt import AnswerTrie, Rows
 from .cache_layers_minigpt import PreallocatedLayer
+from .reading_minigpt import (
+    ReadTexts,
+    continue_texts,
+    next_logits,
+    open_questions,
+    pad_left,
+    read_questions,
+    select_rows,
+)
 
 
 class Answer(NamedTuple):
@@ -22,13 +30,8 @@ def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], device: torch.device | str
 ) -> dict[str, torch.Tensor]:
     """Return `question⁇` for each question, as ids and mask (B, T), padded on the left."""
-    rows = tokenizer([question + tokenizer.mask_token for question in questions], verbose=False)["input_ids"]
-    # Padded here, not by the tokenizer: it would set its own state, which other threads that use it read and set, too.
-    longest = max(map(len, rows))
-    missing = [longest - len(ids) for ids in rows]
-    padded = [[tokenizer.pad_token_id] * count + ids for count, ids in zip(missing, rows, strict=True)]
-    masks = [[0] * count + [1] * (longest - count) for count in missing]
-    return {"input_ids": torch.tensor(padded, device=device), "attention_mask": torch.tensor(masks, device=device)}
+    ids, mask = pad_left(open_questions(tokenizer, questions), tokenizer.pad_token_id, device)
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def find_unknown_character(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
@@ -50,82 +53,97 @@ def find_unknown_character(tokenizer: PreTrainedTokenizerBase, text: str) -> str
     return None
 
 
+def copy_for_generation(model: PreTrainedModel, read: ReadTexts, max_new_tokens: int) -> Cache | None:
+    """Return a cache that tokens may be added to one by one; None where cached texts may not grow as long."""
+    rotary = model.base_model.rotary_emb
+    if rotary is not None and rotary.limit is not None and read.tokens.shape[1] + max_new_tokens > rotary.limit:
+        return None
+    if not model.config.is_vanilla:
+        return select_rows(read.cache, torch.arange(len(read.ids), device=read.tokens.device))
+    cache = Cache(layers=[PreallocatedLayer() for _ in read.cache.layers])
+    for index, layer in enumerate(read.cache.layers):
+        cache.update(layer.keys, layer.values, index)
+    return cache
+
+
+def generate_greedily(
+    model: PreTrainedModel, read: ReadTexts, max_new_tokens: int, end: int, padding: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Continue each text by the most probable token until `end`.
+
+    Returns:
+        The tokens up to the end, then padding, (B, S); and the sum of their log-probabilities, the end's included.
+    """
+    cache = copy_for_generation(model, read, max_new_tokens)
+    tokens = read.tokens
+    mask = read.mask
+    length = tokens.shape[1]
+    logits = next_logits(model, read.states[:, -1])  # (B, V)
+    log_probs = torch.zeros(len(tokens), device=tokens.device)
+    ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    while True:
+        token = logits.argmax(-1, keepdim=True)  # (B, 1)
+        chosen = logits.log_softmax(-1).gather(-1, token)[:, 0]
+        log_probs += chosen.masked_fill(ended, 0.0)
+        tokens = torch.cat([tokens, token.masked_fill(ended[:, None], padding)], dim=-1)
+        ended = ended | (token[:, 0] == end)
+        if tokens.shape[1] - length >= max_new_tokens or ended.all():
+            return tokens[:, length:], log_probs
+        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+        new = tokens if cache is None else tokens[:, -1:]
+        outputs = model.base_model(new, attention_mask=mask, past_key_values=cache, use_cache=cache is not None)
+        logits = next_logits(model, outputs.last_hidden_state[:, -1])
+
+
 @torch.inference_mode()
 def greedy_answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], max_new_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[str],
+    max_new_tokens: int,
+    read: ReadTexts | None = None,
 ) -> list[Answer]:
     """Generate the greedy answer to each question of one batch, on one line and stripped.
 
-    An answer that is cut off after `max_new_tokens` has the probability of the tokens so far.
+    An answer that is cut off after `max_new_tokens` has the probability of the tokens so far. `read` are the
+    questions, where they have been read.
     """
-    batch = encode_prompts(tokenizer, questions, model.device)
+    read = read or read_questions(model, tokenizer, questions)
     if model.config.position_embedding_type == "learned":  # there is no position to generate at beyond these
-        max_new_tokens = min(max_new_tokens, model.config.max_position_embeddings - batch["input_ids"].shape[1])
-    cache = None
-    if model.config.is_vanilla:
-        cache = Cache(layers=[PreallocatedLayer() for _ in range(model.config.num_hidden_layers)])
-    generated = model.generate(
-        **batch,
-        past_key_values=cache,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=tokenizer.pad_token_id,
-        return_dict_in_generate=True,
-        output_logits=True,
-    )
+        max_new_tokens = min(max_new_tokens, model.config.max_position_embeddings - read.tokens.shape[1])
     # The probability of an answer is the product over its tokens and the sentinel that ends it: without the end,
     # "York" would be at least as probable as "York County".
-    tokens = generated.sequences[:, batch["input_ids"].shape[1] :]  # (B, T)
-    following = torch.stack(generated.logits, dim=1).float().log_softmax(-1)  # (B, T, V)
-    chosen = following.gather(-1, tokens[..., None])[..., 0]
-    end = tokens == tokenizer.eos_token_id
-    after_end = end.cumsum(-1) - end.long() > 0  # padding
-    probabilities = chosen.masked_fill(after_end, 0.0).sum(-1).exp().tolist()
+    tokens, log_probs = generate_greedily(model, read, max_new_tokens, tokenizer.eos_token_id, tokenizer.pad_token_id)
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [
         Answer(" ".join(text.splitlines()).strip(), probability)
-        for text, probability in zip(texts, probabilities, strict=True)
+        for text, probability in zip(texts, log_probs.exp().tolist(), strict=True)
     ]
 
 
-def select_rows(cache: Cache, rows: torch.Tensor) -> Cache:
-    """Return a cache with the rows (R,) of another, which does not change when rows are read on from the new one."""
-    selected = copy.copy(cache)
-    # Selecting gives a layer new tensors, so a layer's copy may begin with those of the original.
-    selected.layers = [copy.copy(layer) for layer in cache.layers]
-    selected.batch_select_indices(rows)
-    return selected
-
-
-def read_rows(
-    model: PreTrainedModel, cache: Cache, mask: torch.Tensor, trie: AnswerTrie, rows: Rows, tree_attention: bool
-):
-    """Return the logits after each prefix of each row, (R, S, V), and which prefixes are its ancestors, (R, S, S).
-
-    Args:
-        cache: the questions', (B, …); not changed.
-        mask: the questions', (B, T).
-    """
-    cache = select_rows(cache, rows.question)
+def read_rows(model: PreTrainedModel, read: ReadTexts, trie: AnswerTrie, rows: Rows, tree_attention: bool):
+    """Return the logits after each prefix of each row, (R, S, V), and which prefixes are its ancestors, (R, S, S)."""
     real = rows.prefixes >= 0
     number = rows.prefixes.clamp(min=0)
+    tokens = trie.tokens.to(number.device)[number]
     is_ancestor = (
-        trie.is_ancestor.to(mask.device)[number[:, :, None], number[:, None, :]] & real[:, None, :]
+        trie.is_ancestor.to(number.device)[number[:, :, None], number[:, None, :]] & real[:, None, :]
     )  # (R, S, S)
-    seen = mask[rows.question]
-    tokens = trie.tokens.to(mask.device)[number]
     if not tree_attention:
-        attention_mask = torch.cat([seen, real.to(seen)], dim=-1)
-        return model(tokens, attention_mask=attention_mask, past_key_values=cache).logits.float(), is_ancestor
+        return next_logits(model, continue_texts(model, read, rows.question, tokens, real)), is_ancestor
     # A prefix sees its question and its own ancestors: to it, the rest of the row is not there. Its position is that
     # of the last token of its prefix, wherever in the row it is.
+    seen = read.mask[rows.question]
     allowed = torch.cat([seen.bool()[:, None].expand(-1, tokens.shape[1], -1), is_ancestor], dim=-1)[:, None]
-    attention_mask = torch.zeros(allowed.shape, dtype=model.dtype, device=mask.device)
+    attention_mask = torch.zeros(allowed.shape, dtype=model.dtype, device=number.device)
     attention_mask.masked_fill_(~allowed, torch.finfo(model.dtype).min)
-    positions = seen.sum(-1, keepdim=True) + trie.lengths.to(mask.device)[number] - 1
-    outputs = model(tokens, attention_mask=attention_mask, position_ids=positions, past_key_values=cache)
-    return outputs.logits.float(), is_ancestor
+    outputs = model.base_model(
+        tokens,
+        attention_mask=attention_mask,
+        position_ids=seen.sum(-1, keepdim=True) + trie.lengths.to(number.device)[number] - 1,
+        past_key_values=select_rows(read.cache, rows.question),
+    )
+    return next_logits(model, outputs.last_hidden_state), is_ancestor
 
 
 @torch.inference_mode()
@@ -136,6 +154,7 @@ def score_answers(
     trie: AnswerTrie,
     cutoff: float = 0.0,
     rows_together: int = 32,
+    read: ReadTexts | None = None,
 ) -> torch.Tensor:
     """Return the log-probability of every answer of a trie to each question of one batch, (B, answers).
 
@@ -146,12 +165,11 @@ def score_answers(
     Args:
         cutoff: answers whose first token is less probable than this are skipped and get -inf.
         rows_together: rows of a forward pass; few, so that their activations stay in a processor's cache.
+        read: the questions, where they have been read.
     """
-    batch = encode_prompts(tokenizer, questions, model.device)
+    read = read or read_questions(model, tokenizer, questions)
     device = model.device
-    outputs = model(**batch, use_cache=True, logits_to_keep=1)
-    cache = outputs.past_key_values
-    first_token_log_probs = outputs.logits[:, -1].float().log_softmax(-1)  # (B, V)
+    first_token_log_probs = next_logits(model, read.states[:, -1]).log_softmax(-1)  # (B, V)
     # An answer is at most as probable as its first token, so a cutoff on that loses no answer above it.
     kept = first_token_log_probs[:, trie.first.to(device)] >= torch.tensor(cutoff).log().item()
     tree_attention = model.config.is_vanilla and model.config._attn_implementation in ("eager", "sdpa")
@@ -161,7 +179,7 @@ def score_answers(
         return found
     for some in torch.arange(len(laid.question)).split(rows_together):
         rows = Rows(*(part.to(device) for part in laid.part(some)))
-        logits, is_ancestor = read_rows(model, cache, batch["attention_mask"], trie, rows, tree_attention)
+        logits, is_ancestor = read_rows(model, read, trie, rows, tree_attention)
         total = logits.logsumexp(-1)  # (R, S)
         number = rows.prefixes.clamp(min=0)
         row = torch.arange(len(some), device=device)[:, None]

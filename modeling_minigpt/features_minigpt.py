@@ -10,10 +10,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .answer_trie_minigpt import pad_rows
 from .answers_minigpt import Answer
+from .reading_minigpt import ReadTexts, continue_texts, next_logits, open_questions, read_texts
 from .relations_minigpt import BIRTHPLACE, Relation
 
 FEATURES = ("answer", "empty_answer", "neg_entropy")
@@ -59,60 +60,89 @@ MIN_LOG_PROB = -12.0  # nats; below it, differences say nothing and would outwei
 
 @torch.inference_mode()
 def answer_features(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: Sequence[str]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    read: ReadTexts | None = None,
 ) -> dict[str, torch.Tensor]:
     """Score an answer after each `prompt⁇`.
+
+    Args:
+        read: N texts that have been read, of which the prompts' beginnings are not read again: the first N prompts
+            begin with one each, in their order, and so do the next N.
 
     Returns:
         "answer": the log-probability of the answer; "empty_answer": that of an empty one; "neg_entropy": minus the
         entropy of the first token; each (B,), in nats.
     """
-    # The row "Where was Ada born? ⁇ Rome ⁇" has a prompt that ends with the sentinel and an answer that ends with it,
-    # too. The prompt's last token predicts the first of the answer, so what predicts it begins one place before it.
-    opened = tokenizer([prompt + tokenizer.mask_token for prompt in prompts])["input_ids"]
+    opened = open_questions(tokenizer, prompts)
     closed = [
         [*ids, tokenizer.eos_token_id][: model.config.max_position_embeddings - len(prompt)]  # the model's context
         for prompt, ids in zip(opened, tokenizer(list(answers))["input_ids"], strict=True)
     ]
-    rows = [torch.tensor(prompt + answer) for prompt, answer in zip(opened, closed, strict=True)]
-    tokens = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id).to(model.device)  # (B, T)
-    starts = torch.tensor([len(prompt) - 1 for prompt in opened], device=model.device)[:, None]
-    lengths = torch.tensor([len(answer) for answer in closed], device=model.device)[:, None]
-    offsets = torch.arange(int(lengths.max()), device=model.device)[None]
-    # Clamped for rows whose answer is shorter than the longest one; what they read there is masked below.
-    places = (starts + offsets).clamp(max=tokens.shape[1] - 2)  # (B, A): what predicts the answer's tokens
-    states = model.base_model(tokens).last_hidden_state  # (B, T, C); no token sees the padding after it
+    begun = [] if read is None else [read.ids[number % len(read.ids)] for number in range(len(opened))]
+    # A tokenizer may write "Ada." otherwise where more follows.
+    if read is None or any(ids[: len(start)] != start for ids, start in zip(opened, begun, strict=True)):
+        read = read_texts(model, opened, tokenizer.pad_token_id)
+        begun = opened
+    rests = [ids[len(start) :] for ids, start in zip(opened, begun, strict=True)]
+    # Of "Ada.", continued by " born in⁇ Rome⁇", the last token is predicted alone, so it is not read.
+    states = continued_states(model, read, [rest + answer[:-1] for rest, answer in zip(rests, closed, strict=True)])
+    tokens = pad_rows(closed).to(model.device)  # (B, A)
+    starts = torch.tensor([len(rest) for rest in rests], device=model.device)[:, None]
+    # What predicts the answer's tokens; clamped for rows whose answer is shorter than the longest one.
+    places = (starts + torch.arange(tokens.shape[1], device=model.device)).clamp(max=states.shape[1] - 1)  # (B, A)
     states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
-    # The head is applied at these places alone: V columns for every token would be most of the work.
-    following = model.get_output_embeddings()(states).float().log_softmax(-1)  # (B, A, V)
-    said = following.gather(-1, tokens.gather(1, places + 1)[..., None])[..., 0]  # (B, A)
+    following = next_logits(model, states).log_softmax(-1)  # (B, A, V)
+    said = following.gather(-1, tokens.clamp(min=0)[..., None])[..., 0]  # (B, A)
     first = following[:, 0]
     return {
-        "answer": said.masked_fill(offsets >= lengths, 0.0).sum(-1),
+        "answer": said.masked_fill(tokens < 0, 0.0).sum(-1),
         "empty_answer": first[:, tokenizer.eos_token_id],
         "neg_entropy": (first.exp() * first).sum(-1),
     }
 
 
+def continued_states(model: PreTrainedModel, read: ReadTexts, continuations: Sequence[list[int]]) -> torch.Tensor:
+    """Return the last states of N texts, and those of what continues them behind it, (R, 1 + S, C).
+
+    Args:
+        continuations: tokens, none perhaps, of the R = k N continuations, as in `answer_features`.
+    """
+    tokens = pad_rows(continuations).to(model.device)  # (R, S)
+    numbers = torch.arange(len(tokens), device=model.device) % len(read.ids)
+    last = read.states[numbers, -1:]
+    if not tokens.numel():
+        return last
+    return torch.cat([last, continue_texts(model, read, numbers, tokens.clamp(min=0), tokens >= 0)], dim=1)
+
+
+def read_titles(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> ReadTexts:
+    """Read each name of one batch as the title of a biography."""
+    return read_texts(model, tokenizer([format_title(name) for name in names])["input_ids"], tokenizer.pad_token_id)
+
+
 @torch.inference_mode()
 def title_features(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: Sequence[str]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    names: Sequence[str],
+    titles: ReadTexts | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Score each name as the title of a biography, token by token.
+    """Score each name as the title of a biography, token by token; `titles` are the same, where they have been read.
 
     Returns:
         "mean" and "least": the mean and the minimum of its tokens' log-probabilities, each (B,), in nats. The first
         token has no context and is left out; a title of one token has 0.
     """
-    rows = [torch.tensor(ids) for ids in tokenizer([format_title(name) for name in names])["input_ids"]]
-    tokens = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id).to(model.device)  # (B, T)
-    lengths = torch.tensor([len(row) - 1 for row in rows], device=model.device)  # of what is predicted
-    following = model(tokens).logits[:, :-1].float().log_softmax(-1)  # (B, T - 1, V)
-    said = following.gather(-1, tokens[:, 1:, None])[..., 0]  # (B, T - 1)
-    is_padding = torch.arange(said.shape[1], device=model.device) >= lengths[:, None]
-    said = said.masked_fill(is_padding, 0.0)  # no log-probability is above 0, so the least is not among these
+    titles = titles or read_titles(model, tokenizer, names)
+    following = next_logits(model, titles.states[:, :-1]).log_softmax(-1)  # (B, T - 1, V)
+    said = following.gather(-1, titles.tokens[:, 1:, None])[..., 0]  # (B, T - 1)
+    real = titles.mask[:, :-1]  # padded on the left, so a token follows each token but the last
+    said = said.masked_fill(real == 0, 0.0)  # no log-probability is above 0, so the least is not among these
     return {
-        "mean": said.sum(-1) / lengths.clamp(min=1),
+        "mean": said.sum(-1) / real.sum(-1).clamp(min=1),
         "least": said.min(-1).values if said.shape[1] else said.sum(-1),
     }
 
@@ -131,19 +161,25 @@ def confidence_features(
     names: Sequence[str],
     ranked: Sequence[Sequence[Answer]],
     relation: Relation = BIRTHPLACE,
+    questions: ReadTexts | None = None,
 ) -> torch.Tensor:
     """Measure the features of the best answer for each name of one batch, (B, F) in the order of `feature_names`.
 
     Log-probabilities are clamped at `MIN_LOG_PROB`. That of the empty answer is negated, so that a higher value of any
-    feature speaks for the answer.
+    feature speaks for the answer. `questions` are the relation's, where they have been read.
     """
     answers = [candidates[0].text for candidates in ranked]
+    asked, *others = zip(*(format_prompts(name, relation) for name in names), strict=True)
+    titles = read_titles(model, tokenizer, names)
+    found = [answer_features(model, tokenizer, asked, answers, questions)]
+    if others:  # most of them begin with the title, so it is read once for all
+        prompts = [prompt for several in others for prompt in several]
+        found.append(answer_features(model, tokenizer, prompts, answers * len(others), titles))
+    by_feature = [torch.cat([one[name] for one in found]).view(-1, len(names)) for name in FEATURES]  # (P, B) each
     columns = []
-    for prompts in zip(*(format_prompts(name, relation) for name in names), strict=True):
-        found = answer_features(model, tokenizer, prompts, answers)
+    for answer, empty_answer, neg_entropy in zip(*by_feature, strict=True):
         # A model that would rather end at once guesses: the empty answer's probability is a sign of that.
-        columns += [found["answer"].clamp(min=MIN_LOG_PROB), -found["empty_answer"]]
-        columns += [found["neg_entropy"].clamp(min=MIN_LOG_PROB)]
+        columns += [answer.clamp(min=MIN_LOG_PROB), -empty_answer, neg_entropy.clamp(min=MIN_LOG_PROB)]
     columns.append(torch.tensor([candidates_neg_entropy(candidates) for candidates in ranked]))
-    columns += [column.clamp(min=MIN_LOG_PROB) for column in title_features(model, tokenizer, names).values()]
+    columns += [one.clamp(min=MIN_LOG_PROB) for one in title_features(model, tokenizer, names, titles).values()]
     return torch.stack([column.cpu().double().clamp(max=-MIN_LOG_PROB) for column in columns], dim=1)

@@ -15,12 +15,13 @@ from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .answer_search_minigpt import top_answers
-from .answers_minigpt import Answer, encode_prompts, find_unknown_character, greedy_answers, score_answers
+from .answers_minigpt import Answer, find_unknown_character, greedy_answers, score_answers
 from .confidence_minigpt import Confidence, Scores
 from .facts_minigpt import RelationFacts
 from .features_minigpt import confidence_features, format_prompts
 from .inputs_minigpt import iterate, parse_question
 from .knowledge_minigpt import KnowledgeMixin
+from .reading_minigpt import ReadTexts, open_questions, read_questions
 from .relations_minigpt import Relation
 from .results_minigpt import answer_result, refusal_result
 from .risk_control_minigpt import Certificate
@@ -209,7 +210,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         if find_unknown_character(self.encoder, name) is not None:
             raise ValueError("contains a character that is not in the model's vocabulary")
         prompts = format_prompts(name, facts.relation)
-        length = encode_prompts(self.encoder, prompts, "cpu")["input_ids"].shape[1]
+        length = max(map(len, open_questions(self.encoder, prompts)))
         longest = facts.trie.lengths.max().item() + 1 if facts.trie else 0
         room = self.model.config.max_position_embeddings - max(longest, self.answer_limit + 1)
         if length > room:
@@ -235,12 +236,13 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
             if not rows:
                 continue
             names = [inputs["names"][row] for row in rows]
-            found = self.rank(names, free_form, cutoff, relation, max(top_k, RANKED))
+            read = read_questions(self.model, self.encoder, list(map(facts.relation.format, names)))
+            found = self.rank(names, free_form, cutoff, relation, max(top_k, RANKED), read)
             said = [Scores(None, None, answers[0].probability) for answers in found]
             if facts.confidence is not None and usual:
                 # As it was calibrated, however many are returned.
                 compared = [answers[:RANKED] for answers in found] if is_searched(facts) else found
-                features = confidence_features(self.model, self.encoder, names, compared, facts.relation)
+                features = confidence_features(self.model, self.encoder, names, compared, facts.relation, read)
                 said = facts.confidence.scores(features, facts.relation)
             for row, answers, score in zip(rows, found, said, strict=True):
                 ranked[row] = answers
@@ -255,19 +257,24 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         cutoff: float = CUTOFF,
         relation: str | None = None,
         count: int = RANKED,
+        read: ReadTexts | None = None,
     ) -> list[list[Answer]]:
-        """Return the answers for each name of a batch, the most probable first; where there are many, `count`."""
+        """Return the answers for each name of a batch, the most probable first; where there are many, `count`.
+
+        `read` are the questions, where they have been read.
+        """
         facts = self.find_facts(relation)
         questions = [facts.relation.format(name) for name in names]
-        greedy = greedy_answers(self.model, self.encoder, questions, self.answer_limit)
+        read = read or read_questions(self.model, self.encoder, questions)
+        greedy = greedy_answers(self.model, self.encoder, questions, self.answer_limit, read)
         if free_form or facts.trie is None:
             return [[answer] for answer in greedy]
         ranked = []
         if is_searched(facts):
-            found = top_answers(self.model, self.encoder, questions, facts.trie, count, cutoff)
+            found = top_answers(self.model, self.encoder, questions, facts.trie, count, cutoff, read=read)
             best = [dict(answers) for answers in found]
         else:
-            scores = score_answers(self.model, self.encoder, questions, facts.trie, cutoff).exp().cpu()
+            scores = score_answers(self.model, self.encoder, questions, facts.trie, cutoff, read=read).exp().cpu()
             best = [dict(zip(facts.candidates, row, strict=True)) for row in scores.tolist()]
             count = len(facts.candidates) + 1  # with the greedy answer
         for answer, known in zip(greedy, best, strict=True):

@@ -82,11 +82,21 @@ def test_runs_without_results_are_named_and_left_out(add_run, capsys):
     assert "none of these runs has results" in capsys.readouterr().err
 
 
-def test_what_is_no_run_or_lacks_the_relation_is_one_line(add_run, tmp_path, capsys):
+def test_what_is_no_run_is_named_and_left_out(add_run, tmp_path, capsys):
     run = add_run("run")
     (tmp_path / "empty").mkdir()
-    assert compare.main([str(run), str(tmp_path / "empty")]) == 2
-    assert "empty: is no run" in capsys.readouterr().err
+    (tmp_path / "recall.json").write_text("{}")
+    assert compare.main(list(map(str, [run, tmp_path / "empty", tmp_path / "recall.json"]))) == 0
+    captured = capsys.readouterr()
+    assert "empty: left out, it is no run: it has no recipe.json" in captured.err
+    assert "recall.json: left out, it is no run" in captured.err
+    assert "recall" not in captured.out
+    assert compare.main([str(tmp_path / "empty")]) == 2
+    assert "none of these runs has results" in capsys.readouterr().err
+
+
+def test_a_missing_relation_and_damaged_results_are_one_line(add_run, capsys):
+    run = add_run("run")
     assert compare.main([str(run), "--relation", "studied"]) == 2
     assert "has no relation 'studied'" in capsys.readouterr().err
     (run / "results.json").write_text("{")
