@@ -173,15 +173,14 @@ def test_results_are_logged_where_the_model_was_trained_before(recorder, recipe,
     assert "results/accuracy" in recorder.logged[-1][2]
 
 
-def test_a_tracker_that_fails_leaves_the_other_one_and_the_training(recorder, recipe, data, tmp_path, capfd):
+def test_a_tracker_that_fails_leaves_the_other_one_and_the_training(
+    recorder, recipe, data, tmp_path, monkeypatch, capfd
+):
     def fail(*arguments, **settings):
         raise OSError("no network")
 
-    recorder.start = fail
-    try:
-        assert call("pretrain", recipe, data, tmp_path / "r", "run.trackers=[wandb, tensorboard]") == 0
-    finally:
-        del recorder.start
+    monkeypatch.setattr(recorder, "start", fail)
+    assert call("pretrain", recipe, data, tmp_path / "r", "run.trackers=[wandb, tensorboard]") == 0
     assert capfd.readouterr().err.count("the logs for wandb cannot be written") == 1
     log = EventAccumulator(str(tmp_path / "r" / "logs" / "pretrain"))
     log.Reload()
