@@ -191,8 +191,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--bits-offered", nargs="+", type=float, default=[1.8], metavar="N",
         help="bits of values per parameter (default: 1.8)")  # fmt: skip
     add("--lists", choices=list(LISTS), default="short",
-        help="names and values to draw from: short, for models of some ten thousand parameters, or the paper's"
-        " (default: %(default)s)")  # fmt: skip
+        help="names and values to draw from: short, for models of some ten thousand parameters; as many as in the"
+        " paper; or so few that many people share each part of their names (default: %(default)s)")  # fmt: skip
     add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of weights, people and order (default: 0)")
     add("--budget", type=float, metavar="MINUTES", help="train what fits; 0 trains nothing (default: train all)")
     add("--mixed-precision", choices=("no", "bf16"), default="no", help="of training (default: no, float32)")

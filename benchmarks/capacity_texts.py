@@ -26,9 +26,10 @@ QUESTION_PASSES = 8  # over all questions that are trained on after the biograph
 PAD, SENTINEL = range(2)  # the tokens that are no words
 # Names and values to draw from. Each is a token here, and the embeddings of the paper's 2,663 would be most of a small
 # model. But where many people share a first or last name, nothing follows from it alone, and a model takes long to
-# begin to tell them apart: with 60 last names for 1,830 people, 30 of 100 exposures.
+# begin to tell them apart: with the "few" names for 1,830 people, 30 of 100 exposures.
+FEW = Sizes(firsts=30, middles=30, lasts=60, years=100, cities=32, universities=32, fields=16, employers=32)
 SHORT = Sizes(firsts=100, middles=100, lasts=250, years=100, cities=64, universities=64, fields=32, employers=64)
-LISTS = {"short": SHORT, "paper": PAPER}
+LISTS = {"few": FEW, "short": SHORT, "paper": PAPER}
 QUESTIONS = {
     "birthdate": "When was {name} born ?",
     "birthplace": "Where was {name} born ?",
