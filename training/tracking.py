@@ -1,7 +1,7 @@
 """A run's curves, settings and results in TensorBoard, or in any other tracker that Accelerate knows.
 
-Each stage is a run of its own there, and the results are one more. A tracker that cannot be written to warns once, and
-training goes on without it.
+Each stage is a run of its own there, and the results are one more. A tracker that cannot be written to warns once
+a stage, and the stage continues without it.
 
 A resumed run repeats steps that the killed run has already logged, with the same values. TensorBoard deletes the old
 points (`purge_step`). Other trackers are not sent them twice: `logs/tracked.json` has each stage's last logged step,
@@ -47,6 +47,19 @@ def tracked_settings(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe's settings by dotted keys, as trackers show them: without paths, which are of this machine."""
     found = settings_without_paths(asdict(recipe))
     return {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in found.items()}
+
+
+def wandb_settings() -> dict[str, Any]:
+    """Return settings with which W&B sends no path of this machine and loses little where the process is killed."""
+    import wandb  # not before it is asked for, since few have it
+
+    wanted = {
+        "x_disable_meta": True,  # the command line, the interpreter and the working folder
+        "console": "off",  # what is printed, among it folders and warnings of libraries
+        "x_transaction_log_flush_interval": 0.1,  # seconds; by default 15, which a resumed run would not repeat
+    }
+    # Not every version has all of them, and an unknown one raises.
+    return {name: value for name, value in wanted.items() if name in wandb.Settings.model_fields}
 
 
 class StageTrackers:
@@ -118,6 +131,7 @@ class StageTrackers:
             identity = f"{own['id']}-{self.stage}"
             options = {"name": f"{run}/{self.stage}", "group": run, "id": identity, "resume": "allow"}
             options["dir"] = str(self.logs)
+            options["settings"] = wandb_settings()
         elif name == "mlflow":
             options = {"run_name": f"{run}/{self.stage}"}
         elif name == "dvclive":  # which else empties the folder of the stage before

@@ -1,6 +1,9 @@
 """Trackers get settings, curves and results, a resumed run goes on where a killed one was, and none gets a path."""
 
 import json
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import accelerate.tracking
 import pytest
@@ -54,6 +57,10 @@ def recorder(monkeypatch):
     monkeypatch.setattr(accelerate.tracking, "get_available_trackers", lambda: available)
     monkeypatch.setattr(accelerate.tracking, "_available_trackers", available)
     monkeypatch.setattr(tracking, "get_available_trackers", lambda: available)
+    library = ModuleType("wandb")
+    library.__spec__ = ModuleSpec("wandb", None)  # else whoever looks for it raises
+    library.Settings = SimpleNamespace(model_fields=("x_disable_meta", "console"))  # of a version that lacks one
+    monkeypatch.setitem(sys.modules, "wandb", library)
     return Recorder
 
 
@@ -95,6 +102,7 @@ def test_a_killed_and_resumed_run_goes_on_as_the_same_one_and_repeats_no_step(
     project, options = recorder.opened[0]
     assert project == "minigpt"
     assert (options["name"], options["group"], options["resume"]) == ("r/pretrain", "r", "allow")
+    assert options["settings"] == {"x_disable_meta": True, "console": "off"}
     shown = json.dumps(recorder.settings[0])
     assert recorder.settings[0]["pretrain.steps"] == 6
     assert str(tmp_path) not in shown
