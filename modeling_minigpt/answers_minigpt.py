@@ -69,7 +69,7 @@ def copy_for_generation(model: PreTrainedModel, read: ReadTexts, max_new_tokens:
 def generate_greedily(
     model: PreTrainedModel, read: ReadTexts, max_new_tokens: int, end: int, padding: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Continue each text by the most probable token until `end`.
+    """Continue each text by the most probable token until `end`, or to the last if the model is set not to end.
 
     Returns:
         The tokens up to the end, then padding, (B, S); and the sum of their log-probabilities, the end's included.
@@ -81,13 +81,14 @@ def generate_greedily(
     logits = next_logits(model, read.states[:, -1])  # (B, V)
     log_probs = torch.zeros(len(tokens), device=tokens.device)
     ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    never_stops = model.generation_config.eos_token_id is None
     while True:
         token = logits.argmax(-1, keepdim=True)  # (B, 1)
         chosen = logits.log_softmax(-1).gather(-1, token)[:, 0]
         log_probs += chosen.masked_fill(ended, 0.0)
         tokens = torch.cat([tokens, token.masked_fill(ended[:, None], padding)], dim=-1)
         ended = ended | (token[:, 0] == end)
-        if tokens.shape[1] - length >= max_new_tokens or ended.all():
+        if tokens.shape[1] - length >= max_new_tokens or (ended.all() and not never_stops):
             return tokens[:, length:], log_probs
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
         new = tokens if cache is None else tokens[:, -1:]

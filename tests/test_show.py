@@ -20,7 +20,7 @@ def test_settings_sizes_and_rows_are_shown_and_nothing_is_written(recipe, data, 
     assert not (tmp_path / "run").exists()
     assert re.search(r"seed +│ 0 +│ Of the random weights", out)
     pretrain = out.split("pretrain ")[1].split("finetune ")[0]
-    assert re.search(r"batch_size +│ \*24 +│ Rows of a step", pretrain)
+    assert re.search(r"batch_size +│ \*24 +│ Rows per step", pretrain)
     assert re.search(r"beta2 +│ 0\.95 ", pretrain)  # a default, without a star
     assert re.search(r"policy +│ salient-span", out)
     assert re.search(r"hidden_size +│ \*32 +│ width of the residual stream", out)

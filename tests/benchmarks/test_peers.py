@@ -168,7 +168,8 @@ def test_no_subject_stops_before_the_last_new_token(subject, texts, tokenizer):
     with torch.no_grad():
         head.weight[1] = 100 * head.weight[1]  # much of the time the sentinel
     calls = []
-    model.register_forward_hook(lambda *_: calls.append(1))
+    reader = model if subject == PLAIN else model.base_model
+    reader.register_forward_hook(lambda *_: calls.append(1))
     found = ANSWERERS[subject](model, texts.questions[:3], tokenizer, SETTINGS)
     assert len(found) == 3
     assert len(calls) == SETTINGS.new_tokens * (3 if subject == PLAIN else 1)

@@ -12,17 +12,18 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.proto.wandb_internal_pb2 import Record
 
 from tests.running import ROOT, call, command_line, finish, patched, start
 from training import loop
 
+wandb = pytest.importorskip("wandb")
+Record = pytest.importorskip("wandb.proto.wandb_internal_pb2").Record
+
 SETTINGS = ("run.trackers=[wandb, tensorboard]", "run.log_steps=1", "run.checkpoint_minutes=1e-9")
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path) -> list:
     """Return what W&B has written to be sent later: protocol buffers in the log format of LevelDB.
 
     The file begins with 7 bytes of its own. Each piece has a header of 7 bytes, a checksum (4), a length (2) and
@@ -84,7 +85,7 @@ def check_no_paths(folder: Path, tmp_path: Path) -> None:
             assert str(place).encode() not in path.read_bytes(), path
 
 
-def values_of(records: list[Record]) -> list[dict]:
+def values_of(records: list) -> list[dict]:
     """Return the values that were logged, a dict a step."""
     return [
         {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
