@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed.run
 
@@ -17,6 +19,7 @@ import train
 from artifacts.run_folder import RunFolder
 from configuration.recipe import load_recipe
 from configuration.schema import DataArguments, Recipe
+from training import loop
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """\
@@ -221,6 +224,28 @@ training.stepper.set_learning_rates = set_and_be_asked
 def launcher(settings, *options):
     """Return the arguments of `accelerate launch` with a shipped file of settings."""
     return ("-m", "accelerate.commands.launch", "--config_file", str(SETTINGS / f"{settings}.yaml"), *options)
+
+
+def free_port() -> int:
+    """Return a port of loopback that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def call_and_lose_step_four(monkeypatch, *arguments, **settings) -> None:
+    """Run `train.py` until step 4 of the stage is logged and not saved, and end there as if killed."""
+    save = loop.save_checkpoint
+
+    def save_three(state, folder, name, progress, count):
+        if progress.step == 4:
+            raise SystemExit(9)
+        return save(state, folder, name, progress, count)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", save_three)
+        with pytest.raises(SystemExit):
+            call(*arguments, **settings)
 
 
 def losses(output, stage="pretrain"):

@@ -17,6 +17,7 @@ from tests.running import (
     call,
     command_line,
     finish,
+    free_port,
     launcher,
     losses,
     patched,
@@ -116,9 +117,7 @@ def test_several_processes_on_the_cpu_have_the_losses_of_one(run, recipe, data, 
 
 
 def test_two_machines_find_each_other_by_the_rendezvous(run, recipe, data, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     here = ("--main_process_ip", "127.0.0.1", "--main_process_port", str(port), "--rdzv_backend", "c10d")
     sizes = ("--num_machines", "2", "--num_processes", "2", "--mixed_precision", "no", "--max_restarts", "1")
     words = command_line("pretrain", recipe, data, tmp_path / "r", resume=True)

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.running import ROOT, call, command_line, finish, patched, start
-from training import loop
+from tests.running import ROOT, call, call_and_lose_step_four, command_line, finish, patched, start
 
 wandb = pytest.importorskip("wandb")
 Record = pytest.importorskip("wandb.proto.wandb_internal_pb2").Record
@@ -95,18 +94,8 @@ def values_of(records: list) -> list[dict]:
 
 
 def test_a_killed_and_resumed_run_is_one_run_with_each_step_once(offline, recipe, data, tmp_path, monkeypatch):
-    save = loop.save_checkpoint
-
-    def save_three(state, folder, name, progress, count):
-        if progress.step == 4:  # it is logged, and not saved
-            raise SystemExit(9)
-        return save(state, folder, name, progress, count)
-
     folder = tmp_path / "r"
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", save_three)
-        with pytest.raises(SystemExit):
-            call("pretrain", recipe, data, folder, *SETTINGS)
+    call_and_lose_step_four(monkeypatch, "pretrain", recipe, data, folder, *SETTINGS)
     assert call("pretrain", recipe, data, folder, *SETTINGS, resume=True) == 0
     runs = offline(folder / "logs")["r/pretrain"]
     assert len(runs) == 2  # the killed process and the resumed one,

@@ -16,7 +16,6 @@ GPT-2 as `EleutherAI/pythia-160m`.
 
 import csv
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from data_scripts.synthetic_bios import invent
 from modeling_minigpt import build_bpe_tokenizer
 from tests.loopback_hub import LoopbackHub
 from tests.question_sets import popqa_row, write_entity_questions, write_popqa
+from tests.running import free_port
 from tests.two_relations import write_two_relations
 
 PEOPLE = 60
@@ -133,9 +133,6 @@ def write_examples(folder: Path, hub: LoopbackHub) -> dict[str, str]:
     for name, text in COMMANDS.items():
         (folder / "bin" / name).write_text(text)
         (folder / "bin" / name).chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     return {
         "RECIPE": "tests/readme/recipe.yaml",
         "FOLDER": str(folder / "data"),
@@ -145,7 +142,7 @@ def write_examples(folder: Path, hub: LoopbackHub) -> dict[str, str]:
         "SMALL": options(SMALL),
         "BRIEF_RECALL": "--length 256 --tokens 256 --steps 1 1 1 1 1 --contexts 1 --threads 1",
         "BRIEF_COMPARE": BRIEF_COMPARE,
-        "PORT": str(port),
+        "PORT": str(free_port()),
     }
 
 

@@ -5,7 +5,6 @@ python -m tests.space.browser MODEL NAME docs/space.png
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Page, sync_playwright
 
-from tests.running import ROOT
+from tests.running import ROOT, free_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = (
@@ -29,9 +28,7 @@ OPTIONS = (
 @contextmanager
 def serve(model: str) -> Iterator[str]:
     """Run the demo with a model on a free port of loopback; give its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address, environment = f"http://127.0.0.1:{port}", {**os.environ, "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile() as log:
         command = [sys.executable, str(ROOT / "space" / "app.py"), model, "--port", str(port)]

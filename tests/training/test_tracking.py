@@ -12,8 +12,8 @@ from accelerate.tracking import GeneralTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from tests.running import call
-from training import loop, tracking
+from tests.running import call, call_and_lose_step_four
+from training import tracking
 from training.tracking import StageTrackers
 
 
@@ -82,17 +82,7 @@ def test_a_killed_and_resumed_run_goes_on_as_the_same_one_and_repeats_no_step(
 ):
     settings = ("run.trackers=[wandb]", "run.log_steps=1", "run.checkpoint_minutes=1e-9")
 
-    save = loop.save_checkpoint
-
-    def save_three(state, folder, name, progress, count):
-        if progress.step == 4:  # it is logged, and not saved
-            raise SystemExit(9)
-        return save(state, folder, name, progress, count)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", save_three)
-        with pytest.raises(SystemExit):
-            call("pretrain", recipe, data, tmp_path / "r", *settings)
+    call_and_lose_step_four(monkeypatch, "pretrain", recipe, data, tmp_path / "r", *settings)
     # What a resumed run may change is no other run.
     assert call("pretrain", recipe, data, tmp_path / "r", *settings, "run.loader_workers=1", resume=True) == 0
     assert "cannot be written" not in capfd.readouterr().err
