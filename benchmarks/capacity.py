@@ -28,6 +28,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -58,15 +59,32 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(layers)
 
 
+class Style(NamedTuple):
+    """How all points' biographies are written.
+
+    Attributes:
+        lists: the names and values to draw from, one of `LISTS`.
+        employer_first: whether no biography says the employer's city before the employer.
+    """
+
+    lists: str
+    employer_first: bool
+
+
+def read_style(arguments: argparse.Namespace) -> Style:
+    """Return how the biographies are written that are asked for."""
+    return Style(arguments.lists, arguments.employer_first)
+
+
 @lru_cache(maxsize=2)
-def get_writer(seed: int, people: int, lists: str) -> Writer:
+def get_writer(seed: int, people: int, style: Style) -> Writer:
     """Return what writes about a population; points that follow each other share it."""
-    return Writer(seed, people, LISTS[lists])
+    return Writer(seed, people, LISTS[style.lists], style.employer_first)
 
 
-def count_people(width: int, layers: int, lists: str, bits_offered: float) -> int:
+def count_people(width: int, layers: int, style: Style, bits_offered: float) -> int:
     """Return how many people's values have `bits_offered` bits per parameter of a vanilla model, in tens."""
-    writer = get_writer(0, 1, lists)
+    writer = get_writer(0, 1, style)
     parameters = build_model(Case("vanilla", width, layers, 1, 1), writer).num_parameters()
     bits = sum(writer.population.entropies.values())
     return max(20, 10 * round(bits_offered * parameters / bits / 10))
@@ -82,8 +100,9 @@ def name_point(case: Case) -> Point:
 
 def list_cases(arguments: argparse.Namespace) -> list[Case]:
     """Return all cases that are asked for, the most valuable first."""
+    style = read_style(arguments)
     populations = {
-        size: [count_people(*size, arguments.lists, offered) for offered in sorted(set(arguments.bits_offered))]
+        size: [count_people(*size, style, offered) for offered in sorted(set(arguments.bits_offered))]
         for size in sorted(arguments.sizes)
     }
     smallest, *_, largest = (*populations, *populations)
@@ -135,23 +154,23 @@ def plan(minutes: Mapping[Point, float], budget: float) -> tuple[list[Point], li
     return chosen, left_out
 
 
-def estimate_minutes(cases: Mapping[Point, Case], lists: str) -> dict[Point, float]:
+def estimate_minutes(cases: Mapping[Point, Case], style: Style) -> dict[Point, float]:
     """Return how long each point will take: a step of each model is timed, in a second or less."""
     seconds: dict[tuple, float] = {}
     minutes = {}
     for point, case in cases.items():
         model = (case.attention, case.width, case.layers, case.questions == "mixed")
         if model not in seconds:
-            seconds[model] = seconds_a_step(case, get_writer(case.seed, case.people, lists))
+            seconds[model] = seconds_a_step(case, get_writer(case.seed, case.people, style))
         # A step over questions alone has about as many tokens as one over biographies.
-        minutes[point] = seconds[model] * len(Lessons(case, get_writer(0, 1, lists))) / 60
+        minutes[point] = seconds[model] * len(Lessons(case, get_writer(0, 1, style))) / 60
     return minutes
 
 
-def choose(record: Record, cases: Mapping[Point, Case], lists: str, budget: float) -> list[Point]:
+def choose(record: Record, cases: Mapping[Point, Case], style: Style, budget: float) -> list[Point]:
     """Return the points that fit into a budget of minutes, after those that are measured; print what is left out."""
     done = [point for point in cases if point in record.results]
-    minutes = estimate_minutes({point: case for point, case in cases.items() if point not in done}, lists)
+    minutes = estimate_minutes({point: case for point, case in cases.items() if point not in done}, style)
     chosen, left_out = plan(minutes, budget)
     for points, what in ((chosen, "fit"), (left_out, "are left out")):
         total = sum(minutes[point] for point in points)
@@ -161,10 +180,10 @@ def choose(record: Record, cases: Mapping[Point, Case], lists: str, budget: floa
     return [*done, *chosen]
 
 
-def measure(point: Point, cases: Mapping[Point, Case], lists: str) -> dict:
+def measure(point: Point, cases: Mapping[Point, Case], style: Style) -> dict:
     """Train and score a point's case."""
     case = cases[point]
-    return run_case(case, get_writer(case.seed, case.people, lists))
+    return run_case(case, get_writer(case.seed, case.people, style))
 
 
 def bars_of(record: Record, first: str) -> list[Bar]:
@@ -193,6 +212,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--lists", choices=list(LISTS), default="short",
         help="names and values to draw from: short, for models of some ten thousand parameters; as many as in the"
         " paper; or so few that many people share each part of their names (default: %(default)s)")  # fmt: skip
+    add("--employer-first", action="store_true",
+        help="never say the employer's city before the employer, from which it follows (default: sentences are in any"
+        " order, as in the paper)")  # fmt: skip
     add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of weights, people and order (default: 0)")
     add("--budget", type=float, metavar="MINUTES", help="train what fits; 0 trains nothing (default: train all)")
     add("--mixed-precision", choices=("no", "bf16"), default="no", help="of training (default: no, float32)")
@@ -208,10 +230,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         torch.set_num_threads(arguments.threads)
         tune_glibc_malloc()
-        writer = get_writer(0, 1, arguments.lists)
+        style = read_style(arguments)
+        writer = get_writer(0, 1, style)
         settings = {
             "machine": describe_machine(torch.device(default_device())),
-            "lists": arguments.lists,
+            **style._asdict(),
             "vocabulary": writer.vocabulary,
             "names": writer.population.names,
             "batch": BATCH,
@@ -221,8 +244,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases = {name_point(case): case for case in list_cases(arguments)}
         points = list(cases)
         if arguments.budget is not None:
-            points = choose(record, cases, arguments.lists, arguments.budget)
-        record.measure(points, measure, cases, arguments.lists, run=in_this_process)
+            points = choose(record, cases, style, arguments.budget)
+        record.measure(points, measure, cases, style, run=in_this_process)
         print(record.text())
         draw(record.content(), arguments.output.with_suffix(".svg"))
         missed.append(print_bars(bars_of(record, arguments.subjects[0])))

@@ -16,7 +16,16 @@ import torch
 
 from data_scripts.batches import IGNORE_INDEX
 from data_scripts.permutations import permute
-from data_scripts.sources.bios_uniform import NAME, PAPER, Piece, Population, Sizes, write_biography
+from data_scripts.sources.bios_uniform import (
+    EMPLOYER_FIRST,
+    NAME,
+    ORDERS,
+    PAPER,
+    Piece,
+    Population,
+    Sizes,
+    write_biography,
+)
 from evaluation.stored_bits import Span
 
 ROW = 80  # tokens at most
@@ -129,13 +138,14 @@ class Writer:
         seed: of the population.
         people: those that are written about.
         lists: how many names and values there are.
+        employer_first: whether no biography says the employer's city before the employer.
 
     Attributes:
         ids: the token of each word; the vocabulary has `PAD` and `SENTINEL` besides.
     """
 
-    def __init__(self, seed: int, people: int, lists: Sizes = SHORT):
-        self.population = Population(seed, lists)
+    def __init__(self, seed: int, people: int, lists: Sizes = SHORT, employer_first: bool = False):
+        self.population = Population(seed, lists, EMPLOYER_FIRST if employer_first else ORDERS)
         self.people = people
         texts = [*self.population.phrases(), *(question.format(name="") for question in QUESTIONS.values())]
         words = dict.fromkeys(word for text in texts for word in text.split())  # a dict as an ordered set

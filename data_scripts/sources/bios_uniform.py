@@ -68,7 +68,10 @@ PREDICATES = {
 }  # fmt: skip
 WORDINGS = 8  # of each sentence
 RELATIONS = (PRONOUN, *PREDICATES)
-ORDERS = np.array(list(permutations(PREDICATES)))
+ORDERS = np.array(list(permutations(PREDICATES)))  # of sentences
+EMPLOYER_FIRST = np.array(
+    [order for order in permutations(PREDICATES) if order.index("worked") < order.index("workplace")]
+)
 # Whose bits a value's are: with the employer its city is known, and with the city a part of the employer.
 COUNTED_WITH = {"workplace": "worked"}
 # Each names the random numbers of one thing among those of the same seed.
@@ -141,14 +144,17 @@ class Population:
     Args:
         seed: of names, values and wordings.
         sizes: how many names and values there are.
+        orders: of sentences, (orders, 6) relations, all as likely; `EMPLOYER_FIRST` never says the employer's city
+            before the employer, from which it follows.
 
     Attributes:
         names: how many people can have a name of their own.
     """
 
-    def __init__(self, seed: int, sizes: Sizes = PAPER):
+    def __init__(self, seed: int, sizes: Sizes = PAPER, orders: np.ndarray = ORDERS):
         self.seed = seed
         self.sizes = sizes
+        self.orders = orders
         self.names = prod(sizes[:3])
         self.lists = invent_lists(seed, sizes)
 
@@ -241,7 +247,7 @@ class Population:
             versions: from 0, (N,).
         """
         keys = derive_keys(self.seed, np.array([WORDING_STREAM]), numbers)
-        orders = ORDERS[integers(len(ORDERS), output(keys, 2 * versions), 0)]  # (N, 6)
+        orders = self.orders[integers(len(self.orders), output(keys, 2 * versions), 0)]  # (N, 6)
         rounds = output(keys, 2 * (versions // WORDINGS) + 1)
         starts = integers(WORDINGS, rounds[:, None], np.arange(len(PREDICATES)))  # (N, 6)
         wordings = dict(zip(PREDICATES, ((starts + versions[:, None]) % WORDINGS).T.tolist(), strict=True))

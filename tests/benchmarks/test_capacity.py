@@ -67,6 +67,15 @@ def test_a_token_is_a_word(writer):
     assert writer.vocabulary == max(writer.ids.values()) + 1
 
 
+def test_the_employer_is_said_before_its_city_where_that_is_asked_for():
+    numbers = np.arange(PEOPLE)
+    for employer_first in (False, True):
+        texts = Writer(0, PEOPLE, PAPER, employer_first).biographies(numbers, numbers)
+        orders = {tuple(fact for fact, *_ in text.spans if fact not in ("name", "pronoun")) for text in texts}
+        assert len(orders) > PEOPLE / 2
+        assert all(order.index("worked") < order.index("workplace") for order in orders) == employer_first
+
+
 def test_rows_have_whole_texts_and_learn_of_a_question_its_answer(writer):
     numbers = np.arange(12)
     texts = [*writer.biographies(numbers, numbers), *(writer.question(n, "field") for n in range(12))]
@@ -218,7 +227,7 @@ def test_a_budget_takes_points_in_order_while_they_fit():
 
 
 def test_the_most_valuable_points_are_first(monkeypatch):
-    monkeypatch.setattr(capacity, "count_people", lambda width, layers, lists, bits: round(bits * width))
+    monkeypatch.setattr(capacity, "count_people", lambda width, layers, style, bits: round(bits * width))
     sizes = ["--sizes", "32x1", "16x1", "--exposures", "10", "100", "1000", "--bits-offered", "10"]
     arguments = parse_arguments(["--subjects", "vanilla", "window", *sizes, "--seeds", "0", "1"])
     cases = list_cases(arguments)
@@ -290,9 +299,17 @@ def test_the_report_has_means_and_ranges_over_seeds(tmp_path):
     asked = {**shape, **sizes, "wordings": 5, "questions": "mixed", "bits": stored(150.0), "accuracy": accuracy}
     points.append({"subject": "vanilla", "task": "y", "seed": 0, "rounds": [asked]})
     machine = {"device": "x", "threads": 2, "torch": "2"}
-    content = {"machine": machine, "vocabulary": 600, "batch": 96, "names": 54_000, "points": points}
+    content = {
+        "machine": machine,
+        "vocabulary": 600,
+        "batch": 96,
+        "names": 54_000,
+        "employer_first": True,
+        "points": points,
+    }
     text = report(content)
     assert "as drawn from 54,000" in text
+    assert "with the employer, which is always named first." in text
     assert "| vanilla, 8x1 | 200 | 100 | 50 | 100 | 3.00 | 1.05 (0.90–1.20) | 0.53 (0.45–0.60) | 2.10" in text
     assert "| vanilla, 8x1, 50 people, 100 times | 35.0 % | 35.0 % |" in text
     assert "| 5, mixed in | 50 | 100 | 50.0 % | 75.0 % | 12.5 % |" in text
