@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .answer_trie_minigpt import pad_rows
-from .answers_minigpt import Answer
+from .answers_minigpt import Answer, find_unknown_character
 from .reading_minigpt import ReadTexts, continue_texts, next_logits, open_questions, read_texts
 from .relations_minigpt import BIRTHPLACE, Relation
 
@@ -46,6 +46,40 @@ def format_prompts(name: str, relation: Relation = BIRTHPLACE) -> list[str]:
     title = format_title(name)
     prompts = [prompt.replace("{name}.", title).replace("{name}", name) for prompt in relation.prompts]
     return [relation.format(name), *prompts]
+
+
+def explain_unreadable(
+    tokenizer: PreTrainedTokenizerBase, names: Sequence[str], relation: Relation, room: int
+) -> list[str | None]:
+    """Return why a model cannot read a name in all ways of asking about it, for each name; None where it can.
+
+    Args:
+        room: tokens that it reads before an answer.
+    """
+    if not names:  # of which the tokenizer makes an error
+        return []
+    prompts = [prompt for name in names for prompt in format_prompts(name, relation)]
+    try:
+        lengths = list(map(len, open_questions(tokenizer, prompts)))
+    except Exception:  # of the first name that it cannot write: each is tried by itself
+        if len(names) > 1:
+            return [explain_unreadable(tokenizer, [name], relation, room)[0] for name in names]
+        if find_unknown_character(tokenizer, names[0]) is None:
+            raise
+        return ["contains a character that is not in the model's vocabulary"]
+    specials = tokenizer.all_special_tokens
+    ways = len(prompts) // len(names)
+    reasons: list[str | None] = []
+    for number, name in enumerate(names):
+        longest = max(lengths[ways * number : ways * (number + 1)])
+        special = next((token for token in specials if token in name), None)
+        if special is not None:
+            reasons.append(f"contains the special token {special!r}")
+        else:
+            reasons.append(
+                f"{longest} tokens long, the model reads {room} before an answer" if longest > room else None
+            )
+    return reasons
 
 
 def feature_names(relation: Relation) -> list[str]:

@@ -15,13 +15,13 @@ from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .answer_search_minigpt import top_answers
-from .answers_minigpt import Answer, find_unknown_character, greedy_answers, score_answers
+from .answers_minigpt import Answer, greedy_answers, score_answers
 from .confidence_minigpt import Confidence, Scores
 from .facts_minigpt import RelationFacts
-from .features_minigpt import confidence_features, format_prompts
+from .features_minigpt import confidence_features, explain_unreadable
 from .inputs_minigpt import iterate, parse_question
 from .knowledge_minigpt import KnowledgeMixin
-from .reading_minigpt import ReadTexts, open_questions, read_questions
+from .reading_minigpt import ReadTexts, read_questions
 from .relations_minigpt import Relation
 from .results_minigpt import answer_result, refusal_result
 from .risk_control_minigpt import Certificate
@@ -183,38 +183,36 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
             "texts"; "names", None where there is a reason; "matched_names", None where the name is as typed;
             "relations", by name; "reasons", None where there is a name.
         """
-        columns: dict[str, list] = {key: [] for key in ("texts", "names", "matched_names", "relations", "reasons")}
-        for text in texts:
-            row = self.read_text(text, relation)
-            for column, value in zip(columns.values(), (text, *row), strict=True):
-                column.append(value)
-        return columns
+        rows = [self.parse(text, relation) for text in texts]
+        for asked, facts in self.facts.items():
+            own = [row for row in rows if row["relations"] == asked and row["reasons"] is None]
+            names = [row["names"] for row in own]
+            for row, reason in zip(own, self.explain_unreadable(names, facts), strict=True):
+                if reason is not None:
+                    row.update(self.refuse(relation, reason))
+        keys = ("names", "matched_names", "relations", "reasons")
+        return {"texts": list(texts), **{key: [row[key] for row in rows] for key in keys}}
 
-    def read_text(self, text: object, relation: str | None) -> tuple[str | None, str | None, str, str | None]:
-        """Return the name that a text asks about, that name if it was matched, the relation, and why it has none."""
-        default = self.find_facts(relation)
+    def refuse(self, relation: str | None, reason: str) -> dict:
+        """Return a text's row of `preprocess` where it cannot be asked."""
+        asked = self.find_facts(relation).relation.name
+        return {"names": None, "matched_names": None, "relations": asked, "reasons": reason}
+
+    def parse(self, text: object, relation: str | None) -> dict:
+        """Return a text's row of `preprocess`, before it is known whether the model can read the name."""
+        wanted = None if relation is None else self.find_facts(relation).relation
         try:
-            wanted = None if relation is None else default.relation
             asked, name = parse_question(text, list(self.relations.values()), wanted)
-            matched = self.names.match(name)
-            self.check_readable(matched or name, self.facts[asked.name])
         except ValueError as error:
-            return None, None, default.relation.name, str(error)
-        return matched or name, matched, asked.name, None
+            return self.refuse(relation, str(error))
+        matched = self.names.match(name)
+        return {"names": matched or name, "matched_names": matched, "relations": asked.name, "reasons": None}
 
-    def check_readable(self, name: str, facts: RelationFacts) -> None:
-        """Raise ValueError where the tokenizer or the model cannot read a name in all ways of asking for it."""
-        special = [token for token in self.encoder.all_special_tokens if token in name]
-        if special:
-            raise ValueError(f"contains the special token {special[0]!r}")
-        if find_unknown_character(self.encoder, name) is not None:
-            raise ValueError("contains a character that is not in the model's vocabulary")
-        prompts = format_prompts(name, facts.relation)
-        length = max(map(len, open_questions(self.encoder, prompts)))
+    def explain_unreadable(self, names: Sequence[str], facts: RelationFacts) -> list[str | None]:
+        """Return why the model cannot read each name in all ways of asking about it; None where it can."""
         longest = facts.trie.lengths.max().item() + 1 if facts.trie else 0
         room = self.model.config.max_position_embeddings - max(longest, self.answer_limit + 1)
-        if length > room:
-            raise ValueError(f"{length} tokens long, the model reads {room} before an answer")
+        return explain_unreadable(self.encoder, names, facts.relation, room)
 
     @property
     def answer_limit(self) -> int:
