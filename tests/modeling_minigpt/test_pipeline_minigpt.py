@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from string import ascii_letters
 
 import pytest
 from transformers import pipeline
@@ -133,13 +134,17 @@ def test_what_cannot_be_asked_is_abstained_from_with_a_reason_and_does_not_affec
 
 def test_another_script_is_read_by_bytes_and_refused_by_characters(ask):
     assert ask("東京 Ж")["answer"] is not None
-    tokenizer = build_character_tokenizer(LINES, 128)
+    tokenizer = build_character_tokenizer([*LINES, ascii_letters], 128)  # the letters of all prompts
     model = random_model(tokenizer)
-    result = BirthplacePipeline(model=model, tokenizer=tokenizer, device="cpu")("東京", threshold=0)
-    assert (result["abstained"], result["reason"]) == (
-        True,
-        "contains a character that is not in the model's vocabulary",
-    )
+    by_characters = BirthplacePipeline(model=model, tokenizer=tokenizer, device="cpu")
+    before, *refused, after = by_characters(["Ada Stone", "東京", "Ada \ud800 Stone", "Cyd"], threshold=0)
+    for result in refused:
+        assert (result["abstained"], result["reason"]) == (
+            True,
+            "contains a character that is not in the model's vocabulary",
+        )
+    assert before["answer"] == by_characters("Ada Stone", threshold=0)["answer"] is not None
+    assert after["answer"] is not None
 
 
 def test_a_model_without_facts_answers_freely_and_a_warning_names_the_question(tmp_path, ask, caplog):
