@@ -109,8 +109,8 @@ def report(content: dict) -> str:
         "mean (and range). A value drawn from n has log2 n bits, of which the model lacks the -log2 of the probability"
         " that it assigns to the value's tokens; names are counted as drawn from "
         f"{content['names']:,} (Allen-Zhu and Li 2024, arXiv 2404.05405, section 3). The employer's city is counted "
-        f"with the employer{', which is always named first' if content['employer_first'] else ''}. An answer is right if "
-        "it is the whole value."
+        f"with the employer{', which is always named first' if content['employer_first'] else ''}. An answer is right "
+        "if it is the whole value."
     )
     sections = (capacity_section(content), relation_section(content), extraction_section(content))
     return write_report("How much a model can know", introduction, *sections, failures(results_of(content)))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import confidence_signals
-from benchmarks.confidence_signals import compare, cross_validate, judge, mean_probability, report, typicality
+from benchmarks.confidence_measures import cross_validate, judge, mean_probability, typicality
+from benchmarks.confidence_signals import compare, report
 from data_scripts.splits import TrainingData
 from data_scripts.synthetic_bios import invent
 from evaluation.calibration import CalibrationError, measure
