@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,9 +17,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from configuration.errors import UserError
+from configuration.file_system import sync
 
-# What a file system answers that cannot sync a folder, or anything: CIFS, FUSE and some network disks.
-CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -30,23 +30,6 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Make sure that a file, or a folder's list of names, is on the disk, where the file system can do that."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        if path.is_dir():  # one that may be written to but not listed; on Windows, any
-            return
-        raise
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in CANNOT_SYNC:
-            raise
-    finally:
-        os.close(handle)
 
 
 def sync_tree(path: Path) -> None:
@@ -74,9 +57,16 @@ def put_in_place(partial: Path, path: Path) -> None:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path` for a new file or folder, which is put in its place if the block succeeds."""
-    partial = path.with_name(f".{path.name}.partial")  # a fixed name, so that what a kill leaves goes away next time
+def written_aside(path: Path, is_alone: bool = True) -> Iterator[Path]:
+    """Yield a name beside `path` for a new file or folder, which is put in its place if the block succeeds.
+
+    Args:
+        path: what is written.
+        is_alone: whether no other process can be writing the same.
+    """
+    # A fixed name, so that what a kill leaves goes away next time; two processes at once need a name each.
+    owner = "" if is_alone else f".{socket.gethostname()}.{os.getpid()}"
+    partial = path.with_name(f".{path.name}{owner}.partial")
     remove(partial)
     try:
         yield partial

@@ -13,7 +13,6 @@ OUTPUT/report.md, report.html           the report, with its plots beside it; as
 """
 
 import dataclasses
-import errno
 import json
 import logging
 import os
@@ -27,6 +26,7 @@ from filelock import FileLock, Timeout
 from artifacts.files import remove, write_json, written_aside
 from configuration.data_schema import default_relations
 from configuration.errors import UserError
+from configuration.file_system import NO_LOCKS
 from configuration.schema import SECTIONS, Recipe
 
 STAGES = ("pretrain", "finetune", "no_pretraining")
@@ -46,7 +46,6 @@ FILES = (
 )
 PATHS = ("path", "start_from")  # keys whose contents count, not their names
 PLACES = ("output", "evaluate.model", "evaluate.sets.", "prepare.folder")  # other keys that name places
-NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 ELSEWHERE = "choose another --set output=FOLDER"
 TRAINING_SECTIONS = (
     "seed",

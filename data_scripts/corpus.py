@@ -22,11 +22,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_scripts.bios_folder import DataError
-from data_scripts.parquet_files import TextColumn, read_batches, shards
+from data_scripts.parquet_files import TextColumn, count_rows, read_batches, shards
 from data_scripts.questions import Question
 from modeling_minigpt.relations_minigpt import Relation
 
 RECORD = "prepared.json"
+NAMES = "names.npy"
+NO_RECORD = "not the record of a prepared corpus"
+HELD_BACK = ("calibration_questions", "withheld_people", "validation_questions")
+FIELDS = {  # of the record: the type, and its name in a message
+    "settings": (dict, "an object"),
+    "inputs": (dict, "an object"),
+    "name": (str, "a text"),
+    "source": (dict, "an object"),
+    "relations": (list, "a list"),
+    "people": (int, "a count"),
+    "documents": (int, "a count"),
+    "withheld_documents": (int, "a count"),
+    "questions": (dict, "an object"),
+    "dropped": (dict, "an object"),
+}
 SPLITS = ("train", "calibration", "withheld", "held_out", "dev", "test")
 IN_MEMORY = 100_000  # rows, up to which a list is made of them
 
@@ -107,15 +122,33 @@ class Corpus:
         self.record = read_record(folder)
         if self.record is None:
             raise DataError(f"{folder}: no prepared corpus: wanted a folder with {RECORD}")
+        check_record(self.record, folder / RECORD)
         try:
             self.relations = tuple(
                 Relation(**{key: tuple(value) if isinstance(value, list) else value for key, value in one.items()})
                 for one in self.record["relations"]
             )
-            self.counts: dict[str, dict[str, int]] = self.record["questions"]
-            self.rows = {name: int(self.record[name]) for name in ("documents", "withheld_documents")}
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{folder / RECORD}: not the record of a prepared corpus: {error!r}") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{folder / RECORD}: {NO_RECORD}: relations: {error}") from error
+        self.counts: dict[str, dict[str, int]] = self.record["questions"]
+        self.rows = {name: self.record[name] for name in ("documents", "withheld_documents")}
+        for relation in self.relations:
+            if not is_counts(self.counts.get(relation.name)):
+                raise DataError(f"{folder / RECORD}: {NO_RECORD}: no counts of the questions of {relation.name}")
+        self.check_shards()
+
+    def check_shards(self) -> None:
+        """Raise DataError unless the shards have the rows that the record counts."""
+        asked = sum(sum(own.values()) for own in self.counts.values())
+        for name, wanted in (*self.rows.items(), ("questions", asked), ("people", self.record["people"])):
+            found = sum(map(count_rows, shards(self.folder / name)))
+            # Those who are scored are added later: a kill may have left their shard, and not yet a new record.
+            may_have_more = name in ("questions", "people")
+            if found < wanted or (found > wanted and not may_have_more):
+                raise DataError(
+                    f"{self.folder}: not whole: found {found} {name.replace('_', ' ')}, {RECORD} counts {wanted}; "
+                    "remove the folder and prepare it again"
+                )
 
     # Read when they are asked for: whoever opens a corpus for its questions or its counts needs no documents.
     @cached_property
@@ -144,6 +177,25 @@ class Corpus:
         rows = sum(self.counts[name].get(split, 0) for name in names)
         column = QuestionColumn(self.folder / "questions", split, names, rows)
         return list(column) if rows <= IN_MEMORY else column
+
+
+def is_counts(values: object) -> bool:
+    """Return whether a value is a dict of counts by name."""
+    return isinstance(values, dict) and all(type(count) is int and count >= 0 for count in values.values())
+
+
+def check_record(record: dict, path: Path) -> None:
+    """Raise DataError, with the key, unless a record has all that is read of it."""
+    for key, (kind, wanted) in FIELDS.items():
+        if key not in record:
+            raise DataError(f"{path}: {NO_RECORD}: no {key}")
+        found = record[key]
+        # A bool is an int, but no count.
+        if not isinstance(found, kind) or isinstance(found, bool) or (kind is int and found < 0):
+            raise DataError(f"{path}: {NO_RECORD}: {key} is {repr(found)[:60]}, wanted {wanted}")
+    data = record["settings"].get("data")
+    if not isinstance(data, dict) or not is_counts({key: data.get(key) for key in HELD_BACK}):
+        raise DataError(f"{path}: {NO_RECORD}: settings.data has no {', '.join(HELD_BACK)}")
 
 
 def read_record(folder: Path) -> dict | None:

@@ -3,6 +3,7 @@
 Work is done on columns, not on rows: a million people have four million documents.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_scripts.corpus import CANDIDATES, DOCUMENTS, PEOPLE, QUESTIONS, SPLITS
+from data_scripts.corpus import CANDIDATES, DOCUMENTS, NAMES, PEOPLE, QUESTIONS, SPLITS
 from data_scripts.name_finder import NameFinder
-from data_scripts.parquet_files import read_batches, shard_path, write_parquet
+from data_scripts.parquet_files import read_batches, renamed_when_done, shard_path, write_parquet
 from data_scripts.person_splits import DROPPED, People
 from modeling_minigpt.relations_minigpt import Relation
 
+ESCAPED = re.compile(r"[^\w \x80-\U0010FFFF]", re.ASCII)  # ASCII that is no letter, digit or space
 SPLIT_NAMES = pa.array([*SPLITS, None], pa.string())
 PREFILTER_NAMES = 1_000  # withheld names up to which one regular expression finds them faster than a look-up of words
 
@@ -41,7 +43,7 @@ class CorpusWriter:
         self.finder = NameFinder(withheld)
         self.prefilter = None
         if 0 < len(withheld) <= PREFILTER_NAMES:
-            self.prefilter = "|".join(sorted(escape(name) for name in withheld))
+            self.prefilter = find_prefilter(withheld)
         self.documents = 0
         self.withheld_documents = 0
         self.people = 0
@@ -121,15 +123,21 @@ class CorpusWriter:
 
     def write_names(self, hashes: np.ndarray) -> None:
         """Write the hashes of names, sorted, with those that are there already."""
-        path = self.folder / "names.npy"
+        path = self.folder / NAMES
         known = np.load(path) if path.is_file() else np.zeros(0, np.uint64)
-        np.save(path, np.union1d(known, hashes))
+        with renamed_when_done(path) as partial, partial.open("wb") as file:
+            np.save(file, np.union1d(known, hashes))
 
 
-def escape(name: str) -> str:
-    """Return a regular expression of RE2 that matches a text."""
-    # Not re.escape, which escapes what RE2 does not know: RE2 takes any character that is no letter or digit.
-    return "".join(character if character.isalnum() or character == " " else f"\\{character}" for character in name)
+def find_prefilter(names: Sequence[str]) -> str | None:
+    """Return a regular expression of RE2 that finds any of the names, in words too; None where RE2 refuses it."""
+    # Not re.escape, which escapes characters that are not ASCII, too: RE2 takes no such escape.
+    pattern = "|".join(ESCAPED.sub(lambda found: f"\\x{ord(found[0]):02x}", name) for name in sorted(names))
+    try:
+        pc.match_substring_regex(pa.array([""]), pattern)
+    except pa.ArrowInvalid:  # too large: a thousand long names in another script than Latin are
+        return None
+    return pattern
 
 
 def slices(batch: pa.RecordBatch, rows: int = 20_000) -> Iterator[pa.RecordBatch]:

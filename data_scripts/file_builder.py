@@ -1,6 +1,5 @@
 """What our `datasets` builders share: one text file per split, and a cache that knows its contents."""
 
-import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,10 +7,10 @@ from pathlib import Path
 
 import datasets
 
+from configuration.file_system import NO_LOCKS
 from data_scripts.bios_folder import sha256_prefix
 
 LOCK_SECONDS = 20  # longer than another process of the run takes to read what is built
-NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def feature_of(kind: str) -> datasets.Value | datasets.Sequence:

@@ -89,7 +89,17 @@ class NameFinder:
 
 def is_whole(text: str, start: int, end: int) -> bool:
     """Return whether no word of a text goes on across either end of a slice."""
-    return not (start > 0 and GOES_ON_BEFORE.match(text, start - 1)) and not GOES_ON_AFTER.match(text, end)
+    return not goes_on_before(text, start) and not goes_on_after(text, end)
+
+
+def goes_on_before(text: str, start: int) -> bool:
+    """Return whether what begins at `start` is the rest of a word."""
+    return start > 0 and GOES_ON_BEFORE.match(text, start - 1) is not None
+
+
+def goes_on_after(text: str, end: int) -> bool:
+    """Return whether a word of the text goes on at `end`."""
+    return GOES_ON_AFTER.match(text, end) is not None
 
 
 class PartsFinder:

@@ -2,24 +2,34 @@
 
 import json
 import os
+import re
+import socket
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configuration.file_system import sync
+from data_scripts.bios_folder import DataError
+
 BATCH_ROWS = 16_384  # read together
 COMPRESSION = "zstd"
+SHARD = re.compile(r"\d{5,}\.parquet")
 
 
 @contextmanager
 def renamed_when_done(path: Path) -> Iterator[Path]:
     """Yield another path beside `path`, and rename what was written there to it if the block succeeds."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Tasks on several machines may share the folder.
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
         yield partial
+        # Else a power cut may leave the name without the contents.
+        sync(partial)
         os.replace(partial, path)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -56,14 +66,43 @@ def write_parquet(
     return rows
 
 
+@contextmanager
+def refusing_damaged(path: Path) -> Iterator[None]:
+    """Raise what Arrow raises for a file that is cut off, empty or damaged as a DataError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is missing") from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read, it is cut off or damaged: {error}") from error
+
+
+def count_rows(path: Path) -> int:
+    """Return the number of rows of a file, of which only the end is read; DataError where it is damaged."""
+    with refusing_damaged(path):
+        return pq.read_metadata(path).num_rows
+
+
 def read_metadata(path: Path) -> dict:
-    """Return what `write_parquet` was given as metadata."""
-    return json.loads(pq.read_metadata(path).metadata[b"minigpt"])
+    """Return what `write_parquet` was given as metadata; DataError where the file is damaged, or another's."""
+    with refusing_damaged(path):
+        metadata = pq.read_metadata(path).metadata or {}
+    if b"minigpt" not in metadata:
+        raise DataError(f"{path}: not a file that the preparation has written")
+    return json.loads(metadata[b"minigpt"])
 
 
 def shards(folder: Path) -> list[Path]:
     """Return the shards in a folder, in their order."""
-    return sorted(folder.glob("[0-9]*.parquet"))
+    return sorted(path for path in folder.glob("*.parquet") if SHARD.fullmatch(path.name))
+
+
+def remove_shards(folder: Path) -> None:
+    """Remove the shards in a folder and what kills have left of some, and the folder if nothing else is in it."""
+    for path in (*shards(folder), *folder.glob(".[0-9]*.parquet.*.partial")):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # not empty, or none
+        folder.rmdir()
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -72,9 +111,9 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def read_batches(paths: Iterable[Path], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of shards, some thousand at a time."""
+    """Yield the rows of shards, some thousand at a time; DataError where one is missing or damaged."""
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with refusing_damaged(path), pq.ParquetFile(path) as file:
             yield from file.iter_batches(BATCH_ROWS, columns=columns)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Set
 from functools import lru_cache
 
+from data_scripts.name_finder import goes_on_after, goes_on_before
 from data_scripts.words import IS_UNSPACED, WORD, find_words
 
 Spans = list[tuple[int, int]]
@@ -58,10 +59,13 @@ class AnswerFinder:
                 if first < reached or not text.startswith(answer, first):
                     continue
                 ends = ends or {end for _, end in words}
-                if last in ends or not answer[-1].isalnum():
-                    found.append((first, last))
-                    reached = last
-                    break
+                # An answer that begins and ends with the text's words is whole. Around any other it has to be seen:
+                # "Rom." is not in "Rom.ania", nor "'s-Hertogenbosch" in "Jan's-Hertogenbosch".
+                if (offset and goes_on_before(text, first)) or (last not in ends and goes_on_after(text, last)):
+                    continue
+                found.append((first, last))
+                reached = last
+                break
         return found
 
 

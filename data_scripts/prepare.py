@@ -17,9 +17,11 @@ from functools import partial
 from pathlib import Path
 
 from configuration.data_schema import INVENTED_SOURCES
+from configuration.file_system import locked
 from configuration.schema import Recipe
 from data_scripts.bios_folder import FILES, DataError, check_files, sha256
-from data_scripts.corpus import RECORD, Corpus, describe_relations, read_record
+from data_scripts.corpus import RECORD, Corpus, describe_relations
+from data_scripts.corpus_folder import LOCK, clear_unless_begun, find_folder, find_record, open_prepared, remove_parts
 from data_scripts.corpus_writer import CorpusWriter, write_people_corpus
 from data_scripts.divided_files import write_divided_corpus, write_scored_questions
 from data_scripts.executors import run_for_all
@@ -104,7 +106,7 @@ def digest_files(files: Path, keys: Iterable[str]) -> dict[str, str]:
 
 
 def prepare(recipe: Recipe, run_data: Path, scored: bool = False) -> Corpus:
-    """Return a recipe's corpus, prepared where it is not there yet.
+    """Return a recipe's corpus, prepared where it is not there yet; of runs that share its folder, one prepares it.
 
     Args:
         recipe: what to prepare, and how.
@@ -112,51 +114,100 @@ def prepare(recipe: Recipe, run_data: Path, scored: bool = False) -> Corpus:
         scored: whether the files of questions that are scored are opened, too: training does without them.
 
     Raises:
-        DataError: the source cannot be used, or the recipe's folder has a corpus of something else.
+        DataError: the source cannot be used, or the recipe's folder has a corpus of something else, or other files.
     """
-    corpus = prepare_training_data(recipe, run_data)
-    if not scored or recipe.data.source not in DIVIDED:
+    if recipe.data.source == "prepared":
+        return open_prepared(recipe)
+    folder = find_folder(recipe, run_data)
+    source = find_source(recipe)
+    files = find_files(recipe, run_data) if source is None else None
+    corpus = find_prepared(recipe, source, files, folder, scored)
+    if corpus is not None:
         return corpus
-    files = find_files(recipe, run_data)
-    digests = digest_files(files, ("validation",))
-    if corpus.record.get("scored") == digests:
-        return corpus
+    with locked(folder / LOCK):
+        # Another run may have prepared it while this one waited.
+        corpus = find_prepared(recipe, source, files, folder, scored)
+        return corpus or write_corpus(recipe, source, files, folder, scored)
+
+
+def find_prepared(
+    recipe: Recipe, source: Source | None, files: Path | None, folder: Path, scored: bool
+) -> Corpus | None:
+    """Return the corpus in a folder; None where it is to be prepared, perhaps without its scored questions.
+
+    Args:
+        recipe: what to prepare.
+        source: of people, or None.
+        files: the folder of divided files where there is no such source.
+        folder: the corpus's.
+        scored: as `prepare`.
+
+    Raises:
+        DataError: the folder is shared and has a corpus of something else; the corpus is not whole.
+    """
+    if not has_training_data(recipe, source, files, folder):
+        return None
+    corpus = Corpus(folder)
+    is_missing = scored and files is not None and corpus.record.get("scored") != digest_files(files, ("validation",))
+    return None if is_missing else corpus
+
+
+def has_training_data(recipe: Recipe, source: Source | None, files: Path | None, folder: Path) -> bool:
+    """Return whether a folder has what training reads of the recipe's corpus; the arguments as `find_prepared`."""
+    is_own = not recipe.prepare.folder
+    record = find_record(folder, is_own)
+    if record is None:
+        return False
+    settings = settings_of(recipe)
+    if record.get("settings") == settings and not has_changed(source, files, record.get("inputs")):
+        return True
+    if is_own:
+        return False
+    raise DataError(f"{folder}: has a corpus of {describe_change(record, settings)}; choose another prepare.folder")
+
+
+def has_changed(source: Source | None, files: Path | None, prepared: object) -> bool:
+    """Return whether what training reads of a source, or of divided files, is not what it was."""
+    if not isinstance(prepared, dict):
+        return True
+    if source is None:
+        return digest_files(files, ("documents", "train")) != prepared
+    return source.has_changed(prepared)
+
+
+def write_corpus(recipe: Recipe, source: Source | None, files: Path | None, folder: Path, scored: bool) -> Corpus:
+    """Write what a corpus lacks, and return it; the arguments are those of `find_prepared`."""
+    if has_training_data(recipe, source, files, folder):
+        corpus = Corpus(folder)
+    else:
+        corpus = write_training_data(recipe, source, files, folder)
+    return add_scored_questions(recipe, files, corpus) if scored and files is not None else corpus
+
+
+def add_scored_questions(recipe: Recipe, files: Path, corpus: Corpus) -> Corpus:
+    """Write the questions of divided files that are scored, beside those that training reads."""
     counts = corpus.record["questions"]
     trained = {name: {split: own[split] for split in own if split != "dev"} for name, own in counts.items()}
+    # Until the new ones are counted, the record is that of a corpus without any.
+    record = {key: value for key, value in corpus.record.items() if key not in ("scored", "dropped_scored")}
+    write_json(corpus.folder / RECORD, {**record, "questions": trained})
     writer, dropped = write_scored_questions(
         files, corpus.folder, relations_of(recipe), sum(sum(own.values()) for own in trained.values())
     )
     report_dropped(dropped, {})
     questions = {name: {**own, **count_splits(writer, name)} for name, own in trained.items()}
+    digests = digest_files(files, ("validation",))
     about = {"scored": digests, "questions": questions, "dropped_scored": asdict(dropped)}
-    write_json(corpus.folder / RECORD, {**corpus.record, **about})
+    write_json(corpus.folder / RECORD, {**record, **about})
     return Corpus(corpus.folder)
 
 
-def prepare_training_data(recipe: Recipe, run_data: Path) -> Corpus:
-    """Return a recipe's corpus, perhaps without the questions that are scored; as `prepare`."""
-    if recipe.data.source == "prepared":
-        return open_prepared(recipe)
-    shared = recipe.prepare.folder
-    folder = Path(shared) if shared else run_data / "corpus"
-    settings = settings_of(recipe)
-    record = read_record(folder)
-    # A corpus of a moving branch stays as it was prepared: a run must not change its data between two stages.
-    if record is not None and record.get("settings") == settings and recipe.data.source in REMOTE:
-        return Corpus(folder)
-    source = find_source(recipe)
-    files = None if source is not None else find_files(recipe, run_data)
+def write_training_data(recipe: Recipe, source: Source | None, files: Path | None, folder: Path) -> Corpus:
+    """Write a corpus, without the scored questions of divided files; the arguments are those of `find_prepared`."""
     if source is not None and (downloads := source.downloads()):
         logger.info(describe_downloads(downloads, folder))
     inputs = digest_files(files, ("documents", "train")) if source is None else source.inputs()
-    if record is not None:
-        if record.get("settings") == settings and record.get("inputs") == inputs:
-            return Corpus(folder)
-        if shared:
-            raise DataError(
-                f"{folder}: has a corpus of {describe_change(record, settings)}; choose another prepare.folder"
-            )
-    begun = {"settings": settings, "inputs": inputs}
+    begun = {"settings": settings_of(recipe), "inputs": inputs}
     clear_unless_begun(folder, begun)
     if source is None:
         writer, dropped = write_divided_corpus(files, folder, relations_of(recipe), recipe.data)
@@ -181,31 +232,8 @@ def prepare_training_data(recipe: Recipe, run_data: Path) -> Corpus:
             "dropped": {**asdict(dropped), **counts},
         },
     )
-    shutil.rmtree(folder / "parts", ignore_errors=True)
+    remove_parts(folder)
     return Corpus(folder)
-
-
-def clear_unless_begun(folder: Path, begun: dict) -> None:
-    """Remove what is in a corpus's folder, except for parts of the same settings and inputs."""
-    started = folder / "parts" / "begun.json"
-    same = started.is_file() and json.loads(started.read_text(encoding="utf-8")) == begun
-    for name in (
-        RECORD,
-        "documents",
-        "withheld_documents",
-        "questions",
-        "people",
-        "names.npy",
-        *(() if same else ("parts",)),
-    ):
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    started.parent.mkdir(parents=True, exist_ok=True)
-    if not same:
-        write_json(started, begun)
 
 
 def write_from_parts(recipe: Recipe, source: Source, folder: Path) -> tuple[CorpusWriter, Dropped, dict]:
@@ -294,25 +322,9 @@ def describe_change(record: dict, settings: dict) -> str:
     """Return what a corpus was made of that the settings do not ask for."""
     before = record.get("settings")
     for section in ("data", "relations"):
+        values = before.get(section) if isinstance(before, dict) else None
         for key, value in settings[section].items():
-            found = before.get(section, {}).get(key) if isinstance(before, dict) else None
+            found = values.get(key) if isinstance(values, dict) else None
             if found != value:
                 return f"other settings ({section}.{key} was {found!r}, now {value!r})"
     return "other contents"
-
-
-def open_prepared(recipe: Recipe) -> Corpus:
-    """Open the corpus that a recipe names as its path; DataError where it has not what the recipe asks for."""
-    corpus = Corpus(Path(recipe.data.path))
-    prepared = corpus.record["settings"]["data"]
-    for key in ("calibration_questions", "withheld_people", "validation_questions"):
-        wanted = getattr(recipe.data, key)
-        if wanted not in (0, prepared[key]):
-            raise DataError(
-                f"{corpus.folder}: prepared with data.{key} {prepared[key]}, which cannot be {wanted} any more"
-            )
-    known = {relation.name: relation for relation in corpus.relations}
-    for name, arguments in recipe.relations.items():
-        if name not in known and not arguments.optional:
-            raise DataError(f"{corpus.folder}: has no relation {name}; known: {', '.join(known)}")
-    return corpus

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_scripts.bios_folder import DataError
-from data_scripts.parquet_files import shard_path, write_parquet
+from data_scripts.parquet_files import read_metadata, shard_path, write_parquet
 from data_scripts.sources.base import SPLITS, Person, Source
 from modeling_minigpt.tokenization_minigpt import PAD_TOKEN, SENTINEL_TOKEN
 
@@ -125,8 +125,17 @@ def to_batch(rows: list[tuple]) -> pa.RecordBatch:
     )
 
 
+def is_written(path: Path) -> bool:
+    """Return whether a part's file is there, and whole: a power cut may have left one that is cut off."""
+    try:
+        read_metadata(path)
+    except DataError:
+        return False
+    return True
+
+
 def write_part(source: Source, relations: frozenset[str], folder: Path, part: int) -> None:
-    """Read one part of a source into `folder`, unless its file is there already.
+    """Read one part of a source into `folder`, unless its file is there already, and whole.
 
     Args:
         source: what is read.
@@ -138,7 +147,7 @@ def write_part(source: Source, relations: frozenset[str], folder: Path, part: in
         DataError: as `Source.read` and `person_row`.
     """
     path = shard_path(folder, part)
-    if path.is_file():
+    if is_written(path):
         return
     dropped = Dropped()
     metadata: dict = {}

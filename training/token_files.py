@@ -12,11 +12,12 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from artifacts.files import written_aside
+from configuration.file_system import locked
 from data_scripts.record_file import RecordFile
 from data_scripts.tokens import Rows, write_table
 from training.checkpoints import failing_together
 
-VERSION = 1  # rises when rows have another form
+VERSION = 2  # rises when rows have another form, or other phrases are found in the same texts
 PREPARED = "prepared.json"  # of a folder that is a prepared corpus
 
 
@@ -49,7 +50,16 @@ def open_rows(path: Path, rows: Rows, entries: int, accelerator: Accelerator) ->
     """
     with failing_together(accelerator):
         if accelerator.is_main_process and not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with written_aside(path) as partial:
-                write_table(lambda: partial.open("wb"), rows, entries)
+            build_table(path, rows, entries)
     return RecordFile.open(path)
+
+
+def build_table(path: Path, rows: Rows, entries: int) -> None:
+    """Build a table, unless another run that shares the corpus does so first; the arguments as `open_rows`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder: the lock is no table.
+    with locked(path.parent.with_name(f".{path.parent.name}.lock")) as is_alone:
+        if path.is_file():  # built by the run that had the lock
+            return
+        with written_aside(path, is_alone) as partial:
+            write_table(lambda: partial.open("wb"), rows, entries)

@@ -55,6 +55,17 @@ class Source(ABC):
     def inputs(self) -> dict[str, str]:
         """Return digests of what is read, by name; a corpus is prepared again where one has changed."""
 
+    def has_changed(self, prepared: Mapping[str, str]) -> bool:
+        """Return whether a file is not what it was when a corpus was prepared.
+
+        What is on the Hub has not changed, even if its branch has moved: a run must not change its data between two
+        stages.
+
+        Args:
+            prepared: what `inputs` was then.
+        """
+        return self.inputs() != prepared
+
     @abstractmethod
     def parts(self) -> int:
         """Return the number of parts, which depends on the source alone.

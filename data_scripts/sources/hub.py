@@ -1,7 +1,7 @@
 """People in a data set on the Hub, one a row, streamed file by file."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import BinaryIO
@@ -85,6 +85,10 @@ class HubSource(Source):
     def inputs(self) -> dict[str, str]:
         """Return the commit."""
         return {self.hub_files.path: self.hub_files.commit}
+
+    def has_changed(self, prepared: Mapping[str, str]) -> bool:
+        """Return False: the commit that was prepared is the one that is used."""
+        return False
 
     def parts(self) -> int:
         """Return the number of files; 1 where `max_people` is set and the files do not say how many rows they have."""

@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,7 +57,7 @@ class StructuredWikipediaSource(Source):
         relations: what may be asked; those with a property have answers.
 
     Raises:
-        DataError: a property of no relation, or none at all; DuckDB is not installed.
+        DataError: a property of no relation, or none at all.
     """
 
     def __init__(self, data: DataArguments, relations: Sequence[Relation]):
@@ -70,7 +70,6 @@ class StructuredWikipediaSource(Source):
                 raise DataError(f"data.properties.{name}: found {of_relation!r}, wanted a property's id, as P19")
         if not data.properties:
             raise DataError(f"data.properties is not set; wanted a property of {' or '.join(names)}, as P19")
-        import_duckdb()  # that it is missing is found before gigabytes are downloaded
 
     def __getstate__(self) -> dict:
         """Leave out the database, which no other process can use."""
@@ -120,7 +119,8 @@ class StructuredWikipediaSource(Source):
         return f"Wikipedia contributors{articles}; Wikidata ({statements}{STATEMENTS_LICENSE})"
 
     def downloads(self) -> list[Download]:
-        """Return the downloads of articles, by ranges, and of statements, whole files."""
+        """Return the downloads of articles, by ranges, and of statements; DataError where DuckDB is not installed."""
+        import_duckdb()  # that it is missing is found before gigabytes are downloaded
         found = []
         if isinstance(self.articles, HubFiles):
             fraction = find_fraction(self.articles, COLUMNS)
@@ -132,13 +132,27 @@ class StructuredWikipediaSource(Source):
 
     def inputs(self) -> dict[str, str]:
         """Return the commit, or the digests of the files, of the articles; the digests of statements and labels."""
+        return {**self.article_inputs(), **self.statement_inputs()}
+
+    def article_inputs(self) -> dict[str, str]:
+        """Return the commit, or the digests of the files, of the articles."""
         articles = self.articles
         if isinstance(articles, HubFiles):
-            digests = {articles.path: articles.commit}
-        else:
-            digests = {name: sha256_prefix(articles.where(number)) for number, name in enumerate(articles.files)}
+            return {articles.path: articles.commit}
+        return {name: sha256_prefix(articles.where(number)) for number, name in enumerate(articles.files)}
+
+    def statement_inputs(self) -> dict[str, str]:
+        """Return the digests of statements and labels."""
         tables = find_tables(self.statements)
-        return {**digests, **{os.path.basename(path): sha256_prefix(path) for kind in TABLES for path in tables[kind]}}
+        return {os.path.basename(path): sha256_prefix(path) for kind in TABLES for path in tables[kind]}
+
+    def has_changed(self, prepared: Mapping[str, str]) -> bool:
+        """Return whether a local file of articles, statements or labels is not what it was."""
+        statements = {name: digest for name, digest in prepared.items() if name.startswith(tuple(TABLES))}
+        articles = {name: digest for name, digest in prepared.items() if name not in statements}
+        if os.path.isdir(str(self.data.path)) and articles != self.article_inputs():
+            return True
+        return os.path.isdir(str(self.data.statements)) and statements != self.statement_inputs()
 
     def parts(self) -> int:
         """Return the number of files; 1 where `max_people` is set: who is a person is known after the join."""

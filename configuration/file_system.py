@@ -1,0 +1,71 @@
+"""What file systems may lack, and how the project works without: locks, and syncing to the disk."""
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+# What a file system answers that has no locks, as NFS without its lock daemon.
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+# What one answers that cannot sync a folder, or anything: CIFS, FUSE and some network disks.
+CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+POLL_SECONDS = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Lock a file until the block ends, and wait first while another process has locked it.
+
+    Whoever wants to build something in a folder that several runs share looks for it again in the block: another run
+    may have built it meanwhile. The system unlocks the file when the process dies.
+
+    Args:
+        path: the lock file; it is made, with its folder, and stays.
+
+    Yields:
+        Whether the file is locked; without locks, a warning says that another run may be building the same.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, poll_interval=POLL_SECONDS)
+    has_locks = True
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            logger.info(f"waiting for another run that is using {path.parent} (its lock: {path})")
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:  # the latter from older versions of the library
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        logger.warning(f"{path.parent}: its file system has no locks; do not let two runs prepare it at once")
+        has_locks = False
+    try:
+        yield has_locks
+    finally:
+        lock.release()  # of one that was not acquired changes nothing
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file, or a folder's list of names, is on the disk, where the file system can do that."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():  # one that may be written to but not listed; on Windows, any
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
+    finally:
+        os.close(handle)
