@@ -1,15 +1,22 @@
 """A run's batches: those of earlier versions, from tables that are built once, whole or not at all."""
 
 import dataclasses
+import errno
 import hashlib
+import logging
+import multiprocessing
+import time
 
+import numpy as np
 import pytest
 
+from configuration import file_system
 from configuration.recipe import load_recipe
 from configuration.recipe_names import find_recipe
+from data_scripts.record_file import RecordFile
 from training import run_context
 from training.run_context import build_run, training_batches
-from training.token_files import PREPARED, find_tokens_folder
+from training.token_files import PREPARED, build_table, find_tokens_folder
 
 # Batches 0, 7, 8 and the last one of the quickstart's stages, as they were when all texts were read into memory, and
 # the settings in which that quickstart differed from today's.
@@ -91,3 +98,58 @@ def test_the_tables_of_a_prepared_corpus_lie_in_it_and_those_of_a_folder_do_not(
     assert find_tokens_folder(corpus, tmp_path / "own", {"a": 1}).parent == tmp_path / "own"
     (corpus / PREPARED).touch()
     assert find_tokens_folder(corpus, tmp_path / "own", {"a": 1}).parent == corpus
+
+
+def build_slowly(path, started, failures, value: int):
+    """Build a table whose only row has a value, in some time; then read it."""
+    logging.getLogger("configuration").addHandler(logging.FileHandler(path.parent.with_name(f"{value}.log")))
+    logging.getLogger("configuration").setLevel(logging.INFO)
+
+    def rows(dtype):
+        started.put(value)
+        time.sleep(1)
+        yield np.array([value], dtype), np.array([1])
+
+    try:
+        build_table(path, rows, 100)
+        failures.put(None if len(RecordFile.open(path)) == 1 else "not the table")
+    except Exception as error:
+        failures.put(f"{type(error).__name__}: {error}")
+
+
+def build_twice(path) -> tuple[list[int], list]:
+    """Build a table in two processes at once; return which of them built it, and why each failed or None."""
+    context = multiprocessing.get_context("fork")
+    started = context.Queue()
+    failures = context.Queue()
+    processes = [context.Process(target=build_slowly, args=(path, started, failures, value)) for value in (1, 2)]
+    for process in processes:
+        process.start()
+        time.sleep(0.4)  # the second begins while the first is building
+    reasons = [failures.get(timeout=30) for _ in processes]
+    for process in processes:
+        process.join(30)
+    built = [started.get(timeout=5)]
+    while not started.empty():
+        built.append(started.get())
+    return sorted(built), reasons
+
+
+def test_of_two_runs_that_share_a_corpus_one_builds_a_table_and_the_other_says_that_it_waits(tmp_path):
+    path = tmp_path / "tokens-1" / "questions.arrow"
+    built, failures = build_twice(path)
+    assert (built, failures) == ([1], [None, None])
+    assert "waiting for another run that is using" in (tmp_path / "2.log").read_text()
+    assert RecordFile.open(path).read(np.array([0]))[0].tolist() == [1]
+
+
+def test_two_runs_on_a_file_system_without_locks_do_not_break_each_other_s_tables(tmp_path, monkeypatch):
+    def no_locks(*arguments, **settings):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(file_system.FileLock, "acquire", no_locks)
+    path = tmp_path / "tokens-1" / "questions.arrow"
+    built, failures = build_twice(path)
+    assert (built, failures) == ([1, 2], [None, None])
+    assert [one.name for one in path.parent.iterdir()] == ["questions.arrow"]
+    assert "has no locks" in (tmp_path / "1.log").read_text()

@@ -10,8 +10,10 @@ import pytest
 
 from configuration.data_schema import DataArguments
 from data_scripts.bios_folder import DataError
+from data_scripts.prepare import prepare
 from data_scripts.sources.structured_wikipedia import StructuredWikipediaSource
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
+from tests.running import recipe_of
 
 pytest.importorskip("duckdb")
 BORN = Relation("born", "When was {name} born?", answers="year")
@@ -113,6 +115,37 @@ def test_what_is_written_down(folders):
     assert [name for name in names if before[name] != after[name]] == ["labels.parquet"]
 
 
+@pytest.mark.parametrize("name", ["articles/enwiki-1.parquet", "wikidata/labels.parquet"])
+def test_a_local_file_that_changes_is_noticed_and_a_branch_that_moves_is_not(folders, name):
+    prepared = source(folders).inputs()
+    assert not source(folders).has_changed(prepared)
+    (folders / name).unlink()
+    write(folders / name, other=[1], id=["Q101"], label=["Roma"])
+    assert source(folders).has_changed(prepared)
+    articles = {"someone/articles": "1" * 40}
+    on_hub = source(folders, path="someone/articles", statements="someone/wikidata")
+    assert not on_hub.has_changed({**articles, "labels.parquet": "0"})
+    statements = {key: digest for key, digest in prepared.items() if not key.startswith("enwiki")}
+    mixed = source(folders, path="someone/articles")
+    assert mixed.has_changed({**articles, **statements}) == name.startswith("wikidata")
+
+
+def test_a_changed_folder_of_articles_is_prepared_again(folders):
+    keys = {"path": folders / "articles", "statements": str(folders / "wikidata")}
+    recipe = recipe_of(folders / "run", source="structured_wikipedia", properties={"birthplace": "P19"}, **keys)
+    recipe.data.train_fraction = 1.0
+    before = list(prepare(recipe, folders / "run").documents)
+    write(
+        folders / "articles/enwiki-0.parquet",
+        name=["Eve"],
+        abstract=["Eve sang ."],
+        main_entity=[json.dumps({"identifier": "Q9"})],
+    )
+    after = list(prepare(recipe, folders / "run").documents)
+    assert "Eve. Eve sang ." in after
+    assert "Eve. Eve sang ." not in before
+
+
 def test_articles_and_statements_on_the_hub(folders, datasets_hub):
     commit = datasets_hub.put("datasets/someone/articles", folders / "articles")
     datasets_hub.put("datasets/someone/wikidata", folders / "wikidata")
@@ -144,6 +177,8 @@ def test_bad_options(folders, options, message):
 def test_without_duckdb_the_extra_is_named(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     assert refusal(folders).endswith("pip install 'minigpt-lab[scale]'")
+    prepared = source(folders).inputs()
+    assert not source(folders).has_changed(prepared)  # what is prepared is opened without
 
 
 @pytest.mark.parametrize("name", ["articles/enwiki-1.parquet", "wikidata/statements-1.parquet"])
