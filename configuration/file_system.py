@@ -41,7 +41,7 @@ def locked(path: Path) -> Iterator[bool]:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            logger.info(f"waiting for another run that is using {path.parent} (its lock: {path})")
+            logger.info(f"waiting for another run that is using {path.parent}; if there is none, remove {path}")
             lock.acquire()
     except (OSError, NotImplementedError) as error:  # the latter from older versions of the library
         if isinstance(error, OSError) and error.errno not in NO_LOCKS:

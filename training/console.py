@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-PACKAGES = ("artifacts", "data_scripts", "evaluation", "hub", "training")  # whose log lines are shown
+PACKAGES = ("artifacts", "configuration", "data_scripts", "evaluation", "hub", "training")  # whose log lines are shown
 RANK_PREFIX = "[RANK 0] "  # which newer versions of Accelerate add, though no other process logs
 
 

@@ -7,13 +7,15 @@ import time
 import pytest
 
 from configuration.data_schema import RelationArguments
+from configuration.file_system import locked
 from data_scripts import prepare as preparation
 from data_scripts.bios_folder import DataError
 from data_scripts.corpus import RECORD, Corpus
+from data_scripts.corpus_folder import LOCK
 from data_scripts.prepare import prepare
 from data_scripts.splits import load_training_data
 from data_scripts.synthetic_bios import invent
-from tests.running import recipe_of
+from tests.running import MINIMAL_RECIPE, finish, recipe_of, start
 
 SHARD = "00000.parquet"
 STUDIED = RelationArguments("Where did {name} study?", answers="university")
@@ -231,3 +233,21 @@ def test_of_two_runs_that_share_a_folder_one_prepares_and_both_read(tmp_path):
         process.join(30)
     assert sorted(map(str, found)) == ["40", "40", "built"]
     assert results.empty()
+
+
+def test_a_command_that_waits_for_another_run_says_so_and_then_continues(make, tmp_path):
+    shared = tmp_path / "shared"
+    with locked(shared / LOCK):
+        sets = (f"data.path={tmp_path / 'people.jsonl'}", f"prepare.folder={shared}", f"output={tmp_path / 'other'}")
+        (tmp_path / "people.jsonl").write_text(rows())
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(MINIMAL_RECIPE)
+        waiting = start(["prepare", "--config", str(recipe), *(word for one in sets for word in ("--set", one))])
+        deadline = time.monotonic() + 60
+        while "waiting for" not in waiting.err.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not (shared / RECORD).exists()
+    result = finish(waiting)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count(f"waiting for another run that is using {shared}; if there is none, remove") == 1
+    assert len(make(shared).documents) == 40
