@@ -127,8 +127,8 @@ class DataArguments:
     structured_wikipedia)."""
     train_fraction: float = 0.5
     """Fraction of people whose questions are trained on, above 0 and below 1; the others' are scored. A hash of the
-    person's id decides, unless the source does (source: bios, bios_uniform, jsonl, csv, lahman, hub,
-    structured_wikipedia)."""
+    person's id, or of the name where rows have no id, decides, unless the source does (source: bios, bios_uniform,
+    jsonl, csv, lahman, hub, structured_wikipedia)."""
     validation_questions: int = 0
     """Number of people whose training questions are held out and scored in place of the dev file, for tuning."""
     calibration_questions: int = 0
