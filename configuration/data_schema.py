@@ -5,12 +5,12 @@ Wrong types and contradictions raise at construction, as in `configuration.schem
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 
-from configuration.field_bounds import require, require_at_most
+from configuration.field_bounds import PATH, require, require_at_most
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, GENERAL_PROMPTS, Relation
 
 MIN_PEOPLE = 20  # fewer invented people would leave a file of questions empty
@@ -18,13 +18,29 @@ HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 SUFFIXES = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv"}
 INVENTED_SOURCES = ("synthetic", "bios", "bios_uniform")  # of whose people nobody is real
 SOURCES_WITH_PATH = ("folder", "jsonl", "csv", "hub", "structured_wikipedia", "prepared")
+# The sources that read a key; any other one refuses it, unless it has its default. A prepared corpus, which was made
+# with all of them, accepts the recipe that it was made with.
+READ_BY = {
+    "path": SOURCES_WITH_PATH,
+    "config": ("hub", "structured_wikipedia"),
+    "split": ("hub", "structured_wikipedia"),
+    "revision": ("hub", "structured_wikipedia"),
+    "columns": ("jsonl", "csv", "hub"),
+    "statements": ("structured_wikipedia",),
+    "max_people": ("jsonl", "csv", "lahman", "hub", "structured_wikipedia"),
+    "train_fraction": ("bios", "bios_uniform", "jsonl", "csv", "lahman", "hub", "structured_wikipedia"),
+}
 
 
 def infer_source(path: str) -> str:
-    """Return the kind of source that a path looks like."""
+    """Return the kind of source that a path looks like; ValueError for a file of a kind that none reads."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix in SUFFIXES:
         return SUFFIXES[suffix]
+    require(
+        not os.path.isfile(path),
+        f"path is the file {path!r}, wanted one that ends in {', '.join(SUFFIXES)}, or a folder",
+    )
     if os.path.isfile(os.path.join(path, "prepared.json")):
         return "prepared"
     # USER/NAME may be a folder, too, and then it is that.
@@ -76,19 +92,21 @@ class DataArguments:
     """Invented people with a birthplace (`synthetic`), with any number of facts (`bios`), or with seven facts whose
     values are all equally likely (`bios_uniform`); real people from the package `lahman`; the files of `path`; a data
     set on the Hub; a corpus written by `train.py prepare`."""
-    path: str | None = None
+    path: str | None = field(default=None, metadata=PATH)
     """A folder in the cs224n layout, a JSONL or CSV file, a prepared corpus, or the id of a data set on the Hub. It
-    also sets `source`, if that is not given."""
+    also sets `source`, if that is not given; with a source that reads no path it is refused (source: folder, jsonl,
+    csv, hub, structured_wikipedia, prepared)."""
     config: str | None = None
     """Configuration of the data set (source: hub, structured_wikipedia)."""
     split: str = "train"
     """Split of the data set (source: hub, structured_wikipedia)."""
     revision: str | None = None
-    """Branch, tag or commit of the data set; resolved to a commit, which is recorded (source: hub)."""
+    """Branch, tag or commit of the data set; resolved to a commit, which is recorded (source: hub,
+    structured_wikipedia)."""
     columns: dict[str, str] = field(default_factory=dict)
     """Names of the columns for `name`, `text`, `id`, `popularity`, `split` and the relations, where they differ from
     these (source: jsonl, csv, hub)."""
-    statements: str | None = None
+    statements: str | None = field(default=None, metadata=PATH)
     """Folder or Hub id of Wikidata statements and labels to join with (source: structured_wikipedia)."""
     properties: dict[str, str] = field(default_factory=dict)
     """Wikidata property of each relation, for example `{birthplace: P19}` (source: structured_wikipedia;
@@ -109,8 +127,8 @@ class DataArguments:
     structured_wikipedia)."""
     train_fraction: float = 0.5
     """Fraction of people whose questions are trained on, above 0 and below 1; the others' are scored. A hash of the
-    person's id decides, unless the source does (source: bios, bios_uniform, jsonl, csv, lahman, hub,
-    structured_wikipedia)."""
+    person's id, or of the name where rows have no id, decides, unless the source does (source: bios, bios_uniform,
+    jsonl, csv, lahman, hub, structured_wikipedia)."""
     validation_questions: int = 0
     """Number of people whose training questions are held out and scored in place of the dev file, for tuning."""
     calibration_questions: int = 0
@@ -126,6 +144,8 @@ class DataArguments:
             self.source not in SOURCES_WITH_PATH or self.path is not None,
             f"source is {self.source} but path is not set",
         )
+        for name in READ_BY:
+            self._check_is_read(name)
         require(self.people >= MIN_PEOPLE, f"people must be at least {MIN_PEOPLE}, found {self.people}")
         most_people = 100_000_000 if self.source in ("bios", "bios_uniform") else 1_000_000
         require_at_most(self, {"people": most_people, "places": 100_000, "wordings": 1_000})
@@ -136,13 +156,32 @@ class DataArguments:
         for name in ("validation_questions", "calibration_questions", "withheld_people"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, found {getattr(self, name)}")
 
+    def _check_is_read(self, name: str) -> None:
+        """Raise ValueError where a key of `READ_BY` has been set, but the source does not read it."""
+        (described,) = (one for one in fields(self) if one.name == name)
+        has_factory = described.default_factory is not MISSING
+        default = described.default_factory() if has_factory else described.default
+        found = getattr(self, name)
+        if found == default or self.source in (*READ_BY[name], "prepared"):
+            return
+        if name == "path":
+            raise ValueError(
+                f"path is {found!r}, but data.source is {self.source}, which has data of its own; "
+                f"to read the path, set data.source={infer_source(found)}, too"
+            )
+        unset = "null" if default is None else default
+        raise ValueError(
+            f"{name} is {found!r}, but data.source is {self.source}, which does not read it; wanted data.source="
+            f"{' or '.join(READ_BY[name])}, or data.{name}={unset}"
+        )
+
 
 @strict
 @dataclass
 class PrepareArguments:
     """How the source is turned into a prepared corpus; these settings do not change the corpus."""
 
-    folder: str | None = None
+    folder: str | None = field(default=None, metadata=PATH)
     """Where the corpus is written, to be shared by runs; null means the run's own folder."""
     executor: Literal["process", "local", "slurm", "ray"] = "process"
     """`process`: in this process, one part after the other. The others are datatrove's (the extra `scale`)."""

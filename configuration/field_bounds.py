@@ -1,4 +1,6 @@
-"""Checks of a recipe's values, with messages that name the field, its bound and what was found."""
+"""Checks of a recipe's values, with messages that name the field, its bound and what was found; marks of fields."""
+
+PATH = {"is_path": True}  # metadata of a field, or of each value of a dict, in which `~` is the home folder
 
 
 def require(condition: bool, message: str) -> None:

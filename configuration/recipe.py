@@ -14,6 +14,7 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 
 from configuration.data_schema import RelationArguments, default_relations
+from configuration.field_bounds import PATH
 from configuration.field_values import Plain, read_as, takes_text
 from configuration.model_size import check_fits
 from configuration.recipe_file import RecipeError, check_text, check_value, parse_value, parse_yaml
@@ -32,15 +33,15 @@ FIELD_TYPES: dict[tuple[str, ...], object] = {
 # Fields whose keys are the user's: each may be set by itself, as `data.columns.name=title`.
 DICTIONARIES = [keys for keys, kind in FIELD_TYPES.items() if kind == dict[str, str]]
 RELATION_TYPES = typing.get_type_hints(RelationArguments)
-PATHS = (
-    ("output",),
-    ("data", "path"),
-    ("prepare", "folder"),
-    ("pretrain", "start_from"),
-    ("finetune", "start_from"),
-    ("no_pretraining", "start_from"),
-    ("evaluate", "model"),
-)
+PATHS = {
+    *((field.name,) for field in dataclasses.fields(Recipe) if field.metadata == PATH),
+    *(
+        (name, field.name)
+        for name, cls in SECTIONS.items()
+        for field in dataclasses.fields(cls)
+        if field.metadata == PATH
+    ),
+}
 
 
 def field_type(keys: tuple[str, ...]) -> object:
@@ -74,7 +75,13 @@ def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, d
 
 
 def place_of(places: dict[tuple, str], *keys: str) -> str:
-    """Return the file and line of a key; of its section where those are unknown, as for merged keys."""
+    """Return the file and line of a key; of its section where those are unknown, as for merged keys.
+
+    A dict whose entries were set one by one has the place of its last entry.
+    """
+    entries = [place for path, place in places.items() if path[: len(keys)] == keys]
+    if keys not in places and entries:
+        return entries[-1]
     return next((places[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in places), "recipe")
 
 
@@ -117,7 +124,7 @@ def parse_override(keys: tuple[str, ...], text: str) -> object:
     if len(text) > 1 and text[0] in "'\"" and text[-1] == text[0] and text.count(text[0]) == 2:
         return text[1:-1]
     # A tilde alone is YAML's null, but in a shell the home folder.
-    return text if text == "~" and keys in PATHS else Plain(text)
+    return text if text == "~" and keys[:2] in PATHS else Plain(text)
 
 
 def read_values(values: dict, places: dict[tuple, str]) -> dict:
@@ -125,16 +132,21 @@ def read_values(values: dict, places: dict[tuple, str]) -> dict:
 
     def read(value: object, *keys: str) -> object:
         found = read_as(value, field_type(keys))
+        place = place_of(places, *keys)
         try:
             check_value(found, ".".join(keys))
         except RecipeError as error:
-            raise RecipeError(f"{place_of(places, *keys)}: {error}") from error
-        return expand_home(found, place_of(places, *keys)) if keys in PATHS and isinstance(found, str) else found
+            raise RecipeError(f"{place}: {error}") from error
+        if keys[:2] in DICTIONARIES and len(keys) == 3 and not isinstance(found, str | None):
+            raise RecipeError(f"{place}: {'.'.join(keys)}: found {found!r}, wanted a text")
+        return expand_home(found, place) if keys[:2] in PATHS and isinstance(found, str) else found
 
     def read_all(value: object, depth: int, *keys: str) -> object:
-        if not isinstance(value, dict) or not depth:
+        if not isinstance(value, dict) or (depth <= 0 and keys not in DICTIONARIES):
             return read(value, *keys)
-        return {str(key): read_all(part, depth - 1, *keys, str(key)) for key, part in value.items()}
+        found = {str(key): read_all(part, depth - 1, *keys, str(key)) for key, part in value.items()}
+        # `evaluate.sets.popqa=null` removes a set of the file, as `relations.hand=null` removes a relation.
+        return {key: part for key, part in found.items() if part is not None} if keys in DICTIONARIES else found
 
     # A section has keys; below `relations` there is a section of keys for each name.
     depths = {**dict.fromkeys(SECTIONS, 1), "relations": 2}

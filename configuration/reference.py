@@ -28,7 +28,8 @@ writes (by default `runs/` and the recipe's name), `seed` (by default 0), and `b
 one overrides.
 
 Text is taken literally, even with `#` and `:` in `--set`; numbers are in base ten; a flag is `true`, `yes`, `on` or
-`false`, `no`, `off`; `null` unsets a value that may be None. In a path, `~` is the home folder.
+`false`, `no`, `off`; `null` unsets a value that may be None, or removes a relation or an entry of a dict. In a path,
+`~` is the home folder.
 """
 
 

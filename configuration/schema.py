@@ -12,7 +12,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 
 from configuration.data_schema import DataArguments, PrepareArguments, RelationArguments
-from configuration.field_bounds import require, require_at_most
+from configuration.field_bounds import PATH, require, require_at_most
 
 POLICIES = ("random-span", "salient-span")
 MIN_CHARACTERS = 4  # the shortest text the practical cuts to
@@ -128,7 +128,7 @@ class StageArguments:
     """Rows per step, over all processes and accumulation steps, 1 … 100,000."""
     gradient_accumulation_steps: int = 1
     """Number of parts of a batch that are computed one after the other, to save memory; at most `batch_size`."""
-    start_from: str | None = None
+    start_from: str | None = field(default=None, metadata=PATH)
     """Folder or Hub id of a finished model whose weights and tokenizer the stage starts from."""
     question_fraction: float = 0.0
     """Fraction of the rows that are training questions, in [0, 1]; if that is less than a row, some batches have
@@ -238,7 +238,7 @@ SPLIT_NAMES = ("train", "dev", "test", "held_out")
 class EvaluateArguments:
     """How a model is scored."""
 
-    model: str | None = None
+    model: str | None = field(default=None, metadata=PATH)
     """Folder or Hub id of a finished model; this run's `finetune` by default."""
     batch_size: int = 100
     """Questions generated together, 1 … 100,000."""
@@ -247,7 +247,7 @@ class EvaluateArguments:
     questions: int | None = None
     """Score at most this many questions of a relation, those about the people with the smallest hashes; null scores
     all."""
-    sets: dict[str, str] = field(default_factory=dict)
+    sets: dict[str, str] = field(default_factory=dict, metadata=PATH)
     """Public question sets to score beside the dev questions, by names of your choice: PopQA or EntityQuestions, each
     a file, a folder of files, or the id of a data set on the Hub, for example `{popqa: akariasai/PopQA}`."""
 
@@ -306,7 +306,7 @@ class RunArguments:
 class Recipe:
     """A whole run: data, tokenizer, model, corruption, three stages of training and the scoring."""
 
-    output: str
+    output: str = field(metadata=PATH)
     """The folder for everything that the run writes."""
     seed: int
     """Of the random weights and of all draws."""

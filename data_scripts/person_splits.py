@@ -15,6 +15,7 @@ from configuration.schema import DataArguments
 from data_scripts.bios_folder import DataError
 from data_scripts.corpus import SPLITS
 from data_scripts.parquet_files import read_batches
+from data_scripts.sources.base import split_key
 
 DROPPED = len(SPLITS)  # the code of people who are left out, after those of the splits
 CODES = {name: code for code, name in enumerate(SPLITS)}
@@ -106,8 +107,9 @@ class People:
         train_limit = int(data.train_fraction * 2.0**64)
         for batch in read_batches(parts, ["id", "name", "split", "relations"]):
             names.append(np.array([hash_number(name) for name in batch["name"].to_pylist()], np.uint64))
-            keys = [hash_number(key) for key in batch["id"].to_pylist()]
-            ids.append(np.array(keys, np.uint64))
+            own_ids = batch["id"].to_pylist()
+            ids.append(np.array([hash_number(one) for one in own_ids], np.uint64))
+            keys = [hash_number(split_key(one)) for one in own_ids]
             codes = [
                 CODES[split] if split else CODES["train" if key < train_limit else "dev"]
                 for key, split in zip(keys, batch["split"].to_pylist(), strict=True)

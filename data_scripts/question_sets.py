@@ -237,9 +237,9 @@ def kind_of(row: Mapping[str, Any], where: str) -> str:
 def popqa_question(row: Mapping[str, Any], where: str, wanted: Mapping[str, Relation]) -> SetQuestion | None:
     """Return the question of a row of PopQA; None where it is of no property that is wanted."""
     number = row["prop_id"]
-    if not re.fullmatch(r"\d+(\.0)?", str(number)):
-        raise DataError(f"{where}: prop_id: found {number!r}, wanted a number such as 218")
-    relation = wanted.get(POPQA_PROPERTIES.get(int(float(number)), ""))
+    if not (found := re.fullmatch(r"(\d{1,18})(\.0)?", str(number))):
+        raise DataError(f"{where}: prop_id: found {str(number)[:60]!r}, wanted a number such as 218")
+    relation = wanted.get(POPQA_PROPERTIES.get(int(found[1]), ""))
     if relation is None:
         return None
     name = read_text(row["subj"], f"{where}: subj")

@@ -9,13 +9,14 @@ few do not say the birthplace, so the best possible score, the ceiling, is known
 """
 
 import argparse
+import os
 import random
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from configuration.data_schema import MIN_PEOPLE
-from configuration.errors import run_main
+from configuration.errors import run_main, show
 from data_scripts.bios_folder import FILES, DataError
 from data_scripts.questions import Question, question_about
 
@@ -151,6 +152,13 @@ def invent(people: int, seed: int = 0, lines: int = 4) -> SyntheticBios:
     )
 
 
+def check_free(folder: Path) -> None:
+    """Raise DataError where one of the four files is there already: it may be somebody's own."""
+    for name in FILES.values():
+        if os.path.lexists(folder / name):
+            raise DataError(f"{folder / name}: is there already, wanted a folder without {', '.join(FILES.values())}")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Write the folder; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -160,9 +168,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def command() -> None:
+        check_free(arguments.folder)
         bios = invent(arguments.people, arguments.seed)
-        bios.write(arguments.folder)
-        print(
+        try:
+            bios.write(arguments.folder)
+        except (OSError, ValueError) as error:  # the latter for a NUL in the name
+            raise DataError(
+                f"{arguments.folder}: cannot be written: {getattr(error, 'strerror', None) or error}"
+            ) from error
+        show(
             f"{arguments.folder}: {len(bios.documents)} lines about {arguments.people} people, {len(bios.train)} "
             f"training and {len(bios.validation)} dev questions; at best {bios.ceiling:.1%} of the latter can be "
             "answered"

@@ -10,6 +10,7 @@ from data_scripts.sources.downloads import Download
 
 PART_PEOPLE = 10_000  # invented in one part
 SPLITS = ("train", "dev", "test")  # as a source may name them
+BETWEEN = "\t"  # a name and a place in an id; normalised texts have no tabs
 
 
 @dataclass(slots=True)
@@ -17,13 +18,13 @@ class Person:
     """One person of a source: what is written about them, and what may be asked.
 
     Attributes:
-        id: theirs alone in the source, the same whenever it is read; it decides their split.
+        id: theirs alone in the source, the same whenever it is read; its `split_key` decides their split.
         name: as questions have it.
         documents: texts about them. Where one does not begin with a title, `NAME. ` is put in front.
         facts: by a relation's name, the answers that are right, the one to learn first; relations without any are
             left out.
         popularity: how well known they are, in any unit; None where the source does not say.
-        split: one of `SPLITS`; None where the source does not say, and then a hash of `id` decides.
+        split: one of `SPLITS`; None where the source does not say, and then a hash of the id decides.
         where: file and line, or another place, for messages.
     """
 
@@ -34,6 +35,19 @@ class Person:
     popularity: int | None = None
     split: str | None = None
     where: str = ""
+
+
+def make_id(name: str, place: str) -> str:
+    """Return an id of a person of whom the source has none: different in each place, and drawn by the name alone."""
+    return f"{name}{BETWEEN}{place}"
+
+
+def split_key(person_id: str) -> str:
+    """Return the part of an id whose hash decides the person's split: the name in one of `make_id`, else all of it.
+
+    So another row above a person's, or another name of the file, does not move them to another split.
+    """
+    return person_id.partition(BETWEEN)[0]
 
 
 class Source(ABC):

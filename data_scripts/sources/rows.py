@@ -1,15 +1,17 @@
 """A row of a table becomes a person: which column is what, and what may be in it."""
 
+import datetime
 import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from configuration.recipe_names import nearest
 from data_scripts.bios_folder import DataError
-from data_scripts.sources.base import SPLITS, Person
+from data_scripts.sources.base import SPLITS, Person, make_id
 from modeling_minigpt.questions_minigpt import normalise
 from modeling_minigpt.relations_minigpt import Relation
 
@@ -46,6 +48,12 @@ class Columns:
 
     def __post_init__(self):
         self.names = [relation.name for relation in self.relations]
+        for name in self.names:
+            if name in ROLES:  # its answers would be the names, or the whole texts
+                raise DataError(
+                    f"relations.{name}: is the name of a relation and of a column that every table may have; wanted "
+                    f"another name than {', '.join(ROLES)}"
+                )
         self.by_role = {role: self.renamed.get(role, role) for role in (*ROLES, *self.names)}
         for role in self.renamed:
             if role not in self.by_role:
@@ -71,12 +79,12 @@ class Columns:
         """Return those of the columns that are read."""
         return [column for column in found if column in self.by_role.values()]
 
-    def person(self, row: Row, row_id: str, where: str) -> Person:
+    def person(self, row: Row, place: str, where: str) -> Person:
         """Return the person of a row.
 
         Args:
             row: its values by column.
-            row_id: the person's id where the table has none.
+            place: `STEM:ROW`, for the id of a person who has none.
             where: file and line.
 
         Raises:
@@ -84,9 +92,11 @@ class Columns:
         """
         values = {role: row.get(column) for role, column in self.by_role.items()}
         facts = {name: read_answers(values[name], f"{where}: {self.by_role[name]}") for name in self.names}
+        name = read_text(values["name"], f"{where}: {self.by_role['name']}")
+        has_id = self.by_role["id"] in row
         return Person(
-            id=read_text(values["id"], f"{where}: {self.by_role['id']}") if self.by_role["id"] in row else row_id,
-            name=read_text(values["name"], f"{where}: {self.by_role['name']}"),
+            id=read_text(values["id"], f"{where}: {self.by_role['id']}") if has_id else make_id(name, place),
+            name=name,
             documents=read_documents(values["text"], f"{where}: {self.by_role['text']}"),
             facts={name: answers for name, answers in facts.items() if answers},
             popularity=read_popularity(values["popularity"], where),
@@ -101,7 +111,7 @@ def read_people(table: Table, columns: Columns, stem: str, limit: int | None = N
     Args:
         table: the rows.
         columns: which of its columns is what.
-        stem: the file, for the ids `STEM:ROW`, the first row being 1, of people who have none.
+        stem: the file, for the ids of people who have none; they end in `STEM:ROW`, the first row being 1.
         limit: the most rows to read, all where None.
 
     Raises:
@@ -128,15 +138,25 @@ def is_null(value: object) -> bool:
 
 
 def read_text(value: object, where: str) -> str:
-    """Return a text, or a number's text, normalised; DataError for anything else, null too, or where it is empty."""
+    """Return a text, or a number's or a date's text, normalised.
+
+    Raises:
+        DataError: anything else, null too, or an empty text.
+    """
     if is_null(value):
         raise DataError(f"{where}: found null, wanted a text")
     if isinstance(value, float) and value.is_integer():  # pandas turns years into floats where one is missing
         value = int(value)
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        value = value.date()  # pandas has no type for dates, so it writes them as midnights
+    if isinstance(value, datetime.date):
+        value = value.isoformat()
+    if isinstance(value, Decimal):
+        value = format(value, "f")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        found = json.dumps(value, default=str, ensure_ascii=False)
+        found = json.dumps(value, default=lambda part: f"{type(part).__name__} {part}", ensure_ascii=False)
         raise DataError(f"{where}: found {found[:60]}, wanted a text")
     text = normalise(value)
     if not text:
@@ -195,7 +215,7 @@ def read_popularity(value: object, where: str) -> int | None:
     if is_null(value) or is_blank(value):
         return None
     try:
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        if isinstance(value, (int, float, str, Decimal)) and not isinstance(value, bool):
             number = int(float(value)) if not isinstance(value, int) else value
             if abs(number) < 2**63:  # as large as a column of a file can have it
                 return number

@@ -24,6 +24,12 @@ MAX_FIELD = 2**31 - 1  # characters of a CSV field; Python's own limit is 131,07
 BATCH_ROWS = 1024  # of a Parquet file, decoded at once
 
 
+def split_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield a file's lines with their ends, which may be those of Unix, Windows or old Macs."""
+    # bytes.splitlines knows these and no others.
+    return itertools.chain.from_iterable(line.splitlines(keepends=True) for line in file)
+
+
 def decode(lines: Iterator[bytes], path: str) -> Iterator[str]:
     """Yield lines, with their ends, as text; DataError, with the line, for bytes that are not UTF-8."""
     for number, line in enumerate(lines, start=1):
@@ -59,7 +65,7 @@ def read_jsonl(file: BinaryIO, path: str) -> Table:
             text = "".join(decode(iter(file), path))
             items = ((f"{path}: item {number}", row) for number, row in enumerate(parse_json(text, path), start=1))
             return Table(path, None, map(check_object, items))
-    lines = enumerate(decode(iter(file), path), start=1)
+    lines = enumerate(decode(split_lines(file), path), start=1)
     parsed = ((f"{path}:{n}", parse_json(line, f"{path}:{n}")) for n, line in lines if line.strip())
     return Table(path, None, map(check_object, parsed))
 
@@ -82,9 +88,7 @@ def read_csv(file: BinaryIO, path: str) -> Table:
             than the header, a quotation mark that is not closed.
     """
     csv.field_size_limit(MAX_FIELD)
-    # bytes.splitlines knows the line ends of old Macs, too, and no others.
-    parts = itertools.chain.from_iterable(line.splitlines(keepends=True) for line in file)
-    lines = decode(parts, path)
+    lines = decode(split_lines(file), path)
     first = next(lines, "")
     delimiter = max(DELIMITERS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
     reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)

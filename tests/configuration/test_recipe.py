@@ -27,7 +27,7 @@ def recipe_file(folder: Path, text: str = MINIMAL_RECIPE) -> Path:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_parse_and_build_their_model(path):
-    overrides = [] if path.stem.startswith("quickstart") else ["data.path=somewhere"]
+    overrides = ["data.path=somewhere"] if path.stem.startswith(("cs224n", "wikipedia")) else []
     recipe = load_recipe(path, overrides)
     assert recipe.output == f"runs/{path.stem}"
     model = MiniGPTForCausalLM(build_config(recipe, vocab_size=recipe.tokenizer.vocab_size or 256))
@@ -239,6 +239,51 @@ def test_a_bad_override_is_refused_in_one_line(tmp_path, override, wanted):
         load_recipe(recipe_file(tmp_path), [override])
     assert wanted in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        (
+            ["data.source=lahman", "data.path=people.jsonl"],
+            "--set data.path=people.jsonl: data: path is 'people.jsonl', but data.source is lahman, which has data of "
+            "its own; to read the path, set data.source=jsonl, too",
+        ),
+        (["data.source=bios", "data.path=a/b"], "data.source is bios, which has data of its own"),
+        (["data.columns.name=title"], "--set data.columns.name=title: data: columns is {'name': 'title'}, but data."),
+        (
+            ["data.max_people=3"],
+            "data.source is synthetic, which does not read it; wanted data.source=jsonl or csv or lahman or hub or "
+            "structured_wikipedia, or data.max_people=null",
+        ),
+        (["data.path=somewhere", "data.train_fraction=0.9"], "or data.train_fraction=0.5"),
+        (["data.path=people.csv", "data.split=test"], "data.source is csv, which does not read it"),
+        (["data.source=lahman", "data.statements=x"], "wanted data.source=structured_wikipedia, or"),
+    ],
+)
+def test_a_key_that_the_source_does_not_read_is_refused_with_both_names(tmp_path, overrides, wanted):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_file(tmp_path), overrides)
+    assert wanted in str(caught.value)
+
+
+def test_a_prepared_corpus_accepts_the_recipe_it_was_made_with(tmp_path):
+    recipe = load_recipe(
+        ROOT / "configuration" / "recipes" / "wikipedia.yaml", ["data.source=prepared", f"data.path={tmp_path}"]
+    )
+    assert (recipe.data.source, recipe.data.max_people) == ("prepared", 100_000)
+
+
+@pytest.mark.parametrize("name", ["people.parquet", "people.jsonl.gz", "people.txt"])
+@pytest.mark.parametrize("overrides", [[], ["data.source=folder"]], ids=["inferred", "folder"])
+def test_a_file_of_an_unknown_kind_is_refused_with_the_kinds_that_are_read(tmp_path, name, overrides):
+    path = tmp_path / name
+    path.write_text("x")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_file(tmp_path), [f"data.path={path}", *overrides])
+    assert f"path is the file '{path}', wanted one that ends in .jsonl, .json, .csv, .tsv, or a folder" in str(
+        caught.value
+    )
 
 
 def test_two_stages_cannot_both_start_from_a_model(tmp_path):

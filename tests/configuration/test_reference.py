@@ -1,10 +1,12 @@
 """The page that lists every key says what the schema says, and leaves no key without a meaning."""
 
 import dataclasses
+import re
 
 import pytest
 
 from configuration import reference
+from configuration.data_schema import READ_BY, DataArguments
 from configuration.schema import SECTIONS, ModelArguments
 
 
@@ -18,6 +20,12 @@ def test_every_key_has_a_meaning(name):
     rows = reference.list_model_keys() if section is ModelArguments else reference.list_keys(section)
     assert len(rows) >= (20 if section is ModelArguments else len(dataclasses.fields(section)))
     assert [key for key, _, _, meaning in rows if not meaning] == []
+
+
+@pytest.mark.parametrize("name", READ_BY)
+def test_the_page_lists_the_sources_that_read_a_key(name):
+    (named,) = re.findall(r"\(source: ([^)]+)\)", reference.describe_fields(DataArguments)[name])
+    assert tuple(named.split(", ")) == READ_BY[name]
 
 
 def test_a_changed_page_is_noticed(monkeypatch, tmp_path, capsys):

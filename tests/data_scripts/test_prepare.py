@@ -85,6 +85,38 @@ def expected_parts(questions, sizes) -> list[list]:
     return [[question for question in questions if question.name in part] for part in (*parts, names)]
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_without_ids_the_name_alone_decides_who_is_trained_on(make, tmp_path, kind):
+    rows = [{key: value for key, value in row.items() if key != "id"} for row in people()]
+
+    def splits(name: str, rows: list[dict]) -> dict[str, str]:
+        """Return the split of each person."""
+        lines = map(json.dumps, rows) if kind == "jsonl" else (",".join(row.values()) for row in rows)
+        header = [",".join(rows[0])] if kind == "csv" else []
+        path = tmp_path / f"{name}.{kind}"
+        path.write_text("\n".join([*header, *lines]))
+        corpus = prepare(make(f"data.path={path}"), tmp_path / name)
+        return {question.name: split for split in ("train", "dev") for question in corpus.questions(split)}
+
+    before = splits("people", rows)
+    assert set(before.values()) == {"train", "dev"}
+    new = {"name": "Bo Lind", "text": "Bo sang .", "birthplace": "Oslo"}
+    after = splits("renamed", [new, *rows[::-1]])
+    assert after.pop("Bo Lind") in ("train", "dev")
+    assert after == before
+
+
+def test_rows_without_ids_of_one_name_are_different_people(prepare_rows):
+    rows = [{key: value for key, value in row.items() if key != "id"} for row in people()]
+    rows.append({**rows[0], "birthplace": "Oslo"})
+    corpus = prepare_rows(rows)
+    assert corpus.record["dropped"]["people_with_shared_names"] == 2
+    assert rows[0]["name"] not in {question.name for question in all_questions(corpus)}
+    both = prepare_rows(rows, "data.names=all")
+    (question,) = [question for question in all_questions(both) if question.name == rows[0]["name"]]
+    assert question.answers == ("Rome0", "Oslo")
+
+
 @pytest.mark.parametrize("source", ["synthetic", "folder"])
 def test_divided_data_are_the_files_own_in_their_order(make, tmp_path, source):
     invented = invent(90, seed=0)

@@ -108,6 +108,8 @@ def test_sets_are_read_from_the_hub_at_a_commit(datasets_hub, tmp_path):
         ({"s_aliases": '{"a": 1}'}, ":3: s_aliases: found '{\"a\": 1}', wanted a JSON list"),
         ({"subj": " "}, ":3: subj: is empty, wanted a text"),
         ({"prop_id": "P19"}, ":3: prop_id: found 'P19', wanted a number such as 218"),
+        ({"prop_id": "9" * 400}, f":3: prop_id: found '{'9' * 60}', wanted a number such as 218"),
+        ({"prop_id": "9" * 5000}, f":3: prop_id: found '{'9' * 60}', wanted a number such as 218"),
         ({"s_pop": "many"}, ":3: s_pop: popularity: found 'many', wanted a number"),
     ],
 )

@@ -1,5 +1,6 @@
 """Invented people: the same for the same seed, in the layout, with the ceiling that is declared."""
 
+import io
 from itertools import pairwise
 
 import pytest
@@ -117,6 +118,31 @@ def test_the_command_writes_the_folder_and_says_what_is_in_it(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"{folder}: 160 lines about 40 people, 20 training and 15 dev questions" in printed
     assert f"at best {bios.ceiling:.1%}" in printed
+
+
+@pytest.mark.parametrize("name", FILES.values())
+def test_a_file_that_exists_is_refused_and_stays_as_it_is(tmp_path, capsys, name):
+    (tmp_path / name).write_text("mine")
+    assert synthetic_bios.main([str(tmp_path), "--people", "40"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / name}: is there already, wanted a folder without wiki.txt, ")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
+@pytest.mark.parametrize("folder", ["file", "file/inner", "a" * 300, "a\0b"])
+def test_a_folder_that_cannot_be_made_is_refused_in_a_line(tmp_path, capsys, folder):
+    (tmp_path / "file").write_text("mine")
+    assert synthetic_bios.main([str(tmp_path / folder), "--people", "40"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ": cannot be written: " in line
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_s_name_is_printed_as_far_as_the_terminal_can_show_it(tmp_path, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stream)
+    assert synthetic_bios.main([str(tmp_path / "é"), "--people", "40"]) == 0
+    assert b"/\\xe9: 160 lines about 40 people" in stream.buffer.getvalue()
 
 
 @pytest.mark.parametrize("people", [0, 1])

@@ -19,8 +19,12 @@ def write_recipe(folder: Path, text: str = MINIMAL_RECIPE) -> Path:
 def read_key(recipe, key: str):
     """Return the value of `section.key`."""
     section, _, name = key.partition(".")
+    name, _, entry = name.partition(".")
     found = getattr(recipe, section)
-    return (found.fields[name] if section == "model" and name != "preset" else getattr(found, name)) if name else found
+    if not name:
+        return found
+    value = found.fields[name] if section == "model" and name != "preset" else getattr(found, name)
+    return value[entry] if entry else value
 
 
 AS_MEANT = [
@@ -101,6 +105,43 @@ def test_a_file_s_values_are_read_by_their_fields_types(tmp_path, text, key, wan
     assert found == wanted
 
 
+DICTIONARIES = ["data.columns.name", "data.properties.name", "evaluate.sets.name"]
+
+
+@pytest.mark.row("T18")
+@pytest.mark.parametrize("key", DICTIONARIES)
+@pytest.mark.parametrize("text", ["0", "2024", "010", "1e3", "true", "no", "2024-01-01", "1:30", "'null'"])
+def test_an_entry_of_a_dict_is_text_whatever_it_looks_like(tmp_path, key, text):
+    section, name, entry = key.split(".")
+    source = "data: {source: jsonl, path: a.jsonl}\n"
+    own = f"{section}: {{{name}: {{{entry}: {text}}}}}"
+    (tmp_path / "plain.yaml").write_text(MINIMAL_RECIPE + source)
+    for recipe in (
+        load_recipe(tmp_path / "plain.yaml", [f"{key}={text}"]),
+        load_recipe(write_recipe(tmp_path, f"base: plain\n{own}\n")),
+    ):
+        assert read_key(recipe, f"{section}.{name}") == {entry: text.strip("'")}
+
+
+@pytest.mark.row("T18")
+@pytest.mark.parametrize("key", DICTIONARIES)
+def test_null_removes_an_entry_of_a_dict(tmp_path, key):
+    section, name, _ = key.split(".")
+    path = write_recipe(tmp_path, f"{MINIMAL_RECIPE}{section}: {{{name}: {{name: a, text: b}}}}\n")
+    files = ["data.source=jsonl", "data.path=a.jsonl"] if section == "data" else []
+    assert read_key(load_recipe(path, [f"{key}=null", *files]), f"{section}.{name}") == {"text": "b"}
+
+
+@pytest.mark.row("T18")
+def test_an_entry_that_is_no_text_is_refused_with_its_own_name_and_line(tmp_path):
+    path = write_recipe(tmp_path, f"{MINIMAL_RECIPE}data:\n  columns:\n    text: a\n    name: [b]\n")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml:14: data\.columns\.name: found \['b'\], wanted a text"):
+        load_recipe(path)
+    path = write_recipe(tmp_path)
+    with pytest.raises(RecipeError, match=r"--set data\.columns=.*: data\.columns\.name: found \{'a': "):
+        load_recipe(path, ["data.columns={name: {a: b}}"])
+
+
 NO_NUMBERS = [
     "1:30",
     "1:30:00",
@@ -138,19 +179,38 @@ def test_what_is_no_whole_number_in_base_ten_is_refused(tmp_path, key, text):
 
 @pytest.mark.row("T18")
 @pytest.mark.parametrize(
-    "key", ["output", "data.path", "pretrain.start_from", "finetune.start_from", "evaluate.model"]
+    "key",
+    [
+        "output",
+        "data.path",
+        "prepare.folder",
+        "pretrain.start_from",
+        "finetune.start_from",
+        "evaluate.model",
+        "evaluate.sets.a",
+    ],
 )
 def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch, key):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     section, _, name = key.partition(".")
     for text, wanted in (("~/a #1", tmp_path / "home" / "a #1"), ("~", tmp_path / "home"), ("a~b", Path("a~b"))):
         assert Path(read_key(load_recipe(write_recipe(tmp_path), [f"{key}={text}"]), key)) == wanted
-    line = f"{section}: {{{name}: ~/b}}" if name else "output: ~/b"
+    first, _, second = name.partition(".")
+    value = f"{{{second}: ~/b}}" if second else "~/b"
+    line = f"{section}: {{{first}: {value}}}" if name else "output: ~/b"
     file = write_recipe(tmp_path, f"base: plain\n{line}\n")
     (tmp_path / "plain.yaml").write_text(MINIMAL_RECIPE)
     assert read_key(load_recipe(file), key) == os.path.join(tmp_path, "home", "b")
     with pytest.raises(RecipeError, match=r"no home folder for ~nobody-here/b; write \./~nobody-here/b"):
         load_recipe(write_recipe(tmp_path), [f"{key}=~nobody-here/b"])
+
+
+@pytest.mark.row("T18")
+def test_statements_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = load_recipe(find_recipe("wikipedia"), ["data.statements=~/statements", "data.path=~/articles"])
+    assert recipe.data.statements == str(tmp_path / "statements")
+    assert recipe.data.path == str(tmp_path / "articles")
 
 
 @pytest.mark.row("T18")

@@ -74,7 +74,7 @@ def test_four_shards_are_four_parts_in_order(people):
     assert [person.name for person in persons] == [f"Person {n}" for n in range(20)]
     assert persons[6].documents == ["Person 6 was here .", "Twice 6 ."]
     assert persons[6].facts == {"birthplace": ["Town 0"]}
-    assert persons[6].id == "data/train-00001-of-00004:2"
+    assert persons[6].id == "Person 6\tdata/train-00001-of-00004:2"
     assert persons[6].where == "someone/people/data/train-00001-of-00004.parquet: row 2"
 
 

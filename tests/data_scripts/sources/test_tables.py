@@ -1,6 +1,8 @@
 """People in JSON lines, CSV and Parquet: what is accepted, and the one line that is said of the rest."""
 
+import datetime
 import json
+from decimal import Decimal
 
 import pyarrow
 import pyarrow.parquet
@@ -24,10 +26,10 @@ def write(folder, name: str, content: str | bytes):
     return path
 
 
-def source(path, **options):
+def source(path, relations=RELATIONS, **options):
     """Return the source that a path's name looks like."""
     data = DataArguments(path=str(path), **options)
-    return {"jsonl": JsonlSource, "csv": CsvSource}[data.source](data, RELATIONS)
+    return {"jsonl": JsonlSource, "csv": CsvSource}[data.source](data, relations)
 
 
 def read(path, **options) -> list[Person]:
@@ -66,9 +68,9 @@ def test_json_lines(tmp_path):
     document = "Ada Stone. She was born in Rome ."
     answers = {"birthplace": ["Oslo", "Kristiania"], "studied": ["1852"]}
     assert read(path) == [
-        Person("people:1", "Ada Stone", [document], {"birthplace": ["Rome"]}, 7, None, f"{path}:1"),
-        Person("people:2", "Béla", ["One .", "Two ."], {"studied": ["Győr", "Pécs"]}, None, "dev", f"{path}:2"),
-        Person("people:3", "Cyd", [], answers, None, None, f"{path}:3"),
+        Person("Ada Stone\tpeople:1", "Ada Stone", [document], {"birthplace": ["Rome"]}, 7, None, f"{path}:1"),
+        Person("Béla\tpeople:2", "Béla", ["One .", "Two ."], {"studied": ["Győr", "Pécs"]}, None, "dev", f"{path}:2"),
+        Person("Cyd\tpeople:3", "Cyd", [], answers, None, None, f"{path}:3"),
     ]
 
 
@@ -97,6 +99,21 @@ def test_a_json_file_may_be_one_list_or_lines(tmp_path):
     whole = write(tmp_path, "list.json", b"\xef\xbb\xbf \n" + json.dumps(rows, indent=1).encode())
     lines = write(tmp_path, "lines.json", "\n".join(map(json.dumps, rows)))
     assert [person.name for person in read(whole)] == [person.name for person in read(lines)] == ["Ada", "Bo"]
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r", b"\r\r\n"], ids=["Unix", "Windows", "Mac", "twice"])
+def test_json_lines_with_any_line_ends(tmp_path, line_end):
+    lines = [b'{"name": "Ada", "birthplace": "Rome"}', b'{"name": "Bo", "text": "One.\\rTwo.", "birthplace": "Oslo"}']
+    people = read(write(tmp_path, "people.jsonl", line_end.join([*lines, b""])))
+    assert [(person.name, person.documents) for person in people] == [("Ada", []), ("Bo", ["One. Two."])]
+
+
+@pytest.mark.parametrize("role", ["name", "text", "id", "popularity", "split"])
+def test_a_relation_cannot_be_called_like_another_column(tmp_path, role):
+    path = write(tmp_path, "people.csv", "name,text\nAda,Ada sang .\n")
+    relation = Relation(role, "Where did {name} study?")
+    message = refusal(path, relations=[relation], columns={"name": "name"})
+    assert message.startswith(f"relations.{role}: is the name of a relation and of a column")
 
 
 def test_columns_of_other_names_and_ids(tmp_path):
@@ -253,6 +270,31 @@ def test_of_a_parquet_file_only_the_needed_columns_are_read(tmp_path):
         ("Ada", {"birthplace": ["Rome"]}),
         ("Bo", {}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "answers"),
+    [
+        (datetime.date(1990, 1, 31), ["1990-01-31"]),
+        (datetime.datetime(1990, 1, 31), ["1990-01-31"]),
+        (datetime.datetime(1990, 1, 31, 12, 30), ["1990-01-31T12:30:00"]),
+        (Decimal("1852"), ["1852"]),
+        (Decimal("1.50"), ["1.50"]),
+        ([datetime.date(1990, 1, 31)], ["1990-01-31"]),
+    ],
+)
+def test_dates_and_decimals_of_a_parquet_file_are_read_as_text(tmp_path, value, answers):
+    columns = {"name": ["Ada"], "birthplace": [value], "popularity": [Decimal("7")]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
+    (person,) = read_shard(tmp_path / "p.parquet")
+    assert (person.facts, person.popularity) == ({"birthplace": answers}, 7)
+
+
+def test_another_type_of_a_parquet_file_is_refused_with_its_name(tmp_path):
+    columns = {"name": ["Ada"], "birthplace": [datetime.time(12, 30)]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
+    with pytest.raises(DataError, match='p: row 1: birthplace: found "time 12:30:00", wanted a text'):
+        read_shard(tmp_path / "p.parquet")
 
 
 def test_a_parquet_file_with_damaged_pages_is_named(tmp_path):
