@@ -4,7 +4,6 @@ The architecture is minGPT's (Karpathy 2020, after Radford et al. 2019); the con
 (learned positions, LayerNorm, GELU, dropout) and today's (rotary positions, RMSNorm, QK-norm, squared ReLU).
 """
 
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -28,7 +27,8 @@ from .generation_minigpt import MiniGPTGenerationMixin
 from .loss_minigpt import prepare_targets
 from .masks_minigpt import layer_masks, real_columns
 from .rotary_minigpt import MiniGPTRotaryEmbedding
-from .source_minigpt import WeightsSource, find_pipeline_code, reset_modes
+from .saving_minigpt import save_beside_weights, upload_afterwards
+from .source_minigpt import WeightsSource
 
 # By this table of the library `Trainer` finds that labels are to be shifted before they are smoothed, and the
 # text-generation pipeline that it supports the model.
@@ -120,18 +120,13 @@ class MiniGPTPreTrainedModel(PreTrainedModel):
             model.weights_source = WeightsSource.from_arguments(pretrained_model_name_or_path, settings)
         return loaded
 
-    def save_pretrained(self, save_directory, *arguments, **settings):
-        """Save as the library does, with the pipeline's code where the config names it; without it, neither."""
-        named = getattr(self.config, "custom_pipelines", None)
-        code = find_pipeline_code(getattr(self, "weights_source", None)) if named else {}
-        if named and not code:  # loaded from a folder that has lost it: a name without its file would not load
-            del self.config.custom_pipelines
+    def save_pretrained(self, save_directory, is_main_process=True, state_dict=None, push_to_hub=False, **settings):
+        """Save as the library does, with the pipeline's code where the config names it; upload it all at the end."""
         self.config.validate()  # before anything is written
-        super().save_pretrained(save_directory, *arguments, **settings)
-        if settings.get("is_main_process", True):
-            for name, text in code.items():
-                Path(save_directory, name).write_text(text, encoding="utf-8")
-            reset_modes(save_directory)
+        with upload_afterwards(self, save_directory, push_to_hub and is_main_process, settings):
+            super().save_pretrained(save_directory, is_main_process, state_dict, **settings)
+            if is_main_process:
+                save_beside_weights(self, save_directory)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
