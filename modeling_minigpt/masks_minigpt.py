@@ -141,7 +141,7 @@ def padding_info(
     # The fast path: nothing is moved where there is no padding.
     if not is_traced() and real[:, seen:].all():
         return None
-    return PaddingInfo.from_mask(real[:, seen:])
+    return PaddingInfo.from_mask(real[:, seen:], layers[0].real_tail if layers else 0)
 
 
 def check_not_packed(
