@@ -215,25 +215,32 @@ class PaddingInfo:
     Attributes:
         lengths: real tokens of each row among the new ones, (B,).
         order: columns (B, T) that put each row's real tokens first, in their order; None where they already are.
+        real_tail: number of last columns that are real in every row, earlier calls' included; a scalar tensor.
     """
 
     lengths: torch.Tensor
     order: torch.Tensor | None
+    real_tail: torch.Tensor
 
     @classmethod
-    def from_mask(cls, real: torch.Tensor) -> "PaddingInfo":
-        """Read a boolean mask (B, T), True for real tokens; gaps between them are allowed."""
+    def from_mask(cls, real: torch.Tensor, earlier_tail: int | torch.Tensor = 0) -> "PaddingInfo":
+        """Read a boolean mask (B, T), True for real tokens; gaps between them are allowed.
+
+        `earlier_tail` is the `real_tail` of the columns before these.
+        """
+        tail = real.all(0).long().flip(0).cumprod(0).sum()
+        tail = tail + earlier_tail * (tail == real.shape[1])
         # A stable sort by "is padding" keeps the tokens' order on either side; booleans cannot be sorted.
         order = real.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)  # (B, T)
         in_place = not is_traced() and torch.equal(
             order, torch.arange(real.shape[1], device=real.device).expand_as(order)
         )
-        return cls(lengths=real.sum(-1), order=None if in_place else order)
+        return cls(lengths=real.sum(-1), order=None if in_place else order, real_tail=tail)
 
     def to(self, *args, **kwargs) -> "PaddingInfo":
         """Return it on another device, as `torch.Tensor.to` takes it: the call of hooks that move a layer's inputs."""
         order = None if self.order is None else self.order.to(*args, **kwargs)
-        return PaddingInfo(lengths=self.lengths.to(*args, **kwargs), order=order)
+        return PaddingInfo(self.lengths.to(*args, **kwargs), order, self.real_tail.to(*args, **kwargs))
 
     def unpad(self, states: torch.Tensor) -> torch.Tensor:
         """Reorder (B, H, T, X) so that every row starts with its real tokens."""
@@ -320,6 +327,8 @@ class LinearTimeAttention(SelfAttention):
             weights = self.dense_weights(*inputs, lengths=lengths)
         if weights is None or state is not None:  # the state must advance in any case
             mixed = self.attend(*inputs, state=state, lengths=lengths)
+        if padding is not None and state is not None:
+            state.real_tail = padding.real_tail
         if weights is not None:
             mixed = weights @ inputs[2]
         if padding is not None:

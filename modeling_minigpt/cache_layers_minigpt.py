@@ -78,6 +78,7 @@ class StateCacheLayer(CacheLayerMixin):
         state: the tensors, among them "counts" (B,), the real tokens each row has seen; empty before the first.
         cumulative_length: columns seen, padding included, which is what `generate` counts.
         padded: whether any row has seen padding, so that its count may be below the columns.
+        real_tail: number of last columns known to be real in every row, which are all that `crop` can remove.
         signature: what a model's layer must have in common with this one, by `layer_signature`.
     """
 
@@ -90,6 +91,7 @@ class StateCacheLayer(CacheLayerMixin):
         self.device: torch.device | None = None  # where `prefetch` brings the state back to
         self.cumulative_length = 0
         self.padded = False
+        self.real_tail: int | torch.Tensor = 0
 
     @property
     def counts(self) -> torch.Tensor | None:
@@ -115,6 +117,8 @@ class StateCacheLayer(CacheLayerMixin):
         self.cumulative_length += length
         # Once padded, always: `counts` then says less than `cumulative_length`, and a later call must bring its mask.
         self.padded |= lengths is not None
+        # Lengths do not say on which side the padding is; the attention, which knows, then sets the tail.
+        self.real_tail = self.real_tail + length if lengths is None else 0
 
     def apply(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace every tensor by `change(tensor)`."""
@@ -139,6 +143,7 @@ class StateCacheLayer(CacheLayerMixin):
         self.is_initialized = False
         self.cumulative_length = 0
         self.padded = False
+        self.real_tail = 0
 
     def offload(self) -> None:
         """Move the state to the CPU."""
@@ -170,12 +175,14 @@ class StateCacheLayer(CacheLayerMixin):
         if self.state:
             self.state["counts"] = self.state["counts"] + tokens_to_remove
             self.cumulative_length += tokens_to_remove
+            self.real_tail = self.real_tail + tokens_to_remove
 
     def check_crop(self, tokens_to_remove: int) -> None:
         """Raise what `crop` would, and change nothing.
 
         Raises:
-            ValueError: a positive number, more tokens than were seen, or tokens that the state can no longer separate.
+            ValueError: a positive number, more tokens than were seen, columns with padding among them, or tokens that
+                the state can no longer separate.
         """
         removed = -tokens_to_remove  # the library passes a negative number
         if removed == 0 or not self.state:
@@ -185,6 +192,10 @@ class StateCacheLayer(CacheLayerMixin):
         shortest = int(self.state["counts"].min())
         if removed > shortest:
             raise ValueError(f"cannot remove {removed} tokens: the shortest row of the cache has {shortest}")
+        # A row's count would be lowered by its padding too, as the state does not say where that was.
+        tail = int(self.real_tail)
+        if removed > tail:
+            raise ValueError(f"cannot remove {removed} columns: only the last {tail} are real tokens in every row")
         # Merged sums cannot be taken apart again: a wrong state would decode wrongly without an error.
         if not self.can_remove(removed):
             kind = self.signature["attention_type"]

@@ -328,4 +328,8 @@ class GatedDeltaNetAttention(LinearTimeAttention):
     def project_output(self, mixed, hidden_states):
         """Normalise each head's output (B, H, T, D), gate it and map it to (B, T, C)."""
         normalised = self.o_norm(mixed.transpose(1, 2)).flatten(2)  # (B, T, C)
-        return self.o_proj(normalised * nn.functional.silu(self.gate_proj(hidden_states)))
+        gated = normalised * nn.functional.silu(self.gate_proj(hidden_states))
+        # A norm that was left in float32 lengthens it; autocast itself chooses the product's dtype.
+        if not torch.is_autocast_enabled(gated.device.type):
+            gated = gated.to(hidden_states.dtype)
+        return self.o_proj(gated)

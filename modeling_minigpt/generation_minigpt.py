@@ -3,9 +3,12 @@
 from functools import wraps
 
 from transformers import GenerationMixin, TextGenerationPipeline
+from transformers.utils import logging
 
 from .cache_minigpt import make_cache
 from .configuration_minigpt import MiniGPTConfig
+
+logger = logging.get_logger(__name__)
 
 # What the library's pipeline asks for where nobody else has asked for a number of tokens.
 DEFAULT_NEW_TOKENS = TextGenerationPipeline._default_generation_config.max_new_tokens
@@ -41,11 +44,16 @@ class MiniGPTGenerationMixin(GenerationMixin):
             self.config.num_hidden_layers = layers  # lowered for a draft by the first layers, which may have failed
 
     def _prepare_generated_length(self, generation_config, *args, **kwargs):
-        """Let the pipeline's default, which knows no model, end where learned positions do."""
+        """Let the pipeline's default, which knows no model, end where learned positions do, and say so."""
         generation_config = super()._prepare_generated_length(generation_config, *args, **kwargs)
         if self.config.position_embedding_type == "learned" and generation_config.max_new_tokens == DEFAULT_NEW_TOKENS:
             context = self.config.max_position_embeddings
-            generation_config.max_length = min(generation_config.max_length, context)
+            if generation_config.max_length > context:  # the same number from a caller looks the same here
+                logger.warning(
+                    f"max_new_tokens={DEFAULT_NEW_TOKENS}, the default of the text-generation pipeline, reaches past "
+                    f"the {context} learned positions: generation ends there"
+                )
+                generation_config.max_length = context
         return generation_config
 
     def _prepare_cache_for_generation(

@@ -2,10 +2,13 @@
 
 import torch
 
+from .masks_minigpt import new_columns
+
 
 def prepare_targets(
     labels: torch.Tensor | None,
     attention_mask: torch.Tensor | None,
+    seen: int | torch.Tensor,
     inputs: torch.Tensor | None,
     skip_logits: bool,
     settings: dict,
@@ -15,6 +18,7 @@ def prepare_targets(
     Args:
         labels: (B, T), or None.
         attention_mask: as in `MiniGPTForCausalLM.forward`.
+        seen: columns of the mask that the cache has seen, as `columns_seen` returns them.
         inputs: ids (B, T) or embeddings (B, T, C).
         skip_logits: whether to compute only what predicts a target.
         settings: the other arguments of `MiniGPTForCausalLM.forward`.
@@ -28,7 +32,7 @@ def prepare_targets(
     targets = labels
     for_loss = settings
     if labels is not None:
-        targets, for_loss = drop_targets_of_padding(labels, attention_mask, settings)
+        targets, for_loss = drop_targets_of_padding(labels, attention_mask, seen, settings)
     if not skip_logits:
         return targets, settings, for_loss
     positions, following = find_targets(targets, inputs)
@@ -36,7 +40,7 @@ def prepare_targets(
 
 
 def drop_targets_of_padding(
-    labels: torch.Tensor, attention_mask: torch.Tensor | None, settings: dict
+    labels: torch.Tensor, attention_mask: torch.Tensor | None, seen: int | torch.Tensor, settings: dict
 ) -> tuple[torch.Tensor, dict]:
     """Drop the targets (B, T) that a column of padding would predict; return them, and the loss's settings.
 
@@ -45,16 +49,18 @@ def drop_targets_of_padding(
     """
     if attention_mask is None or attention_mask.ndim != 2:
         return labels, settings
-    if attention_mask.shape[0] != labels.shape[0] or attention_mask.shape[1] < labels.shape[1]:
+    batch, length = labels.shape
+    least = length if isinstance(seen, torch.Tensor) else seen + length
+    if attention_mask.shape[0] != batch or attention_mask.shape[1] < least:
         return labels, settings  # the model refuses such a mask, and names what it wants
-    predicted_by = attention_mask[:, -labels.shape[1] :].roll(1, dims=-1)
+    predicted_by = new_columns(attention_mask, seen, length).roll(1, dims=-1)
     kept = labels.masked_fill(predicted_by == 0, -100)
     count = settings.get("num_items_in_batch")
     if count is None:
         return kept, settings
-    counted = (labels[:, 1:] != -100).sum().clamp(min=1)
-    share = (kept[:, 1:] != -100).sum() / counted  # exactly 1 where there is no padding on the left
-    return kept, {**settings, "num_items_in_batch": count * share}
+    # The share is 1 without padding on the left, and never 0: without targets the loss is 0 / count, not 0 / 0.
+    left, counted = ((targets[:, 1:] != -100).sum().clamp(min=1) for targets in (kept, labels))
+    return kept, {**settings, "num_items_in_batch": count * (left / counted)}
 
 
 def find_targets(

@@ -58,11 +58,27 @@ def layer_masks(
     return [padding if takes else causal_mask for takes in takes_padding]
 
 
-def real_columns(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
-    """Return False for padding among the last `length` columns, (B, T); None where no mask (B, past + T) says so."""
+def columns_seen(cache: Cache | None) -> int | torch.Tensor:
+    """Return how many columns a cache has seen; in a recorded graph, a static cache's number is a tensor."""
+    seen = 0 if cache is None else cache.get_seq_length()
+    return int(seen) if isinstance(seen, torch.Tensor) and not is_traced() else seen
+
+
+def new_columns(mask: torch.Tensor, seen: int | torch.Tensor, length: int) -> torch.Tensor:
+    """Return the T = `length` columns of a mask (B, S) that follow the `seen` ones, (B, T).
+
+    They need not be the last ones: the mask of a static cache may cover room for tokens that are yet to come.
+    """
+    if isinstance(seen, torch.Tensor):  # a slice would need its value
+        return mask[:, torch.arange(length, device=mask.device) + seen.to(mask.device)]
+    return mask[:, seen : seen + length]
+
+
+def real_columns(attention_mask: torch.Tensor | None, seen: int | torch.Tensor, length: int) -> torch.Tensor | None:
+    """Return False for padding among the `length` new columns, (B, T); None where no mask (B, past + T) says so."""
     if attention_mask is None or attention_mask.ndim != 2:
         return None
-    return attention_mask[:, -length:] != 0
+    return new_columns(attention_mask, seen, length) != 0
 
 
 def check_mask(mask: torch.Tensor, cache: Cache | None, config: MiniGPTConfig, batch: int, length: int) -> None:
@@ -73,11 +89,11 @@ def check_mask(mask: torch.Tensor, cache: Cache | None, config: MiniGPTConfig, b
     """
     if not isinstance(mask, torch.Tensor) or config._attn_implementation.startswith("paged"):
         return  # masks of a kernel's own
-    seen = 0 if cache is None else cache.get_seq_length()
+    seen = columns_seen(cache)
     # A static cache has room for more tokens, which a mask may cover already.
     widest = length if cache is None else cache.get_mask_sizes(length, 0)[0]
     if isinstance(seen, torch.Tensor):
-        seen = 0 if is_traced() else int(seen)
+        seen = 0  # not known while a graph is recorded
     shape = tuple(mask.shape)
     heads = config.num_attention_heads
     if len(shape) == 2:
@@ -125,7 +141,7 @@ def padding_info(
     # The fast path: nothing is moved where there is no padding.
     if not is_traced() and real[:, seen:].all():
         return None
-    return PaddingInfo.from_mask(real[:, seen:])
+    return PaddingInfo.from_mask(real[:, seen:], layers[0].real_tail if layers else 0)
 
 
 def check_not_packed(
@@ -157,17 +173,17 @@ def check_not_packed(
             raise ValueError(
                 "packed examples need attention_type 'vanilla' in every layer: positions must rise by one"
             )
-    elif starts_again(position_ids, attention_mask):
+    elif starts_again(position_ids, attention_mask, columns_seen(cache)):
         wanted = "no attention_mask and no cache" if only_full else "attention_type 'vanilla' in every layer"
         raise ValueError(f"packed examples need {wanted}: positions must rise")
 
 
-def starts_again(position_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> bool:
+def starts_again(position_ids: torch.Tensor, attention_mask: torch.Tensor | None, seen: int | torch.Tensor) -> bool:
     """Return whether any real token's position (B or 1, T) is not above those of the real tokens before it."""
     if attention_mask is None:
         return bool((position_ids.diff(dim=-1) <= 0).any())
     if attention_mask.ndim != 2:  # it can keep examples apart itself
         return False
-    real = attention_mask[:, -position_ids.shape[-1] :] != 0  # (B, T)
+    real = new_columns(attention_mask, seen, position_ids.shape[-1]) != 0  # (B, T)
     highest = position_ids.expand(real.shape).masked_fill(~real, -1).cummax(dim=-1).values
     return bool((real[:, 1:] & (position_ids[:, 1:] <= highest[:, :-1])).any())

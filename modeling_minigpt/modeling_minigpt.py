@@ -4,7 +4,6 @@ The architecture is minGPT's (Karpathy 2020, after Radford et al. 2019); the con
 (learned positions, LayerNorm, GELU, dropout) and today's (rotary positions, RMSNorm, QK-norm, squared ReLU).
 """
 
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -26,9 +25,10 @@ from .cache_minigpt import check_layers, make_cache
 from .configuration_minigpt import MiniGPTConfig
 from .generation_minigpt import MiniGPTGenerationMixin
 from .loss_minigpt import prepare_targets
-from .masks_minigpt import layer_masks, real_columns
+from .masks_minigpt import columns_seen, layer_masks, new_columns, real_columns
 from .rotary_minigpt import MiniGPTRotaryEmbedding
-from .source_minigpt import WeightsSource, find_pipeline_code, reset_modes
+from .saving_minigpt import save_beside_weights, upload_afterwards
+from .source_minigpt import WeightsSource
 
 # By this table of the library `Trainer` finds that labels are to be shifted before they are smoothed, and the
 # text-generation pipeline that it supports the model.
@@ -120,18 +120,13 @@ class MiniGPTPreTrainedModel(PreTrainedModel):
             model.weights_source = WeightsSource.from_arguments(pretrained_model_name_or_path, settings)
         return loaded
 
-    def save_pretrained(self, save_directory, *arguments, **settings):
-        """Save as the library does, with the pipeline's code where the config names it; without it, neither."""
-        named = getattr(self.config, "custom_pipelines", None)
-        code = find_pipeline_code(getattr(self, "weights_source", None)) if named else {}
-        if named and not code:  # loaded from a folder that has lost it: a name without its file would not load
-            del self.config.custom_pipelines
+    def save_pretrained(self, save_directory, is_main_process=True, state_dict=None, push_to_hub=False, **settings):
+        """Save as the library does, with the pipeline's code where the config names it; upload it all at the end."""
         self.config.validate()  # before anything is written
-        super().save_pretrained(save_directory, *arguments, **settings)
-        if settings.get("is_main_process", True):
-            for name, text in code.items():
-                Path(save_directory, name).write_text(text, encoding="utf-8")
-            reset_modes(save_directory)
+        with upload_afterwards(self, save_directory, push_to_hub and is_main_process, settings):
+            super().save_pretrained(save_directory, is_main_process, state_dict, **settings)
+            if is_main_process:
+                save_beside_weights(self, save_directory)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -172,13 +167,13 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         return [cast(SelfAttention, layer.self_attn) for layer in self.layers[: self.config.num_hidden_layers]]
 
     def positions(
-        self, length: int, seen: int, attention_mask: torch.Tensor | None, device: torch.device
+        self, length: int, seen: int | torch.Tensor, attention_mask: torch.Tensor | None, device: torch.device
     ) -> torch.Tensor:
         """Return position ids (B or 1, T): how many real tokens precede each, so that left padding has no effect."""
         if attention_mask is not None and attention_mask.ndim == 2:
             # [0, 0, 1, 1, 1] has the positions [0, 0, 0, 1, 2]: what a padding token gets does not matter.
-            return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, seen : seen + length]
-        return torch.arange(seen, seen + length, device=device)[None]
+            return new_columns((attention_mask.long().cumsum(-1) - 1).clamp(min=0), seen, length)
+        return torch.arange(length, device=device)[None] + seen
 
     def check_positions(self, position_ids: torch.Tensor) -> None:
         """Raise ValueError where a learned position does not exist; only on a CPU: a GPU would have to wait for it."""
@@ -198,7 +193,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
         """Return the embeddings (B, T, C), with learned positions added, and the angles of rotary ones, if any."""
         if position_ids is None:
-            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+            seen = columns_seen(past_key_values)
             position_ids = self.positions(inputs_embeds.shape[1], seen, attention_mask, inputs_embeds.device)
         if self.embed_positions is not None:
             self.check_positions(position_ids)
@@ -226,7 +221,8 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
 
         Args:
             input_ids: token ids (B, T); exactly one of these and `inputs_embeds` (B, T, C).
-            attention_mask: 1 for real tokens, 0 for padding, (B, past + T); padding may be on either side.
+            attention_mask: 1 for real tokens, 0 for padding, (B, past + T); padding may be on either side. With a
+                static cache it may be as long as the cache.
             position_ids: positions (B, T), counted from `attention_mask` when None. Positions that start again
                 inside a row mark packed examples, which then do not see each other; that takes neither an
                 `attention_mask` nor `past_key_values`.
@@ -254,7 +250,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         states, rotation = self.place(inputs_embeds, attention_mask, position_ids, past_key_values)
         hidden_states = self.dropout(states)  # (B, T, C)
         settings = {"position_embeddings": rotation, "past_key_values": past_key_values, **kwargs}
-        settings["real"] = real_columns(attention_mask, inputs_embeds.shape[1])
+        settings["real"] = real_columns(attention_mask, columns_seen(past_key_values), inputs_embeds.shape[1])
         last = len(masks) - 1
         for index, (layer, mask) in enumerate(zip(self.layers, masks, strict=False)):  # as many masks as layers run
             wanted = target_positions if index == last else None
@@ -309,7 +305,8 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, MiniGPTGenerationMixin):
             ValueError: `skip_logits` without labels for every token; or as `MiniGPTModel.forward`.
         """
         inputs = input_ids if inputs_embeds is None else inputs_embeds
-        targets, kwargs, settings = prepare_targets(labels, attention_mask, inputs, skip_logits, kwargs)
+        seen = columns_seen(past_key_values)
+        targets, kwargs, settings = prepare_targets(labels, attention_mask, seen, inputs, skip_logits, kwargs)
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -25,6 +25,7 @@ from .reading_minigpt import ReadTexts, read_questions
 from .relations_minigpt import Relation
 from .results_minigpt import answer_result, refusal_result
 from .risk_control_minigpt import Certificate
+from .saving_minigpt import upload_afterwards
 
 TASK = "closed-book-qa"
 BIRTHPLACE_TASK = "birthplace-qa"
@@ -325,10 +326,11 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
             return f"{facts.explain_uncertified()} (threshold=0 answers always)"
         return certificate
 
-    def save_pretrained(self, save_directory, **keywords) -> None:
+    def save_pretrained(self, save_directory, push_to_hub=False, **keywords) -> None:
         """Save model, tokenizer, the pipeline's code, facts, confidences and names; it loads as this pipeline."""
-        super().save_pretrained(save_directory, **keywords)
-        self.save_knowledge(save_directory)
+        with upload_afterwards(self.model, save_directory, push_to_hub, keywords):
+            super().save_pretrained(save_directory, **keywords)
+            self.save_knowledge(save_directory)
 
 
 class BirthplacePipeline(ClosedBookPipeline):

@@ -135,6 +135,39 @@ def test_merged_or_evicted_tokens_cannot_be_cropped(name):
         cache.crop(3)
 
 
+@pytest.mark.parametrize("name", [*CROPPABLE, "window", "linformer"])
+def test_columns_with_padding_are_not_cropped_and_others_are(name):
+    model = tiny_model(name)
+    ids = draw_tokens(2, 43)
+    mask = torch.ones(2, 43, dtype=torch.long)
+    mask[0, :2] = 0
+    mask[0, 30:37] = 0  # padding on the right of a first call with 37 columns
+    _, cache = decode(model, ids[:, :37], [37], mask)
+    for layer in cache.layers:
+        before = layer.counts.clone()
+        with pytest.raises(ValueError, match="cannot remove 1 columns: only the last 0 are real tokens in every row"):
+            cache.crop(-1)
+        assert torch.equal(layer.counts, before)
+    _, cache = decode(model, ids[:, 37:], [4, 2], mask, cache)
+    with pytest.raises(ValueError, match="cannot remove 7 columns: only the last 6 are real tokens in every row"):
+        cache.crop(-7)
+    cache.crop(-2)
+    with pytest.raises(ValueError, match="cannot remove 5 columns: only the last 4 are real tokens in every row"):
+        cache.crop(-5)
+    logits, _ = decode(model, ids[:, 41:], [1, 1], mask, cache)
+    assert_equal(logits, parallel(model, ids, mask)[:, 41:])
+
+
+@pytest.mark.parametrize("name", CROPPABLE)
+def test_every_real_token_of_a_left_padded_batch_can_be_cropped(name):
+    model = tiny_model(name)
+    ids, mask = left_pad([draw_tokens(9), draw_tokens(20)])
+    _, cache = decode(model, ids, [14, 6], mask)
+    cache.crop(-8)
+    logits, _ = decode(model, ids[:, 12:], [8], mask, cache)
+    assert_equal(logits, parallel(model, ids, mask)[:, 12:])
+
+
 @pytest.mark.parametrize("name", CONSTANT)
 def test_cache_bytes_are_flat_in_the_context(name):
     model = tiny_model(name)

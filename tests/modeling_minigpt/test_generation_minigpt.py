@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import DynamicCache
+from transformers import DynamicCache, logging
 
 STRATEGIES = {
     "greedy": {"do_sample": False},
@@ -67,3 +67,18 @@ def test_learned_positions_refuse_to_generate_past_their_limit(tiny_model, token
 
 def test_rotary_positions_generate_past_the_training_context(tiny_model, tokens):
     assert generate(tiny_model("rotary"), tokens(1, 30), do_sample=False).shape == (1, 38)
+
+
+def test_the_pipelines_default_length_is_cut_to_learned_positions_with_a_warning(tiny_model, tokens, monkeypatch):
+    found = []
+    monkeypatch.setattr(logging.get_logger("modeling_minigpt.generation_minigpt"), "warning", found.append)
+    model = tiny_model("learned")
+    assert model.generate(tokens(1, 9), max_new_tokens=256, do_sample=False).shape == (1, 32)
+    assert found == [
+        "max_new_tokens=256, the default of the text-generation pipeline, reaches past the 32 learned positions: "
+        "generation ends there"
+    ]
+    model.generate(tokens(1, 9), max_new_tokens=3)
+    with pytest.raises(ValueError, match="learned positions end at 32 tokens"):
+        model.generate(tokens(1, 9), max_new_tokens=255, do_sample=False)
+    assert len(found) == 1

@@ -61,6 +61,23 @@ def test_a_batch_without_targets_has_no_loss_and_no_gradient(tiny_model):
     assert all(not gradient.any() for gradient in gradients)
 
 
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("batch", ["all-masked-labels", "one-token-rows"])
+def test_a_masked_batch_without_targets_adds_zero_to_the_loss(tiny_model, batch, skip):
+    model = tiny_model()
+    ids = torch.arange(24).reshape(2, 12)
+    labels = torch.full_like(ids, -100)
+    mask = torch.ones_like(ids)
+    if batch == "one-token-rows":  # whose only token nothing predicts
+        mask[:, :-1] = 0
+        labels[:, -1] = ids[:, -1]
+    outputs, gradients = loss_and_gradients(
+        model, input_ids=ids, attention_mask=mask, labels=labels, num_items_in_batch=torch.tensor(7), skip_logits=skip
+    )
+    assert outputs.loss.item() == 0.0
+    assert all(not gradient.any() for gradient in gradients)
+
+
 def test_the_last_mlp_reads_the_targets_positions_alone(tiny_model):
     model = tiny_model()
     ids, labels = batch_of_titles_and_facts()

@@ -64,6 +64,19 @@ def test_lora_adapters(load, variant, targets, batch, tmp_path):
     assert torch.equal(merged.generate(**prompt, max_new_tokens=4, do_sample=False), written)
 
 
+def test_an_adapter_of_the_model_itself_is_saved_alone(load, batch, tmp_path):
+    from peft import LoraConfig
+
+    model = load().eval()
+    model.add_adapter(LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], init_lora_weights=False))
+    model.save_pretrained(tmp_path)
+    assert not (tmp_path / "config.json").exists()
+    again = load().eval()
+    again.load_adapter(str(tmp_path))
+    assert torch.equal(again(**batch).logits, model(**batch).logits)
+    assert not torch.equal(load().eval()(**batch).logits, model(**batch).logits)
+
+
 @pytest.mark.parametrize("kind", ["text", "packed", "prompt-completion"])
 def test_sft_trainer(load, kind, tokenizer, texts, tmp_path):
     from trl import SFTConfig, SFTTrainer

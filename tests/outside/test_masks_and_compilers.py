@@ -102,6 +102,46 @@ def test_masks_of_four_dimensions_and_of_a_static_cache_are_taken():
         model(ids[:, :1], attention_mask=torch.ones(2, 1), past_key_values=cache)
 
 
+@pytest.mark.row("M19")
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+@pytest.mark.parametrize("padded", [False, True], ids=["even", "left-padded"])
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+def test_a_mask_as_long_as_a_static_cache_changes_nothing(positions, padded, compiled):
+    model = tiny_model("vanilla", position_embedding_type=positions, max_position_embeddings=32)
+    ids, mask = left_pad([draw_tokens(5 if padded else 8), draw_tokens(8)])
+    wanted = model(ids, attention_mask=mask, labels=ids)
+    torch.compiler.reset()
+    # Learned positions are checked on the CPU, which a compiler does not do.
+    function = torch.compile(model, backend="eager", fullgraph=True) if compiled else model
+    cache = StaticCache(model.config, max_cache_len=12)
+    whole = torch.nn.functional.pad(mask, (0, 4))  # the room behind the text is no part of it
+    found = model(ids[:, :6], attention_mask=whole, past_key_values=cache)
+    rest = function(ids[:, 6:], attention_mask=whole, past_key_values=cache)
+    real = mask.bool()
+    assert_equal(torch.cat((found.logits, rest.logits), dim=1)[real], wanted.logits[real])
+    cache = StaticCache(model.config, max_cache_len=12)
+    for skip in (False, True):
+        cache.reset()
+        found = function(
+            ids, attention_mask=whole, labels=ids, past_key_values=cache, skip_logits=skip and not compiled
+        )
+        assert_equal(found.loss, wanted.loss)
+    torch.compiler.reset()
+
+
+@pytest.mark.row("M19")
+def test_packed_examples_are_seen_under_a_mask_as_long_as_a_static_cache():
+    model = tiny_model("vanilla")
+    mask = torch.nn.functional.pad(torch.ones(1, 6), (0, 6))
+    with pytest.raises(ValueError, match="packed examples need"):
+        model(
+            draw_tokens(1, 6),
+            attention_mask=mask,
+            position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]),
+            past_key_values=StaticCache(model.config, max_cache_len=12),
+        )
+
+
 # --- Compilers and exporters
 
 

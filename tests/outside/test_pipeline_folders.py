@@ -159,7 +159,7 @@ def test_a_loaded_model_saved_elsewhere_still_answers(folder, tmp_path, alone):
 @pytest.mark.row("M6")
 def test_a_model_whose_folder_has_lost_the_code_is_saved_without_naming_it(folder, tmp_path, monkeypatch):
     model = AutoModelForCausalLM.from_pretrained(folder)
-    monkeypatch.setattr("modeling_minigpt.modeling_minigpt.find_pipeline_code", lambda source: {})
+    monkeypatch.setattr("modeling_minigpt.saving_minigpt.find_pipeline_code", lambda source: {})
     model.save_pretrained(tmp_path / "again")
     assert "pipeline_minigpt" not in (tmp_path / "again" / "config.json").read_text()
 
