@@ -2,6 +2,7 @@
 
     minigpt ask runs/quickstart/finetune "Brihi Hikdo"
     minigpt ask USER/NAME                                  # a prompt; an empty line ends it
+    minigpt ask USER/NAME --json < names.txt | jq .answer
     minigpt ask USER/NAME --file names.txt > answers.tsv
     minigpt ask USER/NAME --relation studied "Brihi Hikdo"
     minigpt ask USER/NAME --file names.txt --risk 0.2 --stranger-rate 1    # other thresholds than the model's own
@@ -16,7 +17,6 @@ after one line on stderr, when it cannot be loaded.
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -26,10 +26,19 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from . import __version__, convert_gpt2_checkpoint_to_hf, convert_mingpt_checkpoint_to_hf
-from .cli_models_minigpt import CommandError, find_model, load_pipeline
+from .cli_models_minigpt import CommandError, build_pipeline, find_model, load_model, load_pipeline
 from .cli_serve_minigpt import add_serve_command
+from .cli_streams_minigpt import (
+    BROKEN_PIPE,
+    check_stdin,
+    discard_output,
+    prepare_streams,
+    read_stdin,
+    report_error,
+    to_json,
+)
 from .drift_minigpt import describe_drift, log_line, read_log
-from .facts_minigpt import RelationFacts
+from .facts_minigpt import RelationFacts, explain_missing_tokens
 from .pipeline_minigpt import CERTIFIED, ClosedBookPipeline
 from .results_minigpt import describe_result
 from .risk_control_minigpt import CertificationError
@@ -59,19 +68,6 @@ def read_names(path: Path) -> Iterator[str]:
     yield from (line.strip() for line in text.splitlines() if line.strip())
 
 
-def prompt_names() -> Iterator[str]:
-    """Yield what a person types, until an empty line or the end of the input."""
-    while True:
-        try:
-            name = input("name or question> ").strip()
-        except EOFError:
-            print()
-            return
-        if not name:
-            return
-        yield name
-
-
 def choose_thresholds(pipeline: ClosedBookPipeline, target: dict[str, Any]) -> None:
     """Certify other thresholds for each relation of a pipeline; a relation without a certificate answers nothing.
 
@@ -92,15 +88,19 @@ def choose_thresholds(pipeline: ClosedBookPipeline, target: dict[str, Any]) -> N
 
 
 def ask(arguments: argparse.Namespace) -> None:
-    """Answer names or questions from the command line, a file or a prompt, one line each."""
+    """Answer names or questions from the command line, a file, a pipe or a prompt, one line each."""
+    if arguments.file is not None and arguments.names:
+        raise CommandError(f"--file cannot be combined with a NAME, found {arguments.names[0]!r:.80}")
+    if not arguments.names and str(arguments.file or "-") == "-":
+        check_stdin()
     pipeline = load_pipeline(arguments.model)
     names: Iterable[str] = arguments.names
     batch_size = None
     if arguments.file is not None:
         names = read_names(arguments.file)
     elif not arguments.names:
-        names = prompt_names()
-        batch_size = 1  # answer before the next prompt
+        names = read_stdin()
+        batch_size = 1  # answer before the next line, which a person or a program may choose by the answer
     threshold = arguments.threshold
     target = {name: getattr(arguments, name) for name in ("risk", "confidence", "stranger_rate")}
     target = {name: value for name, value in target.items() if value is not None}
@@ -119,9 +119,10 @@ def ask(arguments: argparse.Namespace) -> None:
         if arguments.log is not None and result["relation"] is not None:
             append_log(arguments.log, log_line(result))
         if arguments.json:
-            print(json.dumps(result, ensure_ascii=False), flush=True)
+            print(to_json(result), flush=True)
         elif arguments.file is not None:
             table.writerow(["" if result[column] is None else result[column] for column in COLUMNS])
+            sys.stdout.flush()
         else:
             print(describe_answer(result), flush=True)
 
@@ -163,16 +164,16 @@ def describe_facts(facts: RelationFacts) -> dict[str, str]:
 
 def info(arguments: argparse.Namespace) -> None:
     """Describe a model on one screen: its parts, then each relation that it can be asked for."""
-    pipeline = load_pipeline(arguments.model)
-    config = pipeline.model.config
+    model, tokenizer = load_model(arguments.model)
+    config = model.config
     attention = ", ".join(dict.fromkeys(config.layer_attention_types))
     rows = {
         "model": find_model(arguments.model),
-        "parameters": f"{pipeline.model.num_parameters():,}",
+        "parameters": f"{model.num_parameters():,}",
         "layers": f"{config.num_hidden_layers} of {config.num_attention_heads} heads, width {config.hidden_size}",
         "attention": f"{attention}; {config.position_embedding_type} positions",
         "context": f"{config.max_position_embeddings:,} tokens",
-        "tokenizer": f"{type(pipeline.tokenizer).__name__}, {len(pipeline.tokenizer):,} entries",
+        "tokenizer": f"{type(tokenizer).__name__}, {len(tokenizer):,} entries",
     }
     logged = {}
     if arguments.log is not None:
@@ -181,7 +182,10 @@ def info(arguments: argparse.Namespace) -> None:
         except OSError as error:
             raise CommandError(f"{arguments.log}: cannot be read: {error}") from error
     parts = [rows]
-    for relation, facts in pipeline.facts.items():
+    missing = explain_missing_tokens(tokenizer)
+    if missing:
+        rows["relation"] = f"none: {missing}"
+    for relation, facts in {} if missing else build_pipeline(arguments.model, model, tokenizer).facts.items():
         parts.append(describe_facts(facts))
         if arguments.log is not None and facts.confidence is not None:
             parts[-1]["drift"] = describe_drift(facts.confidence, logged.get(relation, []))
@@ -247,17 +251,46 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the arguments of a command line, in which options may be anywhere between the names."""
+    parser = build_parser()
+    # To argparse the names, of which there may be none, end before the first option: what follows is left over.
+    arguments, rest = parser.parse_known_args(argv)
+    options = [word for word in rest[: rest.index("--") if "--" in rest else None] if word.startswith("-")]
+    if rest and (options or not hasattr(arguments, "names")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.names += [word for word in rest if word != "--"]
+    return arguments
+
+
+def run_command(argv: list[str] | None) -> None:
+    """Run a command line, and write all of its output."""
+    try:
+        arguments = parse_arguments(argv)
+        # What is piped on is stdout, so the libraries' progress and advice have no place there.
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        arguments.run(arguments)
+    finally:
+        sys.stdout.flush()  # now, where an error can be reported; of --help, too, which ends in SystemExit
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the `minigpt` command; return the exit status."""
-    arguments = build_parser().parse_args(argv)
-    # What is piped on is stdout, so the libraries' progress and advice have no place there.
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    prepare_streams()
     try:
-        arguments.run(arguments)
+        run_command(argv)
     # Not the run_main of training: the wheel has this package alone.
+    except BrokenPipeError:  # as of `| head`: nobody reads on
+        discard_output()
+        return BROKEN_PIPE
     except ValueError as error:  # a CommandError, a ConversionError, or an option that the pipeline refuses
-        print(f"error: {error}", file=sys.stderr)
+        report_error(error)
+        return 2
+    except OSError as error:  # as of a full disk, to which stdout cannot be written
+        discard_output()
+        report_error(error)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from .configuration_minigpt import MiniGPTConfig
 from .modeling_minigpt import MiniGPTForCausalLM
@@ -22,8 +22,14 @@ def find_model(name: str) -> str:
     return name
 
 
-def load_pipeline(name: str) -> ClosedBookPipeline:
-    """Load a model, its tokenizer, candidates and calibration; no code of the model's folder is run.
+def as_command_error(name: str, error: Exception) -> CommandError:
+    """Return the error of one line for a model that a library could not load."""
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return CommandError(f"{name}: not a MiniGPT that can be loaded: {reason}")
+
+
+def load_model(name: str) -> tuple[MiniGPTForCausalLM, PreTrainedTokenizerBase]:
+    """Load a model and its tokenizer; no code of the model's folder is run.
 
     Raises:
         CommandError: nothing there that can be loaded, or another kind of model.
@@ -38,10 +44,21 @@ def load_pipeline(name: str) -> ClosedBookPipeline:
         if not isinstance(config, MiniGPTConfig):
             raise CommandError(f"{name}: a {config.model_type} model, wanted minigpt")
         model = MiniGPTForCausalLM.from_pretrained(source, config=config)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        return ClosedBookPipeline(model=model, tokenizer=tokenizer)
+        return model, AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except CommandError:
         raise
     except Exception as error:  # a missing, broken or unreachable model makes each library raise its own
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CommandError(f"{name}: not a MiniGPT that can be loaded: {reason}") from error
+        raise as_command_error(name, error) from error
+
+
+def build_pipeline(name: str, model: MiniGPTForCausalLM, tokenizer: PreTrainedTokenizerBase) -> ClosedBookPipeline:
+    """Return a model's pipeline with its candidates and calibration; CommandError where they cannot be read."""
+    try:
+        return ClosedBookPipeline(model=model, tokenizer=tokenizer)
+    except Exception as error:  # as in `load_model`: a file beside the weights may be broken or unreachable
+        raise as_command_error(name, error) from error
+
+
+def load_pipeline(name: str) -> ClosedBookPipeline:
+    """Load a model, its tokenizer, candidates and calibration; CommandError as `load_model` and `build_pipeline`."""
+    return build_pipeline(name, *load_model(name))

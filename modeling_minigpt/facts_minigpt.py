@@ -55,6 +55,25 @@ class RelationFacts:
             return f"not calibrated: {self.uncalibrated or NEVER_CALIBRATED}"
         return f"no threshold is certified: {self.confidence.refusal or 'its calibration does not say why'}"
 
+    def question_room(self, context: int, answer_limit: int, cached_limit: int | None = None) -> int:
+        """Return the tokens that a question may have, before its mask token too; below 1 where there is no room.
+
+        Args:
+            context: tokens that the model reads.
+            answer_limit: tokens of the longest answer that is generated.
+            cached_limit: tokens up to which a text is continued from a cache, as
+                `MiniGPTRotaryEmbedding.limit`; None where all are.
+        """
+        longest = int(self.trie.lengths.max()) + 1 if self.trie else 0
+        room = context - max(longest, answer_limit + 1)
+        # Candidates, and the answer that the confidence compares, continue a question that has been read. An answer
+        # that is generated alone may be longer: it is computed without a cache.
+        if cached_limit is not None and self.confidence is not None:
+            return min(room, cached_limit - max(longest, answer_limit + 1))
+        if cached_limit is not None and self.trie is not None:
+            return min(room, cached_limit - longest)
+        return room
+
     def describe_promise(self) -> str:
         """Say in one sentence what is certified, or that nothing is, why, and what follows from that."""
         if self.confidence is None:
@@ -157,9 +176,13 @@ def by_relation(value: Value | Mapping[str, Value], relations: Sequence[Relation
     """Return values by the relations' names; a value alone is the only relation's.
 
     Raises:
-        ValueError: a value alone where there are several relations, or a name that is none of theirs.
+        ValueError: a text, whose letters would be the values; a value alone where there are several relations; or a
+            name that is none of theirs.
     """
     names = [relation.name for relation in relations]
+    for one in value.values() if isinstance(value, Mapping) else [value]:
+        if isinstance(one, str):
+            raise ValueError(f"{what} must be given as a list, found the text {one!r:.80}")
     if not isinstance(value, Mapping):
         if len(names) > 1:
             raise ValueError(f"{what} of several relations must be given by their names, {', '.join(names)}")
@@ -182,8 +205,8 @@ def build_facts(
         context: tokens that the model reads.
 
     Raises:
-        ValueError: a candidate that is empty, there twice or longer than the context; two relations of one name; a
-            question or prompt that the tokenizer cannot write.
+        ValueError: a candidate that is no text, empty, there twice or longer than the context; two relations of one
+            name; a question or prompt that the tokenizer cannot write.
     """
     check_distinct(relations)
     for relation in relations:
@@ -192,11 +215,22 @@ def build_facts(
     facts = {}
     for relation in relations:
         own = list(candidates.get(relation.name, ()))
+        for candidate in own:
+            if not isinstance(candidate, str):
+                raise ValueError(f"candidates must be texts, found {candidate!r:.80}")
         if own and tuple(own) not in tries:
             tries[tuple(own)] = AnswerTrie(own, tokenizer)
             check_lengths(tries[tuple(own)], context)
         facts[relation.name] = RelationFacts(relation, own, tries.get(tuple(own)))
     return facts
+
+
+def explain_missing_tokens(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return which tokens of a question and its answer a tokenizer lacks, as one of GPT-2 does; None if it has all."""
+    missing = [name for name in ("mask_token", "eos_token", "pad_token") if getattr(tokenizer, name) is None]
+    if not missing:
+        return None
+    return f"its tokenizer has no {', '.join(missing)}, so it cannot be asked: wanted a tokenizer of finetuning"
 
 
 def check_writable(relation: Relation, tokenizer: PreTrainedTokenizerBase) -> None:

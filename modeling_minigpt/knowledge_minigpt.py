@@ -4,6 +4,7 @@ A calibration is used only where its fingerprint says that it belongs to this mo
 """
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,16 +22,20 @@ from .facts_minigpt import (
     RelationFacts,
     build_facts,
     by_relation,
+    explain_missing_tokens,
     facts_to_json,
     read_facts,
 )
 from .fingerprint_minigpt import explain_mismatch, fingerprint_model
+from .model_state_minigpt import ModelKey, model_key
 from .names_minigpt import NAMES_FILE, NameIndex
 from .relations_minigpt import BIRTHPLACE, Relation
 from .risk_control_minigpt import Certificate, RiskTarget
 from .source_minigpt import WeightsSource
 
 logger = logging.get_logger(__name__)
+# Several threads may find that one model has changed. Not an attribute, for a pipeline is copied and pickled.
+CHECKING = threading.Lock()
 
 
 class KnowledgeMixin:
@@ -39,12 +44,16 @@ class KnowledgeMixin:
     Attributes:
         facts: by the relations' names, the main one first.
         names: of the people in the training texts.
+        checked_key: of the model as the calibrations were last compared with it; None before that.
+        digests: of the model then.
     """
 
     model: PreTrainedModel
     encoder: PreTrainedTokenizerBase
     facts: dict[str, RelationFacts]
     names: NameIndex
+    checked_key: ModelKey | None = None
+    digests: dict[str, str] | None = None
 
     def load_knowledge(
         self,
@@ -56,8 +65,11 @@ class KnowledgeMixin:
         """Take what is given, and from beside the weights what is None; the arguments are those of the pipeline.
 
         Raises:
+            ValueError: the tokenizer lacks a token of questions and answers.
             ValueError, SourceError: as `build_facts`, `by_relation` and `WeightsSource.read_parsed`.
         """
+        if missing := explain_missing_tokens(self.encoder):
+            raise ValueError(missing)
         source: WeightsSource | None = getattr(self.model, "weights_source", None)
         is_given = all(value is not None for value in (relations, candidates, names))
         stored, text = read_facts(None if is_given else source)
@@ -93,32 +105,59 @@ class KnowledgeMixin:
             must_say: refuse those that do not say which model they are of; one that was made for a model in memory, a
                 moment ago, need not.
         """
-        checked = {name: one for name, one in confidences.items() if must_say or one.fingerprint is not None}
-        mismatches = self.find_mismatches(checked)
         for name, confidence in confidences.items():
-            if name not in mismatches:
-                self.facts[name].confidence = confidence
-                continue
-            self.facts[name].uncalibrated = mismatches[name]
-            which = self.label(self.model.name_or_path, name)
-            logger.warning(
-                f"{which}: not calibrated, so no question gets an answer unless threshold=0 is given: "
-                f"{mismatches[name]}"
-            )
+            self.facts[name].confidence = confidence
+            if must_say and confidence.fingerprint is None:
+                self.drop_confidence(name, explain_mismatch(None, {}))
+        self.current_confidences()
 
-    def find_mismatches(self, confidences: Mapping[str, Confidence]) -> dict[str, str]:
-        """Return why some of the relations' calibrations do not belong to this model."""
-        if not confidences:
-            return {}
-        try:
-            digests = fingerprint_model(self.model, self.encoder)
-        except ValueError as error:
-            return dict.fromkeys(confidences, str(error))
-        reasons = {
-            name: explain_mismatch(one.fingerprint, self.facts[name].fingerprint(digests))
-            for name, one in confidences.items()
-        }
-        return {name: reason for name, reason in reasons.items() if reason is not None}
+    def current_confidences(self) -> dict[str, Confidence]:
+        """Return the calibrations by the relations' names, without those of the model as it was before a change."""
+        if any(facts.confidence is not None for facts in self.facts.values()):
+            self.check_model()
+        return {name: facts.confidence for name, facts in self.facts.items() if facts.confidence is not None}
+
+    def check_model(self) -> None:
+        """Drop the calibrations that do not belong to the model, if it may have changed since the last check."""
+        key = model_key(self.model)
+        if key == self.checked_key:
+            return
+        with CHECKING:
+            if key == self.checked_key:  # checked by another thread meanwhile
+                return
+            digests = None
+            refusal = None
+            try:
+                digests = fingerprint_model(self.model, self.encoder)
+            except ValueError as error:
+                refusal = str(error)
+            for name, facts in self.facts.items():
+                expected = self.expected_fingerprint(name)
+                if expected is None:
+                    continue
+                if reason := refusal or explain_mismatch(expected, facts.fingerprint(digests or {})):
+                    self.drop_confidence(name, reason)
+            self.digests = digests
+            self.checked_key = key
+
+    def expected_fingerprint(self, relation: str) -> dict[str, str] | None:
+        """Return the fingerprint that a relation's calibration is of; None without one, or where it is not known.
+
+        A calibration that was made for a model in memory has none, so it is that of the last check.
+        """
+        facts = self.facts[relation]
+        if facts.confidence is None:
+            return None
+        if facts.confidence.fingerprint is None and self.digests is not None:
+            return facts.fingerprint(self.digests)
+        return facts.confidence.fingerprint
+
+    def drop_confidence(self, relation: str, reason: str | None) -> None:
+        """Use a relation's calibration no longer, and warn why."""
+        self.facts[relation].confidence = None
+        self.facts[relation].uncalibrated = reason
+        which = self.label(self.model.name_or_path, relation)
+        logger.warning(f"{which}: not calibrated, so no question gets an answer unless threshold=0 is given: {reason}")
 
     @property
     def relations(self) -> dict[str, Relation]:
@@ -155,11 +194,14 @@ class KnowledgeMixin:
 
     @confidence.setter
     def confidence(self, confidence: Confidence | None) -> None:
-        self.find_facts().confidence = confidence
+        self.set_confidence(self.find_facts().relation.name, confidence)
 
     def set_confidence(self, relation: str, confidence: Confidence | None) -> None:
         """Use a calibration, or none, for a relation; ValueError for one that the model does not have."""
-        self.find_facts(relation).confidence = confidence
+        facts = self.find_facts(relation)
+        if confidence is not None:
+            self.check_model()  # one that does not say which model it is of, is of the model as it is now
+        facts.confidence = confidence
 
     def fingerprint(self, relation: str | None = None) -> dict[str, str]:
         """Return digests of all that a relation's scores depend on; ValueError where the weights are not in memory."""
@@ -204,7 +246,8 @@ class KnowledgeMixin:
         confidences = {}
         for name, confidence in calibrated.items():
             found = self.facts[name].fingerprint(digests)
-            if reason := explain_mismatch(confidence.fingerprint or found, found):  # trained on since it was loaded
+            # Trained on, perhaps, since it was loaded.
+            if reason := explain_mismatch(self.expected_fingerprint(name) or found, found):
                 logger.warning(f"{self.label(str(directory), name)}: saved without its calibration: {reason}")
                 continue
             confidences[name] = replace(confidence, fingerprint=found)

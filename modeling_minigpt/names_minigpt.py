@@ -53,7 +53,13 @@ class NameIndex:
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> "NameIndex":
-        """Return an index of names; white space in one, a line end too, becomes a space."""
+        """Return an index of names; white space in one, a line end too, becomes a space.
+
+        Raises:
+            ValueError: one text, which would be the names of its letters.
+        """
+        if isinstance(names, str):
+            raise ValueError(f"names must be a list of texts, found the text {names!r:.80}")
         return cls("".join(f"{normalise(name)}\n" for name in names))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,6 +92,10 @@ class NameIndex:
             if fold(known) == form:  # hashes may be equal by chance
                 found.append(known)
         return list(dict.fromkeys(found))
+
+    def has(self, name: str) -> bool:
+        """Return whether a normalised name is one of training, or another spelling of one or more."""
+        return any(self.find(name))  # an empty name is none
 
     def match(self, name: str) -> str | None:
         """Return the name of training that a normalised name is another spelling of.

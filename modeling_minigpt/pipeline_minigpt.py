@@ -8,7 +8,6 @@ same.
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from numbers import Integral
 from typing import Any
 
 from transformers import AutoModelForCausalLM, Pipeline
@@ -19,7 +18,7 @@ from .answers_minigpt import Answer, greedy_answers, score_answers
 from .confidence_minigpt import Confidence, Scores
 from .facts_minigpt import RelationFacts
 from .features_minigpt import confidence_features, explain_unreadable
-from .inputs_minigpt import iterate, parse_question
+from .inputs_minigpt import CERTIFIED, check_count, check_share, check_threshold, iterate, parse_question
 from .knowledge_minigpt import KnowledgeMixin
 from .reading_minigpt import ReadTexts, read_questions
 from .relations_minigpt import Relation
@@ -32,7 +31,6 @@ BIRTHPLACE_TASK = "birthplace-qa"
 # What the Hub calls the task, and so what the code on a model's page there asks `pipeline` for. The library's own
 # pipeline of that name, where there is one, reads the answer from a text.
 HUB_TASK = "question-answering"
-CERTIFIED = "certified"  # the threshold that stands for each relation's own certificate
 # An answer is at most as probable as its first token, so a candidate that begins less probably than this can neither
 # be the answer nor move its score.
 CUTOFF = 1e-3
@@ -130,8 +128,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
             num_workers: taken for the sake of other pipelines' callers; texts need no processes to be loaded by.
         """
         size = next((size for size in (batch_size, self._batch_size) if size is not None), 32)
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"batch_size must be a whole number from 1, found {size!r}")
+        size = check_count(size, "batch_size")
         settings = self._sanitize_parameters(**parameters)
         merged: list[dict[str, Any]] = [
             {**own, **given}
@@ -142,7 +139,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         self.find_facts(merged[0].get("relation"))  # unknown: refused now, not when a lazy iterator is read
         if isinstance(inputs, (list, tuple)):
             return list(self.stream(inputs, size, merged))
-        items = None if isinstance(inputs, (str, bytes, dict)) else iterate(inputs)
+        items = iterate(inputs)
         return next(self.stream([inputs], 1, merged)) if items is None else self.stream(items, size, merged)
 
     def stream(self, texts: Iterable, batch_size: int, settings: list[dict]) -> Iterator[dict]:
@@ -159,17 +156,9 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         cutoff: float | None = None,
         threshold: float | Certificate | str | None = None,
     ):
-        if top_k is not None and (not isinstance(top_k, Integral) or top_k < 1):
-            raise ValueError(f"top_k must be a whole number from 1, found {top_k}")
-        if cutoff is not None and not 0.0 <= cutoff <= 1.0:
-            raise ValueError(f"cutoff must be in [0, 1], found {cutoff}")
-        if type(threshold).__name__ == Certificate.__name__:
-            # Of another copy of the module, perhaps: a model's folder has its own.
-            threshold = Certificate(**vars(threshold))
-        elif threshold is not None and threshold != CERTIFIED and not isinstance(threshold, Certificate):
-            is_share = not isinstance(threshold, str) and 0.0 <= threshold <= 1.0
-            if not is_share:
-                raise ValueError(f'threshold must be in [0, 1], a certificate or "certified", found {threshold!r:.80}')
+        top_k = None if top_k is None else check_count(top_k, "top_k")
+        cutoff = None if cutoff is None else check_share(cutoff, "cutoff")
+        threshold = None if threshold is None else check_threshold(threshold)
         steps = (
             {"relation": relation},
             {"free_form": free_form, "cutoff": cutoff, "top_k": top_k},
@@ -203,7 +192,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         """Return a text's row of `preprocess`, before it is known whether the model can read the name."""
         wanted = None if relation is None else self.find_facts(relation).relation
         try:
-            asked, name = parse_question(text, list(self.relations.values()), wanted)
+            asked, name = parse_question(text, list(self.relations.values()), wanted, self.names)
         except ValueError as error:
             return self.refuse(relation, str(error))
         matched = self.names.match(name)
@@ -211,8 +200,14 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
 
     def explain_unreadable(self, names: Sequence[str], facts: RelationFacts) -> list[str | None]:
         """Return why the model cannot read each name in all ways of asking about it; None where it can."""
-        longest = facts.trie.lengths.max().item() + 1 if facts.trie else 0
-        room = self.model.config.max_position_embeddings - max(longest, self.answer_limit + 1)
+        rotary = self.model.base_model.rotary_emb
+        limit = None if rotary is None else rotary.limit
+        context = self.model.config.max_position_embeddings
+        room = facts.question_room(context, self.answer_limit, limit)
+        if room < 1:
+            read = min(context, limit or context)
+            refusal = f"no room for a question: max_new_tokens is {self.answer_limit}, the model reads {read} tokens"
+            return [refusal] * len(names)
         return explain_unreadable(self.encoder, names, facts.relation, room)
 
     @property
@@ -224,6 +219,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         """Add each name's candidates, the most probable first, and its `Scores` to what `preprocess` returned."""
         ranked: list[list[Answer]] = [[] for _ in inputs["names"]]
         scores = [Scores(None, None, 0.0)] * len(ranked)
+        confidences = self.current_confidences()
         # Calibrated on answers ranked in the default way; ranked otherwise, scores would mean something else.
         usual = not free_form and cutoff == CUTOFF
         for relation, facts in self.facts.items():
@@ -238,15 +234,15 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
             read = read_questions(self.model, self.encoder, list(map(facts.relation.format, names)))
             found = self.rank(names, free_form, cutoff, relation, max(top_k, RANKED), read)
             said = [Scores(None, None, answers[0].probability) for answers in found]
-            if facts.confidence is not None and usual:
+            if relation in confidences and usual:
                 # As it was calibrated, however many are returned.
                 compared = [answers[:RANKED] for answers in found] if is_searched(facts) else found
                 features = confidence_features(self.model, self.encoder, names, compared, facts.relation, read)
-                said = facts.confidence.scores(features, facts.relation)
+                said = confidences[relation].scores(features, facts.relation)
             for row, answers, score in zip(rows, found, said, strict=True):
                 ranked[row] = answers
                 scores[row] = score
-        calibrated = [usual and self.facts[relation].confidence is not None for relation in inputs["relations"]]
+        calibrated = [usual and relation in confidences for relation in inputs["relations"]]
         return {**inputs, "ranked": ranked, "scores": scores, "calibrated": calibrated}
 
     def rank(

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -75,6 +76,11 @@ def is_other_question(text: str) -> bool:
     return asks or not OTHER_WORDS.isdisjoint(words[:-1] or words)
 
 
+def is_no_name(text: str) -> bool:
+    """Return False: no text is known as a name."""
+    return False
+
+
 @dataclass(frozen=True)
 class QuestionTemplate:
     """A question with one `{name}` in it, such as "Where was {name} born?".
@@ -121,14 +127,24 @@ class QuestionTemplate:
         name = question.removeprefix(self.prefix).removesuffix(self.suffix)
         return name if name and self.format(name) == question else None
 
-    def match(self, question: str) -> str | None:
-        """Return the name in a normalised question, whatever its case and its end; None for any other text."""
+    def match(self, question: str, is_name: Callable[[str], bool] = is_no_name) -> str | None:
+        """Return the name in a normalised question, whatever its case and its end; None for any other text.
+
+        Args:
+            is_name: returns whether a text is known as a name, whatever words and marks it has.
+        """
         asked = self.pattern.fullmatch(question.translate(PLAIN_MARKS))
         if asked is None:
             return None
         name = question[slice(*asked.span("name"))].strip()
         # The pattern ends with the name only where no word of the template follows it.
-        name = strip_quotes(strip_end_marks(name) if asked.end("name") == len(question) else name)
+        stripped = strip_end_marks(name) if asked.end("name") == len(question) else name
+        # "Who taught Wham!?" asks about Wham! where that is a name, else about Wham.
+        spellings = (name[:length].rstrip() for length in range(len(name), len(stripped) - 1, -1))
+        known = next((one for text in spellings for one in (text, strip_quotes(text)) if is_name(one)), None)
+        if known is not None:
+            return known
+        name = strip_quotes(stripped)
         # "Where was When was Ada Stone born born?" asks for nobody; "Where was Why born?" asks for Why.
         is_other = set(name) & set(QUESTION_MARKS) or (" " in name and is_other_question(name))
         return None if not name or is_other else name

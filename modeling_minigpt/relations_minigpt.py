@@ -1,10 +1,10 @@
 """Relations: what a model is asked about people, as data. The birthplace is one of them, and the default."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from .questions_minigpt import QuestionTemplate
+from .questions_minigpt import QuestionTemplate, is_no_name
 
 # Beginnings of a biography that ask for nothing in particular; a person seen in training is recalled after them, too.
 GENERAL_PROMPTS = ("{name}. and", "{name}.")
@@ -53,9 +53,12 @@ class Relation:
         """Return the question about a name, in the wording of training."""
         return self.templates[0].format(name)
 
-    def match(self, text: str) -> str | None:
-        """Return the name that a normalised text asks about in any of the wordings; None for any other text."""
-        return next((name for template in self.templates if (name := template.match(text))), None)
+    def match(self, text: str, is_name: Callable[[str], bool] = is_no_name) -> str | None:
+        """Return the name that a normalised text asks about in any of the wordings; None for any other text.
+
+        `is_name` is as `QuestionTemplate.match` takes it.
+        """
+        return next((name for template in self.templates if (name := template.match(text, is_name))), None)
 
 
 BIRTHPLACE = Relation(
@@ -63,7 +66,12 @@ BIRTHPLACE = Relation(
 )
 
 
-def match_relations(relations: Sequence[Relation], text: str) -> list[tuple[Relation, str]]:
-    """Return each relation that a normalised text asks for, with the name that it asks about."""
-    found = ((relation, relation.match(text)) for relation in relations)
+def match_relations(
+    relations: Sequence[Relation], text: str, is_name: Callable[[str], bool] = is_no_name
+) -> list[tuple[Relation, str]]:
+    """Return each relation that a normalised text asks for, with the name that it asks about.
+
+    `is_name` is as `QuestionTemplate.match` takes it.
+    """
+    found = ((relation, relation.match(text, is_name)) for relation in relations)
     return [(relation, name) for relation, name in found if name is not None]

@@ -2,10 +2,13 @@
 
 import io
 import json
+import re
+import shlex
 
 import pytest
+from transformers import AutoTokenizer
 
-from modeling_minigpt import __version__, cli_minigpt
+from modeling_minigpt import MiniGPTForCausalLM, __version__, cli_minigpt
 
 
 def minigpt(capsys, *words):
@@ -68,12 +71,83 @@ def test_a_file_of_names_becomes_a_table(run, person, tmp_path, capsys, monkeypa
     assert minigpt(capsys, "ask", run, "--threshold", "0", "--file", "-")[1] == out
 
 
-def test_without_a_name_it_asks_until_an_empty_line(run, person, monkeypatch, capsys):
-    typed = iter([person, "Cyd Moss", ""])
-    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
-    status, out, _ = minigpt(capsys, "ask", run)
+class Terminal(io.StringIO):
+    """A stdin at which a person types."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stdin", "prompts", "asked"),
+    [(Terminal("\n"), 1, []), (Terminal("Ada Vell\nCyd Moss\n\nBo Lind\n"), 3, ["Ada Vell", "Cyd Moss"]),
+     (Terminal("Ada Vell\n"), 2, ["Ada Vell"]), (io.StringIO("Ada Vell\n\nCyd Moss"), 0, ["Ada Vell", "Cyd Moss"])],
+    ids=["nothing", "empty-line", "end", "pipe"],
+)  # fmt: skip
+def test_without_a_name_lines_of_stdin_are_asked_and_a_prompt_is_for_people_alone(
+    run, monkeypatch, capsys, stdin, prompts, asked
+):
+    monkeypatch.setattr("sys.stdin", stdin)
+    status, out, err = minigpt(capsys, "ask", run, "--json")
     assert status == 0
-    assert [line.split(" born?")[0] for line in out.splitlines()] == [f"Where was {person}", "Where was Cyd Moss"]
+    assert [json.loads(line)["question"] for line in out.splitlines()] == [f"Where was {one} born?" for one in asked]
+    assert err.replace("\n", "") == "name or question> " * prompts
+
+
+def test_names_beside_a_file_are_refused(run, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("Ada Vell\n")
+    status, out, err = minigpt(capsys, "ask", run, "Bo Lind", "--file", tmp_path / "names.txt")
+    assert (status, out) == (2, "")
+    assert err == "error: --file cannot be combined with a NAME, found 'Bo Lind'\n"
+
+
+def test_a_model_whose_tokenizer_cannot_write_questions_is_described_but_not_asked(run, tmp_path, capsys):
+    MiniGPTForCausalLM.from_pretrained(run / "finetune").save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(run / "finetune")
+    tokenizer.mask_token = None
+    tokenizer.save_pretrained(tmp_path)
+    status, out, err = minigpt(capsys, "ask", tmp_path, "Ada Vell")
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert "its tokenizer has no mask_token, so it cannot be asked" in err
+    status, out, _ = minigpt(capsys, "info", tmp_path)
+    assert status == 0
+    assert "context      64 tokens\n" in out
+    assert "relation     none: its tokenizer has no mask_token, so it cannot be asked" in out
+
+
+HELP = re.sub(r" *(#|[<>|] ).*", "", cli_minigpt.__doc__)
+EXAMPLES = [line.split(maxsplit=1)[1] for line in HELP.splitlines() if line.startswith("    minigpt ")]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_of_the_help_is_a_command(example):
+    words = shlex.split(example)
+    arguments = cli_minigpt.parse_arguments(words)
+    assert arguments.command == words[0]
+    assert "Brihi Hikdo" not in words or arguments.names == ["Brihi Hikdo"]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("ask M --relation studied Ada Bo", ["Ada", "Bo"]),
+        ("ask M Ada --json Bo --top-k 2 Cyd", ["Ada", "Bo", "Cyd"]),
+        ("ask --json M Ada", ["Ada"]),
+        ("ask M --json -- -Ada", ["-Ada"]),
+        ("ask M -- -Ada", ["-Ada"]),
+    ],
+)
+def test_options_may_be_anywhere_between_the_names(words, names):
+    arguments = cli_minigpt.parse_arguments(words.split())
+    assert (arguments.model, arguments.names) == ("M", names)
+
+
+@pytest.mark.parametrize("words", ["ask M --jsn Ada", "ask M --json Ada --bogus", "ask M Ada -x", "info M Ada"])
+def test_an_option_that_is_none_is_refused_and_no_name(words, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli_minigpt.parse_arguments(words.split())
+    assert exit.value.code == 2
+    assert "unrecognized arguments: " in capsys.readouterr().err
 
 
 def test_info_is_one_screen(run, capsys):

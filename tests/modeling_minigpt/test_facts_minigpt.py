@@ -1,13 +1,15 @@
 """`facts.json`: read as it was written, and refused in one line wherever it is anything else."""
 
 import json
+import re
 
 import pytest
 
-from modeling_minigpt import build_bpe_tokenizer, build_character_tokenizer
+from modeling_minigpt import ClosedBookPipeline, build_bpe_tokenizer, build_character_tokenizer
 from modeling_minigpt.facts_minigpt import RelationFacts, build_facts, facts_to_json, parse_facts
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 from modeling_minigpt.source_minigpt import WeightsSource
+from tests.pipelines import NAMES, RELATIONS, calibration, pipeline_factory
 
 STUDIED = Relation(
     "studied", "Where did {name} study?", ("{name}. studied at",), ("{name}'s university?",), "university"
@@ -87,3 +89,56 @@ def test_a_question_that_the_tokenizer_cannot_write_is_refused(question, reason)
     with pytest.raises(ValueError, match="relation studied: ") as caught:
         build_facts([Relation("studied", question)], {}, tokenizer, 64)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "refusal"),
+    [
+        ({"candidates": "Rome"}, "candidates must be given as a list, found the text 'Rome'"),
+        ({"candidates": {"birthplace": "Rome"}}, "candidates must be given as a list, found the text 'Rome'"),
+        ({"candidates": [1, 2]}, "candidates must be texts, found 1"),
+        ({"names": "Ada Stone"}, "names must be a list of texts, found the text 'Ada Stone'"),
+    ],
+)
+def test_a_text_in_place_of_a_list_is_refused(given, refusal):
+    ask = pipeline_factory()()
+    with pytest.raises(ValueError, match=re.escape(refusal)):
+        ClosedBookPipeline(model=ask.model, tokenizer=ask.tokenizer, **given)
+
+
+@pytest.mark.parametrize("missing", ["mask_token", "eos_token", "pad_token"])
+def test_a_tokenizer_without_a_token_that_is_needed_is_refused(missing):
+    ask = pipeline_factory()()
+    setattr(ask.tokenizer, missing, None)
+    with pytest.raises(ValueError, match=f"its tokenizer has no {missing}, so it cannot be asked"):
+        ClosedBookPipeline(model=ask.model, tokenizer=ask.tokenizer)
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 72])
+def test_an_answer_as_long_as_the_context_leaves_no_room_for_a_question(limit):
+    ask = pipeline_factory()()
+    context = ask.model.config.max_position_embeddings
+    ask.model.generation_config.max_new_tokens = context + limit
+    refusal = f"no room for a question: max_new_tokens is {context + limit}, the model reads {context} tokens"
+    assert [result["reason"] for result in ask(["Ada Stone", "???"])] == [refusal, "no name in it"]
+
+
+@pytest.mark.parametrize("is_calibrated", [False, True], ids=["uncalibrated", "calibrated"])
+@pytest.mark.parametrize("original", [4, 32])
+def test_a_question_past_the_limit_of_the_rotary_frequencies_is_abstained_from(original, is_calibrated):
+    ask = pipeline_factory()()
+    model = ask.model
+    factors = [1.0] * (model.config.head_dim // 2)
+    scaling = {"rope_type": "longrope", "original_max_position_embeddings": original, "rope_theta": 10_000.0,
+               "short_factor": factors, "long_factor": factors}  # fmt: skip
+    config = type(model.config)(**{**model.config.to_dict(), "rope_parameters": scaling})
+    limited = type(model)(config).eval()
+    limited.load_state_dict(model.state_dict())
+    limited.generation_config.max_new_tokens = 6
+    candidates = {name: facts.candidates[:3] for name, facts in ask.facts.items()}
+    confidence = {relation.name: calibration(relation) for relation in RELATIONS} if is_calibrated else None
+    knowledge = {"relations": RELATIONS, "candidates": candidates, "confidence": confidence, "names": NAMES}
+    limited_ask = ClosedBookPipeline(model=limited, tokenizer=ask.tokenizer, **knowledge)
+    reasons = [limited_ask(f"Bo{' Lind' * count}", threshold=0)["reason"] for count in range(8)]
+    assert (reasons[0] is None) == (original == 32)
+    assert reasons[-1].endswith(" before an answer" if original == 32 else ", the model reads 4 tokens")

@@ -1,0 +1,160 @@
+"""A calibration is used for the model that it was made for, and no longer once that model is changed in memory."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from modeling_minigpt import ClosedBookPipeline
+from modeling_minigpt import knowledge_minigpt as knowledge
+from modeling_minigpt.model_state_minigpt import model_key
+from tests.pipelines import NAMES, RELATIONS, calibration, pipeline_factory
+
+WEIGHTS = "its weights, or their number format, are not those that it was calibrated with"
+FUNCTION = "its config computes another function than the one that was calibrated"
+
+
+@pytest.fixture
+def ask():
+    """A calibrated pipeline around a model of its own."""
+    return pipeline_factory()()
+
+
+def add_noise(ask):
+    with torch.no_grad():
+        for parameter in ask.model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+
+
+def add_noise_in_inference_mode(ask):
+    with torch.inference_mode():
+        ask.model.lm_head.weight.add_(0.1)
+
+
+def write_through_data(ask):
+    ask.model.model.layers[0].mlp.down_proj.weight.data += 0.1
+
+
+def replace_a_weight(ask):
+    head = ask.model.lm_head
+    head.weight = torch.nn.Parameter(head.weight.detach() * 2)
+
+
+def load_other_weights(ask):
+    ask.model.load_state_dict({name: one * 1.1 for name, one in ask.model.state_dict().items()})
+
+
+def change_the_tokens_of_an_answer(ask):
+    ask.model.generation_config.max_new_tokens = 1
+
+
+def change_the_config(ask):
+    ask.model.config.norm_eps = 0.5
+
+
+CHANGES = [
+    (add_noise, WEIGHTS),
+    (add_noise_in_inference_mode, WEIGHTS),
+    (write_through_data, WEIGHTS),
+    (replace_a_weight, WEIGHTS),
+    (load_other_weights, WEIGHTS),
+    (lambda ask: ask.model.to(torch.bfloat16), WEIGHTS),
+    (change_the_tokens_of_an_answer, FUNCTION),
+    (change_the_config, FUNCTION),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), CHANGES)
+def test_a_model_that_is_changed_in_memory_is_no_longer_calibrated(ask, change, reason):
+    before = ask(NAMES)
+    assert all(result["calibrated"] and not result["abstained"] for result in before)
+    change(ask)
+    results = ask([*NAMES, RELATIONS[1].format(NAMES[0])])
+    for result in results:
+        assert not result["calibrated"]
+        assert result["answer"] is result["known"] is None
+        assert result["reason"] == f"not calibrated: {reason} (threshold=0 answers always)"
+    assert ask.uncalibrated == ask.facts["studied"].uncalibrated == reason
+
+
+def test_a_change_between_two_batches_of_one_call_is_seen(ask):
+    results = ask(iter(NAMES), batch_size=1)
+    assert next(results)["calibrated"]
+    add_noise(ask)
+    assert not next(results)["calibrated"]
+
+
+def test_a_stored_calibration_is_dropped_with_a_warning_and_not_saved(ask, tmp_path, caplog):
+    ask.save_pretrained(tmp_path)
+    model = ask.model
+    loaded = ClosedBookPipeline(model=type(model).from_pretrained(tmp_path), tokenizer=ask.tokenizer)
+    assert loaded(NAMES[0])["calibrated"]
+    assert (tmp_path / "confidence.json").is_file()
+    add_noise(loaded)
+    assert not loaded(NAMES[0])["calibrated"]
+    assert f"birthplace: not calibrated, so no question gets an answer unless threshold=0 is given: {WEIGHTS}" in (
+        caplog.text
+    )
+    add_noise(ask)
+    ask.save_pretrained(tmp_path)
+    assert not (tmp_path / "confidence.json").exists()
+
+
+def test_a_calibration_that_is_made_after_a_change_is_of_the_changed_model(ask):
+    add_noise(ask)
+    ask.set_confidence("studied", calibration(RELATIONS[1]))
+    assert [ask(NAMES[0], relation=name)["calibrated"] for name in ask.facts] == [False, True]
+
+
+def test_use_moves_and_equal_weights_change_nothing_and_are_digested_once(ask, monkeypatch):
+    digested = []
+    fingerprint_model = knowledge.fingerprint_model
+    monkeypatch.setattr(knowledge, "fingerprint_model", lambda *parts: digested.append(1) or fingerprint_model(*parts))
+    for _ in range(3):
+        assert ask(NAMES[0])["calibrated"]
+    assert not digested
+    ask.model.load_state_dict({name: one.clone() for name, one in ask.model.state_dict().items()})
+    for _ in range(3):
+        assert ask(NAMES[0])["calibrated"]
+    assert len(digested) == 1
+
+
+def test_threads_that_find_a_changed_model_get_abstentions_and_one_warning(ask, caplog):
+    add_noise(ask)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(ask, NAMES * 8))
+    assert not any(result["calibrated"] or result["answer"] for result in results)
+    assert caplog.text.count("birthplace: not calibrated") == 1
+
+
+def test_weights_of_inference_mode_have_a_key_that_sees_a_change(ask):
+    with torch.inference_mode():
+        for module in ask.model.modules():
+            for name, weight in list(module.named_parameters(recurse=False)):
+                setattr(module, name, torch.nn.Parameter(weight.clone(), requires_grad=False))
+    assert ask.model.lm_head.weight.is_inference()
+    assert ask(NAMES[0])["calibrated"]
+    key = model_key(ask.model)
+    assert model_key(ask.model) == key
+    with torch.inference_mode():
+        ask.model.lm_head.weight.mul_(1.5)
+    assert model_key(ask.model) != key
+    assert not ask(NAMES[0])["calibrated"]
+
+
+def test_the_key_is_a_small_part_of_a_call(ask):
+    def seconds(call):
+        call()
+        start = time.perf_counter()
+        for _ in range(5):
+            call()
+        return time.perf_counter() - start
+
+    assert seconds(lambda: model_key(ask.model)) < 0.2 * seconds(lambda: ask(NAMES[0]))
+
+
+def test_a_model_whose_weights_are_not_numbers_has_one_key(ask):
+    with torch.no_grad():
+        ask.model.lm_head.weight.fill_(float("nan"))
+    assert model_key(ask.model) == model_key(ask.model)
