@@ -69,6 +69,19 @@ def test_a_point_that_fails_does_not_end_the_others(recipe, data, tmp_path, capf
     assert (tmp_path / "s" / "pretrain.gradient_limit=1000,seed=0" / "results.json").is_file()
 
 
+def test_a_point_without_memory_does_not_end_the_others(recipe, data, tmp_path, monkeypatch, capfd):
+    tried = []
+
+    def run(recipe, command, resume):
+        tried.append(recipe.output)
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(sweeps, "run_command", run)
+    assert call(recipe, data, tmp_path / "s", "--grid", "pretrain.batch_size=8,12", "--seeds", "0") == 1
+    assert len(tried) == 2
+    assert "pretrain.batch_size=8,seed=0: RuntimeError: can't allocate memory" in capfd.readouterr().err
+
+
 def test_all_recipes_are_checked_before_the_first_is_trained(recipe, data, tmp_path, no_training, capfd):
     assert call(recipe, data, tmp_path / "s", "--grid", "pretrain.batch_size=8,none") == 2
     assert "pretrain.batch_size" in capfd.readouterr().err
@@ -84,6 +97,15 @@ def test_all_recipes_are_checked_before_the_first_is_trained(recipe, data, tmp_p
         (("--part", "0/2"), HELD_OUT, "--part 0/2: wanted I/N"),
         (("--part", "3/2"), HELD_OUT, "--part 3/2: wanted I/N"),
         ((), (), "--set data.validation_questions=300"),
+        (
+            ("--grid", "data.validation_questions=6,0"),
+            HELD_OUT,
+            "data.validation_questions=0,seed=0: a sweep is scored",
+        ),
+        (("--grid", "output=x,y"), HELD_OUT, "--grid output=x,y: each run has a folder of its own"),
+        (("--grid", "finetune.start_from=a/b,a_b"), HELD_OUT, "two combinations would have this folder"),
+        (("--grid", "pretrain.learning_rate=1e-3,0.001"), HELD_OUT, "wanted different runs, found the same recipe"),
+        (("--grid", f"finetune.start_from={'a' * 250}"), HELD_OUT, "wanted at most 255 bytes"),
     ],
 )
 def test_what_is_no_sweep_is_refused_in_one_line(recipe, data, tmp_path, capfd, words, overrides, message):
@@ -103,3 +125,4 @@ def test_a_folder_in_a_value_is_no_folder_of_the_sweep(recipe, data, tmp_path):
     (point,) = plan_sweep(recipe, words, ["finetune.start_from=some/model"], [0])
     assert point.name == "finetune.start_from=some_model,seed=0"
     assert choose_part([point], None) == [point]
+    assert [point.name for point in plan_sweep(recipe, words, [], [3, 0, 3])] == ["seed=3", "seed=0"]

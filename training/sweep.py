@@ -11,7 +11,7 @@ machines that share the folder, take a part each.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate.logging import get_logger
@@ -26,6 +26,8 @@ from training.runner import run_command
 from training.torchrun_env import has_peers
 
 logger = get_logger(__name__)
+
+MAX_NAME = 255  # bytes, of a folder, in all file systems of today
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ def parse_grid(texts: Sequence[str]) -> list[list[str]]:
             raise RecipeError(f"--grid {text}: wanted KEY=VALUE,VALUE,…")
         if key == "seed":
             raise RecipeError(f"--grid {text}: seeds are given by --seeds")
+        if key == "output":
+            raise RecipeError(f"--grid {text}: each run has a folder of its own below the output folder")
         if key in axes:
             raise RecipeError(f"--grid {text}: {key} is there twice")
         axes[key] = [f"{key}={value}" for value in dict.fromkeys(choices)]
@@ -67,19 +71,34 @@ def plan_sweep(
     """Return all runs of a sweep, every combination with every seed, or the recipe's own; each is checked now.
 
     Raises:
-        RecipeError: as `load_recipe` and `parse_grid`, or nothing is held out to compare the runs on.
+        RecipeError: as `load_recipe` and `parse_grid`, or nothing is held out to compare a run on, or two runs would
+            be the same or in the same folder.
     """
     base = load_recipe(path, list(overrides))
-    if not base.data.validation_questions:
-        raise RecipeError(
-            "a sweep is scored on held-out training questions: --set data.validation_questions=300, for example"
-        )
-    points = []
-    for chosen in itertools.product(*parse_grid(grid), [f"seed={seed}" for seed in seeds or [base.seed]]):
+    points: list[SweepPoint] = []
+    own_seeds = dict.fromkeys([base.seed] if seeds is None else seeds)
+    for chosen in itertools.product(*parse_grid(grid), [f"seed={seed}" for seed in own_seeds]):
         name = ",".join(chosen).replace("/", "_")
-        output = f"output={Path(base.output, name)}"
-        points.append(SweepPoint(name, load_recipe(path, [*overrides, *chosen, output])))
+        point = SweepPoint(name, load_recipe(path, [*overrides, *chosen, f"output={Path(base.output, name)}"]))
+        check_point(point, points)
+        points.append(point)
     return points
+
+
+def check_point(point: SweepPoint, others: Sequence[SweepPoint]) -> None:
+    """Raise RecipeError where a run cannot be compared, or is the same as one of the others."""
+    if not point.recipe.data.validation_questions:
+        raise RecipeError(
+            f"{point.name}: a sweep is scored on held-out training questions: "
+            "--set data.validation_questions=300, for example"
+        )
+    if len(point.name.encode()) > MAX_NAME:
+        raise RecipeError(f"{point.name}: wanted at most {MAX_NAME} bytes, as the name of a folder")
+    for other in others:
+        if other.name == point.name:
+            raise RecipeError(f"{point.name}: two combinations would have this folder")
+        if replace(other.recipe, output=point.recipe.output) == point.recipe:
+            raise RecipeError(f"{other.name} and {point.name}: wanted different runs, found the same recipe")
 
 
 def choose_part(points: Sequence[SweepPoint], part: str | None) -> list[SweepPoint]:
@@ -135,6 +154,9 @@ def sweep(
         except UserError as error:
             failed += 1
             logger.error(f"{point.name}: {error}")
+        except Exception as error:  # such as too little memory for one of several sizes
+            failed += 1
+            logger.error(f"{point.name}: {type(error).__name__}: {error}", exc_info=True)
     finished = [Path(point.recipe.output) for point in every if RunFolder(point.recipe.output).results.is_file()]
     if finished:
         show(comparison_table(read_runs(finished)), end="")
