@@ -3,16 +3,18 @@
     python -m evaluation.compare runs/*
     python -m evaluation.compare runs/cs224n-* --relation birthplace --csv runs.csv
 
-Runs whose recipes differ in nothing but the seed are one row: the mean of each figure ± the standard deviation between
-seeds. Prints a Markdown table. The CSV has a row a run and a column for each figure and for each setting that differs.
-What has no results yet, or is no run, is named and left out.
+Runs that differ in nothing but the seed, neither in their recipes nor in the data that they learned from, are one row:
+the mean of each figure ± the standard deviation between seeds. Each seed may have started from its own weights; where
+a seed is there twice, the weights count, too. Prints a Markdown table. The CSV has a row a run and a column for each
+figure and for each setting that differs. What has no results yet, or is no run, is named and left out.
 """
 
 import argparse
 import csv
+import hashlib
 import sys
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifacts.run_folder import RunError, RunFolder, read_json, settings_without_paths
@@ -43,13 +45,16 @@ class RunResults:
     Attributes:
         folder: the run's folder.
         seed: its seed.
-        settings: its recipe by dotted keys, without those of `NOT_COMPARED` and without paths.
+        settings: its recipe by dotted keys, without those of `NOT_COMPARED` and without paths; and the digests of the
+            files that it learned from.
+        starts: the digests of the weights that it started from, by the keys of their paths.
         figures: by the names in `FIGURES`; None where one was not measured.
     """
 
     folder: Path
     seed: int
     settings: dict[str, str]
+    starts: dict[str, str]
     figures: dict[str, float | None]
 
 
@@ -57,6 +62,12 @@ def comparable_settings(recipe: dict) -> dict[str, str]:
     """Return a recipe's settings that make two runs different, by dotted keys."""
     compared = {name: part for name, part in recipe.items() if name not in NOT_COMPARED}
     return {key: str(value) for key, value in settings_without_paths(compared).items()}
+
+
+def short_digests(run: RunFolder) -> dict[str, str]:
+    """Return eight digits for each thing that a run learned from; none for a run that did not record them."""
+    inputs = read_json(run.inputs) if run.inputs.is_file() else {}
+    return {name: hashlib.sha256(str(digest).encode()).hexdigest()[:8] for name, digest in inputs.items()}
 
 
 def read_run(folder: Path, relation: str | None = None) -> RunResults:
@@ -71,19 +82,25 @@ def read_run(folder: Path, relation: str | None = None) -> RunResults:
     run = RunFolder(folder)
     recipe = read_json(run.recipe)
     results = read_json(run.results)
-    views = by_relation(results)
-    if relation is not None and relation not in views:
-        raise RunError(f"{folder}: has no relation {relation!r}, only {', '.join(views)}")
-    view = next(iter(views.values())) if relation is None else views[relation]
-    trust = view.get("trust") or {}
-    figures = {
-        **{name: trust.get(name) for name, _, _ in FIGURES.values()},
-        "accuracy": view[view["split"]]["accuracy"],
-        "no_pretraining": view["baselines"]["no_pretraining"],
-        "minutes": training_minutes(results),
-        "parameters": results["parameters"],
-    }
-    return RunResults(folder, recipe["seed"], comparable_settings(recipe), figures)
+    digests = short_digests(run)
+    try:
+        views = by_relation(results)
+        if relation is not None and relation not in views:
+            raise RunError(f"{folder}: has no relation {relation!r}, only {', '.join(views)}")
+        view = next(iter(views.values())) if relation is None else views[relation]
+        trust = view.get("trust") or {}
+        figures = {
+            **{name: trust.get(name) for name, _, _ in FIGURES.values()},
+            "accuracy": view[view["split"]]["accuracy"],
+            "no_pretraining": view["baselines"]["no_pretraining"],
+            "minutes": training_minutes(results),
+            "parameters": results["parameters"],
+        }
+        starts = {name: digest for name, digest in digests.items() if name.endswith(".start_from")}
+        files = {name: digest for name, digest in digests.items() if name not in starts}
+        return RunResults(folder, recipe["seed"], {**comparable_settings(recipe), **files}, starts, figures)
+    except (AttributeError, KeyError, StopIteration, TypeError) as error:
+        raise RunError(f"{folder}: {run.recipe.name} or {run.results.name} is damaged: lacks {error}") from error
 
 
 def read_runs(folders: list[Path], relation: str | None = None) -> list[RunResults]:
@@ -93,7 +110,7 @@ def read_runs(folders: list[Path], relation: str | None = None) -> list[RunResul
         RunError: no run has been scored, or as for `read_run`.
     """
     runs = []
-    for folder in folders:
+    for folder in {folder.resolve(): folder for folder in folders}.values():  # each once, however it is written
         run = RunFolder(folder)
         if not run.recipe.is_file():  # `runs/*` also has what benchmarks write there
             show(f"{folder}: left out, it is no run: it has no {run.recipe.name}", sys.stderr)
@@ -103,6 +120,10 @@ def read_runs(folders: list[Path], relation: str | None = None) -> list[RunResul
             runs.append(read_run(folder, relation))
     if not runs:
         raise RunError("none of these runs has results: python train.py evaluate scores one")
+    # Seeds of one recipe may each have started from weights of their own; the same seed twice is two experiments.
+    alike = Counter((run.seed, *sorted(run.settings.items())) for run in runs)
+    if max(alike.values()) > 1:
+        return [replace(run, settings={**run.settings, **run.starts}) for run in runs]
     return runs
 
 
@@ -120,7 +141,7 @@ def comparison_table(runs: list[RunResults]) -> str:
         recipes[tuple(run.settings.get(key, "–") for key in differences)].append(run)
     rows = []
     for values, same in recipes.items():
-        name = same[0].folder.name + (f" and {len(same) - 1} more" if len(same) > 1 else "")
+        name = same[0].folder.resolve().name + (f" and {len(same) - 1} more" if len(same) > 1 else "")
         cells = []
         for figure, scale, digits in FIGURES.values():
             measured = [run.figures[figure] for run in same]

@@ -12,12 +12,14 @@ from evaluation import compare
 def add_run(tmp_path):
     """Return a function that makes the folder of an invented run."""
 
-    def add(name, accuracy=0.5, seed=0, answered=0.4, minutes=2.0, **settings):
+    def add(name, accuracy=0.5, seed=0, answered=0.4, minutes=2.0, inputs=None, **settings):
         folder = tmp_path / name
         folder.mkdir()
         recipe = {"seed": seed, "output": str(folder), "data": {"path": str(folder)}, "run": {"log_steps": seed}}
         recipe["pretrain"] = {"steps": 100, "start_from": None, **settings}
         (folder / "recipe.json").write_text(json.dumps(recipe))
+        if inputs is not None:
+            (folder / "inputs.json").write_text(json.dumps(inputs))
         if accuracy is not None:
             results = {
                 "dataset": "x",
@@ -54,6 +56,28 @@ def test_seeds_of_one_recipe_are_one_row_and_what_differs_is_a_column(add_run, c
     assert other["answered at the certified thresholds, %"] == "–"
     assert other["known over made-up (AUROC)"] == "–"
     assert other["parameters, M"] == "1.50"
+
+
+def test_runs_of_other_data_are_other_rows_and_a_folder_counts_once(add_run, tmp_path, capsys, monkeypatch):
+    runs = [add_run(name, seed=seed, inputs={"wiki.txt": text}) for name, seed, text in (("a", 0, "x"), ("b", 1, "y"))]
+    assert compare.main([*map(str, runs), f"{runs[0]}/", str(tmp_path / "b" / ".." / "a")]) == 0
+    header, rows = rows_of(capsys)
+    assert header[2] == "wiki.txt"
+    assert [(row["run"], row["seeds"]) for row in rows] == [("a", "0"), ("b", "1")]
+    monkeypatch.chdir(runs[0])
+    assert compare.main(["."]) == 0
+    assert rows_of(capsys)[1][0]["run"] == "a"
+
+
+def test_weights_to_start_from_count_where_a_seed_is_there_twice(add_run, capsys):
+    starts = [{"finetune.start_from": {"model.safetensors": text}} for text in "xy"]
+    runs = [str(add_run(f"r{seed}", seed=seed, inputs=starts[seed])) for seed in (0, 1)]
+    assert compare.main(runs) == 0
+    assert [row["seeds"] for row in rows_of(capsys)[1]] == ["0, 1"]
+    assert compare.main([*runs, str(add_run("other", seed=0, inputs=starts[1]))]) == 0
+    header, rows = rows_of(capsys)
+    assert "finetune.start_from" in header
+    assert [row["seeds"] for row in rows] == ["0", "0, 1"]
 
 
 def test_the_csv_has_a_row_a_run_with_every_figure(add_run, tmp_path, capsys):
@@ -102,6 +126,13 @@ def test_a_missing_relation_and_damaged_results_are_one_line(add_run, capsys):
     (run / "results.json").write_text("{")
     assert compare.main([str(run)]) == 2
     assert "not JSON" in capsys.readouterr().err
+    whole = {"split": "dev", "dev": {"accuracy": 1.0}, "baselines": {"no_pretraining": 0.0}, "parameters": 1}
+    for recipe, results in (("{}", whole), ('{"seed": 0}', {}), ('{"seed": 0}', {**whole, "split": "x"})):
+        (run / "recipe.json").write_text(recipe)
+        (run / "results.json").write_text(json.dumps(results))
+        assert compare.main([str(run)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "is damaged: lacks" in line
 
 
 def test_each_relation_has_its_own_figures(add_run, capsys):
