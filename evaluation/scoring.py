@@ -14,7 +14,7 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.logging import get_logger
 
-from artifacts.files import write_json, write_text
+from artifacts.files import sha256, write_json, write_text
 from artifacts.loading import load_pipeline
 from artifacts.run_folder import STAGES, RunError, RunFolder, training_record
 from artifacts.safe_loading import as_run_error
@@ -53,6 +53,7 @@ def describe(records: dict[str, dict], recipe: Recipe, data: TrainingData, model
         "source": data.source_info,
         "seed": recipe.seed,
         "model": model_path.name,
+        "weights": sha256(weights) if (weights := model_path / "model.safetensors").is_file() else None,
         "train_minutes": {stage: record["minutes"] for stage, record in records.items()},
         "start_from": next((r["start_from"] for r in records.values() if r.get("start_from")), None),
     }

@@ -20,6 +20,7 @@ from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from artifacts.files import sha256
 from artifacts.run_folder import RunFolder, read_json
 from artifacts.safe_loading import OWN_CODE, iter_strings, real_path
 from configuration.errors import run_main
@@ -108,6 +109,9 @@ def check_complete(folder: RunFolder) -> None:
     ):
         if not path.is_file():
             raise PushError(f"{folder.path}: {lacking} ({path.name} not found)")
+    scored = read_json(folder.results).get("weights")  # None in results of before it was recorded
+    if scored is not None and scored != sha256(model / "model.safetensors"):
+        raise PushError(f"{folder.results}: is of other weights than {model}; run `train.py evaluate` first")
     if pickles := [path.name for path in model.rglob("*") if path.suffix.lower() in PICKLES]:
         raise PushError(f"{model}: {pickles[0]} may hold code; only safetensors are published")
     root = real_path(folder.path)

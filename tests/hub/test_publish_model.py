@@ -52,6 +52,16 @@ def test_a_dry_run_writes_a_folder_that_loads_and_tells_about_itself(run, tmp_pa
     assert "## Limits" in card.text
 
 
+def test_figures_of_other_weights_are_not_published(own, tmp_path, refused):
+    weights = own / "finetune" / "model.safetensors"
+    scored = weights.read_bytes()
+    weights.write_bytes(scored[:-1] + bytes([scored[-1] ^ 1]))
+    status = publish_model.main([str(own), NAME, "--dry-run", str(tmp_path / "out")])
+    assert refused(status, "is of other weights than")
+    weights.write_bytes(scored)
+    assert publish_model.main([str(own), NAME, "--dry-run", str(tmp_path / "out")]) == 0
+
+
 def test_what_is_published_tells_nothing_of_the_machine(run, data, tmp_path):
     assert publish_model.main([str(run), NAME, "--dry-run", str(tmp_path / "out")]) == 0
     for name, content in contents(tmp_path / "out").items():
