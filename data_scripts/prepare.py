@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -124,7 +125,8 @@ def prepare(recipe: Recipe, run_data: Path, scored: bool = False) -> Corpus:
     corpus = find_prepared(recipe, source, files, folder, scored)
     if corpus is not None:
         return corpus
-    with locked(folder / LOCK):
+    # A run's own folder is the run's, which has locked all of it.
+    with locked(folder / LOCK) if recipe.prepare.folder else nullcontext():
         # Another run may have prepared it while this one waited.
         corpus = find_prepared(recipe, source, files, folder, scored)
         return corpus or write_corpus(recipe, source, files, folder, scored)

@@ -1,6 +1,5 @@
 """Turn results into what people read: a table in the terminal, `report.md` with its plots, and the same as a page."""
 
-import io
 import sys
 import textwrap
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from artifacts.files import write_text
 from configuration.data_schema import INVENTED_SOURCES
-from configuration.errors import show
+from configuration.rich_console import PatientConsole
 from evaluation.errors_report import errors_line, errors_section, wrong_answers_section
 from evaluation.plots import BLUE, label_plainly, new_figure, save_figure
 from evaluation.pretraining_plot import Comparison, plot_pretraining
@@ -85,26 +84,14 @@ def accuracy_table(results: dict) -> str:
     return page_table(["relation", *ACCURACY_COLUMNS], rows)
 
 
-class EncodedText(io.StringIO):
-    """Text in memory for a stream of some encoding, by which a console chooses what it draws lines with."""
-
-    encoding = "utf-8"
-
-
 def print_results(results: dict, console: Console | None = None) -> None:
     """Print the table of accuracies and the sample questions with their answers, of each relation."""
-    console = console or Console()
-    text = EncodedText()
-    text.encoding = console.encoding
-    terminal = console.is_terminal
-    copy = Console(file=text, width=console.width, force_terminal=terminal, color_system=console.color_system)
+    console = PatientConsole(console)
     views = by_relation(results)
     for name, view in views.items():
-        _render(view, name if len(views) > 1 else None, copy)
+        _render(view, name if len(views) > 1 else None, console)
     for line in sets_lines(results.get("sets", {})):
-        copy.print(escape(line), highlight=False)
-    # Not by the console itself, which raises where a name cannot be encoded or nobody reads any more.
-    show(text.getvalue(), console.file, end="")
+        console.print(escape(line), highlight=False)
 
 
 def _render(results: dict, relation: str | None, console: Console) -> None:

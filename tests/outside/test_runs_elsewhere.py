@@ -165,6 +165,18 @@ def test_results_that_cannot_be_printed_are_written_and_pushed(
 
 
 @pytest.mark.row("T11")
+@pytest.mark.parametrize("command", ["show", "prepare"])
+@pytest.mark.parametrize("make", STREAMS.values(), ids=STREAMS)
+def test_what_is_shown_and_prepared_ends_well_on_any_stream(recipe, data, tmp_path, monkeypatch, command, make):
+    out = make()
+    monkeypatch.setattr(sys, "stdout", out)
+    words = [word for word in command_line(command, recipe, data, tmp_path / "Győr") if word != "--resume"]
+    assert train.main(words) == 0
+    if make is ascii_stream:
+        assert r"Gy\u0151r" in out.buffer.getvalue().decode("ascii").replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.row("T11")
 @pytest.mark.parametrize("make", [BrokenStream, GoneTerminal])
 def test_a_run_whose_terminal_is_gone_trains_on_and_saves(recipe, data, tmp_path, monkeypatch, before_call, make):
     before_call(stepper, "set_learning_rates", lambda: monkeypatch.setattr(sys, "stderr", make()))
