@@ -1,4 +1,4 @@
-"""A rich console whose output ends no command: no missing letter of an encoding does, and no reader who leaves."""
+"""A rich console that prints on any stream: one whose encoding lacks a letter, or that nobody reads any more."""
 
 import io
 
@@ -13,8 +13,8 @@ class EncodedText(io.StringIO):
     encoding = "utf-8"
 
 
-class PatientConsole(Console):
-    """Print through `show`, which escapes what cannot be encoded, and bears a reader who leaves, as `head` does.
+class TolerantConsole(Console):
+    """Print through `show`, which escapes what cannot be encoded and ignores that nobody reads any more.
 
     Args:
         console: the one to print as; stdout's by default.

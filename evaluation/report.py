@@ -10,7 +10,7 @@ from rich.table import Table
 
 from artifacts.files import write_text
 from configuration.data_schema import INVENTED_SOURCES
-from configuration.rich_console import PatientConsole
+from configuration.rich_console import TolerantConsole
 from evaluation.errors_report import errors_line, errors_section, wrong_answers_section
 from evaluation.plots import BLUE, label_plainly, new_figure, save_figure
 from evaluation.pretraining_plot import Comparison, plot_pretraining
@@ -86,7 +86,7 @@ def accuracy_table(results: dict) -> str:
 
 def print_results(results: dict, console: Console | None = None) -> None:
     """Print the table of accuracies and the sample questions with their answers, of each relation."""
-    console = PatientConsole(console)
+    console = TolerantConsole(console)
     views = by_relation(results)
     for name, view in views.items():
         _render(view, name if len(views) > 1 else None, console)

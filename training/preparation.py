@@ -6,7 +6,7 @@ from rich.table import Table
 
 from artifacts.files import as_disk_error
 from artifacts.run_folder import RunFolder
-from configuration.rich_console import PatientConsole
+from configuration.rich_console import TolerantConsole
 from configuration.schema import Recipe
 from data_scripts.corpus import SPLITS, Corpus
 from data_scripts.prepare import prepare
@@ -28,7 +28,7 @@ def prepare_corpus(recipe: Recipe, console: Console | None = None) -> Corpus:
         request.interruptible("in the preparation", "the same command continues it"),
     ):
         corpus = prepare(recipe, folder.data, scored=True)
-    print_corpus(corpus, PatientConsole(console))
+    print_corpus(corpus, TolerantConsole(console))
     return corpus
 
 

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from artifacts.run_folder import STAGES
 from configuration.reference import describe_fields, list_model_keys
-from configuration.rich_console import PatientConsole
+from configuration.rich_console import TolerantConsole
 from configuration.schema import Recipe
 from data_scripts.batches import Rows, TrainingBatches
 from modeling_minigpt import MiniGPTConfig
@@ -124,7 +124,7 @@ def show(recipe: Recipe, console: Console | None = None) -> None:
     Raises:
         UserError: as training would, for data or a model that cannot be used.
     """
-    console = PatientConsole(console)
+    console = TolerantConsole(console)
     console.print(settings_table(recipe))
     # Built as for training, in a folder that is removed: what is shown went through the checks that training makes.
     with tempfile.TemporaryDirectory() as folder:
