@@ -15,6 +15,7 @@ from configuration.recipe import load_recipe
 from data_scripts import prepare as preparation
 from data_scripts.bios_folder import FILES, DataError
 from data_scripts.corpus import Corpus
+from data_scripts.corpus_folder import LOCK
 from data_scripts.parquet_files import read_batches, shards
 from data_scripts.person_splits import hash_number
 from data_scripts.prepare import prepare
@@ -66,11 +67,11 @@ def all_questions(corpus: Corpus) -> list:
 
 
 def digests(corpus: Corpus) -> dict[str, str]:
-    """Return the SHA-256 of each of a corpus's files, logs of executors apart."""
+    """Return the SHA-256 of each of a corpus's files; the lock of a shared one and logs of executors apart."""
     return {
         str(path.relative_to(corpus.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in corpus.folder.rglob("*")
-        if path.is_file() and "logs" not in path.relative_to(corpus.folder).parts
+        if path.is_file() and path.name != LOCK and "logs" not in path.relative_to(corpus.folder).parts
     }
 
 
