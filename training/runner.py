@@ -133,8 +133,10 @@ def check_publishing(recipe: Recipe, command: str, hub: HubTarget) -> None:
 
 def publish(folder: RunFolder, hub: HubTarget) -> None:
     """Publish a scored run and print its address; PushError, with the command that repeats it, if that fails."""
-    license = "" if hub.license is None else f" --license {hub.license}"
-    again = f"python -m hub.publish_model {folder.path} {hub.repo_id}{license}"
+    words = ["python", "-m", "hub.publish_model", str(folder.path), hub.repo_id]
+    words += ["--private"] if hub.private else []
+    words += ["--license", hub.license] if hub.license is not None else []
+    again = shlex.join(words)
     try:
         with handle_signals() as request, request.interruptible(f"while publishing by `{again}`"):
             address = hub.push_run(folder.path)
@@ -175,7 +177,7 @@ def _run_stages(
     for stage in remaining:
         STAGE_FUNCTIONS[stage](run)
         if request.requested_on_any_rank(run.accelerator):
-            raise Interrupted(f"stopped after {stage}, saved in {folder.stage(stage)}; continue with --resume")
+            raise Interrupted(f"stopped after {stage}, saved in {folder.stage(stage)}; {request.remedy}")
     results = None
     if scores:
         with request.interruptible(f"while scoring; the models are in {folder.path}"):

@@ -242,9 +242,9 @@ def test_a_run_that_could_not_be_pushed_is_complete_and_is_pushed_on_resuming(
     data, recipe, hub, tmp_path, refused, capsys
 ):
     hub.refusal = ("/commit/", 0)
-    output = tmp_path / "run"
-    again = f"the run is complete, publish it by `python -m hub.publish_model {output} {NAME} --license mit`"
-    assert refused(train_and_push("all", recipe, data, output, "--license", "mit"), again)
+    output = tmp_path / "my run"
+    again = f"publish it by `python -m hub.publish_model '{output}' {NAME} --private --license mit`"
+    assert refused(train_and_push("all", recipe, data, output, "--private", "--license", "mit"), again)
     assert (output / "results.json").is_file()
     hub.refusal = None
     assert train_and_push("all", recipe, data, output, "--resume") == 0
