@@ -18,7 +18,7 @@ from configuration.errors import one_line, show
 from configuration.schema import Recipe
 from evaluation.question_sets import read_sets
 from evaluation.report import print_results
-from evaluation.scoring import score_run
+from evaluation.scoring import check_same_scoring, score_run
 from evaluation.trained_on import RECORD, TrainedOn, read_record, stage_record
 from hub.publish_model import HubTarget
 from hub.push import PushError
@@ -156,6 +156,7 @@ def _run_stages(
         raise RunError(f"{folder.stage('pretrain')}: no pretrained model there; run `train.py pretrain` first")
     # Before the data are read: a finished run needs neither them nor an Accelerator.
     if resume and scores and folder.results.exists():
+        check_same_scoring(folder, recipe)
         return show_results(folder) if is_main_process() else None
     remaining = [stage for stage in stages if not folder.finished(stage)]
     on_checkpoint = partial(push_checkpoint, hub, folder) if hub is not None and hub.checkpoints else None
