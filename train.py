@@ -28,8 +28,11 @@ HELP = {
     "show": "print what a recipe would run: settings with their meanings, sizes, minutes, training rows",
 }
 
+AGAIN = "the same command continues"
 WITHOUT_TRAINING = ("prepare", "show")
 NEVER_PUBLISHED = (*WITHOUT_TRAINING, "sweep")
+# What to do after Ctrl-C; of the others, --resume continues from the latest checkpoint.
+REMEDIES = {"show": "nothing was written", "prepare": AGAIN, "sweep": AGAIN}
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -52,7 +55,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         )  # fmt: skip
         if name == "sweep":
             command.add_argument(
-                "--grid", action="append", default=[], metavar="SECTION.KEY=VALUE,VALUE,…",
+                "--grid", action="append", default=[], metavar="SECTION.KEY=VALUE,VALUE...",
                 help="values of a key to try; several grids are combined, each value with each",
             )  # fmt: skip
             command.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="by default the recipe's")
@@ -104,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
 
         configure_logging()
         if arguments.command == "sweep":
-            with handle_signals(ends_process=argv is None), spin_on_free_cores():
+            with handle_signals(ends_process=argv is None, remedy=AGAIN), spin_on_free_cores():
                 return sweep(path, arguments.overrides, arguments.grid, arguments.seeds, arguments.part)
         recipe = load_recipe(path, arguments.overrides)
         if arguments.command == "show":
@@ -120,7 +123,8 @@ def main(argv: list[str] | None = None) -> int:
             run_command(recipe, arguments.command, arguments.resume, hub)
         return None
 
-    return run_main(command, "stopped; continue from the latest checkpoint with --resume")
+    remedy = REMEDIES.get(arguments.command, "continue from the latest checkpoint with --resume")
+    return run_main(command, f"stopped; {remedy}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ OUTPUT/checkpoints/                     the newest checkpoints of the current st
 OUTPUT/logs/                            curves, for TensorBoard and other trackers
 OUTPUT/.lock                            locked while a command runs
 OUTPUT/predictions.dev.txt, predictions.test.txt, results.json
+OUTPUT/scoring.json                     what of `evaluate` the results depend on; not published, since it has paths
 OUTPUT/report.md, report.html           the report, with its plots beside it; as one file that has them inside
 """
 
@@ -36,6 +37,7 @@ FILES = (
     "inputs.json",
     "machine.json",
     "results.json",
+    "scoring.json",
     "report.md",
     "report.html",
     "trust.png",
@@ -134,6 +136,7 @@ class RunFolder:
         self.inputs = self.path / "inputs.json"
         self.machine = self.path / "machine.json"
         self.results = self.path / "results.json"
+        self.scoring = self.path / "scoring.json"
 
     def stage(self, name: str) -> Path:
         """Return the folder of a stage's finished model."""

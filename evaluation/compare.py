@@ -93,7 +93,7 @@ def read_run(folder: Path, relation: str | None = None) -> RunResults:
             **{name: trust.get(name) for name, _, _ in FIGURES.values()},
             "accuracy": view[view["split"]]["accuracy"],
             "no_pretraining": view["baselines"]["no_pretraining"],
-            "minutes": training_minutes(results),
+            "minutes": training_minutes(results) if results["train_minutes"] else None,
             "parameters": results["parameters"],
         }
         starts = {name: digest for name, digest in digests.items() if name.endswith(".start_from")}

@@ -8,6 +8,7 @@ results.json has the figures of each relation under `relations`, and those of th
      "sets": {NAME: …, as `evaluation.question_sets` has it}}
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from accelerate.logging import get_logger
 
 from artifacts.files import sha256, write_json, write_text
 from artifacts.loading import load_pipeline
-from artifacts.run_folder import STAGES, RunError, RunFolder, training_record
+from artifacts.run_folder import ELSEWHERE, RunError, RunFolder, read_json, training_record
 from artifacts.safe_loading import as_run_error
 from configuration.schema import Recipe
 from data_scripts.bios_folder import DataError
@@ -46,6 +47,64 @@ def sibling_baseline(model_path: Path, folder: RunFolder) -> Path | None:
     return next((path for path in candidates if (path / "config.json").is_file()), None)
 
 
+def own_run(model_path: Path) -> RunFolder | None:
+    """Return the run that a model was trained in; None where only the model is there, as after a download."""
+    found = model_path.resolve()
+    return RunFolder(found.parent) if found.name == "finetune" and os.path.isfile(found / "training.json") else None
+
+
+def read_records(model_path: Path, baseline_path: Path | None) -> dict[str, dict]:
+    """Return the records of the stages that a model and its baseline were trained in, by stage; empty if not known."""
+    run = own_run(model_path)
+    if run is None:
+        return {}
+    records = {stage: run.training_record(stage) for stage in ("pretrain", "finetune")}
+    if baseline_path is not None:
+        records["no_pretraining"] = training_record(baseline_path)
+    return {stage: record for stage, record in records.items() if record}
+
+
+def weights_of(model_path: Path) -> str | None:
+    """Return the SHA-256 of a model's weights; None where they are not in a file of the usual name."""
+    weights = model_path / "model.safetensors"
+    return sha256(weights) if os.path.isfile(weights) else None
+
+
+def scoring_settings(folder: RunFolder, recipe: Recipe) -> dict:
+    """Return what of `evaluate` a run's results depend on, with whole paths; a model is None where it is the run's."""
+
+    def whole(place: str) -> str:
+        return os.path.realpath(place) if os.path.exists(place) else place  # or an id on the Hub
+
+    how = recipe.evaluate
+    is_own = how.model is None or whole(how.model) == whole(str(folder.stage("finetune")))
+    return {
+        "model": None if is_own else whole(how.model),
+        "questions": how.questions,
+        "sets": {name: whole(place) for name, place in how.sets.items()},
+        "max_new_tokens": how.max_new_tokens,
+    }
+
+
+def check_same_scoring(folder: RunFolder, recipe: Recipe) -> None:
+    """Check that a run's results are what its recipe would give now.
+
+    Raises:
+        RunError: the recipe scores another model, other questions or longer answers; or the weights have changed.
+    """
+    before = read_json(folder.scoring) if folder.scoring.exists() else {}  # none in a run of before it was recorded
+    for key, value in scoring_settings(folder, recipe).items():
+        if before.get(key, value) != value:
+            raise RunError(
+                f"{folder.results}: evaluate.{key} was {before[key]!r}, now {value!r}; set it as it was, or "
+                f"{ELSEWHERE}"
+            )
+    model_path = Path(recipe.evaluate.model or folder.stage("finetune"))
+    weights = weights_of(model_path)
+    if weights is not None and read_json(folder.results).get("weights", weights) != weights:
+        raise RunError(f"{folder.results}: is of other weights than {model_path} has now; {ELSEWHERE}")
+
+
 def describe(records: dict[str, dict], recipe: Recipe, data: TrainingData, model_path: Path) -> dict:
     """Return what the results say about the model and, by its stages' records, how it came to be."""
     return {
@@ -53,7 +112,7 @@ def describe(records: dict[str, dict], recipe: Recipe, data: TrainingData, model
         "source": data.source_info,
         "seed": recipe.seed,
         "model": model_path.name,
-        "weights": sha256(weights) if (weights := model_path / "model.safetensors").is_file() else None,
+        "weights": weights_of(model_path),
         "train_minutes": {stage: record["minutes"] for stage, record in records.items()},
         "start_from": next((r["start_from"] for r in records.values() if r.get("start_from")), None),
     }
@@ -189,8 +248,9 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
         RunError: no model that can be loaded, or one that does not know a relation of the data.
     """
     model_path = Path(recipe.evaluate.model or folder.stage("finetune"))
-    machine = folder.number_formats()
     pipelines = {"pretrained": load_pipeline(model_path)}
+    run = own_run(model_path)
+    machine = {} if run is None else run.number_formats()
     pipeline = pipelines["pretrained"]
     check_relations(pipeline, data, model_path)
     with PartialState().main_process_first():  # it may have to add them to the corpus
@@ -213,7 +273,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
     warn_of_trained_questions(trained_on, [question for one in found for question in one.questions], split)
     relations = results_of_relations(found, data)
     add_refusals(relations, pipeline, model_path, withheld_refusal)
-    records = {stage: record for stage in STAGES if (record := folder.training_record(stage))}
+    records = read_records(model_path, baseline_path)
     results = {
         **describe(records, recipe, data, model_path),
         "provenance": describe_provenance(),
@@ -225,6 +285,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
         "sets": set_results(of_sets, data, trained_on),
     }
     write_predictions(folder, test_answers, of_sets)
+    write_json(folder.scoring, scoring_settings(folder, recipe))
     write_results(folder, results, found, {stage: record["history"] for stage, record in records.items()})
     print_results(results)
     return results

@@ -109,8 +109,8 @@ def check_complete(folder: RunFolder) -> None:
     ):
         if not path.is_file():
             raise PushError(f"{folder.path}: {lacking} ({path.name} not found)")
-    scored = read_json(folder.results).get("weights")  # None in results of before it was recorded
-    if scored is not None and scored != sha256(model / "model.safetensors"):
+    weights = sha256(model / "model.safetensors")
+    if read_json(folder.results).get("weights", weights) != weights:  # not recorded before there was such a check
         raise PushError(f"{folder.results}: is of other weights than {model}; run `train.py evaluate` first")
     if pickles := [path.name for path in model.rglob("*") if path.suffix.lower() in PICKLES]:
         raise PushError(f"{model}: {pickles[0]} may hold code; only safetensors are published")

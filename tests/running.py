@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -107,6 +108,8 @@ def run_as_main(program: str, words: list[str], environment: dict[str, str], out
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
     os.chdir(ROOT)
     os.environ.update(environment)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # where the suite itself is in a shell's background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     sys.argv = [program, *words]
     runpy.run_path(program, run_name="__main__")

@@ -14,6 +14,7 @@ from artifacts.run_folder import RunFolder
 from data_scripts.bios_folder import FILES, read_lines, read_questions
 from data_scripts.synthetic_bios import invent
 from evaluation import calibration
+from evaluation.compare import comparison_table, read_runs
 from evaluation.trust_report import ROWS
 from modeling_minigpt.features_minigpt import FEATURE_NAMES
 from tests.running import ROOT, call, contents
@@ -92,7 +93,20 @@ def test_a_finished_model_is_scored_on_another_folder(run, recipe, tmp_path):
     results = json.loads((output / "results.json").read_text())
     assert results["dataset"] == "other"
     assert results["baselines"]["no_pretraining"] is not None
-    assert results["train_minutes"] == {}
+    assert results["train_minutes"] == json.loads((run / "results.json").read_text())["train_minutes"]
+
+
+def test_minutes_and_losses_are_of_the_scored_model_or_unknown(run, recipe, data, tmp_path):
+    output = shutil.copytree(run, tmp_path / "other")
+    (output / "results.json").unlink()
+    (output / "losses.png").unlink()
+    copied = shutil.copytree(run / "finetune", tmp_path / "downloaded")
+    assert call("evaluate", recipe, data, output, f"evaluate.model={copied}") == 0
+    results = json.loads((output / "results.json").read_text())
+    assert (results["train_minutes"], results["machine"]) == ({}, {})
+    assert not (output / "losses.png").exists()
+    [row] = [line for line in comparison_table(read_runs([output])).splitlines() if line.startswith("| other")]
+    assert [cell.strip() for cell in row.split("|")][-3] == "–"  # minutes
 
 
 def test_stage_by_stage_gives_the_same_predictions_as_all(run, recipe, data, tmp_path):

@@ -198,6 +198,27 @@ def test_a_run_whose_results_are_broken_is_not_finished(run, recipe, data, tmp_p
     assert "results.json" in refused(capfd, "all", recipe, data, output, resume=True)
 
 
+def test_results_are_not_printed_as_those_of_another_scoring(run, recipe, data, tmp_path, capfd):
+    output = shutil.copytree(run, tmp_path / "moved")
+    other = shutil.copytree(run / "finetune", tmp_path / "model")
+    for key, found, wanted in (
+        ("model", "None", f"'{other}'"),
+        ("model", "None", "'someone/model'"),
+        ("questions", "None", "3"),
+        ("max_new_tokens", "8", "9"),
+        ("sets", "{}", "{'popqa': 'someone/PopQA'}"),
+    ):
+        message = refused(capfd, "evaluate", recipe, data, output, f"evaluate.{key}={wanted}", resume=True)
+        assert f"results.json: evaluate.{key} was {found}, now {wanted}; set it as it was" in message
+    own = f"evaluate.model={output / 'finetune'}"
+    assert call("evaluate", recipe, data, output, own, "evaluate.batch_size=7", resume=True) == 0
+    (output / "scoring.json").unlink()  # as in a run of before there was one
+    assert call("evaluate", recipe, data, output, "evaluate.questions=3", resume=True) == 0
+    shutil.copyfile(run / "no_pretraining" / "model.safetensors", output / "finetune" / "model.safetensors")
+    message = refused(capfd, "evaluate", recipe, data, output, resume=True)
+    assert f"is of other weights than {output / 'finetune'} has now" in message
+
+
 @pytest.mark.parametrize("output", ["x" * 5000, "a/" * 3000])
 def test_an_output_with_an_impossible_name_is_refused(recipe, data, tmp_path, capfd, monkeypatch, output):
     monkeypatch.chdir(tmp_path)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import train
+from configuration import recipe_names
 from configuration.recipe import RecipeError
 from training import sweep as sweeps
 from training.sweep import choose_part, parse_grid, plan_sweep
@@ -80,6 +81,24 @@ def test_a_point_without_memory_does_not_end_the_others(recipe, data, tmp_path, 
     assert call(recipe, data, tmp_path / "s", "--grid", "pretrain.batch_size=8,12", "--seeds", "0") == 1
     assert len(tried) == 2
     assert "pretrain.batch_size=8,seed=0: RuntimeError: can't allocate memory" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("show", "stopped; nothing was written"),
+        ("prepare", train.AGAIN),
+        ("sweep", train.AGAIN),
+        ("all", "with --resume"),
+    ],
+)
+def test_ctrl_c_while_starting_gives_the_command_s_own_advice(recipe, monkeypatch, capfd, command, advice):
+    def interrupt(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipe_names, "find_recipe", interrupt)
+    assert train.main([command, "--config", str(recipe)]) == 130
+    assert capfd.readouterr().err.strip().endswith(advice)
 
 
 def test_all_recipes_are_checked_before_the_first_is_trained(recipe, data, tmp_path, no_training, capfd):

@@ -15,6 +15,7 @@ EXIT_TEMPFAIL = 75  # of sysexits.h: a temporary failure, try again (here with -
 # SIGHUP says that the terminal is gone. Windows has the first two.
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 STOP_SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
+RESUME = "continue with --resume"
 REPEAT_SECONDS = 3.0  # a SIGINT that comes later than this after the first request is a second Ctrl-C
 
 
@@ -30,9 +31,11 @@ class StopRequest:
 
     Attributes:
         signal: the signal that asked first, None before one came.
+        remedy: what to do after a stop, for messages; it depends on the command.
     """
 
-    def __init__(self):
+    def __init__(self, remedy: str = RESUME):
+        self.remedy = remedy
         self.signal: signal.Signals | None = None
         self.time = 0.0
         self.raises = False
@@ -51,12 +54,12 @@ class StopRequest:
             signal.raise_signal(number)
 
     @contextmanager
-    def interruptible(self, doing: str, remedy: str = "continue with --resume") -> Iterator[None]:
+    def interruptible(self, doing: str, remedy: str | None = None) -> Iterator[None]:
         """Stop the block at once when a signal comes: there is nothing to be saved.
 
         Args:
             doing: when it was stopped and what is there, for the message, as in "before training".
-            remedy: what to do then, for the message.
+            remedy: what to do then, for the message; by default the request's.
 
         Raises:
             Interrupted: a signal came, perhaps before the block.
@@ -70,7 +73,7 @@ class StopRequest:
         except KeyboardInterrupt:
             if self.signal is None:  # raised by something else
                 raise
-            raise Interrupted(f"stopped by {self.signal.name} {doing}; {remedy}") from None
+            raise Interrupted(f"stopped by {self.signal.name} {doing}; {remedy or self.remedy}") from None
         finally:
             self.raises = False
 
@@ -88,23 +91,25 @@ _active: StopRequest | None = None  # the request of the outermost `handle_signa
 
 
 @contextmanager
-def handle_signals(ends_process: bool = False) -> Iterator[StopRequest]:
+def handle_signals(ends_process: bool = False, remedy: str = RESUME) -> Iterator[StopRequest]:
     """Take `STOP_SIGNALS` as requests to stop until the block ends.
 
     A block within another one yields the outer one's request, so that no signal is lost between two stages. A request
     that nobody has answered by raising an exception is passed on, at the end, to the handler that was there before.
-    In a thread other than the main one, as in a notebook's worker, nothing is handled.
+    In a thread other than the main one, as in a notebook's worker, nothing is handled. A signal that the process was
+    started to ignore stays ignored: SIGHUP under nohup, SIGINT in the background of a shell script.
 
     Args:
         ends_process: whether the process ends after the block; then signals that repeat a request do not kill it.
+        remedy: of the request; that of the outermost block counts.
     """
     global _active
     if _active is not None:
         yield _active
         return
-    request = StopRequest()
+    request = StopRequest(remedy)
     try:
-        previous = {each: signal.signal(each, request.receive) for each in STOP_SIGNALS if is_wanted(each)}
+        previous = {each: signal.signal(each, request.receive) for each in STOP_SIGNALS if not is_ignored(each)}
     except ValueError:  # not the main thread
         yield request
         return
@@ -123,6 +128,6 @@ def handle_signals(ends_process: bool = False) -> Iterator[StopRequest]:
         signal.raise_signal(request.signal)
 
 
-def is_wanted(number: signal.Signals) -> bool:
-    """Return whether a signal is a request: SIGHUP is none to a process that nohup has started."""
-    return number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN
+def is_ignored(number: signal.Signals) -> bool:
+    """Return whether this process ignores a signal, as whoever started it may have asked for."""
+    return signal.getsignal(number) == signal.SIG_IGN

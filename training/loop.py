@@ -296,9 +296,7 @@ def train_steps(
                 if not logs:  # else the interval has just been closed, and the next one is empty
                     meter.save_interval()
                 saved = saver.save(progress)
-            raise Interrupted(
-                f"stopped at step {progress.step} of {meter.name}, saved in {saved}; continue with --resume"
-            )
+            raise Interrupted(f"stopped at step {progress.step} of {meter.name}, saved in {saved}; {request.remedy}")
 
 
 def steps_between_points(run: RunArguments, total_steps: int) -> int:

@@ -18,7 +18,7 @@ from configuration.errors import one_line, show
 from configuration.schema import Recipe
 from evaluation.question_sets import read_sets
 from evaluation.report import print_results
-from evaluation.scoring import score_run
+from evaluation.scoring import check_same_scoring, score_run
 from evaluation.trained_on import RECORD, TrainedOn, read_record, stage_record
 from hub.publish_model import HubTarget
 from hub.push import PushError
@@ -133,8 +133,10 @@ def check_publishing(recipe: Recipe, command: str, hub: HubTarget) -> None:
 
 def publish(folder: RunFolder, hub: HubTarget) -> None:
     """Publish a scored run and print its address; PushError, with the command that repeats it, if that fails."""
-    license = "" if hub.license is None else f" --license {hub.license}"
-    again = f"python -m hub.publish_model {folder.path} {hub.repo_id}{license}"
+    words = ["python", "-m", "hub.publish_model", str(folder.path), hub.repo_id]
+    words += ["--private"] if hub.private else []
+    words += ["--license", hub.license] if hub.license is not None else []
+    again = shlex.join(words)
     try:
         with handle_signals() as request, request.interruptible(f"while publishing by `{again}`"):
             address = hub.push_run(folder.path)
@@ -154,6 +156,7 @@ def _run_stages(
         raise RunError(f"{folder.stage('pretrain')}: no pretrained model there; run `train.py pretrain` first")
     # Before the data are read: a finished run needs neither them nor an Accelerator.
     if resume and scores and folder.results.exists():
+        check_same_scoring(folder, recipe)
         return show_results(folder) if is_main_process() else None
     remaining = [stage for stage in stages if not folder.finished(stage)]
     on_checkpoint = partial(push_checkpoint, hub, folder) if hub is not None and hub.checkpoints else None
@@ -175,7 +178,7 @@ def _run_stages(
     for stage in remaining:
         STAGE_FUNCTIONS[stage](run)
         if request.requested_on_any_rank(run.accelerator):
-            raise Interrupted(f"stopped after {stage}, saved in {folder.stage(stage)}; continue with --resume")
+            raise Interrupted(f"stopped after {stage}, saved in {folder.stage(stage)}; {request.remedy}")
     results = None
     if scores:
         with request.interruptible(f"while scoring; the models are in {folder.path}"):

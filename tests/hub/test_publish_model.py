@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 import train
 from hub import publish_data, publish_model
 from tests.loopback_hub import LARGE, Repository
-from tests.publishing import NAME, dry_run, error_line
+from tests.publishing import NAME, change_json, dry_run, error_line
 from tests.running import NO_CHECKOUT, RECIPE, ROOT, contents, run_stranger
 
 
@@ -59,6 +59,11 @@ def test_figures_of_other_weights_are_not_published(own, tmp_path, refused):
     status = publish_model.main([str(own), NAME, "--dry-run", str(tmp_path / "out")])
     assert refused(status, "is of other weights than")
     weights.write_bytes(scored)
+    change_json(own / "results.json", lambda values: values.update(weights=None))  # of a model on the Hub
+    assert refused(
+        publish_model.main([str(own), NAME, "--dry-run", str(tmp_path / "out")]), "is of other weights than"
+    )
+    change_json(own / "results.json", lambda values: values.pop("weights"))  # of before it was recorded
     assert publish_model.main([str(own), NAME, "--dry-run", str(tmp_path / "out")]) == 0
 
 
@@ -242,9 +247,9 @@ def test_a_run_that_could_not_be_pushed_is_complete_and_is_pushed_on_resuming(
     data, recipe, hub, tmp_path, refused, capsys
 ):
     hub.refusal = ("/commit/", 0)
-    output = tmp_path / "run"
-    again = f"the run is complete, publish it by `python -m hub.publish_model {output} {NAME} --license mit`"
-    assert refused(train_and_push("all", recipe, data, output, "--license", "mit"), again)
+    output = tmp_path / "my run"
+    again = f"publish it by `python -m hub.publish_model '{output}' {NAME} --private --license mit`"
+    assert refused(train_and_push("all", recipe, data, output, "--private", "--license", "mit"), again)
     assert (output / "results.json").is_file()
     hub.refusal = None
     assert train_and_push("all", recipe, data, output, "--resume") == 0

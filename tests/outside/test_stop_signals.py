@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import train
 from tests.outside.helpers import WRITTEN, checkpoint_names, raise_signals
 from tests.running import call, command_line, finish, patched, start, start_torchrun
 from training import interruption, stepper
@@ -34,6 +35,14 @@ def test_signals_that_repeat_one_request_leave_a_checkpoint(recipe, data, tmp_pa
     assert capfd.readouterr().err.splitlines()[-1].startswith("stopped at step 3 of pretrain, saved in ")
     assert checkpoint_names(tmp_path / "r") == ["pretrain-00000003"]
     assert [signal.getsignal(each) for each in STOP_SIGNALS] == handlers
+
+
+@pytest.mark.row("T3")
+def test_a_sweep_that_is_asked_to_stop_advises_what_it_can_take(recipe, data, tmp_path, before_call, capfd):
+    before_call(stepper, "set_learning_rates", raise_signals(signal.SIGTERM), number=2)
+    words = command_line("sweep", recipe, data, tmp_path / "s", "data.validation_questions=6")
+    assert train.main(words) == 75
+    assert capfd.readouterr().err.splitlines()[-1].endswith("pretrain-00000002; the same command continues")
 
 
 MOMENTS = {  # the command, the stages that are finished before, where the signal comes, what is said
@@ -132,6 +141,16 @@ training.stepper.set_learning_rates = ask
 def test_ctrl_c_again_after_a_while_ends_a_process_that_hangs(recipe, data, tmp_path, seconds, status):
     program = patched(tmp_path, CTRL_C_TWICE.format(seconds))
     assert finish(start(command_line("pretrain", recipe, data, tmp_path / "r"), program=program)).returncode == status
+
+
+@pytest.mark.row("T3")
+@pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGINT, signal.SIGUSR1], ids=lambda each: each.name)
+def test_a_signal_that_whoever_started_the_run_ignores_is_no_request(ignored):
+    signal.signal(ignored, signal.SIG_IGN)
+    with handle_signals() as request:
+        signal.raise_signal(ignored)
+        assert request.signal is None
+    assert signal.getsignal(ignored) == signal.SIG_IGN
 
 
 @pytest.mark.row("T3")
