@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from data_scripts.synthetic_bios import invent
 from modeling_minigpt import MiniGPTConfig, MiniGPTForCausalLM, build_bpe_tokenizer
 from tests.loopback_hub import LoopbackHub
 from tests.running import RECIPE, call
+from training.interruption import STOP_SIGNALS
 from training.machine_speed import Speeds
 
 CLEAN_FILES = {
@@ -150,3 +152,14 @@ def tiny_model(tokenizer):
         return MiniGPTForCausalLM(MiniGPTConfig(**{**fields, **changes}))
 
     return make
+
+
+@pytest.fixture
+def plain_signals():
+    """Let every signal have its default handler: the suite itself may run under nohup."""
+    before = {each: signal.getsignal(each) for each in STOP_SIGNALS}
+    for each in STOP_SIGNALS:
+        signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)

@@ -4,12 +4,9 @@ Rows of the model and its attention are M1 â€¦, of the pipeline and the Hub H1 â
 tests have its number in brackets, so `pytest tests/outside -k "M1]"` runs those of one row.
 """
 
-import signal
-
 import pytest
 
 from tests.attention_variants import VARIANTS
-from training.interruption import STOP_SIGNALS
 
 
 def pytest_generate_tests(metafunc):
@@ -23,17 +20,6 @@ def pytest_generate_tests(metafunc):
 def variant(request):
     """Name each attention variant."""
     return request.param
-
-
-@pytest.fixture
-def plain_signals():
-    """Let every signal have its default handler: the suite itself may run under nohup."""
-    before = {each: signal.getsignal(each) for each in STOP_SIGNALS}
-    for each in STOP_SIGNALS:
-        signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
-    yield
-    for each, handler in before.items():
-        signal.signal(each, handler)
 
 
 @pytest.fixture

@@ -186,6 +186,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning_that_names_it(train, tmp
     assert verify(tmp_path / "killed" / "pretrain-00000008") is None
 
 
+@pytest.mark.usefixtures("plain_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_stage_asked_to_stop_saves_between_log_lines_and_resumes_exactly(train, number):
     rare = RunArguments(checkpoint_minutes=100.0, keep_checkpoints=2, log_steps=4)
