@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from configuration.errors import UserError
-from configuration.file_system import sync
+from configuration.file_system import own_partial, sync
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -65,8 +64,7 @@ def written_aside(path: Path, is_alone: bool = True) -> Iterator[Path]:
         is_alone: whether no other process can be writing the same.
     """
     # A fixed name, so that what a kill leaves goes away next time; two processes at once need a name each.
-    owner = "" if is_alone else f".{socket.gethostname()}.{os.getpid()}"
-    partial = path.with_name(f".{path.name}{owner}.partial")
+    partial = path.with_name(f".{path.name}.partial") if is_alone else own_partial(path)
     remove(partial)
     try:
         yield partial

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,11 @@ def locked(path: Path) -> Iterator[bool]:
         yield has_locks
     finally:
         lock.release()  # of one that was not acquired changes nothing
+
+
+def own_partial(path: Path) -> Path:
+    """Return a name beside `path` for what becomes it: one that no other process writes to, on whatever machine."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
 
 
 def sync(path: Path) -> None:

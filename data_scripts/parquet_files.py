@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configuration.file_system import sync
+from configuration.file_system import own_partial, sync
 from data_scripts.bios_folder import DataError
 
 BATCH_ROWS = 16_384  # read together
@@ -22,8 +21,7 @@ SHARD = re.compile(r"\d{5,}\.parquet")
 @contextmanager
 def renamed_when_done(path: Path) -> Iterator[Path]:
     """Yield another path beside `path`, and rename what was written there to it if the block succeeds."""
-    # Tasks on several machines may share the folder.
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    partial = own_partial(path)  # tasks on several machines may share the folder
     try:
         yield partial
         # Else a power cut may leave the name without the contents.

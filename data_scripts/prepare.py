@@ -12,7 +12,6 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -125,8 +124,9 @@ def prepare(recipe: Recipe, run_data: Path, scored: bool = False) -> Corpus:
     corpus = find_prepared(recipe, source, files, folder, scored)
     if corpus is not None:
         return corpus
-    # A run's own folder is the run's, which has locked all of it.
-    with locked(folder / LOCK) if recipe.prepare.folder else nullcontext():
+    if not recipe.prepare.folder:  # the run's own, which has locked all of its folder
+        return write_corpus(recipe, source, files, folder, scored)
+    with locked(folder / LOCK):
         # Another run may have prepared it while this one waited.
         corpus = find_prepared(recipe, source, files, folder, scored)
         return corpus or write_corpus(recipe, source, files, folder, scored)

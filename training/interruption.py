@@ -54,12 +54,11 @@ class StopRequest:
             signal.raise_signal(number)
 
     @contextmanager
-    def interruptible(self, doing: str, remedy: str | None = None) -> Iterator[None]:
+    def interruptible(self, doing: str) -> Iterator[None]:
         """Stop the block at once when a signal comes: there is nothing to be saved.
 
         Args:
             doing: when it was stopped and what is there, for the message, as in "before training".
-            remedy: what to do then, for the message; by default the request's.
 
         Raises:
             Interrupted: a signal came, perhaps before the block.
@@ -73,7 +72,7 @@ class StopRequest:
         except KeyboardInterrupt:
             if self.signal is None:  # raised by something else
                 raise
-            raise Interrupted(f"stopped by {self.signal.name} {doing}; {remedy or self.remedy}") from None
+            raise Interrupted(f"stopped by {self.signal.name} {doing}; {self.remedy}") from None
         finally:
             self.raises = False
 

@@ -23,9 +23,9 @@ def prepare_corpus(recipe: Recipe, console: Console | None = None) -> Corpus:
     PartialState()  # loggers need it
     with (
         folder.lock(keeps_data=True),
-        handle_signals() as request,
+        handle_signals(remedy="the same command continues it") as request,
         as_disk_error(folder.path),
-        request.interruptible("in the preparation", "the same command continues it"),
+        request.interruptible("in the preparation"),
     ):
         corpus = prepare(recipe, folder.data, scored=True)
     print_corpus(corpus, TolerantConsole(console))

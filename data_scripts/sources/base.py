@@ -38,7 +38,7 @@ class Person:
 
 
 def make_id(name: str, place: str) -> str:
-    """Return an id of a person of whom the source has none: different in each place, and drawn by the name alone."""
+    """Return an id for a person who has none in the source: another one in each place, with the name in front."""
     return f"{name}{BETWEEN}{place}"
 
 
