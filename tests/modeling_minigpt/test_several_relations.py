@@ -9,10 +9,10 @@ from dataclasses import asdict, replace
 import pytest
 from transformers import AutoTokenizer, pipeline
 
-from modeling_minigpt import BirthplacePipeline, ClosedBookPipeline, MiniGPTForCausalLM, build_bpe_tokenizer
+from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM, build_bpe_tokenizer
 from modeling_minigpt.cli_minigpt import main
 from modeling_minigpt.confidence_minigpt import Confidence, Head
-from modeling_minigpt.features_minigpt import FEATURE_NAMES, confidence_features, feature_names
+from modeling_minigpt.features_minigpt import confidence_features, feature_names
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, Relation
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
 from tests.attention_variants import tiny_model
@@ -271,54 +271,6 @@ def test_a_stranger_gets_the_same_answers_from_the_folders_own_code(folder, ask,
     for result, expected in zip(results, ask(["bela nagy", "Where did Ada Stone study?"], threshold=0), strict=True):
         keys = ("question", "answer", "relation", "matched_name", "reason")
         assert [result[key] for key in keys] == [expected[key] for key in keys]
-
-
-@pytest.fixture
-def older_folder(parts, tmp_path):
-    """The folder of a calibrated model of before there were relations, its files written by hand."""
-    path = tmp_path / "older"
-    ask = BirthplacePipeline(**parts, candidates=CANDIDATES["birthplace"])
-    ask.save_pretrained(path)
-    (path / "facts.json").unlink()
-    (path / "birthplaces.json").write_text(json.dumps({"candidates": CANDIDATES["birthplace"]}, indent=1) + "\n")
-    fingerprint = {name: digest for name, digest in ask.fingerprint().items() if name != "relation"}
-    scores = {"known": [[0.9, True]] * 40 + [[0.2, False]] * 10, "strangers": [0.1] * 100}
-    values = {
-        "weights": dict.fromkeys(FEATURE_NAMES, 0.05), "bias": 1.0, "selection": scores, "certification": scores,
-        "certificate": {
-            "threshold": 0.3, "risk": 0.1, "stranger_rate": 0.05, "confidence": 0.95, "people": 50, "answered": 40,
-            "wrong": 0, "strangers": 100, "strangers_answered": 0,
-        },
-        "refusal": None, "fingerprint": fingerprint,
-    }  # fmt: skip
-    (path / "confidence.json").write_text(json.dumps(values, indent=1) + "\n")
-    return path
-
-
-def test_a_folder_of_before_there_were_relations_answers_as_it_did(older_folder, parts, tmp_path):
-    ask = load(older_folder)
-    head = Head(dict.fromkeys(FEATURE_NAMES, 0.05), 1.0)
-    half = CalibrationScores([(1.0, 0.9, True)] * 40 + [(1.0, 0.2, False)] * 10, [(1.0, 0.1)] * 100)
-    confidence = Confidence(None, head, half, half, confidence_of(BIRTHPLACE, 0.3).certificate)
-    expected = BirthplacePipeline(**parts, candidates=CANDIDATES["birthplace"], confidence=confidence)
-    assert (ask.uncalibrated, ask.candidates) == (None, CANDIDATES["birthplace"])
-    assert asdict(ask.confidence) | {"fingerprint": None} == asdict(confidence)
-    assert ask([*NAMES, "bela nagy"]) == expected([*NAMES, "bela nagy"])
-    assert {(result["calibrated"], result["known"]) for result in ask(NAMES)} == {(True, None)}
-    ask.save_pretrained(tmp_path / "again")
-    assert not (tmp_path / "again" / "birthplaces.json").exists()
-    assert load(tmp_path / "again")(NAMES) == expected(NAMES)
-
-
-def test_a_calibration_of_before_there_were_relations_is_of_the_birthplace_alone(older_folder):
-    (older_folder / "birthplaces.json").write_text('{"candidates": ["Rome"]}')
-    assert load(older_folder).uncalibrated == "its candidates are not those that it was calibrated with"
-    wording = Relation("birthplace", "In what city was {name} born?", BIRTHPLACE.prompts)
-    model = MiniGPTForCausalLM.from_pretrained(older_folder)
-    tokenizer = AutoTokenizer.from_pretrained(older_folder)
-    (older_folder / "birthplaces.json").write_text(json.dumps({"candidates": CANDIDATES["birthplace"]}))
-    ask = ClosedBookPipeline(model=model, tokenizer=tokenizer, relations=[wording])
-    assert ask.uncalibrated == "its question or its prompts are not those that it was calibrated with"
 
 
 def test_the_command_asks_for_any_relation_and_describes_each(folder, capsys):
