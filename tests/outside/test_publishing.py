@@ -1,5 +1,6 @@
 """Faults of publishing: errors of the Hub's client, paths of this machine, files that are not the run's, modes."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -227,7 +228,9 @@ def test_an_edited_card_stays_and_is_warned_of(own, hub, capsys):
     edited = head(hub)["README.md"] + b"\nTheirs.\n"
     head(hub)["README.md"] = edited
     weights = hub.files(NAME)["model.safetensors"]
-    (own / "finetune" / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    other = weights[:-1] + bytes([weights[-1] ^ 1])
+    (own / "finetune" / "model.safetensors").write_bytes(other)
+    change_json(own / "results.json", lambda values: values.update(weights=hashlib.sha256(other).hexdigest()))
     for _ in range(2):
         assert publish_model.main([str(own), NAME]) == 0
         assert hub.files(NAME)["README.md"] == edited
