@@ -31,8 +31,7 @@ HELP = {
 AGAIN = "the same command continues"
 WITHOUT_TRAINING = ("prepare", "show")
 NEVER_PUBLISHED = (*WITHOUT_TRAINING, "sweep")
-# What to do after Ctrl-C; of the others, --resume continues from the latest checkpoint.
-REMEDIES = {"show": "nothing was written", "prepare": AGAIN, "sweep": AGAIN}
+STOPPED = {"show": "stopped", "prepare": f"stopped; {AGAIN}", "sweep": f"stopped; {AGAIN}"}  # after Ctrl-C
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -123,8 +122,9 @@ def main(argv: list[str] | None = None) -> int:
             run_command(recipe, arguments.command, arguments.resume, hub)
         return None
 
-    remedy = REMEDIES.get(arguments.command, "continue from the latest checkpoint with --resume")
-    return run_main(command, f"stopped; {remedy}")
+    return run_main(
+        command, STOPPED.get(arguments.command, "stopped; continue from the latest checkpoint with --resume")
+    )
 
 
 if __name__ == "__main__":

@@ -110,11 +110,13 @@ def is_disk_error(error: Exception) -> bool:
 
 
 @contextmanager
-def as_disk_error(folder: Path) -> Iterator[None]:
+def as_disk_error(key: str, folder: Path, advice: str) -> Iterator[None]:
     """Raise what the libraries raise for a full or failing disk as a DiskError.
 
     Args:
-        folder: what is written to, for the message.
+        key: the recipe's key that names the folder, for the message.
+        folder: what is written to.
+        advice: what to do, for the message; it depends on the command.
     """
     try:
         yield
@@ -126,4 +128,4 @@ def as_disk_error(folder: Path) -> Iterator[None]:
         text = " ".join(str(error).split())[:300] or type(error).__name__
         is_full = getattr(error, "errno", None) in DISK_FULL or "No space" in text or "quota" in text.lower()
         free = f"; {free_space(folder) / 1e6:.1f} MB free" if is_full else ""
-        raise DiskError(f"output {folder}: {text}{free}; what was finished stays, continue with --resume") from error
+        raise DiskError(f"{key} {folder}: {text}{free}; {advice}") from error

@@ -86,7 +86,7 @@ def test_a_point_without_memory_does_not_end_the_others(recipe, data, tmp_path, 
 @pytest.mark.parametrize(
     ("command", "advice"),
     [
-        ("show", "stopped; nothing was written"),
+        ("show", "stopped"),
         ("prepare", train.AGAIN),
         ("sweep", train.AGAIN),
         ("all", "with --resume"),

@@ -1,5 +1,7 @@
 """`train.py prepare`: make a recipe's corpus and say what is in it."""
 
+from pathlib import Path
+
 from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +14,14 @@ from data_scripts.corpus import SPLITS, Corpus
 from data_scripts.prepare import prepare
 from training.interruption import handle_signals
 
+AGAIN = "the same command continues it"
+
+
+def find_place(recipe: Recipe, output: str) -> tuple[str, Path]:
+    """Return the recipe's key and the folder that a corpus is written below: one of its own or a run's output."""
+    shared = recipe.prepare.folder
+    return ("prepare.folder", Path(shared)) if shared else ("output", Path(output))
+
 
 def prepare_corpus(recipe: Recipe, console: Console | None = None) -> Corpus:
     """Prepare a recipe's corpus in its own folder or the run's, print what is in it and return it.
@@ -23,8 +33,8 @@ def prepare_corpus(recipe: Recipe, console: Console | None = None) -> Corpus:
     PartialState()  # loggers need it
     with (
         folder.lock(keeps_data=True),
-        handle_signals(remedy="the same command continues it") as request,
-        as_disk_error(folder.path),
+        handle_signals(remedy=AGAIN) as request,
+        as_disk_error(*find_place(recipe, recipe.output), f"what was prepared stays, {AGAIN}"),
         request.interruptible("in the preparation"),
     ):
         corpus = prepare(recipe, folder.data, scored=True)

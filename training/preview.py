@@ -18,12 +18,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from artifacts.files import as_disk_error
 from artifacts.run_folder import STAGES
 from configuration.reference import describe_fields, list_model_keys
 from configuration.rich_console import TolerantConsole
 from configuration.schema import Recipe
 from data_scripts.batches import Rows, TrainingBatches
 from modeling_minigpt import MiniGPTConfig
+from training.preparation import find_place
 from training.run_context import Run, build_run, init_model, training_batches
 from training.stepper import Stepper
 
@@ -127,7 +129,7 @@ def show(recipe: Recipe, console: Console | None = None) -> None:
     console = TolerantConsole(console)
     console.print(settings_table(recipe))
     # Built as for training, in a folder that is removed: what is shown went through the checks that training makes.
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, as_disk_error(*find_place(recipe, folder), "choose another folder"):
         run = build_run(dataclasses.replace(recipe, output=folder), trains=True)
         try:
             console.print(model_table(recipe, run.config))

@@ -83,6 +83,7 @@ COMMANDS = {  # which stages each trains
     "all": ("pretrain", "finetune", "no_pretraining"),
 }
 SCORING_COMMANDS = ("evaluate", "all")
+STAYS = "what was finished stays"
 
 
 def run_command(recipe: Recipe, command: str, resume: bool = False, hub: HubTarget | None = None) -> dict | None:
@@ -114,7 +115,7 @@ def run_command(recipe: Recipe, command: str, resume: bool = False, hub: HubTarg
     with (
         folder.lock() if is_main_process() else nullcontext(),
         handle_signals() as request,
-        as_disk_error(folder.path),
+        as_disk_error("output", folder.path, f"{STAYS}, {request.remedy}"),
         as_process_timeout(recipe.run.timeout_minutes),
     ):
         results = _run_stages(recipe, command, folder, resume or was_restarted(), hub, request)
@@ -299,7 +300,11 @@ def _train(run: Run, stage: str, model: MiniGPTForCausalLM) -> None:
     uncalibrated: dict[str, str] = {}
     if stage != "pretrain":
         pipeline, uncalibrated = build_pipeline(run, stage, trained, trained_on)
-    with failing_together(run.accelerator), as_disk_error(run.folder.path):
+    with (
+        handle_signals() as request,
+        failing_together(run.accelerator),
+        as_disk_error("output", run.folder.path, f"{STAYS}, {request.remedy}"),
+    ):
         if run.accelerator.is_main_process:
             with run.folder.new_stage(stage) as folder:
                 save_stage(run, stage, pipeline or trained, progress, trained_on, uncalibrated, folder)

@@ -177,6 +177,27 @@ def test_what_is_shown_and_prepared_ends_well_on_any_stream(recipe, data, tmp_pa
 
 
 @pytest.mark.row("T11")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder nobody may write to")
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("show", "choose another folder"),
+        ("prepare", "what was prepared stays, the same command continues it"),
+        ("pretrain", "what was finished stays, continue with --resume"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_named_with_what_the_command_can_do(
+    recipe, data, tmp_path, capfd, command, advice
+):
+    assert call(command, recipe, data, tmp_path / "r", "prepare.folder=/proc/minigpt") == 2
+    key = f"output {tmp_path / 'r'}" if command == "pretrain" else "prepare.folder /proc/minigpt"
+    message = the_error(capfd)
+    assert message.startswith(f"error: {key}: ")
+    assert "'/proc/minigpt'" in message
+    assert message.endswith(f"; {advice}")
+
+
+@pytest.mark.row("T11")
 @pytest.mark.parametrize("make", [BrokenStream, GoneTerminal])
 def test_a_run_whose_terminal_is_gone_trains_on_and_saves(recipe, data, tmp_path, monkeypatch, before_call, make):
     before_call(stepper, "set_learning_rates", lambda: monkeypatch.setattr(sys, "stderr", make()))
