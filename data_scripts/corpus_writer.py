@@ -3,7 +3,6 @@
 Work is done on columns, not on rows: a million people have four million documents.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,14 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_scripts.corpus import CANDIDATES, DOCUMENTS, NAMES, PEOPLE, QUESTIONS, SPLITS
-from data_scripts.name_finder import NameFinder
 from data_scripts.parquet_files import read_batches, renamed_when_done, shard_path, write_parquet
 from data_scripts.person_splits import DROPPED, People
+from data_scripts.withheld_names import WithheldNames
 from modeling_minigpt.relations_minigpt import Relation
 
-ESCAPED = re.compile(r"[^\w \x80-\U0010FFFF]", re.ASCII)  # ASCII that is no letter, digit or space
 SPLIT_NAMES = pa.array([*SPLITS, None], pa.string())
-PREFILTER_NAMES = 1_000  # withheld names up to which one regular expression finds them faster than a look-up of words
 
 
 class CorpusWriter:
@@ -40,10 +37,7 @@ class CorpusWriter:
     def __init__(self, folder: Path, relations: Mapping[str, Relation], withheld: Sequence[str]):
         self.folder = folder
         self.relations = relations
-        self.finder = NameFinder(withheld)
-        self.prefilter = None
-        if 0 < len(withheld) <= PREFILTER_NAMES:
-            self.prefilter = find_prefilter(withheld)
+        self.withheld = WithheldNames(withheld)
         self.documents = 0
         self.withheld_documents = 0
         self.people = 0
@@ -55,7 +49,7 @@ class CorpusWriter:
 
     def write_documents(self, shard: int, titles: pa.Array, texts: pa.Array) -> None:
         """Write a shard of documents, and one of those that name a withheld person."""
-        is_withheld = self.names_withheld(texts)
+        is_withheld = self.withheld.find(texts)
         for name, chosen in (("documents", ~is_withheld), ("withheld_documents", is_withheld)):
             count = int(chosen.sum())
             if name == "withheld_documents" and not count:
@@ -66,17 +60,6 @@ class CorpusWriter:
             batch = pa.record_batch([ids, titles.filter(mask), texts.filter(mask)], schema=DOCUMENTS)
             write_parquet(shard_path(self.folder / name, shard), DOCUMENTS, slices(batch))
             setattr(self, name, first + count)
-
-    def names_withheld(self, texts: pa.Array) -> np.ndarray:
-        """Return which texts name a withheld person, (N,)."""
-        found = np.zeros(len(texts), bool)
-        if not self.finder.phrases:
-            return found
-        suspects = np.arange(len(texts))
-        if self.prefilter is not None:
-            suspects = np.flatnonzero(pc.match_substring_regex(texts, self.prefilter).to_numpy(zero_copy_only=False))
-        found[suspects] = [self.finder.any_in(text) for text in texts.take(pa.array(suspects)).to_pylist()]
-        return found
 
     def write_people(self, shard: int, batch: pa.RecordBatch) -> None:
         """Write a shard of people."""
@@ -127,17 +110,6 @@ class CorpusWriter:
         known = np.load(path) if path.is_file() else np.zeros(0, np.uint64)
         with renamed_when_done(path) as partial, partial.open("wb") as file:
             np.save(file, np.union1d(known, hashes))
-
-
-def find_prefilter(names: Sequence[str]) -> str | None:
-    """Return a regular expression of RE2 that finds any of the names, in words too; None where RE2 refuses it."""
-    # Not re.escape, which escapes characters that are not ASCII, too: RE2 takes no such escape.
-    pattern = "|".join(ESCAPED.sub(lambda found: f"\\x{ord(found[0]):02x}", name) for name in sorted(names))
-    try:
-        pc.match_substring_regex(pa.array([""]), pattern)
-    except pa.ArrowInvalid:  # too large: a thousand long names in another script than Latin are
-        return None
-    return pattern
 
 
 def slices(batch: pa.RecordBatch, rows: int = 20_000) -> Iterator[pa.RecordBatch]:

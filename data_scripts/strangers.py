@@ -3,9 +3,11 @@
 import random
 import zlib
 from collections.abc import Iterable
+from itertools import chain
 
 from data_scripts.name_finder import PartsFinder
 from data_scripts.words import name_parts
+from modeling_minigpt.names_minigpt import fold as fold_spelling
 
 # What made-up names are used for. A name's hash decides, so that no name is used for both, whatever the seed.
 FOLDS = ("calibration", "evaluation")
@@ -24,7 +26,7 @@ def made_up_names(
     fold: str | None = None,
     others: Iterable[str] = (),
 ) -> list[str]:
-    """Return up to `count` different names, none of which is among `names` or in any document.
+    """Return up to `count` different names, none of which is in any document, or among `names` in any spelling.
 
     Each has the first part of one name and the last of another; fewer are returned where fewer exist.
 
@@ -40,7 +42,7 @@ def made_up_names(
     parts = [part for part in map(name_parts, sorted(names)) if part is not None]
     firsts = sorted({first for first, _ in parts})
     lasts = sorted({last for _, last in parts})
-    taken = {*names, *others, *(first + last for first, last in parts)}
+    taken = {*map(fold_spelling, chain(names, others)), *(fold_spelling(first + last) for first, last in parts)}
     pairs = len(firsts) * len(lasts)
     # Pair p is first name p // L and last name p % L, of L last names. Sampling the numbers of pairs needs no list of
     # all pairs, which a million names would make a trillion of.
@@ -48,7 +50,7 @@ def made_up_names(
     made = {}
     for pair in drawn:
         first, last = firsts[pair // len(lasts)], lasts[pair % len(lasts)]
-        if first + last not in taken and fold in (None, fold_of(first + last)):
+        if fold_spelling(first + last) not in taken and fold in (None, fold_of(first + last)):
             made.setdefault(first + last, (first, last))
     finder = PartsFinder(made.values())
     named = {name for document in documents for name in finder.find(document)}

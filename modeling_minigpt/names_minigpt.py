@@ -20,10 +20,14 @@ CHUNK = 1 << 20  # characters of names that are folded together
 LETTER_CLASSES = (7, 8, 9)
 
 
-def fold(text: str) -> str:
+def fold(text: str, keeps_case: bool = False) -> str:
     """Return the normal form of names, one a line: those that differ in what people leave out have the same.
 
     "José García", "jose  garcia" and "JOSE GARCÍA" become "jose garcia"; "J.-L. O’Neil" becomes "j l o'neil".
+
+    Args:
+        text: the names, or a text that is searched for them.
+        keeps_case: whether names that differ in case have different forms.
     """
     # `str.replace` of the few characters that occur is several times as fast as `str.translate` or a pattern.
     if not text.isascii():
@@ -32,7 +36,7 @@ def fold(text: str) -> str:
             text = text.replace(mark, "")
         for typed, plain in PLAIN_MARKS.items():
             text = text.replace(chr(typed), plain)
-    text = text.casefold().replace("-", " ").replace(".", " ")
+    text = (text if keeps_case else text.casefold()).replace("-", " ").replace(".", " ")
     while "  " in text:
         text = text.replace("  ", " ")
     return text.replace("\n ", "\n").replace(" \n", "\n").strip(" ")

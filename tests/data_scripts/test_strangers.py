@@ -110,3 +110,9 @@ def test_the_real_data_have_strangers_enough(cs224n):
     assert len(set(strangers)) == 50
     assert not set(strangers) & names
     assert not [name for name in strangers if any(name in document for document in documents)]
+
+
+def test_another_spelling_of_a_real_person_is_nobody_made_up():
+    names = ["José Stone", "Jose Moss", "Ada Moss"]
+    assert set(made_up_names(names, [], 10)) == {"Ada Stone"}
+    assert made_up_names(names, [], 10, others=["ADA STONE"]) == []
