@@ -245,6 +245,10 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         calibrated = [usual and relation in confidences for relation in inputs["relations"]]
         return {**inputs, "ranked": ranked, "scores": scores, "calibrated": calibrated}
 
+    def _ensure_tensor_on_device(self, inputs, device):
+        """Return what is passed from step to step as it is: the library looks for tensors in it, and it has none."""
+        return inputs
+
     def rank(
         self,
         names: Sequence[str],
@@ -293,8 +297,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
                 continue
             lowest = self.find_threshold(threshold, relation, calibrated)
             asked = self.facts[relation].relation
-            # The library makes plain tuples of the scores.
-            results.append(answer_result(asked, name, matched, ranked, Scores(*scores), calibrated, lowest, top_k))
+            results.append(answer_result(asked, name, matched, ranked, scores, calibrated, lowest, top_k))
         return results
 
     def find_threshold(
