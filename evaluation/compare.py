@@ -6,7 +6,7 @@
 Runs that differ in nothing but the seed, neither in their recipes nor in the data that they learned from, are one row:
 the mean of each figure ± the standard deviation between seeds. Each seed may have started from its own weights; where
 a seed is there twice, the weights count, too. Prints a Markdown table. The CSV has a row a run and a column for each
-figure and for each setting that differs. What has no results yet, or is no run, is named and left out.
+figure and for each setting that differs. What has no results yet, is damaged or is no run, is named and left out.
 """
 
 import argparse
@@ -104,12 +104,13 @@ def read_run(folder: Path, relation: str | None = None) -> RunResults:
 
 
 def read_runs(folders: list[Path], relation: str | None = None) -> list[RunResults]:
-    """Read runs; name on standard error what has not been scored, and what is no run.
+    """Read runs; name on standard error what has not been scored, is damaged or is no run.
 
     Raises:
-        RunError: no run has been scored, or as for `read_run`.
+        RunError: no run is left; if that is because of their files, as for the first of them in `read_run`.
     """
     runs = []
+    errors = []
     for folder in {folder.resolve(): folder for folder in folders}.values():  # each once, however it is written
         run = RunFolder(folder)
         if not run.recipe.is_file():  # `runs/*` also has what benchmarks write there
@@ -117,9 +118,14 @@ def read_runs(folders: list[Path], relation: str | None = None) -> list[RunResul
         elif not run.results.is_file():
             show(f"{folder}: left out, it has no results yet", sys.stderr)
         else:
-            runs.append(read_run(folder, relation))
+            try:
+                runs.append(read_run(folder, relation))
+            except RunError as error:
+                errors.append(error)
     if not runs:
-        raise RunError("none of these runs has results: python train.py evaluate scores one")
+        raise errors[0] if errors else RunError("none of these runs has results: python train.py evaluate scores one")
+    for error in errors:
+        show(f"{error}; left out", sys.stderr)
     # Seeds of one recipe may each have started from weights of their own; the same seed twice is two experiments.
     alike = Counter((run.seed, *sorted(run.settings.items())) for run in runs)
     if max(alike.values()) > 1:

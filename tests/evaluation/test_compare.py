@@ -135,6 +135,18 @@ def test_a_missing_relation_and_damaged_results_are_one_line(add_run, capsys):
         assert "is damaged: lacks" in line
 
 
+def test_a_damaged_run_is_named_and_the_others_are_compared(add_run, capsys):
+    runs = [add_run("whole"), add_run("damaged"), add_run("cut")]
+    (runs[1] / "results.json").write_text("{}")
+    (runs[2] / "recipe.json").write_text("{")
+    assert compare.main(list(map(str, runs))) == 0
+    captured = capsys.readouterr()
+    assert "| whole |" in captured.out
+    assert [line.rpartition("; ")[2] for line in captured.err.splitlines()] == ["left out", "left out"]
+    assert compare.main(list(map(str, runs[1:]))) == 2
+    assert "error: " in capsys.readouterr().err
+
+
 def test_each_relation_has_its_own_figures(add_run, capsys):
     run = add_run("run")
     results = json.loads((run / "results.json").read_text())
