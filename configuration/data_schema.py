@@ -29,7 +29,13 @@ READ_BY = {
     "statements": ("structured_wikipedia",),
     "max_people": ("jsonl", "csv", "lahman", "hub", "structured_wikipedia"),
     "train_fraction": ("bios", "bios_uniform", "jsonl", "csv", "lahman", "hub", "structured_wikipedia"),
+    "names": ("bios", "bios_uniform", "jsonl", "csv", "lahman", "hub", "structured_wikipedia"),
+    "people": INVENTED_SOURCES,
+    "places": ("bios",),
+    "wordings": ("bios_uniform",),
 }
+# Of these a recipe may have more than its source reads, from a base with another source; see `load_recipe`.
+INHERITED = ("names", "people", "places", "wordings")
 
 
 def infer_source(path: str) -> str:
@@ -85,17 +91,22 @@ def default_relations() -> dict[str, RelationArguments]:
 class DataArguments:
     """Where the biographies and the questions come from."""
 
-    source: Literal[
-        "synthetic", "bios", "bios_uniform", "folder", "jsonl", "csv", "lahman", "hub", "structured_wikipedia",
-        "prepared",
-    ] = "synthetic"  # fmt: skip
+    source: (
+        Literal[
+            "synthetic", "bios", "bios_uniform", "folder", "jsonl", "csv", "lahman", "hub", "structured_wikipedia",
+            "prepared",
+        ]
+        | None
+    ) = None  # fmt: skip
     """Invented people with a birthplace (`synthetic`), with any number of facts (`bios`), or with seven facts whose
     values are all equally likely (`bios_uniform`); real people from the package `lahman`; the files of `path`; a data
-    set on the Hub; a corpus written by `train.py prepare`."""
+    set on the Hub; a corpus written by `train.py prepare`. If it is not given, `path` decides; without one it is
+    `synthetic`."""
     path: str | None = field(default=None, metadata=PATH)
     """A folder in the cs224n layout, a JSONL or CSV file, a prepared corpus, or the id of a data set on the Hub. It
-    also sets `source`, if that is not given; with a source that reads no path it is refused (source: folder, jsonl,
-    csv, hub, structured_wikipedia, prepared)."""
+    also decides `source`, if that is not given, or given as `synthetic` or `folder` by a recipe and the path by
+    `--set`; over `folder` it is never an id on the Hub (source: folder, jsonl, csv, hub, structured_wikipedia,
+    prepared)."""
     config: str | None = None
     """Configuration of the data set (source: hub, structured_wikipedia)."""
     split: str = "train"
@@ -113,9 +124,9 @@ class DataArguments:
     `evaluate.sets`)."""
     names: Literal["unique", "all"] = "unique"
     """People who share a name: `unique` leaves them out and counts them, `all` includes them and accepts all their
-    answers."""
+    answers (source: bios, bios_uniform, jsonl, csv, lahman, hub, structured_wikipedia)."""
     people: int = 800
-    """Number of invented people, 20 … 1,000,000 (source: synthetic), or 20 … 100,000,000 (source: bios,
+    """Number of invented people, 20 … 100,000,000, of `synthetic` at most 1,000,000 (source: synthetic, bios,
     bios_uniform)."""
     places: int = 60
     """Number of invented places, 10 … 100,000 (source: bios)."""
@@ -138,14 +149,18 @@ class DataArguments:
     strangers."""
 
     def __post_init__(self):
-        if self.path is not None and self.source in ("synthetic", "folder"):
-            self.source = infer_source(self.path)
+        if self.source is None:
+            self.source = "synthetic" if self.path is None else infer_source(self.path)
         require(
             self.source not in SOURCES_WITH_PATH or self.path is not None,
             f"source is {self.source} but path is not set",
         )
+        if self.source == "folder":
+            kind = infer_source(self.path)
+            require(kind in ("folder", "hub", "prepared"), f"path is a file ({kind}), but data.source is folder")
         for name in READ_BY:
-            self._check_is_read(name)
+            if name not in INHERITED:
+                self.check_is_read(name)
         require(self.people >= MIN_PEOPLE, f"people must be at least {MIN_PEOPLE}, found {self.people}")
         most_people = 100_000_000 if self.source in ("bios", "bios_uniform") else 1_000_000
         require_at_most(self, {"people": most_people, "places": 100_000, "wordings": 1_000})
@@ -156,7 +171,7 @@ class DataArguments:
         for name in ("validation_questions", "calibration_questions", "withheld_people"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, found {getattr(self, name)}")
 
-    def _check_is_read(self, name: str) -> None:
+    def check_is_read(self, name: str) -> None:
         """Raise ValueError where a key of `READ_BY` has been set, but the source does not read it."""
         (described,) = (one for one in fields(self) if one.name == name)
         has_factory = described.default_factory is not MISSING

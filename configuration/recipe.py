@@ -1,7 +1,7 @@
 """Read a recipe: a YAML file of `configuration/recipes/`, `--set section.key=value` overrides, strict dataclasses.
 
-A recipe may name another one beside it as its `base` and hold only what differs. Every complaint is one line: the file
-and line (or the override), the key, what was found and the nearest valid name.
+A recipe may name another one, beside it or shipped, as its `base` and contain only what differs. Every complaint is
+one line: the file and line (or the override), the key, what was found and the nearest valid name.
 """
 
 import dataclasses
@@ -17,8 +17,16 @@ from configuration.data_schema import RelationArguments, default_relations
 from configuration.field_bounds import PATH
 from configuration.field_values import Plain, read_as, takes_text
 from configuration.model_size import check_fits
-from configuration.recipe_file import RecipeError, check_text, check_value, parse_value, parse_yaml
-from configuration.recipe_names import nearest
+from configuration.recipe_file import (
+    RecipeError,
+    check_text,
+    check_value,
+    parse_value,
+    parse_yaml,
+    place_of,
+)
+from configuration.recipe_names import RECIPES, nearest
+from configuration.recipe_source import as_recipe_error, settle_source
 from configuration.schema import DERIVED_MODEL_FIELDS, FILE_NAME_PART, NOT_SECTIONS, SECTIONS, Recipe
 from modeling_minigpt import MiniGPTConfig
 from modeling_minigpt.rotary_minigpt import MiniGPTRotaryEmbedding
@@ -60,10 +68,14 @@ def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, d
         return values, places
     name = read_as(values.pop("base"), str)
     where = place_of(places, "base")
-    names = sorted(recipe.stem for recipe in path.parent.glob("*.yaml") if recipe != path)
-    base = path.parent / f"{name}.yaml"
-    if not isinstance(name, str) or name not in (*names, path.stem):
-        raise RecipeError(f"{where}: no recipe {name!r} beside this one; {nearest(name, names)}")
+    # One beside this recipe comes before a shipped one of the same name.
+    known = {recipe.stem: recipe for folder in (RECIPES, path.parent) for recipe in sorted(folder.glob("*.yaml"))}
+    if not isinstance(name, str) or name not in known:
+        names = [one for one, recipe in known.items() if recipe != path]
+        raise RecipeError(f"{where}: no recipe {name!r} beside this one or shipped; {nearest(name, names)}")
+    base = known[name]
+    if base == path and base.parent != RECIPES and (RECIPES / base.name).is_file():
+        base = RECIPES / base.name  # a recipe that is named like the shipped one that it changes
     if base in (path, *children):
         raise RecipeError(f"{where}: base {name} leads back to this recipe")
     inherited, inherited_places = read_with_base(base, (path, *children))
@@ -72,17 +84,6 @@ def read_with_base(path: Path, children: tuple[Path, ...] = ()) -> tuple[dict, d
         both_sections = isinstance(value, dict) and isinstance(inherited.get(key), dict)
         inherited[key] = {**inherited[key], **value} if both_sections else value
     return inherited, {**inherited_places, **places}
-
-
-def place_of(places: dict[tuple, str], *keys: str) -> str:
-    """Return the file and line of a key; of its section where those are unknown, as for merged keys.
-
-    A dict whose entries were set one by one has the place of its last entry.
-    """
-    entries = [place for path, place in places.items() if path[: len(keys)] == keys]
-    if keys not in places and entries:
-        return entries[-1]
-    return next((places[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in places), "recipe")
 
 
 def apply_overrides(values: dict, places: dict[tuple, str], overrides: list[str]) -> None:
@@ -171,14 +172,8 @@ def build_section(name: str, cls: type, values: dict, places: dict[tuple, str]):
     for key in values:
         if key not in wanted:
             raise RecipeError(f"{place_of(places, *keys, key)}: unknown key {name}.{key}; {nearest(key, wanted)}")
-    try:
+    with as_recipe_error(name, values, places):
         return cls(**values)
-    except (StrictDataclassError, ValueError, TypeError) as error:
-        message = str(error.__cause__ or error)
-        culprit = next(
-            (place_of(places, *keys, key) for key in values if key in message.replace("'", " ").split()), where
-        )
-        raise RecipeError(f"{culprit}: {name}: {message}") from error
 
 
 def build_relations(values: dict, places: dict[tuple, str]) -> dict[str, RelationArguments]:
@@ -264,6 +259,7 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
     values.setdefault("relations", {name: dataclasses.asdict(one) for name, one in default_relations().items()})
     apply_overrides(values, places, list(overrides))
     values = read_values(values, places)
+    given = settle_source(values.get("data"), places, path)
     for key in values:
         if key not in (*NOT_SECTIONS, *SECTIONS):
             known = ["base", *NOT_SECTIONS, *SECTIONS]
@@ -280,6 +276,9 @@ def load_recipe(path: str | Path, overrides: list[str] = ()) -> Recipe:
     if "model" in values:
         values["model"] = split_model_section(values["model"], places)
     sections = {name: build_section(name, cls, values.get(name, {}), places) for name, cls in SECTIONS.items()}
+    for name in given:
+        with as_recipe_error("data", values["data"], places):
+            sections["data"].check_is_read(name)
     relations = build_relations(values["relations"], places)
     recipe = Recipe(output=output, seed=seed, relations=relations, **sections)
     check_contradictions(recipe, path)

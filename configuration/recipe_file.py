@@ -157,3 +157,14 @@ def parse_yaml(path: Path) -> tuple[dict, dict[tuple, str]]:
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: found {type(values).__name__}, wanted sections of `key: value`")
     return values, {key: f"{path}:{line}" for key, line in lines.items()}
+
+
+def place_of(places: dict[tuple, str], *keys: str) -> str:
+    """Return the file and line of a key; of its section where those are unknown, as for merged keys.
+
+    A dict whose entries were set one by one has the place of its last entry.
+    """
+    entries = [place for path, place in places.items() if path[: len(keys)] == keys]
+    if keys not in places and entries:
+        return entries[-1]
+    return next((places[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in places), "recipe")

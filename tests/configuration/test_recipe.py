@@ -82,11 +82,22 @@ def test_a_recipe_changes_its_base_key_by_key(tmp_path):
     assert (recipe.seed, recipe.output) == (6, "runs/third")
 
 
+def test_a_recipe_anywhere_changes_a_shipped_one(tmp_path):
+    for name in ("mine", "quickstart"):  # the second is named like the one that it changes
+        (tmp_path / f"{name}.yaml").write_text("base: quickstart\npretrain:\n  batch_size: 7\n")
+        recipe = load_recipe(tmp_path / f"{name}.yaml")
+        assert (recipe.pretrain.batch_size, recipe.data.people) == (7, 900)
+    (tmp_path / "quickstart.yaml").write_text(MINIMAL_RECIPE)
+    assert load_recipe(tmp_path / "mine.yaml").pretrain.steps == 3  # the one beside it comes first
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
         pytest.param(
-            "base: recipee\n", "child.yaml:1: no recipe 'recipee' beside this one; did you mean recipe", id="name"
+            "base: recipee\n",
+            "child.yaml:1: no recipe 'recipee' beside this one or shipped; did you mean recipe",
+            id="name",
         ),
         pytest.param("base: 3\n", "child.yaml:1: no recipe '3'", id="type"),
         pytest.param("base:\n", "child.yaml:1: no recipe None", id="empty"),
@@ -259,12 +270,37 @@ def test_a_bad_override_is_refused_in_one_line(tmp_path, override, wanted):
         (["data.path=somewhere", "data.train_fraction=0.9"], "or data.train_fraction=0.5"),
         (["data.path=people.csv", "data.split=test"], "data.source is csv, which does not read it"),
         (["data.source=lahman", "data.statements=x"], "wanted data.source=structured_wikipedia, or"),
+        (["data.source=synthetic", "data.path=there"], "to read the path, set data.source=folder, too"),
+        (["data.places=500"], "data.source is synthetic, which does not read it; wanted data.source=bios, or data.pl"),
+        (["data.source=bios", "data.wordings=9"], "wanted data.source=bios_uniform, or data.wordings=5"),
+        (["data.names=all"], "--set data.names=all: data: names is 'all', but data.source is synthetic"),
+        (["data.path=people.csv", "data.people=50"], "data.source is csv, which does not read it"),
+        (["data.source=folder", "data.path=people.csv"], "path is a file (csv), but data.source is folder"),
     ],
 )
 def test_a_key_that_the_source_does_not_read_is_refused_with_both_names(tmp_path, overrides, wanted):
     with pytest.raises(RecipeError) as caught:
         load_recipe(recipe_file(tmp_path), overrides)
     assert wanted in str(caught.value)
+
+
+def test_a_path_decides_a_source_that_was_given_before_it(tmp_path):
+    invented = recipe_file(tmp_path, MINIMAL_RECIPE + "data:\n  source: synthetic\n  people: 50\n")
+    divided = tmp_path / "divided.yaml"
+    divided.write_text(f"base: {invented.stem}\ndata:\n  source: folder\n  path: {tmp_path}\n")
+
+    def source(path, *overrides):
+        return load_recipe(path, list(overrides)).data.source
+
+    # What the recipe says of invented people does not count for others.
+    found = [source(invented, f"data.path={path}") for path in (tmp_path, "people.csv", "somebody/people")]
+    assert found == ["folder", "csv", "hub"]
+    assert source(divided) == "folder"
+    assert source(divided, "data.path=people.jsonl") == "jsonl"
+    # A folder that is not there is no data set on the Hub.
+    assert source(divided, "data.path=data/cs224n") == "folder"
+    assert source(invented, "data.source=folder", "data.path=data/cs224n") == "folder"
+    assert source(invented, "data.source=lahman") == "lahman"
 
 
 def test_a_prepared_corpus_accepts_the_recipe_it_was_made_with(tmp_path):
