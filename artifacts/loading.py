@@ -8,7 +8,13 @@ from accelerate import PartialState
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from artifacts.run_folder import RunError
-from artifacts.safe_loading import as_run_error, check_contained, check_size_matches_weights, read_config
+from artifacts.safe_loading import (
+    as_run_error,
+    check_contained,
+    check_size_matches_weights,
+    describe_place,
+    read_config,
+)
 from configuration.schema import MAX_NEW_TOKENS
 from modeling_minigpt import ClosedBookPipeline, MiniGPTConfig, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import encode_prompts
@@ -36,7 +42,7 @@ def load_model(path: str | Path) -> MiniGPTForCausalLM:
             outputs that are not finite.
     """
     check_contained(path)
-    with as_run_error(f"{path}: no model that can be loaded"):
+    with as_run_error(f"{describe_place(path)}: no model that can be loaded"):
         config = read_config(path)
         check_size_matches_weights(path, config)
         model, loading = MiniGPTForCausalLM.from_pretrained(
@@ -108,7 +114,7 @@ def start_from(path: str | Path, wanted: MiniGPTConfig) -> MiniGPTForCausalLM:
             and initialisation.
     """
     check_contained(path)
-    with as_run_error(f"{path}: no model to start from"):
+    with as_run_error(f"{describe_place(path)}: no model to start from"):
         found = read_config(path)
     # A variant's sizes matter where the checkpoint has weights of that variant.
     used = [name for name in found.layer_attention_types if ATTENTION_CLASSES[name].own_weights]
@@ -116,7 +122,7 @@ def start_from(path: str | Path, wanted: MiniGPTConfig) -> MiniGPTForCausalLM:
     # Learned positions are weights, as many as the context is long; rotary ones are computed.
     length = ["max_position_embeddings"] if wanted.position_embedding_type == "rotary" else []
     check_shape(path, found, wanted, free=(*FREE_FIELDS, *sizes, *length))
-    with as_run_error(f"{path}: cannot start from it"):
+    with as_run_error(f"{describe_place(path)}: cannot start from it"):
         model, loading = MiniGPTForCausalLM.from_pretrained(
             path, config=wanted, output_loading_info=True, trust_remote_code=False
         )
@@ -137,7 +143,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     check_contained(path)
     with as_run_error(f"{path}: a tokenizer that cannot be used"):
         check_numbering(Path(path) / "tokenizer.json")
-    with as_run_error(f"{path}: no tokenizer there"):
+    with as_run_error(f"{describe_place(path)}: no tokenizer there"):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(path, trust_remote_code=False)
     with as_run_error(f"{path}: a tokenizer that cannot be used"):
         check_tokenizer(tokenizer)

@@ -9,6 +9,7 @@ from data_scripts.questions import Question
 from data_scripts.tokenized_text import cut, find_bounds
 from data_scripts.tokens import in_chunks
 from data_scripts.words import unspaced_places
+from modeling_minigpt.relations_minigpt import Relation
 
 MAX_TEXTS = 200_000  # of which a vocabulary is learned
 MIN_SHARE = 0.1  # of characters of scripts without spaces, from which on texts are of such a script
@@ -47,6 +48,18 @@ def vocabulary_texts(
         if not missing:  # after a line or two, in Latin letters
             break
     return [*texts, *(question.text for question in evenly_spaced(questions, MAX_TEXTS))] if missing else texts
+
+
+def character_texts(
+    documents: Iterable[str], questions: Iterable[Question], relations: Iterable[Relation]
+) -> Iterator[str]:
+    """Yield all that a tokenizer of characters must be able to write: documents, questions, answers and prompts."""
+    yield from documents
+    for question in questions:
+        yield question.text
+        yield question.answer
+    for relation in relations:
+        yield from (relation.format(""), *(prompt.replace("{name}", "") for prompt in relation.prompts))
 
 
 def evenly_spaced(items: Collection[T], count: int) -> list[T]:

@@ -25,7 +25,8 @@ def find_model(name: str) -> str:
 def as_command_error(name: str, error: Exception) -> CommandError:
     """Return the error of one line for a model that a library could not load."""
     reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return CommandError(f"{name}: not a MiniGPT that can be loaded: {reason}")
+    place = name if Path(find_model(name)).is_dir() else f"{name}: no such folder; on the Hub"
+    return CommandError(f"{place}: not a MiniGPT that can be loaded: {reason}")
 
 
 def load_model(name: str) -> tuple[MiniGPTForCausalLM, PreTrainedTokenizerBase]:

@@ -106,6 +106,21 @@ def test_starting_elsewhere_leaves_a_pretraining_alone(run, recipe, data, tmp_pa
     assert "nothing would read the pretrained model" in message
 
 
+@pytest.mark.parametrize(
+    ("command", "overrides", "wanted"),
+    [
+        ("evaluate", (), "finetune: no finetuned model there; run `train.py finetune` first"),
+        ("evaluate", ("evaluate.model=nobody/nothing",), "nobody/nothing: no such folder; on the Hub: no model that"),
+        ("finetune", ("finetune.start_from=nobody/nothing",), "nobody/nothing: no such folder; on the Hub: no tokeni"),
+    ],
+)
+def test_a_missing_folder_is_not_silently_looked_for_on_the_hub(
+    recipe, data, tmp_path, monkeypatch, capfd, command, overrides, wanted
+):
+    monkeypatch.chdir(tmp_path)
+    assert wanted in refused(capfd, command, recipe, data, Path("somebody"), *overrides)
+
+
 def test_scoring_a_folder_that_is_no_model_is_refused(recipe, data, tmp_path, capfd):
     (tmp_path / "empty").mkdir()
     message = refused(capfd, "evaluate", recipe, data, tmp_path / "run", f"evaluate.model={tmp_path / 'empty'}")
@@ -156,11 +171,17 @@ def test_a_character_out_of_the_vocabulary_is_refused_at_inference(recipe, data,
     assert "'Ж' (U+0416) is not in the" in message
 
 
-def test_a_training_question_out_of_the_vocabulary_is_refused(recipe, data, tmp_path, capfd):
+def test_a_training_question_out_of_the_vocabulary_of_the_first_model_is_refused(recipe, data, tmp_path, capfd):
     folder = shutil.copytree(data, tmp_path / "bios")
+    characters = ["tokenizer.type=character", "tokenizer.vocab_size=null", "corruption.max_length=56"]
+    assert call("pretrain", recipe, folder, tmp_path / "first", *characters) == 0
+    # Of questions trained on, too: neither "W" nor "?" is in a document.
+    vocabulary = json.loads((tmp_path / "first" / "pretrain" / "tokenizer.json").read_text())["model"]["vocab"]
+    assert {"W", "?"} <= vocabulary.keys()
     (folder / FILES["train"]).write_text("Where was Жanna born?\tX\n", encoding="utf-8")
-    more = ["tokenizer.type=character", "tokenizer.vocab_size=null", "corruption.max_length=56"]
-    assert "question 1, 'Where was Жanna born? X'" in refused(capfd, "all", recipe, folder, tmp_path / "run", *more)
+    start = f"finetune.start_from={tmp_path / 'first' / 'pretrain'}"
+    message = refused(capfd, "finetune", recipe, folder, tmp_path / "run", *characters, start)
+    assert "question 1, 'Where was Жanna born? X'" in message
 
 
 def test_a_training_question_that_leaves_no_room_for_its_place_is_refused(recipe, data, tmp_path, capfd):

@@ -24,7 +24,7 @@ from data_scripts.batches import TrainingBatches
 from data_scripts.bios_folder import DataError
 from data_scripts.splits import TrainingData, load_training_data
 from data_scripts.tokens import DocumentTable, QuestionTable, document_rows, question_rows
-from data_scripts.vocabulary import vocabulary_texts
+from data_scripts.vocabulary import character_texts, vocabulary_texts
 from modeling_minigpt import (
     MiniGPTConfig,
     MiniGPTForCausalLM,
@@ -155,11 +155,12 @@ def prepare_tokenizer(
 
 
 def build_tokenizer(recipe: Recipe, data: TrainingData) -> PreTrainedTokenizerFast:
-    """Build the recipe's tokenizer from the documents; DataError where they contain a special token."""
+    """Build the recipe's tokenizer from what is trained on; DataError where that contains a special token."""
     any_length = VERY_LARGE_INTEGER  # the context is the config's, which needs this tokenizer's vocabulary first
     try:
         if recipe.tokenizer.type == "character":
-            return build_character_tokenizer(data.documents, any_length)
+            texts = character_texts(data.documents, data.train, data.relations)
+            return build_character_tokenizer(texts, any_length)
         texts = vocabulary_texts(data.documents, data.train, recipe.corruption)
         return build_bpe_tokenizer(texts, recipe.tokenizer.vocab_size, any_length)
     except ValueError as error:

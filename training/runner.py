@@ -155,6 +155,9 @@ def _run_stages(
     folder.claim(recipe, stages, scores, resume)
     if command == "finetune" and not (recipe.finetune.start_from or folder.finished("pretrain")):
         raise RunError(f"{folder.stage('pretrain')}: no pretrained model there; run `train.py pretrain` first")
+    # Else its name would be taken for an id on the Hub, and somebody else's model scored.
+    if command == "evaluate" and not (recipe.evaluate.model or folder.finished("finetune")):
+        raise RunError(f"{folder.stage('finetune')}: no finetuned model there; run `train.py finetune` first")
     # Before the data are read: a finished run needs neither them nor an Accelerator.
     if resume and scores and folder.results.exists():
         check_same_scoring(folder, recipe)
