@@ -14,6 +14,7 @@ from configuration.field_bounds import PATH, require, require_at_most
 from modeling_minigpt.relations_minigpt import BIRTHPLACE, GENERAL_PROMPTS, Relation
 
 MIN_PEOPLE = 20  # fewer invented people would leave a file of questions empty
+MAX_PEOPLE = 1_000_000  # of the source `synthetic`, which keeps them all in memory and has few syllables for names
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 SUFFIXES = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv"}
 INVENTED_SOURCES = ("synthetic", "bios", "bios_uniform")  # of whose people nobody is real
@@ -162,7 +163,7 @@ class DataArguments:
             if name not in INHERITED:
                 self.check_is_read(name)
         require(self.people >= MIN_PEOPLE, f"people must be at least {MIN_PEOPLE}, found {self.people}")
-        most_people = 100_000_000 if self.source in ("bios", "bios_uniform") else 1_000_000
+        most_people = 100_000_000 if self.source in ("bios", "bios_uniform") else MAX_PEOPLE
         require_at_most(self, {"people": most_people, "places": 100_000, "wordings": 1_000})
         require(self.wordings >= 1, f"wordings must be at least 1, found {self.wordings}")
         require(self.places >= 10, f"places must be at least 10, found {self.places}")

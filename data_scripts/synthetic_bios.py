@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from configuration.data_schema import MIN_PEOPLE
+from configuration.data_schema import MAX_PEOPLE, MIN_PEOPLE
 from configuration.errors import run_main, show
 from data_scripts.bios_folder import FILES, DataError
 from data_scripts.questions import Question, question_about
@@ -116,10 +116,10 @@ def invent(people: int, seed: int = 0, lines: int = 4) -> SyntheticBios:
     Places are drawn with weights 1 / (rank + 3), so that a most popular one exists, as in real data.
 
     Raises:
-        DataError: fewer than `MIN_PEOPLE`, too few for every file to have a line.
+        DataError: fewer than `MIN_PEOPLE`, too few for every file to have a line; or more than `MAX_PEOPLE`.
     """
-    if people < MIN_PEOPLE:
-        raise DataError(f"wanted at least {MIN_PEOPLE} people, found {people}")
+    if not MIN_PEOPLE <= people <= MAX_PEOPLE:
+        raise DataError(f"wanted {MIN_PEOPLE} to {MAX_PEOPLE:,} people, found {people}")
     # A string seeds Random by its hash, the same on every platform, and apart from other uses of the same number.
     rng = random.Random(f"synthetic bios {seed}")
     firsts = invent_distinct(max(8, people // 8), lambda: invent_word(rng, 2))

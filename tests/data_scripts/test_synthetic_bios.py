@@ -148,4 +148,4 @@ def test_a_folder_s_name_is_printed_as_far_as_the_terminal_can_show_it(tmp_path,
 @pytest.mark.parametrize("people", [0, 1])
 def test_too_few_people_are_refused_in_a_line(tmp_path, people, capsys):
     assert synthetic_bios.main([str(tmp_path / "bios"), "--people", str(people)]) == 2
-    assert capsys.readouterr().err.splitlines() == [f"error: wanted at least 20 people, found {people}"]
+    assert capsys.readouterr().err.splitlines() == [f"error: wanted 20 to 1,000,000 people, found {people}"]

@@ -161,7 +161,8 @@ except ValueError as error:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        pytest.param(["--people", "3"], "wanted at least 20 people, found 3", id="few-people"),
+        pytest.param(["--people", "3"], "wanted 20 to 1,000,000 people, found 3", id="few-people"),
+        pytest.param(["--people", "20000000"], "wanted 20 to 1,000,000 people, found 20000000", id="many-people"),
         pytest.param(["--path", "nowhere", "--license", "mit"], "nowhere: no such folder", id="no-folder"),
     ],
 )
