@@ -28,7 +28,9 @@ from attention_lab.noise import (
     two_head_variance,
     two_heads,
 )
+from attention_lab.output import open_folder
 from attention_lab.routing import B, D, question_matrices, question_vectors, report_matrices, self_attend
+from configuration.errors import UserError, run_main
 from evaluation.plots import BLACK, BLUE, GREEN, ORANGE, PINK, label_plainly, label_sizes, new_figure, save_figure
 
 HERE = Path(__file__).parent
@@ -236,28 +238,40 @@ FIGURES = {
 }
 
 
+def file_name(text: str) -> str:
+    """Return what figures and results are named after, for argparse: a name, not a path."""
+    if Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"must be a name without a folder, found {text!r:.200}")
+    return text
+
+
 def main(argv: list[str] | None = None) -> int:
+    """Draw the figures, and those of a model; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(FIGURES), default=list(FIGURES), metavar="NAME")
     parser.add_argument("--model", type=Path, help="a folder with a finetuned MiniGPT")
     parser.add_argument("--data", type=Path, help="the folder of its training questions and biographies")
-    parser.add_argument("--name", default="quickstart", help="what to call the model (default: %(default)s)")
+    parser.add_argument("--name", type=file_name, default="quickstart", help="what to call the model (%(default)s)")
     parser.add_argument("--output", type=Path, default=HERE, help="folder for figures/ and results/")
     arguments = parser.parse_args(argv)
     if (arguments.model is None) != (arguments.data is None):
         parser.error("--model and --data go together")
-    folder = arguments.output / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in arguments.only:
-        FIGURES[name](folder / f"{name}.svg")
-    if arguments.model is not None:
-        from attention_lab.model_report import report_model
 
-        try:
-            report_model(arguments.model, arguments.data, arguments.name, arguments.output)
-        except ValueError as error:
-            parser.error(str(error))
-    return 0
+    def command() -> None:
+        folder = open_folder(arguments.output / "figures")
+        if arguments.model is not None:
+            open_folder(arguments.output / "results")
+        for name in arguments.only:
+            FIGURES[name](folder / f"{name}.svg")
+        if arguments.model is not None:
+            from attention_lab.model_report import report_model
+
+            try:
+                report_model(arguments.model, arguments.data, arguments.name, arguments.output)
+            except ValueError as error:
+                raise UserError(error) from error
+
+    return run_main(command)
 
 
 if __name__ == "__main__":

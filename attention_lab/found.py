@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from artifacts.files import write_json, write_text
 from artifacts.run_folder import read_json
+from attention_lab.output import open_folder
 from attention_lab.selection import what_is_found
 from attention_lab.trained import load_minigpt
 from configuration.errors import UserError, run_main, show
@@ -183,19 +184,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--window", type=int, default=4, help="blocks of the window (%(default)s)")
     parser.add_argument("--output", type=Path, default=HERE, help="where results/ and figures/ are (%(default)s)")
     arguments = parser.parse_args(argv)
+    for name, values in (("blocks", arguments.blocks), ("block", [arguments.block]), ("window", [arguments.window])):
+        if min(values) < 1:
+            parser.error(f"argument --{name}: must be at least 1, found {min(values)}")
 
     def command() -> None:
+        results = open_folder(arguments.output / "results") / f"{NAME}.json"
+        figures = open_folder(arguments.output / "figures")
         try:
             found = measure(arguments.model, sorted(set(arguments.blocks)), arguments.block, arguments.window)
         except ValueError as error:
             raise UserError(error) from error
         table = write_table(found)
-        results = arguments.output / "results" / f"{NAME}.json"
-        results.parent.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "figures").mkdir(exist_ok=True)
         write_json(results, found)
         write_text(results.with_suffix(".md"), table)
-        draw(found, arguments.output / "figures" / f"{NAME}_found.svg")
+        draw(found, figures / f"{NAME}_found.svg")
         show(table, end="")
 
     return run_main(command)

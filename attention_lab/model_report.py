@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from attention_lab.output import open_folder
 from attention_lab.structure import (
     attention_matrices,
     bigbird_mass,
@@ -243,10 +244,8 @@ def report_model(folder: Path, data: Path, name: str, output: Path) -> dict:
         "heads": measure_heads(model, tokenizer, questions),
         "structure": measure_structure(model, ids),
     }
-    figures = output / "figures"
-    results = output / "results"
-    for made in (figures, results):
-        made.mkdir(parents=True, exist_ok=True)
+    figures = open_folder(output / "figures")
+    results = open_folder(output / "results")
     shape = model.config.num_hidden_layers, model.config.num_attention_heads
     draw_heads(record["heads"], shape, figures / f"{name}_heads.svg")
     draw_answer_attention(model, tokenizer, questions[0], figures / f"{name}_answer.svg")

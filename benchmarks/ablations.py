@@ -23,17 +23,15 @@ import torch
 
 from artifacts.loading import load_model
 from artifacts.machine import describe_machine, name_machine
-from benchmarks.harness import (
-    Point,
-    Record,
+from benchmarks.command_line import (
     add_recipe_options,
     default_device,
-    failed,
-    failures,
     new_parser,
-    results_of,
-    write_report,
+    positive_float,
+    positive_int,
+    seed_number,
 )
+from benchmarks.harness import Point, Record, failed, failures, results_of, write_report
 from benchmarks.model_ideas import IDEAS
 from benchmarks.training_steps import TrainingSteps, padding_share, train_and_score, with_paths
 from configuration.errors import UserError, run_main
@@ -44,7 +42,7 @@ from modeling_minigpt import MiniGPTForCausalLM
 from training.checkpoints import Progress
 from training.run_context import Run, build_run, training_batches
 
-RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n-speedrun.yaml"
+RECIPE = "cs224n-speedrun"
 ALL_QUESTIONS = ("data.calibration_questions=0", "data.withheld_people=0")  # but for those that are scored
 HELD_OUT = 500  # training questions; the standard error of an accuracy near 80 % is 1.8 points
 WARMUP = 16  # steps; what is compiled for one length alone is compiled in these
@@ -241,9 +239,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("data", type=Path, metavar="FOLDER", help="the four files")
     add_recipe_options(parser, RECIPE)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="variants, or groups of them")
-    parser.add_argument("--minutes", type=float, default=3.0, help="minutes of pretraining (%(default)s)")
-    parser.add_argument("--steps", type=int, help="of pretraining, instead of minutes")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(%(default)s)")
+    parser.add_argument("--minutes", type=positive_float, default=3.0, help="minutes of pretraining (%(default)s)")
+    parser.add_argument("--steps", type=positive_int, help="of pretraining, instead of minutes")
+    parser.add_argument("--seeds", type=seed_number, nargs="+", default=[0], help="(%(default)s)")
     arguments = parser.parse_args(argv)
     base = arguments.overrides
 

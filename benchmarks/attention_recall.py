@@ -38,8 +38,25 @@ if not __package__:  # run as a file
 from artifacts.files import write_json
 from artifacts.machine import describe_machine
 from artifacts.memory import tune_glibc_malloc
-from benchmarks.harness import Point, Record, in_this_process, new_parser
-from benchmarks.recall_models import SCALINGS, SUBJECTS, UNSCALED, build_model, milliseconds_a_token, rescaled, train
+from benchmarks.command_line import (
+    new_parser,
+    non_negative_int,
+    output_folder,
+    positive_int,
+    seed_number,
+    thread_count,
+)
+from benchmarks.harness import Point, Record, in_this_process
+from benchmarks.recall_models import (
+    SCALINGS,
+    SHARES,
+    SUBJECTS,
+    UNSCALED,
+    build_model,
+    milliseconds_a_token,
+    rescaled,
+    train,
+)
 from benchmarks.recall_report import draw, report
 from benchmarks.recall_texts import LONGEST_QUESTION, TASKS, Fact, Text
 from configuration.errors import run_main
@@ -166,25 +183,35 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--subjects", nargs="+", choices=known, default=list(SUBJECTS), metavar="NAME", help=f"of {', '.join(known)}")
     add("--tasks", nargs="+", choices=list(TASKS), default=["people"], help="default: people")
-    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of weights and training texts (default: 0)")
-    add("--length", type=int, default=4096, help="tokens of the longest texts to train on (default: %(default)s)")
-    add("--tokens", type=int, default=4096, help="tokens per step (default: %(default)s)")
+    add("--seeds", type=seed_number, nargs="+", default=[0], metavar="N",
+        help="of weights and training texts (default: 0)")  # fmt: skip
+    add("--length", type=positive_int, default=4096,
+        help="tokens of the longest texts to train on (default: %(default)s)")  # fmt: skip
+    add("--tokens", type=positive_int, default=4096, help="tokens per step (default: %(default)s)")
     add(
-        "--steps", type=int, nargs=5, default=[100, 60, 60, 60, 140], metavar="N",
+        "--steps", type=non_negative_int, nargs=5, default=[100, 60, 60, 60, 140], metavar="N",
         help="steps on texts of 1/256, 1/64, 1/16, 1/4 and all of the length (default: %(default)s)",
     )  # fmt: skip
-    add("--contexts", type=int, default=12, help="contexts to score on, at each length (default: %(default)s)")
     add(
-        "--read-lengths", type=int, nargs="+", default=[], metavar="N",
+        "--contexts", type=positive_int, default=12, help="contexts to score on, at each length (default: %(default)s)"
+    )
+    add(
+        "--read-lengths", type=positive_int, nargs="+", default=[], metavar="N",
         help="tokens of the contexts to score on, beside --length, which is always among them",
     )  # fmt: skip
     add(
         "--rope-scalings", nargs="+", choices=SCALINGS, default=[UNSCALED, "yarn"],
         help="how contexts longer than --length are read (default: none yarn)",
     )  # fmt: skip
-    add("--save", type=Path, metavar="FOLDER", help="also save each trained model, and texts to analyse it with")
-    add("--threads", type=int, default=2, help="threads (default: %(default)s)")
+    add("--save", type=output_folder, metavar="FOLDER",
+        help="also save each trained model, and texts to analyse it with")  # fmt: skip
+    add("--threads", type=thread_count, default=2, help="threads (default: %(default)s)")
     arguments = parser.parse_args(argv)
+    shares = [share for share, steps in zip(SHARES, arguments.steps, strict=True) if steps]
+    if not shares:
+        parser.error("argument --steps: must have a step at one of the lengths, found 0 0 0 0 0")
+    if arguments.length < shares[0]:
+        parser.error(f"argument --length: must be at least {shares[0]} with these --steps, found {arguments.length}")
     arguments.read_lengths = sorted({arguments.length, *arguments.read_lengths})
     return arguments
 

@@ -37,15 +37,14 @@ from benchmarks.attention_subjects import (
     is_linear_time,
     measure_point,
 )
+from benchmarks.command_line import available_device, default_device, new_parser, positive_int, thread_count
 from benchmarks.harness import (
     Bar,
     Point,
     Record,
     Results,
-    default_device,
     failures,
     median_and_range,
-    new_parser,
     print_bars,
     results_of,
     section,
@@ -235,8 +234,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     device = default_device()
     parser = new_parser(__doc__, f"runs/attention_scaling.{device}.json")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"default here: {device}")
-    parser.add_argument("--lengths", type=int, nargs="+", help="context lengths in tokens")
+    parser.add_argument(
+        "--device", type=available_device, choices=["cpu", "cuda"], default=device, help=f"default here: {device}"
+    )
+    parser.add_argument("--lengths", type=positive_int, nargs="+", help="context lengths in tokens")
     known = [*dict.fromkeys((*VARIANTS, *CUDA_VARIANTS, EXHAUSTIVE, *available_peers(), *ATTENTION_CLASSES))]
     parser.add_argument(
         "--subjects",
@@ -246,8 +247,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help=f"of {', '.join(known)} (default: those of this file)",
     )
     parser.add_argument("--measures", nargs="+", choices=list(WHAT), default=USUAL, help="default: all but choice")
-    parser.add_argument("--rounds", type=int, default=5, help="times each point is measured (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="threads on a CPU (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=positive_int, default=5, help="times each point is measured (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=thread_count, default=2, help="threads on a CPU (default: %(default)s)")
     arguments = parser.parse_args(argv)
     top = 262_144 if arguments.device == "cuda" else 16_384
     arguments.lengths = arguments.lengths or [n for n in (2**e for e in range(9, 19)) if top // 256 <= n <= top]

@@ -31,6 +31,7 @@ if not __package__:  # run as a file
 from artifacts.files import write_json
 from artifacts.machine import describe_machine, name_machine
 from artifacts.run_folder import read_json
+from benchmarks.command_line import new_parser, non_negative_float, positive_int
 from benchmarks.harness import (
     Bar,
     Point,
@@ -38,7 +39,6 @@ from benchmarks.harness import (
     Results,
     failures,
     median_and_range,
-    new_parser,
     print_bars,
     results_of,
     section,
@@ -269,11 +269,19 @@ def plan(sizes: Sequence[int]) -> list[Point]:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(__doc__, "runs/candidates_scaling.cpu.json")
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of places (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="times each point is measured (default: %(default)s)")
-    parser.add_argument("--people", type=int, default=PEOPLE, help="people to train on (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="training steps (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.5, help="seconds per round (default: %(default)s)")
+    parser.add_argument(
+        "--sizes", type=positive_int, nargs="+", default=list(SIZES), help="numbers of places (%(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=positive_int, default=3, help="times each point is measured (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--people", type=positive_int, default=PEOPLE, help="people to train on (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=positive_int, default=STEPS, help="training steps (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=non_negative_float, default=0.5, help="seconds per round (default: %(default)s)"
+    )
     return parser.parse_args(argv)
 
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -39,9 +40,20 @@ from artifacts.machine import describe_machine
 from artifacts.memory import tune_glibc_malloc
 from benchmarks.capacity_report import bits_per_parameter, draw, report
 from benchmarks.capacity_texts import BATCH, LISTS, QUESTION_PASSES, Case, Lessons, Writer
-from benchmarks.capacity_training import build_model, run_case, seconds_a_step
-from benchmarks.harness import Bar, Point, Record, default_device, in_this_process, new_parser, print_bars
-from configuration.errors import run_main
+from benchmarks.capacity_training import build_config, build_model, run_case, seconds_a_step
+from benchmarks.command_line import (
+    default_device,
+    new_parser,
+    non_negative_float,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    seed_number,
+    thread_count,
+)
+from benchmarks.harness import Bar, Point, Record, in_this_process, print_bars
+from configuration.errors import UserError, run_main
+from configuration.model_size import check_fits
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
 SIZES = ("32x2", "64x2")
@@ -82,12 +94,33 @@ def get_writer(seed: int, people: int, style: Style) -> Writer:
     return Writer(seed, people, LISTS[style.lists], style.employer_first)
 
 
+def check_sizes(arguments: argparse.Namespace, writer: Writer) -> None:
+    """Raise UserError for a size that a model of one of the subjects cannot have."""
+    for width, layers in arguments.sizes:
+        for subject in dict.fromkeys(("vanilla", *arguments.subjects)):
+            try:
+                check_fits(build_config(Case(subject, width, layers, 1, 1), writer))
+            except (StrictDataclassError, ValueError) as error:
+                raise UserError(f"--sizes {width}x{layers}: {subject}: {error.__cause__ or error}") from error
+
+
 def count_people(width: int, layers: int, style: Style, bits_offered: float) -> int:
-    """Return how many people's values have `bits_offered` bits per parameter of a vanilla model, in tens."""
+    """Return how many people's values have `bits_offered` bits per parameter of a vanilla model, in tens.
+
+    Raises:
+        UserError: more than have names.
+    """
     writer = get_writer(0, 1, style)
     parameters = build_model(Case("vanilla", width, layers, 1, 1), writer).num_parameters()
     bits = sum(writer.population.entropies.values())
-    return max(20, 10 * round(bits_offered * parameters / bits / 10))
+    people = max(20, 10 * round(bits_offered * parameters / bits / 10))
+    if people > writer.population.names:
+        most = bits * writer.population.names / parameters
+        raise UserError(
+            f"--bits-offered {bits_offered:g}: {width}x{layers} would need {people:.3g} people, but the lists "
+            f"{style.lists!r} have names for {writer.population.names:,}; wanted at most {most:.3g}"
+        )
+    return people
 
 
 def name_point(case: Case) -> Point:
@@ -204,10 +237,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--subjects", nargs="+", choices=known, default=known, metavar="NAME", help=f"of {', '.join(known)}")
     add("--sizes", nargs="+", type=parse_size, default=[*map(parse_size, SIZES)], metavar="WIDTHxLAYERS",
         help=f"of models (default: {' '.join(SIZES)})")  # fmt: skip
-    add("--exposures", nargs="+", type=int, default=list(EXPOSURES), metavar="N", help="default: 10 30 100 1000")
-    add("--extraction-exposures", type=int, default=200, metavar="N",
+    add("--exposures", nargs="+", type=positive_int, default=list(EXPOSURES), metavar="N",
+        help="default: 10 30 100 1000")  # fmt: skip
+    add("--extraction-exposures", type=non_negative_int, default=200, metavar="N",
         help="exposures in the points that ask questions; 0 leaves them out (default: %(default)s)")  # fmt: skip
-    add("--bits-offered", nargs="+", type=float, default=[1.8], metavar="N",
+    add("--bits-offered", nargs="+", type=positive_float, default=[1.8], metavar="N",
         help="bits of values per parameter (default: 1.8)")  # fmt: skip
     add("--lists", choices=list(LISTS), default="short",
         help="names and values to draw from: short, for models of some ten thousand parameters; as many as in the"
@@ -215,10 +249,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--employer-first", action="store_true",
         help="never say the employer's city before the employer, from which it follows (default: sentences are in any"
         " order, as in the paper)")  # fmt: skip
-    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of weights, people and order (default: 0)")
-    add("--budget", type=float, metavar="MINUTES", help="train what fits; 0 trains nothing (default: train all)")
+    add("--seeds", type=seed_number, nargs="+", default=[0], metavar="N",
+        help="of weights, people and order (default: 0)")  # fmt: skip
+    add("--budget", type=non_negative_float, metavar="MINUTES",
+        help="train what fits; 0 trains nothing (default: train all)")  # fmt: skip
     add("--mixed-precision", choices=("no", "bf16"), default="no", help="of training (default: no, float32)")
-    add("--threads", type=int, default=2, help="threads (default: %(default)s)")
+    add("--threads", type=thread_count, default=2, help="threads (default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -240,6 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "batch": BATCH,
             "question_passes": QUESTION_PASSES,
         }
+        check_sizes(arguments, writer)
         record = Record(arguments.output, report, settings)
         cases = {name_point(case): case for case in list_cases(arguments)}
         points = list(cases)

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from benchmarks.capacity_texts import BATCH, PAD, QUESTIONS, ROW, SENTINEL, Case, Lessons, Text, Writer
-from benchmarks.harness import default_device
+from benchmarks.command_line import default_device
 from configuration.schema import StageArguments
 from data_scripts.sources.bios_uniform import COUNTED_WITH
 from evaluation.stored_bits import SpanScore, StoredBits, count_all_bits, score_spans
@@ -28,10 +28,9 @@ WARMUP = 2  # steps before some are timed
 TIMED = 5
 
 
-def build_model(case: Case, writer: Writer) -> MiniGPTForCausalLM:
-    """Return a case's model, the same random weights for one seed."""
-    torch.manual_seed(case.seed)
-    config = MiniGPTConfig(
+def build_config(case: Case, writer: Writer) -> MiniGPTConfig:
+    """Return the config of a case's model; ValueError or StrictDataclassError for sizes that no model has."""
+    return MiniGPTConfig(
         vocab_size=writer.vocabulary,
         hidden_size=case.width,
         num_attention_heads=max(1, case.width // HEAD_WIDTH),
@@ -43,7 +42,12 @@ def build_model(case: Case, writer: Writer) -> MiniGPTForCausalLM:
         pad_token_id=PAD,
         eos_token_id=SENTINEL,
     )
-    return MiniGPTForCausalLM(config).to(default_device())
+
+
+def build_model(case: Case, writer: Writer) -> MiniGPTForCausalLM:
+    """Return a case's model, the same random weights for one seed."""
+    torch.manual_seed(case.seed)
+    return MiniGPTForCausalLM(build_config(case, writer)).to(default_device())
 
 
 def stage_of(steps: int, rate: float = 1.0) -> StageArguments:

@@ -41,8 +41,9 @@ from artifacts.memory import tune_glibc_malloc
 from benchmarks import attention_recall
 from benchmarks.ablations import ALL_QUESTIONS
 from benchmarks.attention_subjects import measure_point
+from benchmarks.command_line import default_device, new_parser, positive_int, seed_number, thread_count
 from benchmarks.compare_report import ACCURACY, RECALL, draw, report
-from benchmarks.harness import Point, Record, default_device, failed, new_parser
+from benchmarks.harness import Point, Record, failed
 from benchmarks.recall_models import UNSCALED, build_model, milliseconds_a_token
 from benchmarks.training_steps import train_and_score, with_paths
 from configuration.data_schema import INVENTED_SOURCES
@@ -256,23 +257,25 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--data", metavar="FOLDER", help="the four files, or anything else that data.path takes (the recipe's own)")
     add("--recipe", default="quickstart", help="name or file of the recipe to train by (%(default)s)")
     add("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
-    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="seeds to train with (0)")
+    add("--seeds", type=seed_number, nargs="+", default=[0], metavar="N", help="seeds to train with (0)")
     add("--quick", action="store_true", help=f"fewer steps, shorter texts, one round, into {QUICK_OUTPUT}")
-    add("--steps", type=int, help=f"pretraining steps (the recipe's; {QUICK.steps} with --quick)")
-    add("--lengths", type=int, nargs="+", metavar="N", help="tokens, for time and memory (512 to 8,192 or 4,096)")
-    add("--rounds", type=int, help=f"rounds of time and memory ({FULL.rounds}; {QUICK.rounds} with --quick)")
-    add("--threads", type=int, default=torch.get_num_threads(), help="threads on a CPU (default here: %(default)s)")
+    add("--steps", type=positive_int, help=f"pretraining steps (the recipe's; {QUICK.steps} with --quick)")
+    add(
+        "--lengths", type=positive_int, nargs="+", metavar="N",
+        help="tokens, for time and memory (512 to 8,192 or 4,096)",
+    )  # fmt: skip
+    add("--rounds", type=positive_int, help=f"rounds of time and memory ({FULL.rounds}; {QUICK.rounds} with --quick)")
+    add(
+        "--threads", type=thread_count, default=torch.get_num_threads(),
+        help="threads on a CPU (default here: %(default)s)",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
     effort = QUICK if arguments.quick else FULL
     for name in ("steps", "lengths", "rounds"):
         if getattr(arguments, name) is None:
             setattr(arguments, name, getattr(effort, name))
-    for name, values in (("steps", [arguments.steps]), ("rounds", [arguments.rounds]),
-                         ("threads", [arguments.threads]), ("lengths", arguments.lengths)):  # fmt: skip
-        if wrong := [value for value in values if value is not None and value < 1]:
-            parser.error(f"argument --{name}: must be at least 1, found {wrong[0]}")
     arguments.recall = effort.recall
-    if arguments.quick and arguments.output == parser.get_default("output"):  # settings of the two differ
+    if arguments.quick and arguments.output == Path(parser.get_default("output")):  # settings of the two differ
         arguments.output = QUICK_OUTPUT
     arguments.variants = list(dict.fromkeys(arguments.variants))
     return arguments

@@ -21,6 +21,7 @@ import torch
 from artifacts.loading import load_model, load_tokenizer
 from artifacts.machine import describe_machine, name_machine
 from artifacts.run_folder import RunError, RunFolder, read_json
+from benchmarks.command_line import new_parser
 from benchmarks.confidence_measures import (
     FOLDS,
     RARE,
@@ -34,7 +35,7 @@ from benchmarks.confidence_measures import (
     name_states,
     typicality,
 )
-from benchmarks.harness import Point, Record, new_parser, results_of, write_report
+from benchmarks.harness import Point, Record, results_of, write_report
 from configuration.errors import run_main
 from configuration.recipe import recipe_from_json
 from data_scripts.splits import TrainingData, load_training_data, made_up_people

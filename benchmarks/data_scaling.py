@@ -42,13 +42,13 @@ if not __package__:  # run as a file
 
 from artifacts.loading import load_tokenizer
 from artifacts.machine import describe_machine, name_machine
+from benchmarks.command_line import new_parser, output_folder, positive_int
 from benchmarks.harness import (
     Bar,
     Point,
     Record,
     Results,
     failures,
-    new_parser,
     print_bars,
     results_of,
     section,
@@ -314,9 +314,11 @@ def judge(results: Results, sizes: list[int]) -> list[Bar]:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(__doc__, "runs/data_scaling.cpu.json")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of people (default: %(default)s)")
     parser.add_argument(
-        "--folder", type=Path, default=Path("runs/data_scaling"), help="for what phases leave (%(default)s)"
+        "--sizes", type=positive_int, nargs="+", default=SIZES, help="numbers of people (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--folder", type=output_folder, default="runs/data_scaling", help="for what phases leave (%(default)s)"
     )
     parser.add_argument("--recipe", choices=[WIKIPEDIA], help="measure this recipe on made-up rows of its source")
     return parser.parse_args(argv)

@@ -22,7 +22,7 @@ import psutil
 
 from artifacts.files import write_json
 from artifacts.run_folder import STAGES, RunError, RunFolder
-from benchmarks.harness import new_parser
+from benchmarks.command_line import new_parser, non_negative_int, positive_int, seed_number
 from configuration.errors import run_main
 from data_scripts.synthetic_bios import invent
 from training.checkpoints import latest_valid, list_checkpoints, verify
@@ -222,13 +222,18 @@ def measure(folder: Path, kills: int, corruptions: int, memory_steps: int, seed:
 def main(argv: list[str] | None = None) -> int:
     """Cause all faults; return the exit status, 1 where something was lost or accepted that must not be."""
     parser = new_parser(__doc__)
-    parser.add_argument("--kills", type=int, default=20, help="runs to kill (%(default)s)")
-    parser.add_argument("--corruptions", type=int, default=100, help="checkpoints to damage (%(default)s)")
-    parser.add_argument("--memory-steps", type=int, default=2000, help="steps to watch memory over (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses all moments and bytes (%(default)s)")
+    parser.add_argument("--kills", type=non_negative_int, default=20, help="runs to kill (%(default)s)")
+    parser.add_argument(
+        "--corruptions", type=non_negative_int, default=100, help="checkpoints to damage (%(default)s)"
+    )
+    parser.add_argument(
+        "--memory-steps", type=positive_int, default=2000, help="steps to watch memory over (%(default)s)"
+    )
+    parser.add_argument("--seed", type=seed_number, default=0, help="chooses all moments and bytes (%(default)s)")
     arguments = parser.parse_args(argv)
 
     def command() -> int:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             counts = (arguments.kills, arguments.corruptions, arguments.memory_steps)
             results = measure(Path(folder), *counts, arguments.seed)

@@ -14,9 +14,10 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +25,9 @@ from types import ModuleType
 import torch
 from tqdm import tqdm
 
-from artifacts.files import write_json
+from artifacts.files import as_disk_error, write_json, write_text
 from artifacts.run_folder import RunError, read_json
+from benchmarks.command_line import check_writable, output_file
 from configuration.errors import run_main
 from evaluation.tables import markdown_table
 
@@ -115,6 +117,7 @@ class Record:
         notes: what the report says besides; a later run may change it.
 
     Raises:
+        OutputError: the files cannot be written.
         RunError: the file is not a record, or it is one of other settings or another machine.
     """
 
@@ -124,8 +127,9 @@ class Record:
         self.settings = settings
         self.notes = notes or {}
         self.results: Results = {}
+        check_writable(path)  # now, not when the first point has been measured
         if path.exists():
-            earlier = read_json(path)
+            earlier = read_record(path)
             for key, value in settings.items():
                 if earlier.get(key) != value:
                     raise RunError(
@@ -149,10 +153,11 @@ class Record:
         self.write()
 
     def write(self) -> None:
-        """Write both files."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, self.content())
-        self.path.with_suffix(".md").write_text(self.text(), encoding="utf-8")
+        """Write both files; DiskError where the disk refuses, which leaves the last ones that were complete."""
+        with as_disk_error("--output", self.path, "make room, then repeat the command: it measures what is missing"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, self.content())
+            write_text(self.path.with_suffix(".md"), self.text())
 
     def measure(
         self,
@@ -180,6 +185,17 @@ class Record:
                         self.add(point, call(measure, point, *arguments))
                     bar.update()
         self.write()  # also when all was there before: the notes may be new
+
+
+def read_record(path: Path) -> dict:
+    """Return the content of a record's file; RunError where it is not one."""
+    content = read_json(path)
+    try:
+        for rounds in results_of(content).values():
+            failed(rounds)
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path}: not the results of a benchmark: {error!r} in its points") from error
+    return content
 
 
 def results_of(content: dict) -> Results:
@@ -269,58 +285,57 @@ def print_bars(bars: Sequence[Bar]) -> int:
     return int(not all(bar.holds for bar in bars))
 
 
-def new_parser(description: str | None, output: str | None = None) -> argparse.ArgumentParser:
-    """Return a parser that shows a module's docstring as its help and takes `--output FILE.json`.
+def benchmark_of(path: Path) -> ModuleType:
+    """Return the module of the benchmark that a results file is named after; RunError where there is none."""
+    name = path.name.split(".")[0]
+    is_there = (Path(__file__).parent / f"{name}.py").is_file()
+    module = importlib.import_module(f"benchmarks.{name}") if is_there else None
+    if not hasattr(module, "report"):
+        raise RunError(f"{path}: no benchmark {name!r}; wanted a name that begins with one, as speedrun.cpu.json")
+    return module
+
+
+@contextmanager
+def as_wrong_results(path: Path) -> Iterator[None]:
+    """Raise what a report raises for content of another form as a RunError.
 
     Args:
-        output: the default of `--output`; without one the option must be given.
+        path: of the results, for the message.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = "" if output is None else f" (default: {output})"
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE.json", default=output and Path(output), required=output is None,
-        help=f"where to write the results{default}",
-    )  # fmt: skip
-    return parser
-
-
-def add_recipe_options(parser: argparse.ArgumentParser, recipe: Path) -> None:
-    """Add `--recipe` and `--set`, as `train.py` understands them, to a parser."""
-    parser.add_argument("--recipe", type=Path, default=recipe, help="the recipe to run (%(default)s)")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
-
-
-def default_device() -> str:
-    """Return "cuda" where there is a CUDA device, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def benchmark_of(path: Path) -> ModuleType:
-    """Return the module of the benchmark that a results file is named after."""
-    return importlib.import_module(f"benchmarks.{path.name.split('.')[0]}")
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise RunError(f"{path}: not results of {path.name.split('.')[0]}: {error!r}") from error
 
 
 def rewrite_report(path: Path) -> str:
-    """Return the report of a results file, by the `report` of its benchmark."""
-    return benchmark_of(path).report(read_json(path))
+    """Return the report of a results file, by the `report` of its benchmark; RunError where it is not such a file."""
+    report = benchmark_of(path).report
+    content = read_record(path)
+    with as_wrong_results(path):
+        return report(content)
 
 
 def redraw_figure(path: Path) -> None:
-    """Draw the figure of a results file again, beside it, where its benchmark draws one."""
+    """Draw the figure of a results file again, beside it, if its benchmark draws one; raises as `rewrite_report`."""
     draw = getattr(benchmark_of(path), "draw", None)
     if draw is not None:
-        draw(read_json(path), path.with_suffix(".svg"))
+        content = read_record(path)
+        with as_wrong_results(path):
+            draw(content, path.with_suffix(".svg"))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write the reports of results files again, and draw their figures."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("paths", type=Path, nargs="+", metavar="FILE.json", help="results, named BENCHMARK.….json")
+    parser.add_argument(
+        "paths", type=output_file, nargs="+", metavar="FILE.json", help="results, named BENCHMARK.….json"
+    )
     arguments = parser.parse_args(argv)
 
     def command() -> None:
         for path in arguments.paths:
-            path.with_suffix(".md").write_text(rewrite_report(path), encoding="utf-8")
+            write_text(path.with_suffix(".md"), rewrite_report(path))
             redraw_figure(path)
 
     return run_main(command)

@@ -10,6 +10,7 @@ who are not scored, and answers greedily on one line. An answer is right if it e
 command, given again, asks only models that are new or failed, and folders whose weights have changed since.
 """
 
+import argparse
 import random
 import sys
 import time
@@ -21,7 +22,8 @@ import torch
 
 from artifacts.machine import describe_machine, name_machine
 from benchmarks.causal_answers import EXAMPLE, PROMPT, Subject, load_subject
-from benchmarks.harness import Point, Record, default_device, failures, new_parser, results_of, section, write_report
+from benchmarks.command_line import available_device, default_device, new_parser, non_negative_int, positive_int
+from benchmarks.harness import Point, Record, failures, results_of, section, write_report
 from configuration.errors import UserError, run_main, show
 from data_scripts.bios_folder import sha256_prefix
 from data_scripts.person_splits import hash_number
@@ -57,11 +59,7 @@ class Options:
     dtype: str = "auto"
 
     def __post_init__(self):
-        for name, least in (("shots", 0), ("questions", 1), ("max_new_tokens", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"--{name.replace('_', '-')} must be at least {least}, found {value}")
-        if self.candidates < 0 or self.candidates == 1:
+        if self.candidates == 1:
             raise UserError(f"--candidates must be 0 or at least 2, found {self.candidates}")
 
 
@@ -223,26 +221,39 @@ def popularity_section(heading: str, found: Sequence[tuple[str, int, dict]]) -> 
     return section(heading, ["model", *columns], rows)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Ask every model; return the exit status, 1 where one could not be asked."""
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = new_parser(__doc__, "runs/knowledge_of_models.json")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="id on the Hub, or folder")
     parser.add_argument(
         "--set", action="append", required=True, dest="sets", metavar="NAME=PATH",
         help="a file, folder or Hub id of PopQA or EntityQuestions; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--shots", type=int, default=Options.shots, help="examples before each question (%(default)s)")
-    parser.add_argument("--questions", type=int, help="at most this many questions of each set; all by default")
     parser.add_argument(
-        "--candidates", type=int, default=Options.candidates, help="how many answers to rank, 0 for none (%(default)s)"
+        "--shots", type=non_negative_int, default=Options.shots, help="examples before each question (%(default)s)"
     )
     parser.add_argument(
-        "--max-new-tokens", type=int, default=Options.max_new_tokens, help="longest answer, in tokens (%(default)s)"
+        "--questions", type=positive_int, help="at most this many questions of each set; all by default"
     )
+    parser.add_argument(
+        "--candidates", type=non_negative_int, default=Options.candidates,
+        help="how many answers to rank, 0 for none (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-new-tokens", type=positive_int, default=Options.max_new_tokens,
+        help="longest answer, in tokens (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
-    parser.add_argument("--batch-size", type=int, default=16, help="questions computed together (%(default)s)")
-    parser.add_argument("--device", default=default_device(), help="(%(default)s)")
-    arguments = parser.parse_args(argv)
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=16, help="questions computed together (%(default)s)"
+    )
+    parser.add_argument("--device", type=available_device, default=default_device(), help="(%(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Ask every model; return the exit status, 1 where one could not be asked."""
+    arguments = parse_arguments(argv)
 
     def command() -> int:
         options = Options(**{name: getattr(arguments, name) for name in Options.__dataclass_fields__})

@@ -23,6 +23,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 from artifacts.machine import describe_machine, name_machine
+from benchmarks.command_line import new_parser, non_negative_float, positive_int
 from benchmarks.harness import (
     Bar,
     Point,
@@ -30,7 +31,6 @@ from benchmarks.harness import (
     Results,
     failures,
     median_and_range,
-    new_parser,
     print_bars,
     results_of,
     section,
@@ -179,13 +179,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = new_parser(__doc__, "runs/neighbour.cpu.json")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), metavar="RECIPE", help="(%(default)s)")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--rounds", type=int, default=1, help="fresh processes of each recipe (%(default)s)")
-    parser.add_argument("--passes", type=int, default=3, help="measurements in each process (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="least seconds per measurement (%(default)s)")
+    parser.add_argument("--rounds", type=positive_int, default=1, help="fresh processes of each recipe (%(default)s)")
+    parser.add_argument("--passes", type=positive_int, default=3, help="measurements in each process (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=non_negative_float, default=4.0, help="least seconds per measurement (%(default)s)"
+    )
     arguments = parser.parse_args(argv)
 
     def command() -> int:
         check_machine()
+        for name in arguments.recipes:  # a wrong one is named before minutes of measuring
+            find_recipe(name.removesuffix(COMPILED))
         record = Record(arguments.output, report, {"machine": describe_machine(torch.device("cpu"))})
         points = [Point(name) for name in arguments.recipes]
         where = (arguments.overrides, arguments.seconds, arguments.passes)

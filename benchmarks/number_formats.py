@@ -20,15 +20,14 @@ import torch
 from accelerate import PartialState
 
 from artifacts.machine import describe_machine, name_machine
+from benchmarks.command_line import default_device, new_parser, positive_int
 from benchmarks.harness import (
     Bar,
     Point,
     Record,
     Results,
-    default_device,
     failures,
     median_and_range,
-    new_parser,
     print_bars,
     results_of,
     section,
@@ -38,9 +37,9 @@ from benchmarks.harness import (
 from benchmarks.training_steps import TrainingSteps, with_paths
 from configuration.errors import run_main
 from configuration.recipe import load_recipe
+from configuration.recipe_names import find_recipe
 from training.precision import PRECISIONS, measured_formats
 
-RECIPES = Path(__file__).parents[1] / "configuration" / "recipes"
 CHOICE = "auto"
 SLOWER = 1.02  # times the time of the faster format that the chosen one may take
 MAX_SECONDS = 1.5  # of choosing
@@ -48,12 +47,12 @@ MAX_SECONDS = 1.5  # of choosing
 
 def data_of(recipe: str, data: Path | None) -> Path | None:
     """Return the folder that a recipe reads; None for those that invent their people."""
-    return None if recipe.startswith("quickstart") else data
+    return None if Path(recipe).stem.startswith("quickstart") else data
 
 
 def measure(point: Point, data: Path | None, steps: int) -> dict:
     """Time a recipe's steps in one format, or the choice between the formats."""
-    path = RECIPES / f"{point.task}.yaml"
+    path = find_recipe(point.task)
     with tempfile.TemporaryDirectory() as folder:
         overrides = with_paths(["run.compile=false"], folder, data_of(point.task, data))
         if point.subject == CHOICE:
@@ -130,14 +129,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = new_parser(__doc__)
     parser.add_argument("data", type=Path, nargs="?", metavar="FOLDER", help="the four files, for cs224n")
     parser.add_argument("--recipes", nargs="+", default=["cs224n", "quickstart"], help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=8, help="steps per round, after one to warm up (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="times each point is measured (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=positive_int, default=8, help="steps per round, after one to warm up (%(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=positive_int, default=5, help="times each point is measured (default: %(default)s)"
+    )
     arguments = parser.parse_args(argv)
     points = [Point(name, recipe) for recipe in arguments.recipes for name in (CHOICE, *PRECISIONS)]
 
     def command() -> int:
         for recipe in arguments.recipes:  # a wrong one is named before minutes of measuring
-            load_recipe(RECIPES / f"{recipe}.yaml", with_paths([], "unused", data_of(recipe, arguments.data)))
+            load_recipe(find_recipe(recipe), with_paths([], "unused", data_of(recipe, arguments.data)))
         machine = describe_machine(torch.device(default_device()))
         settings = {"machine": machine, "steps": arguments.steps, "rounds": arguments.rounds}
         record = Record(arguments.output, report, settings)

@@ -22,21 +22,28 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from artifacts.machine import describe_machine, name_machine
+from benchmarks.command_line import (
+    available_device,
+    default_device,
+    new_parser,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    thread_count,
+)
 from benchmarks.harness import (
     Bar,
     Point,
     Record,
     Results,
-    default_device,
     failures,
     median_and_range,
-    new_parser,
     print_bars,
     results_of,
     successes,
     write_report,
 )
-from benchmarks.peer_models import CHUNK, GPT2, OURS, OURS_BFLOAT16, PLAIN, Settings, Texts
+from benchmarks.peer_models import CHUNK, GPT2, OURS, OURS_BFLOAT16, PLAIN, Settings, Texts, our_recipe
 from benchmarks.peer_tasks import SUBJECTS, describe_settings, measure_point
 from benchmarks.plain_mingpt import Shape
 from configuration.errors import run_main
@@ -147,29 +154,38 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     device = default_device()
     parser = new_parser(__doc__, f"runs/peers.{device}.json")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="cs224n layout (default: 1,400 invented people)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"default here: {device}")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="on a CPU (%(default)s)")
-    parser.add_argument("--tasks", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS), help="default: all")
-    parser.add_argument("--rounds", type=int, default=5, help="times each point is measured (%(default)s)")
     parser.add_argument(
-        "--shape", type=int, nargs=4, default=[shape.layers, shape.heads, shape.width, shape.block],
+        "--device", type=available_device, choices=["cpu", "cuda"], default=device, help=f"default here: {device}"
+    )
+    parser.add_argument("--threads", type=thread_count, default=torch.get_num_threads(), help="on a CPU (%(default)s)")
+    parser.add_argument("--tasks", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS), help="default: all")
+    parser.add_argument("--rounds", type=positive_int, default=5, help="times each point is measured (%(default)s)")
+    parser.add_argument(
+        "--shape", type=positive_int, nargs=4, default=[shape.layers, shape.heads, shape.width, shape.block],
         metavar=("LAYERS", "HEADS", "WIDTH", "BLOCK"), help="of all models (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--batch-size", type=int, default=base.batch_size, help="rows of a step (%(default)s)")
-    parser.add_argument("--warmup", type=int, default=base.warmup, help="steps before the clock starts (%(default)s)")
-    parser.add_argument("--steps", type=int, default=base.steps, help="steps timed, a multiple of 8 (%(default)s)")
     parser.add_argument(
-        "--questions", type=int, default=500, help="number of dev questions, the first ones (%(default)s)"
+        "--batch-size", type=positive_int, default=base.batch_size, help="rows of a step (%(default)s)"
     )
     parser.add_argument(
-        "--plain-questions", type=int, default=base.plain_questions,
+        "--warmup", type=non_negative_int, default=base.warmup, help="steps before the clock starts (%(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=positive_int, default=base.steps, help="steps timed, a multiple of 8 (%(default)s)"
+    )
+    parser.add_argument(
+        "--questions", type=positive_int, default=500, help="number of dev questions, the first ones (%(default)s)"
+    )
+    parser.add_argument(
+        "--plain-questions", type=positive_int, default=base.plain_questions,
         help="how many of them the one-at-a-time loop answers, its time scaled to all (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--data-seconds", type=float, default=base.data_seconds, help="per data path (%(default)s)")
+    parser.add_argument(
+        "--data-seconds", type=positive_float, default=base.data_seconds, help="per data path (%(default)s)"
+    )
     arguments = parser.parse_args(argv)
-    counts = (arguments.steps, arguments.rounds, arguments.questions, arguments.plain_questions)
-    if min(counts) < 1 or arguments.steps % CHUNK:
-        parser.error(f"counts must be at least 1, --steps a multiple of {CHUNK}, the batches that are drawn at once")
+    if arguments.steps % CHUNK:  # the batches that are drawn at once
+        parser.error(f"argument --steps: must be a multiple of {CHUNK}, found {arguments.steps}")
     return arguments
 
 
@@ -190,6 +206,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = Settings(shape=Shape(*arguments.shape), **{name: getattr(arguments, name) for name in chosen})
 
     def command() -> int:
+        our_recipe(OURS, settings.shape)  # a shape that no model has ends the command now, not at each point
         texts = load_texts(arguments)
         texts.check(settings.shape, settings.new_tokens)
         torch.set_num_threads(arguments.threads)

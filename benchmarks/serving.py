@@ -33,6 +33,7 @@ from typing import NamedTuple
 import torch
 
 from artifacts.machine import describe_machine, name_machine
+from benchmarks.command_line import new_parser, positive_float, positive_int, thread_count
 from benchmarks.harness import (
     Bar,
     Point,
@@ -40,7 +41,6 @@ from benchmarks.harness import (
     Results,
     failures,
     in_this_process,
-    new_parser,
     print_bars,
     results_of,
     section,
@@ -48,7 +48,7 @@ from benchmarks.harness import (
     write_report,
 )
 from configuration.errors import UserError, run_main
-from modeling_minigpt.cli_models_minigpt import load_pipeline
+from modeling_minigpt.cli_models_minigpt import CommandError, load_pipeline
 from modeling_minigpt.pipeline_minigpt import ClosedBookPipeline
 
 THREADS = "threads"
@@ -227,10 +227,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = new_parser(__doc__, "runs/serving.cpu.json")
     parser.add_argument("model", metavar="MODEL", help="a folder, or an id on the Hub")
-    parser.add_argument("--seconds", type=float, default=120.0, help="seconds of load on the server (%(default)s)")
-    parser.add_argument("--questions", type=int, default=1_352, help="most different questions (%(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="threads of the server (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=1, help="measurements of each kind (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=positive_float, default=120.0, help="seconds of load on the server (%(default)s)"
+    )
+    parser.add_argument("--questions", type=positive_int, default=1_352, help="most different questions (%(default)s)")
+    parser.add_argument("--workers", type=thread_count, default=1, help="threads of the server (%(default)s)")
+    parser.add_argument("--rounds", type=positive_int, default=1, help="measurements of each kind (%(default)s)")
     return parser
 
 
@@ -239,7 +241,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
 
     def command() -> int:
-        ask = load_pipeline(arguments.model)
+        try:
+            ask = load_pipeline(arguments.model)
+        except CommandError as error:
+            raise UserError(error) from error
         texts = list_questions(ask, arguments.questions)
         expected = {text: ask(text) for text in texts}
         settings = {

@@ -28,16 +28,8 @@ import torch
 from artifacts.loading import load_model, load_tokenizer
 from artifacts.machine import describe_machine, name_machine
 from artifacts.run_folder import RunError
-from benchmarks.harness import (
-    Point,
-    Record,
-    add_recipe_options,
-    default_device,
-    in_this_process,
-    new_parser,
-    results_of,
-    write_report,
-)
+from benchmarks.command_line import add_recipe_options, default_device, new_parser, seed_number
+from benchmarks.harness import Point, Record, in_this_process, results_of, write_report
 from configuration.errors import run_main
 from configuration.recipe import load_recipe
 from configuration.schema import Recipe
@@ -50,7 +42,7 @@ from training.checkpoints import Progress
 from training.run_context import Run, build_run
 from training.runner import finetune, pretrain
 
-RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n-speedrun.yaml"
+RECIPE = "cs224n-speedrun"
 MILESTONES = (0.128, 0.404, 0.6, 0.8)  # the practical's, the best published, ours
 MAX_PARAMETERS = 4_200_000
 
@@ -157,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = new_parser(__doc__)
     parser.add_argument("data", type=Path, metavar="FOLDER", help="the four files")
     add_recipe_options(parser, RECIPE)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each (%(default)s)")
+    parser.add_argument("--seeds", type=seed_number, nargs="+", default=[0, 1, 2], help="one run each (%(default)s)")
     arguments = parser.parse_args(argv)
 
     def command() -> None:

@@ -1,7 +1,7 @@
 """Where the time of a training step goes, and how near the model's products come to what the cores can do.
 
     python -m benchmarks.step_profile FOLDER --output benchmarks/results/step_profile.cpu.json        # three minutes
-    python -m benchmarks.step_profile --recipe configuration/recipes/quickstart.yaml --output step_profile.json
+    python -m benchmarks.step_profile --recipe quickstart --output step_profile.json
 
 A recipe's pretraining is stepped in each setting that this machine has: float32, float32 with compiled blocks,
 bfloat16 with compiled blocks (`run.mixed_precision`, `run.compile`). Steps are timed without the profiler; the
@@ -22,17 +22,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from artifacts.machine import describe_machine, name_machine
-from benchmarks.harness import (
-    Point,
-    Record,
-    add_recipe_options,
-    failed,
-    failures,
-    new_parser,
-    results_of,
-    successes,
-    write_report,
-)
+from benchmarks.command_line import add_recipe_options, new_parser, positive_int
+from benchmarks.harness import Point, Record, failed, failures, results_of, successes, write_report
 from benchmarks.measurement import measure_matmul_rate
 from benchmarks.training_steps import TrainingSteps, with_paths
 from configuration.errors import UserError, run_main
@@ -41,7 +32,7 @@ from evaluation.tables import markdown_table
 from training.machine_speed import has_fast_bfloat16
 from training.precision import can_compile
 
-RECIPE = Path(__file__).parents[1] / "configuration" / "recipes" / "cs224n-speedrun.yaml"
+RECIPE = "cs224n-speedrun"
 SETTINGS = {
     "float32": ('run.mixed_precision="no"', "run.compile=false"),
     "float32, compiled": ('run.mixed_precision="no"', "run.compile=true"),
@@ -145,7 +136,9 @@ def main(argv: list[str] | None = None) -> int:
         "data", type=Path, nargs="?", metavar="FOLDER", help="the four files; by default what the recipe names"
     )
     add_recipe_options(parser, RECIPE)
-    parser.add_argument("--steps", type=int, default=64, help="steps to time, and as many to profile (%(default)s)")
+    parser.add_argument(
+        "--steps", type=positive_int, default=64, help="steps to time, and as many to profile (%(default)s)"
+    )
     arguments = parser.parse_args(argv)
 
     def command() -> int:

@@ -17,18 +17,8 @@ import torch
 from accelerate import Accelerator
 
 from artifacts.machine import describe_machine, name_machine
-from benchmarks.harness import (
-    Point,
-    Record,
-    default_device,
-    failed,
-    failures,
-    new_parser,
-    results_of,
-    section,
-    successes,
-    write_report,
-)
+from benchmarks.command_line import available_device, default_device, new_parser, positive_float, positive_int
+from benchmarks.harness import Point, Record, failed, failures, results_of, section, successes, write_report
 from benchmarks.measurement import PeakMemory, measure_matmul_rate, time_call
 from benchmarks.peer_models import OURS, our_recipe
 from benchmarks.plain_mingpt import Shape
@@ -152,14 +142,18 @@ def main(argv: list[str] | None = None) -> int:
     """Measure every point; return the exit status, 1 where nothing was measured."""
     parser = new_parser(__doc__)
     device = default_device()
-    parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"default here: {device}")
+    parser.add_argument(
+        "--device", type=available_device, choices=["cpu", "cuda"], default=device, help=f"default here: {device}"
+    )
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), help="default: all")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", metavar="ROWS", help=f"default by shape: {BATCH_SIZES}")
+    parser.add_argument(
+        "--batch-sizes", type=positive_int, nargs="+", metavar="ROWS", help=f"default by shape: {BATCH_SIZES}"
+    )
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), help="default: all")
-    parser.add_argument("--peak", type=float, metavar="TFLOPS", help="the device's peak by its data sheet, in TFLOP/s")
+    parser.add_argument(
+        "--peak", type=positive_float, metavar="TFLOPS", help="the device's peak by its data sheet, in TFLOP/s"
+    )
     arguments = parser.parse_args(argv)
-    if min(arguments.batch_sizes or [1]) < 1 or (arguments.peak or 1) <= 0:
-        parser.error("--batch-sizes and --peak must be positive")
     points = [
         Point(shape, task, rows)
         for task in arguments.tasks

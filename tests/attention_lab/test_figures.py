@@ -83,7 +83,7 @@ def test_a_model_is_measured_and_drawn(toy, toy_folders, tmp_path):
     ("words", "message"),
     [
         (["--model", "somewhere"], "--model and --data go together"),
-        (["--model", "nowhere", "--data", "nowhere"], "nowhere: no model that can be loaded"),
+        (["--name", "../x"], "argument --name: must be a name without a folder, found '../x'"),
         (["--only", "nothing"], "invalid choice: 'nothing'"),
     ],
 )
@@ -101,8 +101,15 @@ def test_a_model_that_knows_nothing_is_refused(toy, toy_folders, tmp_path, capsy
     for path in toy_folders[1].iterdir():
         (data / path.name).write_bytes(path.read_bytes())
     (data / "birth_places_train.tsv").write_text("Where was Nobody Known born?\tNowhere at all\n")
-    with pytest.raises(SystemExit):
-        figures.main(
-            ["--only", "averaging", "--model", str(toy_folders[0]), "--data", str(data), "--output", str(tmp_path)]
-        )
+    words = ["--only", "averaging", "--output", str(tmp_path), "--data", str(data), "--model"]
+    assert figures.main([*words, str(toy_folders[0])]) == 2
     assert "knows none of 1 answers" in capsys.readouterr().err
+    assert figures.main([*words, "nowhere"]) == 2
+    assert "nowhere: no model that can be loaded" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_before_anything_is_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(figures, "FIGURES", dict.fromkeys(figures.FIGURES))
+    (tmp_path / "file").write_text("a file")
+    assert figures.main(["--output", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'file' / 'figures'}: cannot be written to: ")

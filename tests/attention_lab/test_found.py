@@ -90,6 +90,20 @@ def test_what_cannot_be_looked_into_is_one_line(folder, tmp_path, capsys):
     assert "no model that can be loaded" in refused(str(folder))
 
 
+@pytest.mark.parametrize("option", ["--blocks", "--block", "--window"])
+def test_fewer_than_one_block_or_token_is_refused(option, folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        found.main([str(folder), option, "0", "--output", str(tmp_path)])
+    assert f"argument {option}: must be at least 1, found 0" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_ends_the_command_at_once(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(found, "measure", None)
+    (tmp_path / "file").write_text("a file")
+    assert found.main([str(folder), "--output", str(tmp_path / "file")]) == 2
+    assert "file/results: cannot be written to: " in capsys.readouterr().err
+
+
 def test_the_benchmark_saves_what_the_command_reads(tmp_path):
     options = ["--length", "128", "--tokens", "128", "--steps", "0", "0", "1", "1", "1", "--contexts", "1"]
     output = ["--threads", "1", "--output", str(tmp_path / "recall.json"), "--save", str(tmp_path / "saved")]

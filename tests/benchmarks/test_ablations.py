@@ -7,6 +7,7 @@ import pytest
 from benchmarks import ablations, harness
 from benchmarks.model_ideas import IDEAS
 from configuration.recipe import load_recipe
+from configuration.recipe_names import find_recipe
 from data_scripts.bios_folder import FILES
 from training.run_context import build_run
 from training.runner import pretrain
@@ -72,11 +73,12 @@ def test_averaged_weights_are_the_mean_of_the_last_checkpoints(recipe, data, tmp
 
 def test_every_variant_is_a_recipe_that_differs_from_the_base(tmp_path):
     path = [f"data.path={tmp_path}"]
-    base = load_recipe(ablations.RECIPE, path)
+    recipe = find_recipe(ablations.RECIPE)
+    base = load_recipe(recipe, path)
     for (group, name), settings in ablations.find_variants(None).items():
         assert settings or name in IDEAS or not group
         if settings:
-            assert load_recipe(ablations.RECIPE, [*path, *settings]) != base
+            assert load_recipe(recipe, [*path, *settings]) != base
 
 
 def test_an_unknown_variant_is_one_line(recipe, data, tmp_path, capsys):

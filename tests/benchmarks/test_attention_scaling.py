@@ -4,6 +4,7 @@ import functools
 import json
 
 import pytest
+import torch
 
 from benchmarks import attention_scaling, attention_subjects, harness
 from benchmarks.attention_scaling import collect, judge, parse_arguments, plan, report, slopes
@@ -129,7 +130,9 @@ def test_a_reading_of_nothing_at_a_short_length_costs_no_slope():
     assert fits["forward+backward", "bytes"]["linformer"] == pytest.approx((1.0, 1.0, 1.0), abs=1e-6)
 
 
-def test_on_cuda_compiled_variants_join_but_not_to_decode():
+def test_on_cuda_compiled_variants_join_but_not_to_decode(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     points = plan(parse_arguments(["--device", "cuda"]))
     for subject in CUDA_VARIANTS:
         assert {point.task for point in points if point.subject == subject} == {"layer", "step"}

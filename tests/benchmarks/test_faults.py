@@ -43,7 +43,7 @@ def test_one_kill_and_some_corruptions(tmp_path, monkeypatch):
     short["pretrain"]["steps"] = 60  # enough checkpoints to fill the disk
     monkeypatch.setattr(faults, "RECIPE", {**faults.RECIPE, **short})
     monkeypatch.setattr(faults, "DISK", "3m")
-    results = tmp_path / "faults.json"
+    results = tmp_path / "new" / "faults.json"
     assert faults.main(["--kills", "1", "--corruptions", "20", "--memory-steps", "30", "--output", str(results)]) == 0
     found = json.loads(results.read_text())
     assert (found["kills"], found["resumed_exactly"], found["lost_steps"]) == (1, 1, 0)

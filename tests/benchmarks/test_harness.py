@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.files import DiskError
 from artifacts.run_folder import RunError
 from benchmarks import harness
 from benchmarks.harness import (
@@ -132,6 +133,48 @@ def test_reports_are_written_again_by_a_command(tmp_path, capsys):
     (tmp_path / "speedrun.bad.json").write_text("[]")
     assert harness.main([str(tmp_path / "speedrun.bad.json")]) == 2
     assert capsys.readouterr().err.count("error: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("obj.json", "{}", "wanted a name that begins with one"),
+        ("obj.json", '{"points": []}', "no benchmark 'obj'"),
+        ("faults.cpu.json", '{"points": []}', "no benchmark 'faults'"),
+        ("speedrun.json", "{}", "speedrun.json: not the results of a benchmark: KeyError('points')"),
+        ("speedrun.json", '{"points": 5}', "not the results of a benchmark"),
+        ("speedrun.json", '{"points": [{"subject": "x"}]}', "not the results of a benchmark: KeyError('rounds')"),
+        ("speedrun.json", '{"points": []}', "speedrun.json: not results of speedrun: "),
+        ("peers.json", '{"points": [], "settings": []}', "not results of peers: TypeError"),
+    ],
+)
+def test_a_file_of_no_benchmark_is_one_line(name, content, message, tmp_path, capsys):
+    (tmp_path / name).write_text(content)
+    assert harness.main([str(tmp_path / name)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert message in said
+    assert not (tmp_path / name).with_suffix(".md").exists()
+
+
+@pytest.mark.parametrize("content", ["{}", '{"points": [{"subject": "x", "rounds": 7}]}'])
+def test_a_file_without_measurements_is_not_continued(content, tmp_path):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(RunError, match=r"x\.json: not the results of a benchmark"):
+        Record(tmp_path / "x.json", listing, {})
+
+
+def test_a_disk_that_refuses_is_one_line_and_what_was_written_before_stays(tmp_path, monkeypatch):
+    record = Record(tmp_path / "x.json", listing, {})
+    record.add(Point("a"), {"value": 1})
+
+    def refuse(path, values):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(harness, "write_json", refuse)
+    with pytest.raises(DiskError, match=r"--output .*x\.json: .*No space left on device.*; make room"):
+        record.add(Point("b"), {"value": 2})
+    assert read(tmp_path / "x.json") == {"a": [{"value": 1}]}
 
 
 def write_and_wait(path):

@@ -216,7 +216,6 @@ def test_a_model_whose_tokenizer_can_write_no_question_is_refused(tiny_model):
     [
         (["--candidates", "1"], "--candidates must be 0 or at least 2, found 1"),
         (["--candidates", "9"], "other questions that are wrong for it; wanted at most 5"),
-        (["--shots", "-1"], "--shots must be at least 0, found -1"),
         (["--set", "popqa"], "--set popqa: wanted NAME=PATH"),
     ],
 )

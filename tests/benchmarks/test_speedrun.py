@@ -62,9 +62,10 @@ def test_the_time_to_an_accuracy_is_when_the_mean_of_the_newest_copies_reaches_i
 
 def test_the_shipped_recipe_learns_from_every_training_question(cs224n, tmp_path):
     from configuration.recipe import load_recipe
+    from configuration.recipe_names import find_recipe
     from data_scripts.splits import load_training_data
 
-    recipe = load_recipe(speedrun.RECIPE, [f"data.path={cs224n}"])
+    recipe = load_recipe(find_recipe(speedrun.RECIPE), [f"data.path={cs224n}"])
     data = load_training_data(recipe, tmp_path)
     assert len(data.train) == len(read_lines(cs224n / FILES["train"]))
 
