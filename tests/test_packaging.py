@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from configparser import RawConfigParser
 from importlib import metadata
@@ -38,13 +39,24 @@ def read_setup() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     return parse_requirements(parser["options"]["install_requires"]), extras
 
 
+def build(kind: str, folder: Path) -> Path:
+    """Build the wheel or the sdist; return the one file that it is."""
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    (built,) = folder.iterdir()
+    return built
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     """Build the wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return next(folder.glob("*.whl"))
+    return build("wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    """Build the source distribution."""
+    return build("sdist", tmp_path_factory.mktemp("sdist"))
 
 
 def requirements_of(name: str, seen: set[str]) -> set[str]:
@@ -86,6 +98,14 @@ def test_the_wheel_installs_the_model_package_and_its_command_alone(wheel):
     entry_points = archive.read(next(name for name in names if name.endswith("/entry_points.txt"))).decode()
     assert "minigpt = modeling_minigpt.cli_minigpt:main" in entry_points
     assert wheel.name.startswith(f"minigpt_lab-{__version__}-")
+
+
+def test_the_source_distribution_has_the_package_and_no_tests(sdist):
+    # setuptools would add tests/test_*.py, which cannot be collected without the modules that they import.
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    assert {"setup.cfg", "README.md", "LICENSE", "modeling_minigpt/modeling_minigpt.py"} <= names
+    assert not {name for name in names if name.startswith("tests")}
 
 
 def test_the_wheel_asks_a_model_with_its_core_dependencies_alone(core_environment, run, tmp_path):
