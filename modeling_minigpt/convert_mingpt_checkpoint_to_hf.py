@@ -245,8 +245,10 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     except Exception as error:  # a broken or a hostile pickle makes torch raise many kinds
         # Not torch's own words, which advise to load such a file without weights_only.
         code = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-        found = f"; it refers to {code[1][:80]}" if code else ""
-        raise ConversionError(f"{path}: not a checkpoint of plain tensors, which can be read safely{found}") from error
+        found = f", found {code[1][:80]}" if code else ""
+        raise ConversionError(
+            f"{path}: no checkpoint that can be read safely: wanted plain tensors in a file of torch.save{found}"
+        ) from error
     state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not state:
         raise ConversionError(f"{path}: no state dict in it")

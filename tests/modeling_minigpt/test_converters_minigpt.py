@@ -214,7 +214,7 @@ class Code:
 def test_a_pickle_with_code_is_not_run(tmp_path, capsys):
     path = tmp_path / "evil.pt"
     torch.save({"tok_emb.weight": Code()}, path)
-    with pytest.raises(ConversionError, match=r"not a checkpoint of plain tensors.*; it refers to print$"):
+    with pytest.raises(ConversionError, match=r"no checkpoint that can be read safely: .*, found print$"):
         from_mingpt.convert(path, 3)
     with pytest.raises(ConversionError, match="cannot be read: No such file"):
         from_mingpt.convert(tmp_path / "nothing.pt", 3)
@@ -230,7 +230,8 @@ def test_what_cannot_be_read_safely_is_refused_without_the_advice_to_read_it_oth
     with warnings.catch_warnings(action="error"):  # a warning would be more lines
         assert cli_minigpt.main(["convert", "mingpt", str(path), str(tmp_path / "out")]) == 2
     said = capsys.readouterr()
-    assert said.err == f"error: {path}: not a checkpoint of plain tensors, which can be read safely\n"
+    wanted = "no checkpoint that can be read safely: wanted plain tensors in a file of torch.save"
+    assert said.err == f"error: {path}: {wanted}\n"
     assert "this ran" not in said.out
 
 
