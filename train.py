@@ -14,9 +14,15 @@ the data or the folder cannot be used, and 75 after a signal (SIGTERM, SIGINT, S
 run was saved and can be resumed.
 """
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 (any Python may run a checkout; an older one ends in a traceback below)
+    found = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    sys.stderr.write(f"error: found Python {found}, wanted 3.11 or newer; activate what `make` sets up\n")
+    sys.exit(2)
+
 import argparse
 import os
-import sys
 
 HELP = {
     "prepare": "write the corpus of people, documents and questions; the other commands do so, too, if there is none",

@@ -6,6 +6,7 @@ rows. A row is read from where it lies, and nothing else of the file comes into 
 
 import mmap
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -55,6 +56,7 @@ class RecordFile:
     def __init__(self, contents: bytes | mmap.mmap, file: BinaryIO | None = None):
         self.contents = contents if file is None else b""
         self.file = file
+        self.lock = threading.Lock()
         buffer = pa.py_buffer(contents)
         reader = pa.ipc.open_file(pa.BufferReader(buffer))
         self.dtype = np.dtype(reader.schema.field(COLUMN).type.value_type.to_pandas_dtype())
@@ -100,7 +102,18 @@ class RecordFile:
         places = zip(starts.tolist(), sizes.tolist(), strict=True)
         if self.file is None:
             parts = [self.contents[start : start + size] for start, size in places]
-        else:
+        elif hasattr(os, "pread"):
             number = self.file.fileno()
             parts = [os.pread(number, size, start) for start, size in places]
+        else:
+            parts = self._seek_and_read(self.file, places)
         return np.frombuffer(b"".join(parts), self.dtype), sizes // self.dtype.itemsize
+
+    def _seek_and_read(self, file: BinaryIO, places: Iterable[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes at places, each (start, size), where the system cannot read at one: Windows."""
+        parts = []
+        with self.lock:  # the file has one position, which another thread would move
+            for start, size in places:
+                file.seek(start)
+                parts.append(file.read(size))
+        return parts

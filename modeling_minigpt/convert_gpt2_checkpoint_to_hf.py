@@ -1,4 +1,4 @@
-"""Convert a GPT-2 of the Hub library, a folder or an id on the Hub, into a MiniGPT folder with its tokenizer.
+"""Convert a GPT-2 of the Hub library, a folder or an id on the Hub, into a MiniGPT folder with its tokenizer, if any.
 
 minigpt convert gpt2 openai-community/gpt2 FOLDER
 """
@@ -6,9 +6,10 @@ minigpt convert gpt2 openai-community/gpt2 FOLDER
 import argparse
 from pathlib import Path
 
-from transformers import AutoTokenizer, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerBase
 
-from .convert_mingpt_checkpoint_to_hf import ConversionError, build, config_of, rename, save
+from .convert_mingpt_checkpoint_to_hf import build, config_of, rename
+from .converted_folder_minigpt import ConversionError, check_folder, save
 from .modeling_minigpt import MiniGPTForCausalLM
 
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")  # of class Conv1D
@@ -62,19 +63,28 @@ def convert(name_or_path: str | Path) -> MiniGPTForCausalLM:
     return model
 
 
+def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
+    """Return a GPT-2's tokenizer, or None where there is none, or a broken one."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        vocabulary = set(tokenizer.get_vocab())
+    except Exception:  # a folder without one, or with a broken one, makes the library raise many kinds
+        return None
+    # For a GPT-2 without a tokenizer's files the library invents one of special tokens alone, which drops every text.
+    return tokenizer if vocabulary - set(tokenizer.all_special_tokens) else None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to a parser."""
     parser.add_argument("model", help="a GPT-2's folder, or its id on the Hub")
-    parser.add_argument("folder", type=Path, help="where to write the MiniGPT")
+    parser.add_argument("folder", type=Path, help="where to write the MiniGPT: a new or an empty folder")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Convert a GPT-2 as the command line says, with its tokenizer if it has one; ConversionError as `convert`."""
+    """Convert a GPT-2 as the command line says; ConversionError as `convert` and `save`."""
+    check_folder(arguments.folder)
     model = convert(arguments.model)
-    save(model, arguments.folder)
-    try:
-        AutoTokenizer.from_pretrained(arguments.model).save_pretrained(arguments.folder)
-        tokenizer = "with its tokenizer"
-    except Exception:  # a folder without one, or with a broken one, makes the library raise many kinds
-        tokenizer = "without a tokenizer, since none is there"
-    print(f"{arguments.folder}: {model.num_parameters():,} parameters, {tokenizer}")
+    tokenizer = load_tokenizer(arguments.model)
+    save(model, arguments.folder, tokenizer)
+    found = "without a tokenizer, since none is there" if tokenizer is None else "with its tokenizer"
+    print(f"{arguments.folder}: {model.num_parameters():,} parameters, {found}")

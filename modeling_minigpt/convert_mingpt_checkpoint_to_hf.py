@@ -14,6 +14,7 @@ The folder has weights, config and generation config; it has no tokenizer, since
 
 import argparse
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from .configuration_minigpt import MiniGPTConfig
+from .converted_folder_minigpt import ConversionError, check_folder, save
 from .modeling_minigpt import MiniGPTForCausalLM
 
 GPT_NAMES = {  # one block's, and the model's, in the layout of GPT-2
@@ -55,16 +57,6 @@ NORMS = ("input_layernorm", "post_attention_layernorm", "model.norm")
 # What torch.compile, DDP and DataParallel, FSDP and activation checkpointing put into the names of a module's weights.
 WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-MAX_LENGTH = 600  # characters of a message
-
-
-class ConversionError(ValueError):
-    """A checkpoint that cannot be converted; the message is one line for the user."""
-
-    def __init__(self, message: object):
-        # Names in a checkpoint may be anything: line ends and what does not print are shown escaped.
-        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(message).split()))
-        super().__init__(line[:MAX_LENGTH])
 
 
 def unwrap_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -246,11 +238,17 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     """
     try:
         # weights_only: a pickle may run any code, and checkpoints are passed around.
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's, about how a file was pickled
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConversionError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a broken or a hostile pickle makes torch raise many kinds
-        raise ConversionError(f"{path}: not a checkpoint of plain tensors: {str(error)[:200]}") from error
+        # Not torch's own words, which advise to load such a file without weights_only.
+        code = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        found = f", found {code[1][:80]}" if code else ""
+        raise ConversionError(
+            f"{path}: no checkpoint that can be read safely: wanted plain tensors in a file of torch.save{found}"
+        ) from error
     state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not state:
         raise ConversionError(f"{path}: no state dict in it")
@@ -313,20 +311,10 @@ def convert(
         raise ConversionError(f"{path}: {error}") from error
 
 
-def save(model: MiniGPTForCausalLM, folder: Path) -> None:
-    """Write a model's folder; ConversionError where it cannot be written."""
-    if folder.exists() and not folder.is_dir():  # the library would write nothing and say so in its log alone
-        raise ConversionError(f"{folder}: is a file, wanted a folder to write the model to")
-    try:
-        model.save_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ConversionError(f"{folder}: cannot be written: {error}") from error
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to a parser."""
     parser.add_argument("checkpoint", type=Path, help="the .params or .pt file")
-    parser.add_argument("folder", type=Path, help="where to write the MiniGPT")
+    parser.add_argument("folder", type=Path, help="where to write the MiniGPT: a new or an empty folder")
     parser.add_argument(
         "--num_attention_heads", type=int, help="heads of each attention; nanoGPT's checkpoints say it"
     )
@@ -334,7 +322,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Convert a checkpoint as the command line says; ConversionError as `convert`."""
+    """Convert a checkpoint as the command line says; ConversionError as `convert` and `save`."""
+    check_folder(arguments.folder)
     model = convert(arguments.checkpoint, arguments.num_attention_heads, arguments.hidden_act)
     save(model, arguments.folder)
     print(f"{arguments.folder}: {model.num_parameters():,} parameters, {model.config.num_hidden_layers} layers")

@@ -1,15 +1,19 @@
 """The wheel and the pages around the code."""
 
+import ast
 import json
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
+from configparser import RawConfigParser
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from evaluation.readme_table import PAGES, RESULTS, with_tables
@@ -20,13 +24,39 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted(page for page in (*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")) if "egg-info" not in str(page))
 
 
+def parse_requirements(text: str) -> dict[str, str]:
+    """Return the bound of each distribution of a list of requirements, one per line."""
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("%")]
+    return {canonicalize_name(requirement.name): str(requirement.specifier) for requirement in requirements}
+
+
+def read_setup() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Return the bounds of the core dependencies, and those of each extra, as setup.cfg states them."""
+    parser = RawConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    extras = {name: parse_requirements(text) for name, text in parser["options.extras_require"].items()}
+    return parse_requirements(parser["options"]["install_requires"]), extras
+
+
+def build(kind: str, folder: Path) -> Path:
+    """Build the wheel or the sdist; return the one file that it is."""
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    (built,) = folder.iterdir()
+    return built
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     """Build the wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return next(folder.glob("*.whl"))
+    return build("wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    """Build the source distribution."""
+    return build("sdist", tmp_path_factory.mktemp("sdist"))
 
 
 def requirements_of(name: str, seen: set[str]) -> set[str]:
@@ -68,6 +98,14 @@ def test_the_wheel_installs_the_model_package_and_its_command_alone(wheel):
     entry_points = archive.read(next(name for name in names if name.endswith("/entry_points.txt"))).decode()
     assert "minigpt = modeling_minigpt.cli_minigpt:main" in entry_points
     assert wheel.name.startswith(f"minigpt_lab-{__version__}-")
+
+
+def test_the_source_distribution_has_the_package_and_no_tests(sdist):
+    # setuptools would add tests/test_*.py, which cannot be collected without the modules that they import.
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    assert {"setup.cfg", "README.md", "LICENSE", "modeling_minigpt/modeling_minigpt.py"} <= names
+    assert not {name for name in names if name.startswith("tests")}
 
 
 def test_the_wheel_asks_a_model_with_its_core_dependencies_alone(core_environment, run, tmp_path):
@@ -119,7 +157,32 @@ def test_the_python_of_the_pages_compiles(page):
 
 def test_the_constraints_pin_what_the_package_asks_for():
     pinned = dict(re.findall(r"(?m)^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text()))
-    section = (ROOT / "setup.cfg").read_text().split("install_requires =")[1].split("[options.extras_require]")[0]
-    for name, bound in re.findall(r"(?m)^\s+([\w.-]+)>=(\S+)$", section):
-        version = next(version for key, version in pinned.items() if key.lower() == name.lower())
-        assert [int(part) for part in version.split(".")[:2]] >= [int(part) for part in bound.split(".")[:2]], name
+    pinned = {canonicalize_name(name): version for name, version in pinned.items()}
+    core, extras = read_setup()
+    for needed in (core, *extras.values()):
+        for name, bound in needed.items():
+            assert SpecifierSet(bound).contains(pinned[name]), name
+
+
+def test_the_space_asks_for_the_same_versions_as_the_package():
+    core, extras = read_setup()
+    stated = core | extras["train"] | extras["space"]
+    space = parse_requirements((ROOT / "space" / "requirements.txt").read_text())
+    assert space == {name: stated[name] for name in space}
+    assert {"torch", "transformers"} <= space.keys()
+
+
+def test_what_the_model_package_imports_is_what_it_requires_and_what_contributing_names():
+    found = set()
+    for path in (ROOT / "modeling_minigpt").glob("*.py"):
+        if path.name == "server_minigpt.py":  # imported when `serve` runs, and needs its extra
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.split(".")[0])
+    found -= sys.stdlib_module_names
+    assert {canonicalize_name(name) for name in found} == read_setup()[0].keys() - {"safetensors"}
+    row = re.search(r"\| `modeling_minigpt/` \|.*imports (.+) alone", (ROOT / "CONTRIBUTING.md").read_text())
+    assert set(re.split(r", | and ", row[1])) == found

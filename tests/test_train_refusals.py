@@ -1,7 +1,10 @@
 """What `train.py` cannot do ends with status 2 and one clear line, and nothing is overwritten."""
 
+import ast
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -251,3 +254,23 @@ def test_an_unknown_recipe_key_ends_with_status_2_and_one_line(recipe, data, tmp
     message = refused(capfd, "all", recipe, data, tmp_path / "run", "pretrain.stepz=3")
     assert "did you mean steps?" in message
     assert not (tmp_path / "run").exists()
+
+
+# Runs train.py as another version of Python; an older one has to parse it, too.
+PRETEND = """
+import sys
+sys.version_info = (3, 10, 13, "final", 0)
+sys.argv = ["train.py", "show", "--config", "quickstart"]
+exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"), {"__name__": "__main__"})
+"""
+
+
+def test_an_older_python_is_refused_in_one_line_before_anything_is_imported():
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", PRETEND], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: found Python 3.10, wanted 3.11 or newer; ")
+    assert done.stderr.count("\n") == 1
+    tree = ast.parse((root / "train.py").read_text(encoding="utf-8"), feature_version=(3, 8))
+    first = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom, ast.If))][:2]
+    assert [ast.unparse(node).split("\n")[0] for node in first] == ["import sys", "if sys.version_info < (3, 11):"]

@@ -1,13 +1,14 @@
 """A converted model computes what its source does: minGPT's two layouts, nanoGPT's, and the library's GPT-2."""
 
 import pickle
+import warnings
 
 import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from modeling_minigpt import build_bpe_tokenizer, cli_minigpt
+from modeling_minigpt import MiniGPTForCausalLM, build_bpe_tokenizer, cli_minigpt
 from modeling_minigpt import convert_mingpt_checkpoint_to_hf as from_mingpt
 from modeling_minigpt.convert_mingpt_checkpoint_to_hf import ConversionError
 
@@ -100,6 +101,12 @@ def spread(model):
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
     return model.eval()
+
+
+def write_gpt2(folder, **fields):
+    """Write a small GPT-2 of random weights, without a tokenizer."""
+    sizes = {"vocab_size": VOCABULARY, "n_positions": CONTEXT, "n_embd": WIDTH, "n_layer": 1, "n_head": HEADS}
+    GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=None, eos_token_id=0, **fields)).save_pretrained(folder)
 
 
 SOURCES = {
@@ -206,21 +213,83 @@ class Code:
 
 def test_a_pickle_with_code_is_not_run(tmp_path, capsys):
     path = tmp_path / "evil.pt"
-    path.write_bytes(pickle.dumps({"tok_emb.weight": Code()}))
-    with pytest.raises(ConversionError, match="not a checkpoint of plain tensors"):
+    torch.save({"tok_emb.weight": Code()}, path)
+    with pytest.raises(ConversionError, match=r"no checkpoint that can be read safely: .*, found print$"):
         from_mingpt.convert(path, 3)
     with pytest.raises(ConversionError, match="cannot be read: No such file"):
         from_mingpt.convert(tmp_path / "nothing.pt", 3)
     assert "this ran" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "content", [b"hello world\n", b"", pickle.dumps({"tok_emb.weight": Code()})], ids=["text", "empty", "code"]
+)
+def test_what_cannot_be_read_safely_is_refused_without_the_advice_to_read_it_otherwise(content, tmp_path, capsys):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with warnings.catch_warnings(action="error"):  # a warning would be more lines
+        assert cli_minigpt.main(["convert", "mingpt", str(path), str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    wanted = "no checkpoint that can be read safely: wanted plain tensors in a file of torch.save"
+    assert said.err == f"error: {path}: {wanted}\n"
+    assert "this ran" not in said.out
+
+
 def test_a_gpt2_that_a_minigpt_cannot_be_is_refused(tmp_path, capsys):
-    config = GPT2Config(
-        vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=WIDTH, n_layer=1, n_head=HEADS,
-        scale_attn_by_inverse_layer_idx=True,
-    )  # fmt: skip
-    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    write_gpt2(tmp_path / "gpt2", scale_attn_by_inverse_layer_idx=True)
     for folder, message in (("gpt2", "scale_attn_by_inverse_layer_idx is True"), ("nothing", "no GPT-2 there")):
         assert cli_minigpt.main(["convert", "gpt2", str(tmp_path / folder), str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_gpt2_without_a_tokenizer_gets_none(tmp_path, capsys):
+    write_gpt2(tmp_path / "gpt2")
+    assert cli_minigpt.main(["convert", "gpt2", str(tmp_path / "gpt2"), str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.endswith(" parameters, without a tokenizer, since none is there\n")
+    assert not list((tmp_path / "out").glob("*token*"))
+
+
+@pytest.mark.parametrize("kind", ["mingpt", "gpt2"])
+def test_a_folder_with_anything_in_it_is_refused_before_the_checkpoint_is_read(kind, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "facts.json").write_text("{}")
+    (tmp_path / "file").write_text("a file")
+    for target, message in (
+        (mine, f"{mine}: has facts.json in it, wanted a new or an empty folder"),
+        (tmp_path / "file", f"{tmp_path / 'file'}: is a file, wanted a folder to write the model to"),
+        (tmp_path / "file" / "out", f"{tmp_path / 'file'}: is a file, wanted a folder to write the model to"),
+    ):
+        assert cli_minigpt.main(["convert", kind, str(tmp_path / "no-checkpoint"), str(target)]) == 2
+        assert capsys.readouterr().err == f"error: {message}\n"
+    assert [path.name for path in mine.iterdir()] == ["facts.json"]
+
+
+def test_missing_and_empty_folders_are_written_as_they_are(tmp_path):
+    write_gpt2(tmp_path / "gpt2")
+    (tmp_path / "empty").mkdir()
+    inode = (tmp_path / "empty").stat().st_ino  # a shell may be in it
+    for target in (tmp_path / "a" / "b", tmp_path / "empty"):
+        assert cli_minigpt.main(["convert", "gpt2", str(tmp_path / "gpt2"), str(target)]) == 0
+        assert AutoModelForCausalLM.from_pretrained(target).config.vocab_size == VOCABULARY
+        assert target.stat().st_mode == (tmp_path / "gpt2").stat().st_mode
+        assert not list(tmp_path.rglob(".convert*"))
+    assert (tmp_path / "empty").stat().st_ino == inode
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (Exception("No space left"), 2)])
+def test_a_conversion_that_ends_early_leaves_nothing(error, status, tmp_path, monkeypatch, capsys):
+    def fail(model, folder):
+        save_pretrained(model, folder)
+        raise error
+
+    save_pretrained = MiniGPTForCausalLM.save_pretrained
+    monkeypatch.setattr(MiniGPTForCausalLM, "save_pretrained", fail)
+    write_gpt2(tmp_path / "gpt2")
+    (tmp_path / "empty").mkdir()
+    for target in (tmp_path / "out", tmp_path / "empty"):
+        assert cli_minigpt.main(["convert", "gpt2", str(tmp_path / "gpt2"), str(target)]) == status
+        assert status == 130 or capsys.readouterr().err == f"error: {target}: cannot be written: No space left\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"gpt2", "empty"}
+    assert not list((tmp_path / "empty").iterdir())

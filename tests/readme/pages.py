@@ -9,6 +9,8 @@ A page's block has an entry in its table, in page order:
 - `before`, `after`: shell commands that run before the block, and that must succeed after it;
 - `run`: shell commands that run in place of the block, whose text is in the file `$BLOCK`.
 
+What runs before a block or in its place imports nothing that the page lacks: a reader has the page alone.
+
 `names` of a page are replaced in all of its blocks. Shell variables in the table are those of `examples.py`.
 """
 
@@ -32,6 +34,8 @@ LANGUAGES = ("bash", "python", "yaml")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 # What a reader has to replace: names in capitals, and dots.
 PLACEHOLDERS = re.compile(r"(?<![\w$])(RECIPE|FOLDER|RUN|RUN_FOLDER|NEW_RUN|MODEL|FILE|JOB|USER/NAME)(?!\w)|…")
+
+IMPORTS = re.compile(r"(?:\bfrom [\w.]+ )?\bimport [\w.*]+(?:, \w+)*")
 
 
 class PageError(UserError):
@@ -129,6 +133,18 @@ def match_entries(blocks: Sequence[Block], entries: Sequence[Entry]) -> list[tup
     return pairs
 
 
+def check_imports(block: Block, entry: Entry, text: str) -> None:
+    """Check that what runs before a block, or in its place, imports only what its page's text does.
+
+    Raises:
+        PageError: it imports something else, without which the block may fail for a reader.
+    """
+    for added in (entry.before, entry.run, *entry.replace.values()):
+        for statement in IMPORTS.findall(added):
+            if statement not in text:
+                raise PageError(f"{block.place}: {TABLE} adds {statement!r}, which the page lacks")
+
+
 def split_commands(text: str) -> list[str]:
     """Return the commands of a bash block, each with its continued lines and without comments."""
     commands = []
@@ -198,5 +214,8 @@ def read_page(path: str, tables: Mapping[str, dict], root: Path) -> Page:
         PageError: they do not fit together.
     """
     table = tables.get(path, {"blocks": []})
-    blocks = read_blocks(path, (root / path).read_text(encoding="utf-8"))
-    return Page(path, table.get("names", {}), match_entries(blocks, [Entry(**entry) for entry in table["blocks"]]))
+    text = (root / path).read_text(encoding="utf-8")
+    pairs = match_entries(read_blocks(path, text), [Entry(**entry) for entry in table["blocks"]])
+    for block, entry in pairs:
+        check_imports(block, entry, text)
+    return Page(path, table.get("names", {}), pairs)

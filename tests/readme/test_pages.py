@@ -98,6 +98,24 @@ def test_a_block_without_an_entry_and_an_entry_without_a_block_are_refused():
         match_entries(blocks, [Entry("make one"), Entry("make two"), Entry("make three")])
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"run": "(echo 'import modeling_minigpt'; cat \"$BLOCK\") | python -"},
+        {"before": "python -c 'from transformers import AutoModel'"},
+        {"replace": {"load()": "import torch; load()"}},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_an_entry_that_adds_an_import_which_the_page_lacks_is_refused(fields, tmp_path):
+    (tmp_path / "page.md").write_text("```python\nload()\n```\n", encoding="utf-8")
+    with pytest.raises(PageError, match=r"page\.md:2: .* adds '(from \w+ )?import \w+', which the page lacks"):
+        read_page("page.md", {"page.md": {"blocks": [{"block": "load()", **fields}]}}, tmp_path)
+    imports = "import modeling_minigpt\nimport torch\nfrom transformers import AutoModel"
+    (tmp_path / "page.md").write_text(f"`{imports}`\n\n```python\nload()\n```\n", encoding="utf-8")
+    assert read_page("page.md", {"page.md": {"blocks": [{"block": "load()", **fields}]}}, tmp_path).blocks
+
+
 def test_names_are_replaced_commands_left_out_and_what_is_left_is_refused():
     (block,) = blocks_of("```bash\ntrain RECIPE --set a=RUN/b \\\n    --set c=NEW_RUN   # short\nlaunch RECIPE\n```")
     names = {"RECIPE": "$RECIPE", "RUN": "$RUN", "NEW_RUN": "runs/new"}
