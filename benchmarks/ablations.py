@@ -32,9 +32,10 @@ from benchmarks.command_line import (
     seed_number,
 )
 from benchmarks.harness import Point, Record, failed, failures, results_of, write_report
+from benchmarks.inputs import folder_digests
 from benchmarks.model_ideas import IDEAS
 from benchmarks.training_steps import TrainingSteps, padding_share, train_and_score, with_paths
-from configuration.errors import UserError, run_main
+from configuration.errors import UserError, run_main, show
 from configuration.recipe import load_recipe
 from data_scripts.bios_folder import check_folder
 from evaluation.tables import markdown_table
@@ -254,6 +255,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = {
             "recipe": arguments.recipe.stem,
             "overrides": base,
+            "data": folder_digests(arguments.data, ("documents", "train")),  # no other file is read
             "minutes": arguments.minutes,
             "steps": arguments.steps,
             "held_out": HELD_OUT,
@@ -261,7 +263,7 @@ def main(argv: list[str] | None = None) -> int:
         record = Record(arguments.output, report, {"machine": machine, **settings})
         points = [Point(name, group or None, seed=seed) for seed in arguments.seeds for group, name in variants]
         record.measure(points, measure, base, arguments.recipe, arguments.data, arguments.minutes, arguments.steps)
-        print(record.text())
+        show(record.text())
         return int(any(failed(rounds) for rounds in record.results.values()))
 
     return run_main(command)

@@ -23,7 +23,6 @@ against that time.
 
 import argparse
 import copy
-import math
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -59,7 +58,7 @@ from benchmarks.recall_models import (
 )
 from benchmarks.recall_report import draw, report
 from benchmarks.recall_texts import LONGEST_QUESTION, TASKS, Fact, Text
-from configuration.errors import run_main
+from configuration.errors import run_main, show
 from modeling_minigpt import MiniGPTForCausalLM
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
@@ -125,15 +124,8 @@ def score(model: MiniGPTForCausalLM, task: str, length: int, contexts: int) -> d
 
 
 def share(hits: list[bool]) -> dict:
-    """Return how many questions there were, the share of right answers and the reach of its 95 % interval."""
-    if not hits:
-        return {"questions": 0, "recall": None, "plus_minus": None}
-    recall = float(np.mean(hits))
-    return {
-        "questions": len(hits),
-        "recall": recall,
-        "plus_minus": 1.96 * math.sqrt(recall * (1 - recall) / len(hits)),
-    }
+    """Return how many questions there were, and the share of right answers."""
+    return {"questions": len(hits), "recall": float(np.mean(hits)) if hits else None}
 
 
 def measure(
@@ -150,7 +142,7 @@ def measure(
     model = build_model(point.subject, length, point.task, point.seed)
     training = train(model, str(point), point.task, length, steps, tokens, point.seed)
     if save is not None:
-        save_with_texts(model, save / str(point).replace(", ", "-").replace(" ", "_"), point.task, length)
+        save_with_texts(model, saved_folder(save, point), point.task, length)
     reads = []
     for read_length in read_lengths:
         for scaling in rope_scalings if read_length > length else [UNSCALED]:
@@ -158,6 +150,11 @@ def measure(
             found = score(reader, point.task, read_length, contexts)
             reads.append({"length": read_length, "scaling": scaling, **found})
     return {**training, "reads": reads}
+
+
+def saved_folder(save: Path, point: Point) -> Path:
+    """Return the folder of a point's model."""
+    return save / str(point).replace(", ", "-").replace(" ", "_")
 
 
 def save_with_texts(model: MiniGPTForCausalLM, folder: Path, task: str, length: int) -> None:
@@ -233,11 +230,15 @@ def main(argv: list[str] | None = None) -> int:
             for task in arguments.tasks
             for subject in arguments.subjects
         ]
+        if arguments.save is not None:  # also models that an earlier run measured and did not save
+            for point in points:
+                if not saved_folder(arguments.save, point).is_dir():
+                    record.results.pop(point, None)
         record.measure(points, measure, *settings.values(), arguments.save, run=in_this_process)
         subjects = [Point(subject) for subject in arguments.subjects]
         record.measure(subjects, time_subject, arguments.length, rounds=TIMINGS, run=in_this_process)
-        print(record.text())
         draw(record.content(), arguments.output.with_suffix(".svg"))
+        show(record.text())
 
     return run_main(command)
 

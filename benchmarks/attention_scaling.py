@@ -52,7 +52,7 @@ from benchmarks.harness import (
     write_report,
 )
 from benchmarks.measurement import exponent
-from configuration.errors import run_main
+from configuration.errors import run_main, show
 from evaluation.plots import label_plainly, label_sizes, legend_beside, new_figure, save_figure, style_of
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
@@ -288,8 +288,8 @@ def main(argv: list[str] | None = None) -> int:
         record = Record(arguments.output, report, {"machine": machine})
         where = (arguments.device, arguments.threads)
         record.measure(plan(arguments), measure_point, *where, rounds=arguments.rounds)
-        print(record.text())
         draw(record.content(), arguments.output.with_suffix(".svg"))
+        show(record.text())
         return print_bars(judge(collect(record.results), arguments))
 
     return run_main(command)

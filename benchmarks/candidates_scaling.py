@@ -46,7 +46,7 @@ from benchmarks.harness import (
     write_report,
 )
 from benchmarks.measurement import PeakMemory
-from configuration.errors import run_main
+from configuration.errors import run_main, show
 from configuration.schema import StageArguments
 from data_scripts.questions import Question, question_about
 from data_scripts.synthetic_bios import PLACE_ENDINGS, invent_distinct, invent_word
@@ -299,8 +299,8 @@ def main(argv: list[str] | None = None) -> int:
             train_model(Path(folder), invent_places(max(arguments.sizes)), arguments.people, arguments.steps)
             where = (Path(folder), arguments.seconds)
             record.measure(plan(arguments.sizes), measure, *where, rounds=arguments.rounds)
-        print(record.text())
         draw(record.content(), arguments.output.with_suffix(".svg"))
+        show(record.text())
         return print_bars(judge(record.results, arguments.sizes))
 
     return run_main(command)

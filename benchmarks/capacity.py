@@ -52,7 +52,7 @@ from benchmarks.command_line import (
     thread_count,
 )
 from benchmarks.harness import Bar, Point, Record, in_this_process, print_bars
-from configuration.errors import UserError, run_main
+from configuration.errors import UserError, run_main, show
 from configuration.model_size import check_fits
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
 
@@ -207,9 +207,9 @@ def choose(record: Record, cases: Mapping[Point, Case], style: Style, budget: fl
     chosen, left_out = plan(minutes, budget)
     for points, what in ((chosen, "fit"), (left_out, "are left out")):
         total = sum(minutes[point] for point in points)
-        print(f"{len(points)} points {what}, {total:,.0f} minutes:")
+        show(f"{len(points)} points {what}, {total:,.0f} minutes:")
         for point in points:
-            print(f"  {minutes[point]:8,.1f}  {point}")
+            show(f"  {minutes[point]:8,.1f}  {point}")
     return [*done, *chosen]
 
 
@@ -271,6 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = {
             "machine": describe_machine(torch.device(default_device())),
             **style._asdict(),
+            "precision": arguments.mixed_precision,
             "vocabulary": writer.vocabulary,
             "names": writer.population.names,
             "batch": BATCH,
@@ -283,8 +284,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.budget is not None:
             points = choose(record, cases, style, arguments.budget)
         record.measure(points, measure, cases, style, run=in_this_process)
-        print(record.text())
         draw(record.content(), arguments.output.with_suffix(".svg"))
+        show(record.text())
         missed.append(print_bars(bars_of(record, arguments.subjects[0])))
 
     return run_main(command) or missed[0]

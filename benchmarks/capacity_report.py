@@ -71,7 +71,8 @@ def relation_section(content: dict) -> str:
     groups = group_runs(content, "attention", "width", "layers", "people", "exposures")
     if not groups:
         return ""
-    facts = [fact for fact in next(iter(groups.values()))[0]["bits"] if fact not in ("values", "all")]
+    # Names have fewer bits each where they are of more people: together they are a set.
+    facts = [fact for fact in next(iter(groups.values()))[0]["bits"] if fact not in ("name", "values", "all")]
     rows = []
     for (attention, width, layers, people, exposures), runs in groups.items():
         shares = [fmean(run["bits"][fact]["learned"] / run["bits"][fact]["offered"] for run in runs) for fact in facts]

@@ -323,8 +323,8 @@ def main(argv: list[str] | None = None) -> int:
         # First what takes seconds: a variant that fails shows it before anything is trained.
         record.measure(scaling, measure, plan, rounds=arguments.rounds)
         record.measure(trainings, measure, plan)
-        show(record.text(), end="")
         draw(record.content(), arguments.output.with_suffix(".svg"))
+        show(record.text(), end="")
         show(f"\ntable: {arguments.output.with_suffix('.md')}\nplots: {arguments.output.with_suffix('.svg')}")
         return int(any(failed(record.results[point]) for point in wanted))
 

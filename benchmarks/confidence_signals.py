@@ -36,7 +36,7 @@ from benchmarks.confidence_measures import (
     typicality,
 )
 from benchmarks.harness import Point, Record, results_of, write_report
-from configuration.errors import run_main
+from configuration.errors import run_main, show
 from configuration.recipe import recipe_from_json
 from data_scripts.splits import TrainingData, load_training_data, made_up_people
 from evaluation.answers import exact_matches
@@ -267,7 +267,7 @@ def main(argv: list[str] | None = None) -> int:
         record = Record(arguments.output, report, {"machine": machine, "runs": len(compared), **settings})
         record.results = {Point(name): [one["signals"][name] for one in compared] for name in compared[0]["signals"]}
         record.write()
-        print(record.text())
+        show(record.text())
 
     return run_main(command)
 

@@ -70,7 +70,7 @@ from benchmarks.recipe_costs import (
     stored,
     wikipedia_recipe,
 )
-from configuration.errors import run_main
+from configuration.errors import run_main, show
 from configuration.recipe import load_recipe
 from configuration.recipe_names import find_recipe
 from configuration.schema import CorruptionOptions, Recipe, StageArguments
@@ -338,8 +338,8 @@ def main(argv: list[str] | None = None) -> int:
             for size in arguments.sizes:  # not in the time of a phase
                 wikipedia_recipe(arguments.folder / str(size), size)
         record.measure(points, measure_point, arguments.folder, max(arguments.sizes))
-        print(record.text())
         draw(record.content(), arguments.output.with_suffix(".svg"))
+        show(record.text())
         return print_bars(judge(record.results, arguments.sizes) if task is None else [])
 
     return run_main(command)

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from artifacts.files import as_disk_error, write_json, write_text
 from artifacts.run_folder import RunError, read_json
 from benchmarks.command_line import check_writable, output_file
-from configuration.errors import run_main
+from configuration.errors import run_main, show
 from evaluation.tables import markdown_table
 
 
@@ -281,7 +281,7 @@ class Bar:
 def print_bars(bars: Sequence[Bar]) -> int:
     """Print every bar; return the exit status, 1 where one is missed."""
     for bar in bars:
-        print(bar)
+        show(str(bar))
     return int(not all(bar.holds for bar in bars))
 
 

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 
@@ -24,8 +23,8 @@ from artifacts.machine import describe_machine, name_machine
 from benchmarks.causal_answers import EXAMPLE, PROMPT, Subject, load_subject
 from benchmarks.command_line import available_device, default_device, new_parser, non_negative_int, positive_int
 from benchmarks.harness import Point, Record, failures, results_of, section, write_report
+from benchmarks.inputs import weights_digest
 from configuration.errors import UserError, run_main, show
-from data_scripts.bios_folder import sha256_prefix
 from data_scripts.person_splits import hash_number
 from data_scripts.question_sets import QuestionSet, SetQuestion, parse_sets, read_question_set
 from data_scripts.questions import Question
@@ -145,12 +144,6 @@ def ask_one_set(subject: Subject, asked: AskedSet, options: Options) -> dict:
             for question, answer in list(zip(questions, answers, strict=True))[:SAMPLES]
         ],
     }
-
-
-def weights_digest(model: str) -> str | None:
-    """Return what the weights of a folder are known by; None for an id on the Hub."""
-    files = sorted(one for pattern in ("*.safetensors", "*.bin") for one in Path(model).glob(pattern))
-    return ", ".join(sha256_prefix(str(path)) for path in files) or None
 
 
 def discard_stale(record: Record, models: Sequence[str]) -> None:
@@ -273,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
         discard_stale(record, arguments.models)
         record.measure([Point(name) for name in arguments.models], measure, sets, options, arguments.batch_size,
                        arguments.device)  # fmt: skip
-        print(record.text())
+        show(record.text())
         return int(any("error" in result for rounds in record.results.values() for result in rounds))
 
     return run_main(command)

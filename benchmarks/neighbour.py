@@ -38,7 +38,7 @@ from benchmarks.harness import (
     write_report,
 )
 from benchmarks.training_steps import TrainingSteps, with_paths
-from configuration.errors import UserError, run_main
+from configuration.errors import UserError, run_main, show
 from configuration.recipe import load_recipe
 from configuration.recipe_names import find_recipe
 from training.barrier_spin import INTERVAL, LOOKS, USER_VARIABLES, spin_on_free_cores
@@ -190,11 +190,12 @@ def main(argv: list[str] | None = None) -> int:
         check_machine()
         for name in arguments.recipes:  # a wrong one is named before minutes of measuring
             find_recipe(name.removesuffix(COMPILED))
-        record = Record(arguments.output, report, {"machine": describe_machine(torch.device("cpu"))})
+        settings = {name: getattr(arguments, name) for name in ("overrides", "seconds", "passes")}
+        record = Record(arguments.output, report, {"machine": describe_machine(torch.device("cpu")), **settings})
         points = [Point(name) for name in arguments.recipes]
         where = (arguments.overrides, arguments.seconds, arguments.passes)
         record.measure(points, measure, *where, rounds=arguments.rounds)
-        print(record.text())
+        show(record.text())
         return print_bars(judge(record.results))
 
     return run_main(command)

@@ -34,8 +34,9 @@ from benchmarks.harness import (
     successes,
     write_report,
 )
+from benchmarks.inputs import folder_digests
 from benchmarks.training_steps import TrainingSteps, with_paths
-from configuration.errors import run_main
+from configuration.errors import run_main, show
 from configuration.recipe import load_recipe
 from configuration.recipe_names import find_recipe
 from training.precision import PRECISIONS, measured_formats
@@ -142,10 +143,15 @@ def main(argv: list[str] | None = None) -> int:
         for recipe in arguments.recipes:  # a wrong one is named before minutes of measuring
             load_recipe(find_recipe(recipe), with_paths([], "unused", data_of(recipe, arguments.data)))
         machine = describe_machine(torch.device(default_device()))
-        settings = {"machine": machine, "steps": arguments.steps, "rounds": arguments.rounds}
+        settings = {
+            "machine": machine,
+            "data": folder_digests(arguments.data),
+            "steps": arguments.steps,
+            "rounds": arguments.rounds,
+        }
         record = Record(arguments.output, report, settings)
         record.measure(points, measure, arguments.data, arguments.steps, rounds=arguments.rounds)
-        print(record.text())
+        show(record.text())
         return print_bars(judge(record.results))
 
     return run_main(command)

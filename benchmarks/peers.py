@@ -46,7 +46,7 @@ from benchmarks.harness import (
 from benchmarks.peer_models import CHUNK, GPT2, OURS, OURS_BFLOAT16, PLAIN, Settings, Texts, our_recipe
 from benchmarks.peer_tasks import SUBJECTS, describe_settings, measure_point
 from benchmarks.plain_mingpt import Shape
-from configuration.errors import run_main
+from configuration.errors import run_main, show
 from data_scripts.synthetic_bios import invent
 from evaluation.tables import markdown_table
 from training.machine_speed import has_fast_bfloat16
@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
             Point(subject, task) for task in arguments.tasks for subject in SUBJECTS[task] if subject not in lacking
         ]
         record.measure(points, measure_point, texts, settings, rounds=arguments.rounds)
-        print(record.text())
+        show(record.text())
         return print_bars(judge(record.results, arguments.tasks))
 
     return run_main(command)

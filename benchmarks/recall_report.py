@@ -9,6 +9,7 @@ from benchmarks.harness import Results, failures, results_of, section, successes
 from benchmarks.recall_models import UNSCALED
 from benchmarks.recall_texts import TASKS
 from evaluation.plots import label_sizes, legend_beside, new_figure, save_figure, short_size, style_of
+from evaluation.popularity import wilson_interval
 from evaluation.tables import percent
 
 Runs = dict[str, list[dict]]  # by subject: what was measured with each seed
@@ -54,15 +55,17 @@ def labels_of(subject: str, seeds: list[dict]) -> dict[str, None]:
 
 
 def cell(parts: Sequence[dict]) -> str:
-    """Write the shares of right answers of all seeds: their mean and range, or the one and its 95 % interval."""
+    """Write the shares of right answers of all seeds: their mean and range, or the one and its Wilson interval."""
     found = [part for part in parts if part["recall"] is not None]
     if not found:
         return "–"
     shares = [part["recall"] for part in found]
     mean = percent(fmean(shares))
+    low, high = min(shares), max(shares)
     if len(shares) == 1:
-        return f"{mean} ± {100 * found[0]['plus_minus']:.1f}"
-    return f"{mean} ({100 * min(shares):.1f}–{100 * max(shares):.1f})"
+        questions = found[0]["questions"]
+        low, high = wilson_interval(round(shares[0] * questions), questions)
+    return f"{mean} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def distance_section(task: str, runs: Runs, length: int, times: dict[str, float] | None) -> str:

@@ -47,7 +47,8 @@ from benchmarks.harness import (
     successes,
     write_report,
 )
-from configuration.errors import UserError, run_main
+from benchmarks.inputs import weights_digest
+from configuration.errors import UserError, run_main, show
 from modeling_minigpt.cli_models_minigpt import CommandError, load_pipeline
 from modeling_minigpt.pipeline_minigpt import ClosedBookPipeline
 
@@ -250,6 +251,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = {
             "machine": describe_machine(torch.device("cpu")),
             "model": Path(arguments.model).name,
+            "weights": weights_digest(ask.model.name_or_path),
             "parameters": ask.model.num_parameters(),
             "questions": len(expected),
             "seconds": arguments.seconds,
@@ -259,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
         points = [Point(THREADS), Point(CLIENTS)]
         where = (arguments.model, expected, arguments.seconds, arguments.workers)
         record.measure(points, measure, *where, rounds=arguments.rounds, run=in_this_process)
-        print(record.text())
+        show(record.text())
         return print_bars(judge(record.results))
 
     return run_main(command)

@@ -30,7 +30,8 @@ from artifacts.machine import describe_machine, name_machine
 from artifacts.run_folder import RunError
 from benchmarks.command_line import add_recipe_options, default_device, new_parser, seed_number
 from benchmarks.harness import Point, Record, in_this_process, results_of, write_report
-from configuration.errors import run_main
+from benchmarks.inputs import folder_digests
+from configuration.errors import run_main, show
 from configuration.recipe import load_recipe
 from configuration.schema import Recipe
 from data_scripts.splits import load_scoring_questions
@@ -154,12 +155,16 @@ def main(argv: list[str] | None = None) -> int:
 
     def command() -> None:
         machine = describe_machine(torch.device(default_device()))
-        settings = {"recipe": arguments.recipe.stem, "overrides": arguments.overrides}
+        settings = {
+            "recipe": arguments.recipe.stem,
+            "overrides": arguments.overrides,
+            "data": folder_digests(arguments.data),
+        }
         record = Record(arguments.output, report, {"machine": machine, **settings})
         points = [Point(arguments.recipe.stem, seed=seed) for seed in sorted(set(arguments.seeds))]
         where = (arguments.recipe, arguments.overrides, arguments.data)
         record.measure(points, measure, *where, run=in_this_process)
-        print(record.text())
+        show(record.text())
 
     return run_main(command)
 

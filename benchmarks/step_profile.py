@@ -24,9 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from artifacts.machine import describe_machine, name_machine
 from benchmarks.command_line import add_recipe_options, new_parser, positive_int
 from benchmarks.harness import Point, Record, failed, failures, results_of, successes, write_report
+from benchmarks.inputs import folder_digests
 from benchmarks.measurement import measure_matmul_rate
 from benchmarks.training_steps import TrainingSteps, with_paths
-from configuration.errors import UserError, run_main
+from configuration.errors import UserError, run_main, show
 from configuration.recipe import load_recipe
 from evaluation.tables import markdown_table
 from training.machine_speed import has_fast_bfloat16
@@ -145,11 +146,16 @@ def main(argv: list[str] | None = None) -> int:
         if torch.cuda.is_available():
             raise UserError("this profile is of a CPU; hide the GPU (CUDA_VISIBLE_DEVICES=)")
         load_recipe(arguments.recipe, with_paths(arguments.overrides, "unused", arguments.data))
-        settings = {"recipe": arguments.recipe.stem, "overrides": arguments.overrides, "steps": arguments.steps}
+        settings = {
+            "recipe": arguments.recipe.stem,
+            "overrides": arguments.overrides,
+            "data": folder_digests(arguments.data),
+            "steps": arguments.steps,
+        }
         record = Record(arguments.output, report, {"machine": describe_machine(torch.device("cpu")), **settings})
         points = [Point(setting) for setting in possible_settings()]
         record.measure(points, measure, arguments.recipe, arguments.overrides, arguments.data, arguments.steps)
-        print(record.text())
+        show(record.text())
         return int(any(failed(rounds) for rounds in record.results.values()))
 
     return run_main(command)

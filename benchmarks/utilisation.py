@@ -22,7 +22,7 @@ from benchmarks.harness import Point, Record, failed, failures, results_of, sect
 from benchmarks.measurement import PeakMemory, measure_matmul_rate, time_call
 from benchmarks.peer_models import OURS, our_recipe
 from benchmarks.plain_mingpt import Shape
-from configuration.errors import run_main
+from configuration.errors import run_main, show
 from configuration.recipe import build_config
 from modeling_minigpt import MiniGPTForCausalLM
 from training.machine_speed import has_fast_bfloat16
@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
         machine = describe_machine(torch.device(arguments.device))
         record = Record(arguments.output, report, {"machine": machine}, {"peak": arguments.peak})
         record.measure(points, measure, arguments.device)
-        print(record.text())
+        show(record.text())
         return int(all(failed(rounds) for rounds in record.results.values()))
 
     return run_main(command)

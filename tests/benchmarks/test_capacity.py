@@ -285,6 +285,13 @@ def stored(learned: float) -> dict:
     return {"field": one, "values": one, "name": one, "all": {**one, "offered": 600.0, "learned": 2 * learned}}
 
 
+def test_what_was_trained_in_another_precision_is_not_continued(tmp_path, capsys):
+    command = [*OPTIONS, "--budget", "0", "--output", str(tmp_path / "capacity.json")]
+    assert capacity.main(command) == 0
+    assert capacity.main([*command, "--mixed-precision", "bf16"]) == 2
+    assert "precision was no, now bf16" in capsys.readouterr().err
+
+
 def test_the_report_has_means_and_ranges_over_seeds(tmp_path):
     shape = {"attention": "vanilla", "width": 8, "layers": 1, "people": 50, "exposures": 100}
     sizes = {"parameters": 200, "parameters_without_embeddings": 100, "minutes": 2.0}
@@ -311,7 +318,8 @@ def test_the_report_has_means_and_ranges_over_seeds(tmp_path):
     assert "as drawn from 54,000" in text
     assert "with the employer, which is always named first." in text
     assert "| vanilla, 8x1 | 200 | 100 | 50 | 100 | 3.00 | 1.05 (0.90–1.20) | 0.53 (0.45–0.60) | 2.10" in text
-    assert "| vanilla, 8x1, 50 people, 100 times | 35.0 % | 35.0 % |" in text
+    assert "| vanilla, 8x1, 50 people, 100 times | 35.0 % |" in text
+    assert "| bits per person | 6.0 |" in text
     assert "| 5, mixed in | 50 | 100 | 50.0 % | 75.0 % | 12.5 % |" in text
     for name in ("one.svg", "two.svg"):
         draw(content, tmp_path / name)

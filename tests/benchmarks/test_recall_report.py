@@ -7,8 +7,8 @@ MACHINE = {"device": "x", "threads": 2, "torch": "2"}
 
 def read(length, recall, scaling="none", questions=40):
     """Return an invented score: a range with nothing in it, then all questions."""
-    found = {"questions": questions, "recall": recall, "plus_minus": 0.05}
-    empty = {"questions": 0, "recall": None, "plus_minus": None}
+    found = {"questions": questions, "recall": recall}
+    empty = {"questions": 0, "recall": None}
     parts = [{"above": 0, "to": 64, **empty}, {"above": 64, "to": length + 3, **found}]
     return {"length": length, "scaling": scaling, **found, "by_distance": parts}
 
@@ -47,7 +47,7 @@ def test_several_seeds_give_the_mean_and_range_and_one_its_interval():
     heading = "people: a context of 128 tokens"
     both = "85.0 % (80.0–90.0)"
     assert row(text, heading, "vanilla") == ["–", both, both, "0.50", "0.200"]
-    assert row(text, heading, "window") == ["–", "25.0 % ± 5.0", "25.0 % ± 5.0", "0.50", "–"]
+    assert row(text, heading, "window") == ["–", "25.0 % (14.2–40.2)", "25.0 % (14.2–40.2)", "0.50", "–"]
     assert row(text, heading, "questions") == ["0", "40", "40", "", ""]
     assert "Seeds: 0, 2." in text
     assert "15 steps of 128 tokens" in text
@@ -58,12 +58,12 @@ def test_several_seeds_give_the_mean_and_range_and_one_its_interval():
 def test_each_length_has_a_table_and_a_scaled_rotation_has_a_row():
     reads = [read(128, 0.8), read(512, 0.1, questions=50), read(512, 0.6, "yarn", questions=50)]
     text = report(content(point("vanilla", reads, task="similar"), point("window", reads, task="similar")))
-    assert row(text, "similar: a context of 512 tokens", "vanilla")[-1] == "10.0 % ± 5.0"
-    assert row(text, "similar: a context of 512 tokens", "vanilla, yarn")[-1] == "60.0 % ± 5.0"
+    assert row(text, "similar: a context of 512 tokens", "vanilla")[-1] == "10.0 % (4.3–21.4)"
+    assert row(text, "similar: a context of 512 tokens", "vanilla, yarn")[-1] == "60.0 % (46.2–72.4)"
     assert row(text, "similar: a context of 512 tokens", "questions") == ["0", "50", "50"]
     by_length = "similar: by the length of the context"
-    assert row(text, by_length, "vanilla") == ["80.0 % ± 5.0", "10.0 % ± 5.0"]
-    assert row(text, by_length, "vanilla, yarn") == ["–", "60.0 % ± 5.0"]
+    assert row(text, by_length, "vanilla") == ["80.0 % (65.2–89.5)", "10.0 % (4.3–21.4)"]
+    assert row(text, by_length, "vanilla, yarn") == ["–", "60.0 % (46.2–72.4)"]
     order = [line.split(" | ")[0] for line in text.split(by_length)[1].splitlines() if line.startswith("| ")]
     assert order == ["| recall", "| :--", "| vanilla", "| vanilla, yarn", "| window", "| window, yarn"]
     assert "people" not in text
@@ -71,8 +71,8 @@ def test_each_length_has_a_table_and_a_scaled_rotation_has_a_row():
 
 def test_tasks_are_apart():
     text = report(content(point("vanilla", [read(128, 0.8)]), point("vanilla", [read(128, 0.2)], task="mqar")))
-    assert row(text, "people: a context of 128 tokens", "vanilla")[1] == "80.0 % ± 5.0"
-    assert row(text, "mqar: a context of 128 tokens", "vanilla")[1] == "20.0 % ± 5.0"
+    assert row(text, "people: a context of 128 tokens", "vanilla")[1] == "80.0 % (65.2–89.5)"
+    assert row(text, "mqar: a context of 128 tokens", "vanilla")[1] == "20.0 % (10.5–34.8)"
 
 
 def test_the_figure_has_every_subject_and_scaling_and_is_the_same_each_time(tmp_path):

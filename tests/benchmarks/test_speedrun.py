@@ -1,6 +1,7 @@
 """The speedrun: the clock, the rules it can check, and the time to an accuracy."""
 
 import json
+import shutil
 
 import pytest
 
@@ -42,7 +43,12 @@ def test_seeds_that_an_earlier_run_left_are_kept_and_others_are_added(recipe, da
     mean = 100 * sum(point["rounds"][0]["accuracy"] for point in points) / 2
     assert f"2 seeds: {mean:.1f} ± " in output.with_suffix(".md").read_text()
     assert race(recipe, data, output, "--set", "pretrain.batch_size=13") == 2
-    assert "other settings" in capsys.readouterr().err
+    assert "other settings: overrides was" in capsys.readouterr().err
+    other = shutil.copytree(data, tmp_path / "other")
+    with (other / FILES["documents"]).open("a") as file:
+        file.write("Nobody .\n")
+    assert race(recipe, other, output, "--seeds", "1") == 2
+    assert "other settings: data was" in capsys.readouterr().err
 
 
 def test_a_model_that_is_too_large_is_no_result(recipe, data, tmp_path, monkeypatch, capsys):

@@ -222,7 +222,7 @@ def test_a_new_line_in_the_list_of_variants_changes_no_other_variants_code(mine,
 
 def training(variant, seed, accuracy, recall):
     """Return two invented points: 0 % of what is near is recalled, and a share of all else."""
-    far = {"questions": 8, "recall": recall, "plus_minus": 0.1}
+    far = {"questions": 8, "recall": recall}
     parts = [{"above": 0, "to": 64, **far, "recall": 0.0}, {"above": 64, "to": 131, **far}]
     scored = {"settings": [], "split": "held_out", "questions": 40, "minutes": 2.0, "parameters": 1_500_000}
     return [
