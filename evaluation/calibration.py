@@ -203,8 +203,9 @@ def fit_head(
     # With too few wrong answers, or if the order fails on held-out folds, everybody gets the same probability.
     if not sums.any() or sums[target].mean() <= sums[~target].mean():
         chance = 0.5 if balanced else (every.sum() + 1) / (len(every) + 2)
-        chances = np.full(len(every), chance)
         head = Head({}, math.log(chance / (1.0 - chance)))
+        # What the head says of people who ask, to the last bit: their scores are compared with these.
+        chances = head.probabilities(torch.from_numpy(np.concatenate([features, rest[0]])), names).numpy()
     else:
         weights, bias = fit_logistic(features, target, balanced)
         sums = np.concatenate([sums, rest[0] @ weights + bias])
