@@ -203,17 +203,18 @@ def fit_head(
     # With too few wrong answers, or if the order fails on held-out folds, everybody gets the same probability.
     if not sums.any() or sums[target].mean() <= sums[~target].mean():
         chance = 0.5 if balanced else (every.sum() + 1) / (len(every) + 2)
-        chances = np.full(len(every), chance)
         head = Head({}, math.log(chance / (1.0 - chance)))
+        own = head.probabilities(torch.from_numpy(features), names).numpy()
     else:
         weights, bias = fit_logistic(features, target, balanced)
         sums = np.concatenate([sums, rest[0] @ weights + bias])
         slope, shift = fit_platt(sums, every, balanced)
         if slope <= 0.0:
             raise CalibrationError("the surer answers were wrong more often, so nothing can be calibrated")
-        chances = sigmoid(slope * sums + shift)
+        own = sigmoid(slope * sums[: len(target)] + shift)
         head = Head(dict(zip(names, (slope * weights).tolist(), strict=True)), slope * bias + shift)
-    return head, chances[: len(target)], chances[len(target) :]
+    # Scores of people who ask are compared with these, so the head itself computes them: alike to the last bit.
+    return head, own, head.probabilities(torch.from_numpy(rest[0]), names).numpy()
 
 
 def calibrate(

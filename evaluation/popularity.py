@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evaluation.trust_metrics import equal_mass_numbers
+
 BINS = 5
 Z = 1.959964  # of 95 %
 
@@ -34,15 +36,14 @@ def count_right(right: Sequence[bool]) -> dict:
 def popularity_bins(popularity: Sequence[int | None], bins: int = BINS) -> list[list[int]]:
     """Return the positions of the questions in each bin, from the least popular people to the most popular.
 
-    The bins are as equal in number as equal popularities let them be: these are never in two bins. Questions without
-    a popularity are in none.
+    The bins have about equally many questions. Those of equal popularity are in one bin, that in which the middle of
+    them falls: [0] * 7 + [7] are two bins. Questions without a popularity are in none.
     """
     known = [index for index, value in enumerate(popularity) if value is not None]
     if not known:
         return []
-    values = np.array([popularity[index] for index in known], dtype=float)
-    edges = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])
-    numbers = np.searchsorted(edges, values, side="right")
+    values = np.array([popularity[index] for index in known])
+    numbers = equal_mass_numbers(values, np.ones(len(values)), bins)
     return [[known[place] for place in np.flatnonzero(numbers == number)] for number in sorted(set(numbers.tolist()))]
 
 

@@ -21,7 +21,9 @@ class OtherProcessError(UserError, RuntimeError):
 
 
 def cut_batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
-    """Cut items into batches of a size; the last one may be smaller."""
+    """Cut items into batches of a size; the last one may be smaller. ValueError for a size below 1."""
+    if size < 1:
+        raise ValueError(f"size: found {size}, wanted at least 1 item in a batch")
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 

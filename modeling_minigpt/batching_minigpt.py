@@ -62,6 +62,8 @@ class Batcher:
             OverloadedError: too many questions are waiting.
         """
         if self.queue.qsize() + len(texts) > self.max_waiting:
+            self.drop_cancelled()
+        if self.queue.qsize() + len(texts) > self.max_waiting:
             raise OverloadedError(f"{self.queue.qsize()} questions are waiting, at most {self.max_waiting} may")
         loop = asyncio.get_running_loop()
         key = tuple(sorted(options.items()))
@@ -69,6 +71,13 @@ class Batcher:
         for question in asked:
             self.queue.put_nowait(question)
         return await asyncio.gather(*(question.answer for question in asked))
+
+    def drop_cancelled(self) -> None:
+        """Remove the questions whose callers have left from those that are waiting; the others stay in their order."""
+        for _ in range(self.queue.qsize()):
+            question = self.queue.get_nowait()
+            if not question.answer.done():
+                self.queue.put_nowait(question)
 
     async def run(self) -> None:
         """Answer questions until cancelled."""
@@ -83,7 +92,10 @@ class Batcher:
             for question in await self.collect():
                 by_options.setdefault(question.options, []).append(question)
             for options, questions in by_options.items():
-                await loop.run_in_executor(threads, self.answer_batch, loop, questions, dict(options))
+                # Looked at before each call: some may have left during the one before.
+                wanted = [question for question in questions if not question.answer.done()]
+                if wanted:
+                    await loop.run_in_executor(threads, self.answer_batch, loop, wanted, dict(options))
 
     async def collect(self) -> list[WaitingQuestion]:
         """Wait for a question; return it with those that come with it, up to `max_batch`."""
@@ -92,7 +104,7 @@ class Batcher:
             async with asyncio.timeout(GATHER_SECONDS):
                 while len(collected) < self.max_batch:
                     collected.append(await self.queue.get())
-        return [question for question in collected if not question.answer.done()]
+        return collected
 
     def answer_batch(
         self, loop: asyncio.AbstractEventLoop, questions: Sequence[WaitingQuestion], options: dict[str, object]

@@ -17,6 +17,7 @@ from .confidence_minigpt import Confidence
 
 MIN_LOGGED = 30  # questions; fewer are not compared
 ALARM = 0.01  # p-value below which drift is reported
+SAME = 1e-9  # difference up to which two scores are equal: they are computed in batches, which round differently
 
 
 def log_line(result: dict) -> str:
@@ -58,14 +59,16 @@ def ks_p_value(one: Sequence[float], other: Sequence[float]) -> float:
     """Return the p-value of the two-sample Kolmogorov–Smirnov test.
 
     It uses the asymptotic distribution (Numerical Recipes, 3rd edition, section 14.3.3), which is accurate from about
-    ten values per sample.
+    ten values per sample. Values that differ by no more than `SAME` are equal.
     """
     first = torch.tensor(one, dtype=torch.float64).sort().values
     second = torch.tensor(other, dtype=torch.float64).sort().values
-    every = torch.cat([first, second])
+    every = torch.cat([first, second]).sort().values
+    # The samples are compared above each group of equal values, not inside it.
+    every = every[torch.cat([every.diff() > SAME, torch.ones(1, dtype=torch.bool)])]
     shares = [torch.searchsorted(part, every, right=True) / len(part) for part in (first, second)]
     distance = (shares[0] - shares[1]).abs().max().item()
-    size = math.sqrt(len(first) * len(second) / len(every))
+    size = math.sqrt(len(first) * len(second) / (len(first) + len(second)))
     scaled = (size + 0.12 + 0.11 / size) * distance
     if scaled < 0.3:  # the series converges too slowly, and its sum is 1 to 5 digits
         return 1.0

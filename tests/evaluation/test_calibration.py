@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from data_scripts.questions import question_about
 from evaluation import calibration
@@ -138,6 +139,17 @@ def test_a_model_that_is_never_wrong_is_as_sure_of_everybody(signals):
     assert confidence.correct.weights == {}
     assert all(correct == pytest.approx(401 / 402) for _, correct, _ in confidence.certification.known)
     assert confidence.certificate.answered > 150
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 3, 4])
+def test_a_head_that_is_as_sure_of_everybody_says_of_askers_what_the_calibration_has(signals, wrong):
+    for count in range(40, 80):
+        features = np.random.default_rng(count).normal(size=(count, 3))
+        right = np.arange(count) >= wrong
+        head, own, others = calibration.fit_head(["a", "b", "c"], (features, right), (features[:9], right[:9]))
+        asked = head.probabilities(torch.from_numpy(features[:1]), ["a", "b", "c"]).item()
+        assert head.weights == {}
+        assert {*own.tolist(), *others.tolist()} == {asked}
 
 
 def test_where_nothing_shows_who_is_known_strangers_are_as_likely_as_known_people(monkeypatch):

@@ -48,6 +48,12 @@ def test_batches_are_cut_in_order_and_the_last_is_smaller():
     assert cut_batches([], 2) == []
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_no_items_is_refused_rather_than_losing_them(size):
+    with pytest.raises(ValueError, match=f"size: found {size}, wanted at least 1"):
+        cut_batches([1, 2, 3], size)
+
+
 def test_alone_a_process_does_everything_and_its_error_is_its_own():
     assert map_batches(sum, [[1, 2], [3]], shared=True) == [3, 3]
     with pytest.raises(UserError, match="batch five"):

@@ -85,6 +85,16 @@ def test_equal_popularities_are_in_one_bin_and_bins_are_in_order():
     assert [(row["min"], row["max"], row["correct"]) for row in rows] == [(9, 9, 0), (90, 90, 1), (900, 900, 1)]
 
 
+@pytest.mark.parametrize(
+    ("popularity", "counts"),
+    [([0] * 7 + [7], [7, 1]), ([1] + [2] * 8 + [3], [1, 8, 1]), ([1, 1, 2, 2, 3, 3, 4, 4, 5, 5], [2] * 5), ([5], [1])],
+)
+def test_people_of_another_popularity_than_most_are_in_a_bin_of_their_own(popularity, counts):
+    assert [len(chosen) for chosen in popularity_bins(popularity)] == counts
+    # Too large for a float to tell one from the next.
+    assert [len(chosen) for chosen in popularity_bins([value + 10**17 for value in popularity])] == counts
+
+
 @pytest.mark.parametrize(("correct", "total"), [(0, 20), (20, 20), (3, 17), (250, 1000)])
 def test_the_interval_is_wilson_s(correct, total):
     wanted = binomtest(correct, total).proportion_ci(method="wilson")

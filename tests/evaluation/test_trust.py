@@ -123,11 +123,11 @@ def test_each_bin_has_its_questions_and_the_interval_of_what_came_true():
     assert sum(bins["questions"]) == 20
     low, high = bins["interval"][-1]
     assert low < bins["true"][-1] == pytest.approx(high) == 1.0
-    # Eleven known people weigh as much as nine strangers; 1 of 2 is 0.0945 to 0.9055 by itself.
+    # Eleven known people weigh as much as nine strangers; 1 of 10 is 0.0179 to 0.4042 by itself.
     weighted = reliability_bins(chances, true, balanced_weights(true.astype(bool)))
-    assert sum(weighted["questions"]) == 20
-    assert (weighted["questions"][0], weighted["true"][0]) == (2, pytest.approx(9 / 20))
-    assert weighted["interval"][0] == pytest.approx([0.0787, 0.8868], abs=1e-4)
+    assert weighted["questions"] == [10, 10]  # equal scores are in one bin
+    assert weighted["true"][0] == pytest.approx((1 / 11) / (1 / 11 + 9 / 9))
+    assert weighted["interval"][0] == pytest.approx([0.0147, 0.3569], abs=1e-4)
 
 
 def test_the_certified_thresholds_are_marked_on_the_curve_of_risk_and_coverage():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.trust import reliability_bins
 from evaluation.trust_metrics import (
     augrc,
     aurc,
@@ -112,7 +113,7 @@ def test_true_probabilities_are_calibrated_and_boasts_are_not():
     scores = rng.random(5_000)
     right = rng.random(5_000) < scores
     error, low, high = expected_calibration_error(scores, right, draws=100)
-    assert 0.0 < low <= error < 0.03
+    assert low == 0.0 < error < 0.03
     assert high < 0.04
     assert brier_score(scores, right) == pytest.approx(1 / 6, abs=0.01)
     boast = expected_calibration_error([1.0] * 4, [True, False, False, False])
@@ -130,6 +131,53 @@ def test_the_interval_covers_the_error_of_as_many_answers():
     assert low < 0.2 < high
     assert high - low < 0.15
     assert expected_calibration_error(scores, right) == (error, low, high)
+
+
+@pytest.mark.parametrize("true_error", [0.0, 0.03])
+@pytest.mark.parametrize("kind", ["spread", "constant"])
+def test_the_interval_has_the_true_error_in_most_samples_and_its_own_estimate_in_all(kind, true_error):
+    covered = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        scores = rng.beta(8, 2, 500) * 0.9 if kind == "spread" else np.full(500, 0.92)
+        right = rng.random(500) < scores + true_error
+        error, low, high = expected_calibration_error(scores, right, draws=200)
+        assert low <= error <= high
+        assert high < 0.15
+        covered += low <= true_error <= high
+    assert covered >= 54
+
+
+@pytest.mark.parametrize("right", [[True] * 4, [True, False] * 2, [False]], ids=["right", "even", "one"])
+def test_a_few_answers_that_look_calibrated_do_not_show_that_they_are(right):
+    error, low, high = expected_calibration_error([np.mean(right)] * len(right), right)
+    assert error == low == 0.0
+    assert high == (0.5 if len(set(right)) > 1 else 0.0)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 8])
+def test_calibration_does_not_depend_on_the_order_of_the_answers(decimals):
+    rng = np.random.default_rng(2)
+    scores = rng.random(338).round(decimals)
+    right = rng.random(338) < scores
+    weights = balanced_weights(right)
+    found = expected_calibration_error(scores, right, weights)
+    diagram = reliability_bins(scores, right.astype(float), weights)
+    for _ in range(5):
+        order = rng.permutation(338)
+        assert expected_calibration_error(scores[order], right[order], weights[order]) == found
+        shuffled = reliability_bins(scores[order], right[order].astype(float), weights[order])
+        assert shuffled["questions"] == diagram["questions"]
+        assert shuffled["true"] == pytest.approx(diagram["true"])
+
+
+def test_equal_scores_are_in_one_bin():
+    scores = np.repeat([0.2, 0.9, 0.95], [1, 8, 1])
+    means, shares, mass = equal_mass_bins(scores, np.arange(10) % 2, np.ones(10), bins=5)
+    assert mass == pytest.approx([0.1, 0.0, 0.8, 0.0, 0.1])
+    assert means == pytest.approx([0.2, 0.0, 0.9, 0.0, 0.95])
+    assert shares == pytest.approx([0.0, 0.0, 0.5, 0.0, 1.0])
+    assert expected_calibration_error([0.96] * 25, np.arange(25) > 0)[0] == pytest.approx(0.0)
 
 
 def test_bins_have_equal_mass_wherever_the_scores_are():

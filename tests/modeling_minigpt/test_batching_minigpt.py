@@ -122,6 +122,37 @@ def test_questions_of_callers_who_have_left_are_not_asked():
     assert echo.batches == [["first"], ["last"]]
 
 
+def test_a_question_that_is_left_during_the_call_before_it_is_not_asked():
+    echo = Echo(seconds=0.1)
+
+    async def leave(batcher):
+        first = asyncio.create_task(batcher.ask(["first"], {}))
+        left = asyncio.create_task(batcher.ask(["left"], {"threshold": 0.5}))
+        await asyncio.sleep(0.05)  # both are collected, and the first is being answered
+        left.cancel()
+        return await first, await batcher.ask(["last"], {})
+
+    assert run_with(echo, leave) == ([{"text": "first"}], [{"text": "last"}])
+    assert echo.batches == [["first"], ["last"]]
+
+
+def test_questions_of_callers_who_have_left_take_no_place_from_others():
+    async def ask(batcher):
+        left = asyncio.create_task(batcher.ask(["1", "2"], {}))
+        waits = asyncio.create_task(batcher.ask(["3"], {}))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        with pytest.raises(OverloadedError, match="1 questions are waiting, at most 3 may"):
+            await batcher.ask(["4", "5", "6"], {})
+        asked = asyncio.create_task(batcher.ask(["4", "5"], {}))
+        async with running(batcher):
+            return await asyncio.wait_for(asyncio.gather(waits, asked), 30)
+
+    found = asyncio.run(ask(Batcher(Echo(), max_waiting=3)))
+    assert found == [[{"text": "3"}], [{"text": "4"}, {"text": "5"}]]
+
+
 def test_more_questions_than_may_wait_are_refused_at_once():
     async def ask_too_much(batcher):
         with pytest.raises(OverloadedError, match="0 questions are waiting, at most 2 may"):

@@ -38,6 +38,15 @@ def test_questions_like_those_of_the_calibration_raise_no_alarm_and_others_do():
     assert "calibrate again" in describe_drift(confidence, draw(200, 2, power=2.0))
 
 
+def test_scores_that_only_rounding_tells_apart_are_equal():
+    chance = 122 / 127
+    nearly = [np.nextafter(chance, 0.0), np.nextafter(chance, 1.0), chance + 1e-12]
+    assert ks_p_value(nearly * 40, [chance] * 125) == 1.0
+    assert ks_p_value([chance + 1e-6] * 120, [chance] * 125) < 1e-20
+    confidence = make([(0.99, chance)] * 125)
+    assert "are like those of the calibration" in describe_drift(confidence, [(0.99, one) for one in nearly * 40])
+
+
 def test_strangers_are_counted_and_not_compared():
     confidence = make(draw(200, 0))
     said = describe_drift(confidence, draw(150, 1) + [(0.05, 0.0)] * 50)
