@@ -57,13 +57,17 @@ class SelfAttention(nn.Module):
         cache_layer: the class of its decoding state, made as `cache_layer(config, layer_idx)`.
         own_weights: names of the parameters and buffers that a checkpoint of another variant lacks; they start as
             `init_own_weights` leaves them.
+        takes_padding: whether `forward` takes a `PaddingInfo` as its mask instead of the library's.
+        built_as: the class; unlike `type`, also read through what wraps a module, as `torch.compile` and FSDP do.
     """
 
     cache_layer: type[CacheLayerMixin] | None = None
     own_weights: tuple[str, ...] = ()
+    takes_padding = False
 
     def __init__(self, config: MiniGPTConfig, layer_idx: int):
         super().__init__()
+        self.built_as = type(self)
         self.config = config
         self.layer_idx = layer_idx
         self.num_heads = config.num_attention_heads
@@ -262,6 +266,8 @@ class LinearTimeAttention(SelfAttention):
     With `attn_implementation` "eager" a text read in one pass is attended to by its dense weights (B, H, T, T), for
     those who want to see them: O(T²), the same function.
     """
+
+    takes_padding = True
 
     def project_inputs(
         self, hidden_states: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor] | None

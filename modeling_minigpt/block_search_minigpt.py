@@ -15,6 +15,7 @@ the 351 that are more than 1,024 tokens back.
 
 import torch
 from torch import nn
+from transformers.utils.generic import maybe_autocast
 
 from .attention_base_minigpt import is_traced
 from .block_selection_minigpt import Choice, rank, select_blocks, select_by_chunks
@@ -93,7 +94,7 @@ def search_from(level: int, query, box_query, levels, limits, count) -> Choice:
     shape = (*query.shape[:4], count)
     limit = limits.repeat_interleave(query.shape[3], dim=1)  # (B, R·l)
     dtype = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast(query.device.type, enabled=False):
+    with maybe_autocast(query.device.type, enabled=False):
         query, box_query = (states.to(dtype).flatten(2, 3) for states in (query, box_query))  # (B, H, R·l, ·)
         below = limit // FAN_OUT**level
         boxes = levels[level][:, :, : int(below.max())].to(dtype)

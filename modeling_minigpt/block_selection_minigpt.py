@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from transformers.utils.generic import maybe_autocast
 
 from .attention_base_minigpt import is_traced
 
@@ -102,7 +103,7 @@ def select_blocks(query: torch.Tensor, blocks: torch.Tensor, limits: torch.Tenso
     batch, heads, rows, width = query.shape[:4]
     limit = limits.repeat_interleave(width, dim=1)  # (B, R·l)
     dtype = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast(query.device.type, enabled=False):
+    with maybe_autocast(query.device.type, enabled=False):
         query = query.to(dtype).flatten(2, 3)  # (B, H, R·l, F)
         blocks = blocks.to(dtype)
         if is_traced():  # one graph: nothing may depend on how many blocks there are

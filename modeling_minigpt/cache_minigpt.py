@@ -1,12 +1,16 @@
 """The caches of MiniGPT models: made here, of the layers that each attention variant names, and checked before use."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 
+import torch
 from transformers import Cache, DynamicCache
 
 from .attention_base_minigpt import SelfAttention
 from .attention_minigpt import ATTENTION_CLASSES
 from .configuration_minigpt import MiniGPTConfig
+
+NOT_PAGED = "continuous batching needs a paged cache, which attention_type 'vanilla' in every layer alone can use"
 
 
 class LayerwiseCache(Cache):
@@ -39,6 +43,23 @@ def make_cache(config: MiniGPTConfig) -> Cache:
     return LayerwiseCache(layers=layers)
 
 
+def no_cache_in_training(forward: Callable) -> Callable:
+    """Let `use_cache` be False by default while gradients are recorded in training.
+
+    Nobody decodes there, and blocks that are computed once more for their gradients, as by FSDP's checkpointing, would
+    add their tokens to a linear-time layer's state a second time.
+    """
+
+    @wraps(forward)
+    def forward_without(self, *args, **kwargs):
+        # Six arguments by position have it among them.
+        if self.training and torch.is_grad_enabled() and len(args) < 6 and kwargs.get("use_cache") is None:
+            kwargs["use_cache"] = False
+        return forward(self, *args, **kwargs)
+
+    return forward_without
+
+
 def check_layers(attentions: Iterable[SelfAttention], config: MiniGPTConfig) -> None:
     """Refuse layers that a cache of this config would not fit: some were taken out of the model.
 
@@ -46,10 +67,11 @@ def check_layers(attentions: Iterable[SelfAttention], config: MiniGPTConfig) -> 
         ValueError: a layer with the number or the variant of another place, and what to set.
     """
     for index, (attention, variant) in enumerate(zip(attentions, config.layer_attention_types, strict=False)):
-        if attention.layer_idx != index or type(attention) is not ATTENTION_CLASSES[variant]:
+        is_of = issubclass(attention.built_as, ATTENTION_CLASSES[variant])
+        if attention.layer_idx != index or not is_of:
             raise ValueError(
-                f"layer {index} is a {type(attention).__name__} of layer_idx {attention.layer_idx}, the config wants "
-                f"{variant!r}: after taking layers out, set each self_attn.layer_idx, and num_hidden_layers and "
+                f"layer {index} is a {attention.built_as.__name__} of layer_idx {attention.layer_idx}, the config "
+                f"wants {variant!r}: after taking layers out, set each self_attn.layer_idx, and num_hidden_layers and "
                 "attention_type of the config, or call with use_cache=False"
             )
 

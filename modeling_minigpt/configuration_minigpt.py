@@ -204,6 +204,10 @@ class MiniGPTConfig(PreTrainedConfig):
         """Width of one head, D."""
         return self.hidden_size // self.num_attention_heads
 
+    @head_dim.setter
+    def head_dim(self, value: int):
+        self.check_derived("head_dim", value, "hidden_size and num_attention_heads")
+
     @property
     def layer_attention_types(self) -> list[str]:
         """The attention variant of each layer."""
@@ -211,10 +215,23 @@ class MiniGPTConfig(PreTrainedConfig):
             return [self.attention_type] * self.num_hidden_layers
         return list(self.attention_type)
 
+    @layer_attention_types.setter
+    def layer_attention_types(self, value: list[str]):
+        self.check_derived("layer_attention_types", value, "attention_type and num_hidden_layers")
+
     @property
     def is_vanilla(self) -> bool:
         """Whether every layer has full attention."""
         return set(self.layer_attention_types) == {"vanilla"}
+
+    @is_vanilla.setter
+    def is_vanilla(self, value: bool):
+        self.check_derived("is_vanilla", value, "attention_type")
+
+    def check_derived(self, name: str, value: object, sources: str):
+        """Take what another model's config may state, as Llama's `head_dim`; ValueError where it is not so here."""
+        if value is not None and value != getattr(self, name):
+            raise ValueError(f"{name} follows from {sources} and is {getattr(self, name)}, found {value!r}")
 
     def validate_architecture(self):
         """Refuse sizes that contradict each other; part of the strict validation, so it runs at construction."""

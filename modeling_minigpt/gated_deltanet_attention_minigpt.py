@@ -14,6 +14,7 @@ all S. Only a loop over chunks is left. The code stores Sᵀ, a row for each coo
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.utils.generic import maybe_autocast
 
 from .attention_base_minigpt import LinearTimeAttention, MiniGPTHeadRMSNorm, chunk, gather_tokens, unchunk
 from .cache_layers_minigpt import StateCacheLayer
@@ -297,7 +298,7 @@ class GatedDeltaNetAttention(LinearTimeAttention):
             joined = torch.cat((start, streams), dim=2)  # the library's pad would fill all of it first
         else:
             joined = state.extend(streams, lengths)
-        with torch.autocast(streams.device.type, enabled=False):
+        with maybe_autocast(streams.device.type, enabled=False):
             mixed = causal_convolution(joined.squeeze(1), self.convolution.to(joined.dtype))  # (B, T, 3 C)
         mixed = nn.functional.silu(mixed)
         query, key, value = (
@@ -319,7 +320,7 @@ class GatedDeltaNetAttention(LinearTimeAttention):
         if self.dropout:
             value = value * nn.functional.dropout(torch.ones_like(value[..., :1]), self.dropout)
         memory = None if state is None else state.state["memory"]
-        with torch.autocast(query.device.type, enabled=False):  # errors of a memory add up over the whole text
+        with maybe_autocast(query.device.type, enabled=False):  # errors of a memory add up over the whole text
             mixed, memory = gated_delta_rule(query, key, value, beta, log_decay, chunk_size, memory)
         if state is not None:
             state.update(memory, query.shape[2], lengths)
@@ -330,6 +331,6 @@ class GatedDeltaNetAttention(LinearTimeAttention):
         normalised = self.o_norm(mixed.transpose(1, 2)).flatten(2)  # (B, T, C)
         gated = normalised * nn.functional.silu(self.gate_proj(hidden_states))
         # A norm that was left in float32 lengthens it; autocast itself chooses the product's dtype.
-        if not torch.is_autocast_enabled(gated.device.type):
+        if gated.is_meta or not torch.is_autocast_enabled(gated.device.type):
             gated = gated.to(hidden_states.dtype)
         return self.o_proj(gated)

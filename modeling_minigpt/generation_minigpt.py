@@ -5,7 +5,7 @@ from functools import wraps
 from transformers import GenerationMixin, TextGenerationPipeline
 from transformers.utils import logging
 
-from .cache_minigpt import make_cache
+from .cache_minigpt import NOT_PAGED, make_cache
 from .configuration_minigpt import MiniGPTConfig
 
 logger = logging.get_logger(__name__)
@@ -34,6 +34,12 @@ class MiniGPTGenerationMixin(GenerationMixin):
         layers = self.config.num_hidden_layers
         if exit_layer is not None and exit_layer not in range(1, layers + 1):
             raise ValueError(f"assistant_early_exit must be from 1 to the {layers} layers, found {exit_layer!r}")
+
+    def init_continuous_batching(self, *args, **kwargs):
+        """Refuse, before its thread starts, what the library would end each request with; else as the library."""
+        if not self.config.is_vanilla:
+            raise ValueError(f"{NOT_PAGED}, found {self.config.attention_type!r}")
+        return super().init_continuous_batching(*args, **kwargs)
 
     @wraps(GenerationMixin._assisted_decoding)  # whose parameters `generate` reads
     def _assisted_decoding(self, *args, **kwargs):

@@ -2,7 +2,7 @@
 
 import torch
 
-from .masks_minigpt import new_columns
+from .masks_minigpt import is_padding_mask, new_columns
 
 
 def prepare_targets(
@@ -45,9 +45,10 @@ def drop_targets_of_padding(
     """Drop the targets (B, T) that a column of padding would predict; return them, and the loss's settings.
 
     Of [pad, pad, a, b] the second column would predict a, which a row alone does not predict. Where `Trainer` has
-    counted such targets into `num_items_in_batch`, that is lowered by their share in this batch.
+    counted such targets into `num_items_in_batch`, that is lowered by their share in this batch. With gradient
+    accumulation, batches with a larger share so weigh a little more than without; padding on the right is exact.
     """
-    if attention_mask is None or attention_mask.ndim != 2:
+    if not is_padding_mask(attention_mask):
         return labels, settings
     batch, length = labels.shape
     least = length if isinstance(seen, torch.Tensor) else seen + length

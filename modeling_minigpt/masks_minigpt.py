@@ -1,13 +1,14 @@
 """The mask of each layer: the library's for full attention, padding alone for the linear-time variants."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeGuard
 
 import torch
 from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
-from .attention_base_minigpt import LinearTimeAttention, PaddingInfo, SelfAttention, is_traced
-from .cache_minigpt import check_cache, check_layers
+from .attention_base_minigpt import PaddingInfo, SelfAttention, is_traced
+from .cache_minigpt import NOT_PAGED, check_cache, check_layers
 from .configuration_minigpt import MiniGPTConfig
 
 # Keyword arguments by which the library's collators mark packed examples, each with what several of them look like.
@@ -40,11 +41,13 @@ def layer_masks(
     if past_key_values is not None:
         check_layers(attentions, config)
         check_cache(past_key_values, config, inputs_embeds.shape[0])
-    takes_padding = [isinstance(attention, LinearTimeAttention) for attention in attentions]
+    takes_padding = [attention.takes_padding for attention in attentions]
     padding = causal_mask = None
     if any(takes_padding):
         padding = padding_info(attention_mask, past_key_values, *inputs_embeds.shape[:2])
-    elif attention_mask is not None:
+        if settings.get("cache") is not None:
+            raise ValueError(NOT_PAGED)
+    elif attention_mask is not None and settings.get("cache") is None:  # a paged cache has masks of its own
         check_mask(attention_mask, past_key_values, config, *inputs_embeds.shape[:2])
     check_not_packed(attentions, position_ids, attention_mask, past_key_values, settings)
     if not all(takes_padding):  # linear-time layers would not read its T² entries
@@ -56,6 +59,11 @@ def layer_masks(
             position_ids=position_ids,
         )
     return [padding if takes else causal_mask for takes in takes_padding]
+
+
+def is_padding_mask(mask: object) -> TypeGuard[torch.Tensor]:
+    """Return whether a mask says which columns are padding, (B, past + T): one of a kernel need not be a tensor."""
+    return isinstance(mask, torch.Tensor) and mask.ndim == 2
 
 
 def columns_seen(cache: Cache | None) -> int | torch.Tensor:
@@ -76,7 +84,7 @@ def new_columns(mask: torch.Tensor, seen: int | torch.Tensor, length: int) -> to
 
 def real_columns(attention_mask: torch.Tensor | None, seen: int | torch.Tensor, length: int) -> torch.Tensor | None:
     """Return False for padding among the `length` new columns, (B, T); None where no mask (B, past + T) says so."""
-    if attention_mask is None or attention_mask.ndim != 2:
+    if not is_padding_mask(attention_mask):
         return None
     return new_columns(attention_mask, seen, length) != 0
 
@@ -87,8 +95,8 @@ def check_mask(mask: torch.Tensor, cache: Cache | None, config: MiniGPTConfig, b
     Raises:
         ValueError: neither (B, seen + T) nor (B or 1, H or 1, T or 1, seen + T).
     """
-    if not isinstance(mask, torch.Tensor) or config._attn_implementation.startswith("paged"):
-        return  # masks of a kernel's own
+    if not isinstance(mask, torch.Tensor):
+        return  # a mask of a kernel's own
     seen = columns_seen(cache)
     # A static cache has room for more tokens, which a mask may cover already.
     widest = length if cache is None else cache.get_mask_sizes(length, 0)[0]
@@ -159,7 +167,7 @@ def check_not_packed(
     Raises:
         ValueError: positions that start again, or a mark among the forward pass's other `settings`.
     """
-    only_full = not any(isinstance(attention, LinearTimeAttention) for attention in attentions)
+    only_full = not any(attention.takes_padding for attention in attentions)
     for name, marks_several in PACKING_MARKS.items():
         value = settings.get(name)
         if isinstance(value, torch.Tensor) and marks_several(value) and not (only_full and position_ids is not None):
@@ -182,7 +190,7 @@ def starts_again(position_ids: torch.Tensor, attention_mask: torch.Tensor | None
     """Return whether any real token's position (B or 1, T) is not above those of the real tokens before it."""
     if attention_mask is None:
         return bool((position_ids.diff(dim=-1) <= 0).any())
-    if attention_mask.ndim != 2:  # it can keep examples apart itself
+    if not is_padding_mask(attention_mask):  # it can keep examples apart itself
         return False
     real = new_columns(attention_mask, seen, position_ids.shape[-1]) != 0  # (B, T)
     highest = position_ids.expand(real.shape).masked_fill(~real, -1).cummax(dim=-1).values

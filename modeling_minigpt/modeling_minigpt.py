@@ -21,11 +21,11 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .attention_base_minigpt import SelfAttention, mark_zero_init
 from .attention_minigpt import ATTENTION_CLASSES
-from .cache_minigpt import check_layers, make_cache
+from .cache_minigpt import check_layers, make_cache, no_cache_in_training
 from .configuration_minigpt import MiniGPTConfig
 from .generation_minigpt import MiniGPTGenerationMixin
 from .loss_minigpt import prepare_targets
-from .masks_minigpt import columns_seen, layer_masks, new_columns, real_columns
+from .masks_minigpt import columns_seen, is_padding_mask, layer_masks, new_columns, real_columns
 from .rotary_minigpt import MiniGPTRotaryEmbedding
 from .saving_minigpt import save_beside_weights, upload_afterwards
 from .source_minigpt import WeightsSource
@@ -170,7 +170,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         self, length: int, seen: int | torch.Tensor, attention_mask: torch.Tensor | None, device: torch.device
     ) -> torch.Tensor:
         """Return position ids (B or 1, T): how many real tokens precede each, so that left padding has no effect."""
-        if attention_mask is not None and attention_mask.ndim == 2:
+        if is_padding_mask(attention_mask):
             # [0, 0, 1, 1, 1] has the positions [0, 0, 0, 1, 2]: what a padding token gets does not matter.
             return new_columns((attention_mask.long().cumsum(-1) - 1).clamp(min=0), seen, length)
         return torch.arange(length, device=device)[None] + seen
@@ -204,6 +204,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         # Once for all layers: every layer rotates by the same angles.
         return inputs_embeds, self.rotary_emb(inputs_embeds, position_ids)
 
+    @no_cache_in_training
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -227,6 +228,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
                 inside a row mark packed examples, which then do not see each other; that takes neither an
                 `attention_mask` nor `past_key_values`.
             past_key_values: the cache of earlier calls; a fresh one is made when `use_cache`.
+            use_cache: the config's when None, but False while gradients are recorded in training.
             target_positions: numbers, row by row, of the positions whose last hidden state is wanted, (N,); the result
                 is then (N, C), and the last block's MLP computes nothing for the others.
 
@@ -249,7 +251,13 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
             past_key_values = make_cache(self.config)
         states, rotation = self.place(inputs_embeds, attention_mask, position_ids, past_key_values)
         hidden_states = self.dropout(states)  # (B, T, C)
-        settings = {"position_embeddings": rotation, "past_key_values": past_key_values, **kwargs}
+        # FlashAttention, which takes no mask, finds packed examples by the positions.
+        settings = {
+            "position_embeddings": rotation,
+            "past_key_values": past_key_values,
+            "position_ids": position_ids,
+            **kwargs,
+        }
         settings["real"] = real_columns(attention_mask, columns_seen(past_key_values), inputs_embeds.shape[1])
         last = len(masks) - 1
         for index, (layer, mask) in enumerate(zip(self.layers, masks, strict=False)):  # as many masks as layers run

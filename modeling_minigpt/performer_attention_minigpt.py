@@ -8,6 +8,7 @@ are then running sums over keys. Unlike trigonometric features, positive ones ke
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.utils.generic import maybe_autocast
 
 from .attention_base_minigpt import LinearTimeAttention, chunk, unchunk
 from .cache_layers_minigpt import StateCacheLayer
@@ -204,7 +205,7 @@ class PerformerAttention(LinearTimeAttention):
         chunk_size = min(self.config.performer_chunk, query.shape[2])
         kept = nn.functional.dropout(torch.ones_like(value[..., :1]), self.dropout) if self.dropout else 1.0
         sums, running_max = (None, None) if state is None else state.read()
-        with torch.autocast(query.device.type, enabled=False):  # exponents of features need float32's digits
+        with maybe_autocast(query.device.type, enabled=False):  # exponents of features need float32's digits
             mixed, sums, running_max = performer_attention(
                 query, key, value * kept, self.features, chunk_size, sums, running_max, lengths
             )
