@@ -124,19 +124,22 @@ def test_the_format_is_in_the_results_and_the_report(run):
 # What turns scores into weights: torch's kernel or softmax, the Performer's exponentials, or the system that the delta
 # rule solves. The Linformer's are in bfloat16.
 KERNEL = (torch.nn.functional, "scaled_dot_product_attention")
-WEIGHTING = {
-    "vanilla": KERNEL,
-    "bigbird": KERNEL,
-    "window": KERNEL,
-    "performer": (torch.Tensor, "exp"),
-    "gated_deltanet": (torch.linalg, "solve_triangular"),
-    "selected": (torch.Tensor, "softmax"),
-}
+WEIGHTING = [  # attention, whether with a cache, and what computes its weights
+    ("vanilla", False, KERNEL),
+    ("bigbird", False, KERNEL),
+    ("window", False, KERNEL),
+    ("performer", False, (torch.Tensor, "exp")),
+    ("gated_deltanet", False, (torch.linalg, "solve_triangular")),
+    ("selected", False, KERNEL),
+    ("selected", True, (torch.Tensor, "softmax")),
+]
 
 
-@pytest.mark.parametrize("attention", WEIGHTING)
-def test_attention_weights_are_computed_in_float32_under_cpu_autocast(tiny_model, attention, monkeypatch):
-    owner, name = WEIGHTING[attention]
+@pytest.mark.parametrize(("attention", "use_cache", "function"), WEIGHTING)
+def test_attention_weights_are_computed_in_float32_under_cpu_autocast(
+    tiny_model, attention, use_cache, function, monkeypatch
+):
+    owner, name = function
     original = getattr(owner, name)
     seen = []
 
@@ -151,7 +154,7 @@ def test_attention_weights_are_computed_in_float32_under_cpu_autocast(tiny_model
     monkeypatch.setattr(owner, name, record)
     ids = torch.arange(48).reshape(2, 24)
     with torch.autocast("cpu", torch.bfloat16):
-        tiny_model(attention_type=attention)(ids, labels=ids).loss.backward()
+        tiny_model(attention_type=attention)(ids, labels=ids, use_cache=use_cache).loss.backward()
     assert set(seen) == {torch.float32}
 
 
