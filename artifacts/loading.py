@@ -8,17 +8,12 @@ from accelerate import PartialState
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from artifacts.run_folder import RunError
-from artifacts.safe_loading import (
-    as_run_error,
-    check_contained,
-    check_size_matches_weights,
-    describe_place,
-    read_config,
-)
+from artifacts.safe_loading import as_run_error, check_contained, check_size_matches_weights, read_config
 from configuration.schema import MAX_NEW_TOKENS
 from modeling_minigpt import ClosedBookPipeline, MiniGPTConfig, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import encode_prompts
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
+from modeling_minigpt.cli_models_minigpt import describe_place
 
 # Fields in which a checkpoint may differ from the model that starts from its weights: no weight depends on them.
 FREE_FIELDS = (

@@ -40,11 +40,6 @@ def as_run_error(prefix: str) -> Iterator[None]:
         raise RunError(f"{prefix}: {str(error)[:300] or type(error).__name__}") from error
 
 
-def describe_place(path: str | Path) -> str:
-    """Return a model's path for a message; what is no folder here was looked for on the Hub."""
-    return str(path) if os.path.isdir(path) else f"{path}: no such folder; on the Hub"
-
-
 def iter_strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield (key, text) of every string in a JSON value.
 

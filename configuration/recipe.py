@@ -17,14 +17,7 @@ from configuration.data_schema import RelationArguments, default_relations
 from configuration.field_bounds import PATH
 from configuration.field_values import Plain, read_as, takes_text
 from configuration.model_size import check_fits
-from configuration.recipe_file import (
-    RecipeError,
-    check_text,
-    check_value,
-    parse_value,
-    parse_yaml,
-    place_of,
-)
+from configuration.recipe_file import RecipeError, check_text, check_value, parse_value, parse_yaml, place_of
 from configuration.recipe_names import RECIPES, nearest
 from configuration.recipe_source import as_recipe_error, settle_source
 from configuration.schema import DERIVED_MODEL_FIELDS, FILE_NAME_PART, NOT_SECTIONS, SECTIONS, Recipe

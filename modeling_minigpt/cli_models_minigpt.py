@@ -1,5 +1,6 @@
 """What the commands that ask a model share: loading it by a folder or an id, and the error of one line."""
 
+import os
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
@@ -22,11 +23,15 @@ def find_model(name: str) -> str:
     return name
 
 
+def describe_place(path: str | Path) -> str:
+    """Return a model's path for a message; what is no folder here was looked for on the Hub."""
+    return str(path) if os.path.isdir(path) else f"{path}: no such folder; on the Hub"
+
+
 def as_command_error(name: str, error: Exception) -> CommandError:
     """Return the error of one line for a model that a library could not load."""
     reason = " ".join(str(error).split())[:300] or type(error).__name__
-    place = name if Path(find_model(name)).is_dir() else f"{name}: no such folder; on the Hub"
-    return CommandError(f"{place}: not a MiniGPT that can be loaded: {reason}")
+    return CommandError(f"{describe_place(name)}: not a MiniGPT that can be loaded: {reason}")
 
 
 def load_model(name: str) -> tuple[MiniGPTForCausalLM, PreTrainedTokenizerBase]:

@@ -252,17 +252,11 @@ class MiniGPTModel(MiniGPTPreTrainedModel):
         states, rotation = self.place(inputs_embeds, attention_mask, position_ids, past_key_values)
         hidden_states = self.dropout(states)  # (B, T, C)
         # FlashAttention, which takes no mask, finds packed examples by the positions.
-        settings = {
-            "position_embeddings": rotation,
-            "past_key_values": past_key_values,
-            "position_ids": position_ids,
-            **kwargs,
-        }
+        settings = {"position_embeddings": rotation, "past_key_values": past_key_values, "position_ids": position_ids}
         settings["real"] = real_columns(attention_mask, columns_seen(past_key_values), inputs_embeds.shape[1])
-        last = len(masks) - 1
         for index, (layer, mask) in enumerate(zip(self.layers, masks, strict=False)):  # as many masks as layers run
-            wanted = target_positions if index == last else None
-            hidden_states = layer(hidden_states, attention_mask=mask, target_positions=wanted, **settings)
+            wanted = target_positions if index == len(masks) - 1 else None
+            hidden_states = layer(hidden_states, attention_mask=mask, target_positions=wanted, **settings, **kwargs)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
 
