@@ -1,5 +1,6 @@
 """What `make` does where an environment is missing or cannot be used; shell scripts stand in for Python."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# What a `make` that has begun these tests hands down: that it is the outer one, its options, and its variables.
+OF_AN_OUTER_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "MAKEFILES", "GNUMAKEFLAGS", "VENV", "PYTHON")
 # Does what `make` asks of a Python: says its version, and sets up environments with a Python like itself.
 PYTHON = """#!/bin/sh
 case "$*" in
@@ -40,9 +43,10 @@ def write_python(path: Path, version: str, is_old: bool = False, lacks_pip: bool
 
 
 def make(checkout: Path, python: str) -> subprocess.CompletedProcess:
-    """Run `make quickstart` with one of the Pythons."""
+    """Run `make quickstart` with one of the Pythons, as from a shell although `make test` may have begun this."""
     command = ["make", "quickstart", f"PYTHON=../{python}"]
-    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=60)
+    environment = {name: value for name, value in os.environ.items() if name not in OF_AN_OUTER_MAKE}
+    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def refusal(done: subprocess.CompletedProcess) -> str:
