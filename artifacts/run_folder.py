@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from artifacts.files import remove, write_json, written_aside
 from configuration.data_schema import default_relations
 from configuration.errors import UserError
-from configuration.file_system import NO_LOCKS
+from configuration.file_system import take_lock
 from configuration.schema import SECTIONS, Recipe
 
 STAGES = ("pretrain", "finetune", "no_pretraining")
@@ -171,20 +171,18 @@ class RunFolder:
         is_new = not os.path.exists(self.path)  # unlike pathlib, False where the name is too long to be one
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path, blocking=False)
-            lock.acquire()
+            lock = FileLock(path)
+            has_locks = take_lock(lock, blocking=False)
         except Timeout as error:
             raise RunError(f"output {self.path}: {describe_holder(path)}") from error
-        except (OSError, NotImplementedError) as error:  # the latter from older versions of the library
-            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-                raise RunError(f"output {self.path}: cannot be written: {error.strerror}") from error
+        except OSError as error:
+            raise RunError(f"output {self.path}: cannot be written: {error.strerror}") from error
+        if not has_locks:
             logger.warning(f"{self.path}: its file system has no locks; start no second run in this folder")
-            lock = None
         try:
             yield
         finally:
-            if lock is not None:
-                lock.release()
+            lock.release()  # of one that was not taken changes nothing
             if is_new and not keeps_data:
                 self.remove_if_unused()
 

@@ -37,15 +37,14 @@ from benchmarks.attention_subjects import (
     is_linear_time,
     measure_point,
 )
+from benchmarks.bars import Bar, print_bars
 from benchmarks.command_line import available_device, default_device, new_parser, positive_int, thread_count
 from benchmarks.harness import (
-    Bar,
     Point,
     Record,
     Results,
     failures,
     median_and_range,
-    print_bars,
     results_of,
     section,
     successes,

@@ -31,15 +31,14 @@ if not __package__:  # run as a file
 from artifacts.files import write_json
 from artifacts.machine import describe_machine, name_machine
 from artifacts.run_folder import read_json
+from benchmarks.bars import Bar, print_bars
 from benchmarks.command_line import new_parser, non_negative_float, positive_int
 from benchmarks.harness import (
-    Bar,
     Point,
     Record,
     Results,
     failures,
     median_and_range,
-    print_bars,
     results_of,
     section,
     successes,

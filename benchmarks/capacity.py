@@ -38,6 +38,7 @@ if not __package__:  # run as a file
 
 from artifacts.machine import describe_machine
 from artifacts.memory import tune_glibc_malloc
+from benchmarks.bars import Bar, print_bars
 from benchmarks.capacity_report import bits_per_parameter, draw, report
 from benchmarks.capacity_texts import BATCH, LISTS, QUESTION_PASSES, Case, Lessons, Writer
 from benchmarks.capacity_training import build_config, build_model, run_case, seconds_a_step
@@ -51,7 +52,7 @@ from benchmarks.command_line import (
     seed_number,
     thread_count,
 )
-from benchmarks.harness import Bar, Point, Record, in_this_process, print_bars
+from benchmarks.harness import Point, Record, in_this_process
 from configuration.errors import UserError, run_main, show
 from configuration.model_size import check_fits
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES

@@ -42,14 +42,13 @@ if not __package__:  # run as a file
 
 from artifacts.loading import load_tokenizer
 from artifacts.machine import describe_machine, name_machine
+from benchmarks.bars import Bar, print_bars
 from benchmarks.command_line import new_parser, output_folder, positive_int
 from benchmarks.harness import (
-    Bar,
     Point,
     Record,
     Results,
     failures,
-    print_bars,
     results_of,
     section,
     successes,

@@ -7,6 +7,7 @@ Markdown and the figure follow from the JSON alone: `python -m benchmarks.harnes
 
 import argparse
 import importlib
+import logging
 import multiprocessing
 import os
 import random
@@ -23,13 +24,17 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from artifacts.files import as_disk_error, write_json, write_text
 from artifacts.run_folder import RunError, read_json
-from benchmarks.command_line import check_writable, output_file
-from configuration.errors import run_main, show
+from benchmarks.command_line import OutputError, check_writable, output_file
+from configuration.errors import run_main
+from configuration.file_system import take_lock
 from evaluation.tables import markdown_table
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,17 +131,51 @@ class Record:
         self.report = report
         self.settings = settings
         self.notes = notes or {}
-        self.results: Results = {}
         check_writable(path)  # now, not when the first point has been measured
-        if path.exists():
-            earlier = read_record(path)
-            for key, value in settings.items():
-                if earlier.get(key) != value:
-                    raise RunError(
-                        f"{path}: has measurements with other settings: {key} was {earlier.get(key)}, now {value}; "
-                        "choose another --output"
-                    )
-            self.results = {point: rounds for point, rounds in results_of(earlier).items() if not failed(rounds)}
+        self.results = self.earlier()
+        self.seen = set(self.results)
+
+    def earlier(self) -> Results:
+        """Return the points in the file of which no round failed; RunError where it has other settings."""
+        if not self.path.exists():
+            return {}
+        content = read_record(self.path)
+        for key, value in self.settings.items():
+            if content.get(key) != value:
+                raise RunError(
+                    f"{self.path}: has measurements with other settings: {key} was {content.get(key)}, now {value}; "
+                    "choose another --output"
+                )
+        return {point: rounds for point, rounds in results_of(content).items() if not failed(rounds)}
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other runs from the record until the block ends; take in what one has added since it was read.
+
+        Raises:
+            OutputError: the folder cannot be written.
+            RunError: another run is measuring what goes into the record.
+        """
+        path = self.path.with_name(f".{self.path.name}.lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            if not take_lock(lock, blocking=False):
+                logger.warning(f"{self.path}: its file system has no locks; start no second run with this --output")
+        except Timeout as error:
+            raise RunError(
+                f"{self.path}: another run is measuring what goes into it; wait for it, or choose another --output"
+            ) from error
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        try:
+            for point, rounds in self.earlier().items():
+                if point in self.results or point not in self.seen:  # else it is to be measured again
+                    self.results[point] = rounds
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is locked: whoever has just opened it sees that it is gone
+            lock.release()
 
     def content(self) -> dict:
         """Return what the JSON file has."""
@@ -175,7 +214,7 @@ class Record:
             run: calls `measure`, by default `in_fresh_process`.
         """
         call = run or in_fresh_process
-        with tqdm(total=rounds * len(points), unit="point", dynamic_ncols=True) as bar:
+        with self.claimed(), tqdm(total=rounds * len(points), unit="point", dynamic_ncols=True) as bar:
             for number in range(rounds):
                 order = points if rounds == 1 else random.Random(number).sample(list(points), len(points))
                 for point in order:
@@ -184,7 +223,7 @@ class Record:
                     if len(earlier) <= number and not failed(earlier):
                         self.add(point, call(measure, point, *arguments))
                     bar.update()
-        self.write()  # also when all was there before: the notes may be new
+            self.write()  # also when all was there before: the notes may be new
 
 
 def read_record(path: Path) -> dict:
@@ -248,41 +287,6 @@ def median_and_range(values: Sequence[float] | None, scale: float = 1) -> str:
         write_number(scale * value) for value in (min(values), statistics.median(values), max(values))
     )
     return middle if low == high else f"{middle} ({low}–{high})"
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A limit that a result has to keep.
-
-    Attributes:
-        what: what was measured.
-        found: the result; None where it could not be measured, which does not hold.
-        sign: "<=" or ">=".
-        limit: what `found` is compared with.
-    """
-
-    what: str
-    found: float | None
-    sign: str
-    limit: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether the result keeps the limit."""
-        if self.found is None:
-            return False
-        return self.found <= self.limit if self.sign == "<=" else self.found >= self.limit
-
-    def __str__(self) -> str:
-        found = "failed" if self.found is None else f"{self.found:.2f}"
-        return f"{'holds ' if self.holds else 'MISSED'} {self.what}: {found} {self.sign} {self.limit:g}"
-
-
-def print_bars(bars: Sequence[Bar]) -> int:
-    """Print every bar; return the exit status, 1 where one is missed."""
-    for bar in bars:
-        show(str(bar))
-    return int(not all(bar.holds for bar in bars))
 
 
 def benchmark_of(path: Path) -> ModuleType:

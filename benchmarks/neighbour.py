@@ -23,15 +23,14 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 from artifacts.machine import describe_machine, name_machine
+from benchmarks.bars import Bar, print_bars
 from benchmarks.command_line import new_parser, non_negative_float, positive_int
 from benchmarks.harness import (
-    Bar,
     Point,
     Record,
     Results,
     failures,
     median_and_range,
-    print_bars,
     results_of,
     section,
     successes,

@@ -20,15 +20,14 @@ import torch
 from accelerate import PartialState
 
 from artifacts.machine import describe_machine, name_machine
+from benchmarks.bars import Bar, print_bars
 from benchmarks.command_line import default_device, new_parser, positive_int
 from benchmarks.harness import (
-    Bar,
     Point,
     Record,
     Results,
     failures,
     median_and_range,
-    print_bars,
     results_of,
     section,
     successes,

@@ -22,6 +22,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from artifacts.machine import describe_machine, name_machine
+from benchmarks.bars import Bar, print_bars
 from benchmarks.command_line import (
     available_device,
     default_device,
@@ -31,18 +32,7 @@ from benchmarks.command_line import (
     positive_int,
     thread_count,
 )
-from benchmarks.harness import (
-    Bar,
-    Point,
-    Record,
-    Results,
-    failures,
-    median_and_range,
-    print_bars,
-    results_of,
-    successes,
-    write_report,
-)
+from benchmarks.harness import Point, Record, Results, failures, median_and_range, results_of, successes, write_report
 from benchmarks.peer_models import CHUNK, GPT2, OURS, OURS_BFLOAT16, PLAIN, Settings, Texts, our_recipe
 from benchmarks.peer_tasks import SUBJECTS, describe_settings, measure_point
 from benchmarks.plain_mingpt import Shape

@@ -33,15 +33,14 @@ from typing import NamedTuple
 import torch
 
 from artifacts.machine import describe_machine, name_machine
+from benchmarks.bars import Bar, print_bars
 from benchmarks.command_line import new_parser, positive_float, positive_int, thread_count
 from benchmarks.harness import (
-    Bar,
     Point,
     Record,
     Results,
     failures,
     in_this_process,
-    print_bars,
     results_of,
     section,
     successes,

@@ -19,6 +19,29 @@ POLL_SECONDS = 0.2
 logger = logging.getLogger(__name__)
 
 
+def take_lock(lock: FileLock, blocking: bool = True) -> bool:
+    """Take a lock; return whether there is one, which not every file system has.
+
+    Args:
+        blocking: whether to wait while another process has it.
+
+    Raises:
+        filelock.Timeout: another process has it, and `blocking` is off.
+        OSError: its file cannot be written.
+    """
+    try:
+        lock.acquire(blocking=blocking)
+    except Timeout:
+        raise
+    except NotImplementedError:  # older versions of the library, instead of the system's error
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    return True
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
     """Lock a file until the block ends, and wait first while another process has locked it.
@@ -37,18 +60,13 @@ def locked(path: Path) -> Iterator[bool]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, poll_interval=POLL_SECONDS)
-    has_locks = True
     try:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            logger.info(f"waiting for another run that is using {path.parent}; if there is none, remove {path}")
-            lock.acquire()
-    except (OSError, NotImplementedError) as error:  # the latter from older versions of the library
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-            raise
+        has_locks = take_lock(lock, blocking=False)
+    except Timeout:
+        logger.info(f"waiting for another run that is using {path.parent}; if there is none, remove {path}")
+        has_locks = take_lock(lock)
+    if not has_locks:
         logger.warning(f"{path.parent}: its file system has no locks; do not let two runs prepare it at once")
-        has_locks = False
     try:
         yield has_locks
     finally:

@@ -13,15 +13,14 @@ import pytest
 from artifacts.files import DiskError
 from artifacts.run_folder import RunError
 from benchmarks import harness
+from benchmarks.bars import Bar, print_bars
 from benchmarks.harness import (
-    Bar,
     Point,
     Record,
     failures,
     in_fresh_process,
     in_this_process,
     median_and_range,
-    print_bars,
     results_of,
     rewrite_report,
 )
@@ -101,6 +100,29 @@ def test_a_record_is_continued_where_an_earlier_run_left_it_and_failures_are_tri
     assert sorted(calls[3:]) == ["a", "b"]
     with pytest.raises(RunError, match="other settings"):
         run(1, {"steps": 6})
+
+
+def test_runs_with_one_output_lose_nothing_that_the_other_has_measured(tmp_path):
+    path = tmp_path / "new" / "x.json"
+
+    def measure(point):
+        with pytest.raises(RunError, match=r"x\.json: another run is measuring what goes into it; wait for it"):
+            other.measure([Point("b")], measure, run=in_this_process)
+        return {}
+
+    other = Record(path, listing, {"steps": 5})
+    Record(path, listing, {"steps": 5}).measure([Point("a")], measure, run=in_this_process)
+    other.measure([Point("b")], lambda point: {}, run=in_this_process)
+    assert read(path).keys() == {"a", "b"}
+    assert sorted(file.name for file in path.parent.iterdir()) == ["x.json", "x.md"]
+
+
+def test_a_record_that_another_run_began_meanwhile_with_other_settings_is_left_alone(tmp_path):
+    late = Record(tmp_path / "x.json", listing, {"steps": 6})
+    Record(tmp_path / "x.json", listing, {"steps": 5}).measure([Point("a")], lambda point: {}, run=in_this_process)
+    with pytest.raises(RunError, match="other settings: steps was 5, now 6"):
+        late.measure([Point("a")], lambda point: {}, run=in_this_process)
+    assert json.loads((tmp_path / "x.json").read_text())["steps"] == 5
 
 
 @pytest.mark.parametrize(
