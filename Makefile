@@ -1,4 +1,4 @@
-# make quickstart   train the embedded default on this machine and ask it four questions
+# make quickstart   train and score the recipe quickstart on this machine, and show four of its answers
 # make test         run the whole test suite
 # make neighbours   test a MiniGPT in other people's libraries, and the demo in a browser
 # make readme       run every command and snippet of README and docs in a fresh clone: fifteen minutes

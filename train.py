@@ -10,15 +10,16 @@
     python train.py sweep --config RECIPE --set data.validation_questions=300 --grid pretrain.steps=400,800 --seeds 0 1
 
 Everything a run writes is in its output folder. The exit status is 2, after one line that says why, when the recipe,
-the data or the folder cannot be used, and 75 after a signal (SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU) whose
-run was saved and can be resumed.
+the data or the folder cannot be used or training diverges or hangs; 1 when a run of a sweep has failed; and 75 after a
+signal (SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU) whose run was saved and can be resumed.
 """
 
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 (any Python may run a checkout; an older one ends in a traceback below)
     found = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    sys.stderr.write(f"error: found Python {found}, wanted 3.11 or newer; activate what `make` sets up\n")
+    hint = "activate the environment that `make` sets up (source .venv/bin/activate)"
+    sys.stderr.write(f"error: found Python {found}, wanted 3.11 or newer; {hint}\n")
     sys.exit(2)
 
 import argparse
@@ -61,9 +62,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         if name == "sweep":
             command.add_argument(
                 "--grid", action="append", default=[], metavar="SECTION.KEY=VALUE,VALUE...",
-                help="values of a key to try; several grids are combined, each value with each",
+                help="values of a key to try; with several --grid, every combination is run",
             )  # fmt: skip
-            command.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="by default the recipe's")
+            command.add_argument(
+                "--seeds",
+                type=int,
+                nargs="+",
+                metavar="SEED",
+                help="seeds of each combination; by default the recipe's",
+            )
             command.add_argument("--part", metavar="I/N", help="run every N-th point from the I-th, for a job array")
         if name in NEVER_PUBLISHED:
             continue
@@ -78,7 +85,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     if arguments.command in NEVER_PUBLISHED:
         return arguments
     if arguments.push_to_hub is None and (arguments.private or arguments.push_checkpoints or arguments.license):
-        parser.error("--private, --push_checkpoints and --license go with --push_to_hub USER/NAME")
+        parser.error("--private, --push_checkpoints and --license need --push_to_hub USER/NAME")
     return arguments
 
 

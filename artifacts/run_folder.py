@@ -3,7 +3,7 @@
 OUTPUT/recipe.json                      the recipe in full, as run; written when training begins
 OUTPUT/inputs.json                      digests of what it learns from: data files, weights to start from
 OUTPUT/machine.json                     the number formats that training computes in, and how fast each was
-OUTPUT/data/                            the invented data, or the `datasets` cache of the given folder
+OUTPUT/data/                            the prepared corpus, without `prepare.folder`, and the tokens of it
 OUTPUT/{pretrain,finetune,no_pretraining}/   finished models; each loads with `from_pretrained`
 OUTPUT/checkpoints/                     the newest checkpoints of the current stage, and the tokenizer
 OUTPUT/logs/                            curves, for TensorBoard and other trackers

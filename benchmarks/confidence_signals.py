@@ -63,8 +63,8 @@ STRANGERS = 1000  # made-up people, at most
 PRIOR_STRANGERS = 300  # others, whose answers give the prior
 KNOWN_NAMES = 1000  # names of training whose states are what a known name looks like, at most
 COLUMNS = {  # key: heading, factor, digits
-    "auroc_correct": ("right over wrong (AUROC)", 1, 3),
-    "auroc_made_up": ("known over made-up (AUROC)", 1, 3),
+    "auroc_correct": ("AUROC: right against wrong answers", 1, 3),
+    "auroc_made_up": ("AUROC: known against made-up people", 1, 3),
     "coverage_at_precision_90": ("answered at 90 % precision, %", 100, 1),
     "coverage_at_5_percent_of_strangers": ("answered where 5 % of made-up are, %", 100, 1),
     "milliseconds": ("ms per question", 1, 2),

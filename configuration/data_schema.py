@@ -35,7 +35,7 @@ READ_BY = {
     "places": ("bios",),
     "wordings": ("bios_uniform",),
 }
-# Of these a recipe may have more than its source reads, from a base with another source; see `load_recipe`.
+# A recipe may inherit these from a base whose source reads them, though its own does not; see `settle_source`.
 INHERITED = ("names", "people", "places", "wordings")
 
 
@@ -104,10 +104,10 @@ class DataArguments:
     set on the Hub; a corpus written by `train.py prepare`. If it is not given, `path` decides; without one it is
     `synthetic`."""
     path: str | None = field(default=None, metadata=PATH)
-    """A folder in the cs224n layout, a JSONL or CSV file, a prepared corpus, or the id of a data set on the Hub. It
-    also decides `source`, if that is not given, or given as `synthetic` or `folder` by a recipe and the path by
-    `--set`; over `folder` it is never an id on the Hub (source: folder, jsonl, csv, hub, structured_wikipedia,
-    prepared)."""
+    """A folder in the cs224n layout, a JSONL or CSV file, a prepared corpus, or the id of a data set on the Hub. Where
+    `source` is not set, `path` decides it. So does a path that overrides a `source` of `synthetic` or `folder`: one
+    given by `--set` over a recipe's source, or in a recipe over its base's. A path that overrides `folder` is never
+    taken for an id on the Hub (source: folder, jsonl, csv, hub, structured_wikipedia, prepared)."""
     config: str | None = None
     """Configuration of the data set (source: hub, structured_wikipedia)."""
     split: str = "train"
@@ -214,4 +214,6 @@ class PrepareArguments:
         require_at_most(self, {"tasks": 100_000, "workers": 10_000})
         require(self.executor != "slurm" or self.partition is not None, "executor is slurm, but partition is not set")
         is_process = self.executor == "process"
-        require(not is_process or self.tasks == self.workers == 1, "executor is process, but tasks or workers is set")
+        alone = self.tasks == self.workers == 1
+        found = f"found {self.tasks} and {self.workers}"
+        require(not is_process or alone, f"executor is process, so tasks and workers must be 1, {found}")

@@ -315,9 +315,9 @@ def check_contradictions(recipe: Recipe, path: Path) -> None:
         )
     for name in ("finetune", "no_pretraining"):
         if getattr(recipe, name).question_fraction == 0.0:
-            raise RecipeError(f"{path}: {name}.question_fraction is 0, but the stage is there to learn questions")
+            raise RecipeError(f"{path}: {name}.question_fraction is 0, but this stage trains on questions")
     if recipe.no_pretraining.start_from is not None:
-        raise RecipeError(f"{path}: no_pretraining.start_from is set, but the stage is there to start from nothing")
+        raise RecipeError(f"{path}: no_pretraining.start_from is set, but this baseline starts from random weights")
     if recipe.pretrain.start_from and recipe.finetune.start_from:
         raise RecipeError(f"{path}: both pretrain.start_from and finetune.start_from are set; choose one")
     if recipe.pretrain.question_fraction == 1.0:

@@ -89,7 +89,7 @@ def check_growth(node: yaml.Node, known: dict[int, int] | None = None, depth: in
 def check_text(text: str, name: str) -> None:
     """Raise RecipeError where a text cannot be written as UTF-8, or has a NUL, which no path may."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise RecipeError(f"{name}: {text!r} is not text")
+        raise RecipeError(f"{name}: {text!r} has a NUL or half of a surrogate pair, which no text may have")
 
 
 def check_value(value: object, name: str) -> None:

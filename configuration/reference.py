@@ -10,11 +10,13 @@ import dataclasses
 import inspect
 import re
 import sys
+import types
 import typing
 from itertools import pairwise
 from pathlib import Path
 
 from configuration.data_schema import RelationArguments
+from configuration.field_values import alternatives
 from configuration.schema import DERIVED_MODEL_FIELDS, SECTIONS, ModelArguments
 from modeling_minigpt import MiniGPTConfig
 
@@ -50,10 +52,16 @@ def describe_fields(section: type) -> dict[str, str]:
 
 
 def name_type(annotation: object) -> str:
-    """Write a field's type as a person would: the values of a Literal, the name of a class."""
-    if typing.get_origin(annotation) is typing.Literal:
-        return ", ".join(map(str, typing.get_args(annotation)))
-    return getattr(annotation, "__name__", str(annotation)) if isinstance(annotation, type) else str(annotation)
+    """Write a field's type as a person would: the values of a Literal, the name of a class, "or" in a union."""
+    names = []
+    for kind in alternatives(annotation):
+        if typing.get_origin(kind) is typing.Literal:
+            names.append(", ".join(map(str, typing.get_args(kind))))
+        elif kind is types.NoneType:
+            names.append("None")
+        else:
+            names.append(kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind))
+    return " or ".join(names)
 
 
 def list_keys(section: type) -> list[tuple[str, str, str, str]]:
@@ -82,13 +90,14 @@ def list_model_keys() -> list[tuple[str, str, str, str]]:
 def write_page() -> str:
     """Return the page: a table for each section."""
     parts = [HEAD]
+    names: dict[type, list[str]] = {}  # the three stages have the same keys, and share a table
     for name, section in {"relations.NAME": RelationArguments, **SECTIONS}.items():
+        names.setdefault(section, []).append(name)
+    for section, those in names.items():
+        name = "`, `".join(those)
         rows = list_model_keys() if section is ModelArguments else list_keys(section)
         summary = " ".join((section.__doc__ or "").split("\n\n")[0].split())
-        lines = [
-            f"| `{key}` | {kind.replace(' | ', ' or ')} | `{default}` | {meaning} |"
-            for key, kind, default, meaning in rows
-        ]
+        lines = [f"| `{key}` | {kind} | `{default}` | {meaning} |" for key, kind, default, meaning in rows]
         parts.append(
             "\n".join(
                 [

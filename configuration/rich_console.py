@@ -1,4 +1,4 @@
-"""A rich console that prints on any stream: one whose encoding lacks a letter, or that nobody reads any more."""
+"""A rich console that prints on any stream, even one that is closed or whose encoding lacks a character."""
 
 import io
 
@@ -14,7 +14,7 @@ class EncodedText(io.StringIO):
 
 
 class TolerantConsole(Console):
-    """Print through `show`, which escapes what cannot be encoded and ignores that nobody reads any more.
+    """Print through `show`, which escapes what cannot be encoded and ignores a closed stream.
 
     Args:
         console: the one to print as; stdout's by default.

@@ -35,12 +35,15 @@ class TokenizerArguments:
         if self.type == "bpe":
             require(self.vocab_size is not None, "vocab_size is not set; a bpe tokenizer needs it")
             require(
-                self.vocab_size >= 258, f"vocab_size must be at least 258 (all bytes and 2 more): {self.vocab_size}"
+                self.vocab_size >= 258,
+                f"vocab_size must be at least 258 (256 bytes and 2 special tokens), found {self.vocab_size}",
             )
             require_at_most(self, {"vocab_size": 1_000_000})
         else:
             require(
-                self.vocab_size is None, f"vocab_size is {self.vocab_size}, but characters are counted from the text"
+                self.vocab_size is None,
+                f"vocab_size is {self.vocab_size}, but a character tokenizer takes its vocabulary from the text; "
+                "leave it out",
             )
 
 
@@ -117,7 +120,8 @@ STAGE_LIMITS = {
 @strict
 @dataclass
 class StageArguments:
-    """One stage of training: how long, on what, and how fast it learns. Either `steps` or `epochs` sets its length."""
+    """One stage of training: how long, on what, and how fast it learns. Either `steps` or `epochs` sets its length.
+    `no_pretraining` is the baseline: finetuning from random weights."""
 
     steps: int | None = None
     """Number of optimizer steps, at least 1."""
@@ -131,8 +135,8 @@ class StageArguments:
     start_from: str | None = field(default=None, metadata=PATH)
     """Folder or Hub id of a finished model whose weights and tokenizer the stage starts from."""
     question_fraction: float = 0.0
-    """Fraction of the rows that are training questions, in [0, 1]; if that is less than a row, some batches have
-    none."""
+    """Fraction of the rows that are training questions, in [0, 1]; above 0 in `finetune` and `no_pretraining`. Below
+    one row per batch, some batches have none."""
     title_loss: bool = True
     """Include a document's title in the loss. Names cannot be predicted, so without titles the loss measures facts
     alone; but a model that never trains on titles is worse at recognising the names it has seen."""
@@ -155,7 +159,7 @@ class StageArguments:
     beta2: float = 0.95
     """AdamW's decay of the squared gradients, in [0, 1)."""
     gradient_clipping: float = 1.0
-    """Largest norm of the gradient; 0 does not clip."""
+    """Norm to which a larger gradient is scaled down; 0 does not clip."""
     gradient_limit: float = 1000.0
     """Stop the run at a gradient whose norm before clipping is larger; 0 never stops."""
     warmup_steps: int = 0
@@ -165,7 +169,7 @@ class StageArguments:
     decay_fraction: float = 0.6
     """Fraction of the steps, at the end, over which the learning rate falls (schedule: wsd)."""
     min_lr_ratio: float = 0.0
-    """The last step's learning rate over the peak, in [0, 1]."""
+    """The last step's learning rate as a fraction of the peak, in [0, 1]."""
 
     def __post_init__(self):
         require(
@@ -218,14 +222,14 @@ class StageArguments:
         return math.ceil(Fraction(self.epochs * rows * self.bucket_batches) / counted)
 
     def check_mix(self, steps: int) -> None:
-        """Raise ValueError where a share of questions, or of documents, is not one row of as many steps."""
+        """Raise ValueError where a stage that mixes questions and documents would have no row of one of them."""
         pools = -(-steps // self.bucket_batches)
         rows = pools * self.bucket_batches * self.batch_size
         is_mixed = 0.0 < self.question_fraction < 1.0
         require(
             not is_mixed or 0 < self.question_rows(pools) < rows,
-            f"question_fraction is {self.question_fraction}, but of {rows} rows that is "
-            f"{self.question_rows(pools)} questions",
+            f"question_fraction is {self.question_fraction}, which makes {self.question_rows(pools)} of {rows} rows "
+            "questions; wanted at least one question and one document",
         )
 
 
@@ -296,8 +300,8 @@ class RunArguments:
         require(self.timeout_minutes > 0, f"timeout_minutes must be above 0, found {self.timeout_minutes}")
         require_at_most(self, {"stall_minutes": 1_000_000, "timeout_minutes": 1_000_000, "loader_workers": 1_000})
         for name in self.trackers:
-            require(name in TRACKERS, f"trackers must be of {', '.join(TRACKERS)}, found {name!r}")
-        require(len(set(self.trackers)) == len(self.trackers), f"trackers has one twice: {self.trackers}")
+            require(name in TRACKERS, f"trackers must be among {', '.join(TRACKERS)}, found {name!r}")
+        require(len(set(self.trackers)) == len(self.trackers), f"trackers lists one twice, found {self.trackers}")
         for name in ("keep_checkpoints", "log_steps"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
 
@@ -309,7 +313,7 @@ class Recipe:
     output: str = field(metadata=PATH)
     """The folder for everything that the run writes."""
     seed: int
-    """Of the random weights and of all draws."""
+    """Seed of the initial weights and of all random draws."""
     relations: dict[str, RelationArguments]
     """What is asked about people, by name; the first is the main one."""
     data: DataArguments

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path("benchmarks") / "results" / "recipes"
 RESULT_COLUMNS = [
     "recipe",
-    "always the top place",
+    "most frequent place",
     "no pretraining",
     "pretrained",
     "upper bound",

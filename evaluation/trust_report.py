@@ -5,9 +5,9 @@ from modeling_minigpt.confidence_minigpt import describe_promise
 from modeling_minigpt.risk_control_minigpt import Certificate
 
 ROWS = {  # key: what it says, and whether it is a share
-    "auroc_correct": ("AUROC of the chance to be right, right over wrong answers", False),
-    "auroc_made_up": ("AUROC of the chance to be known, known over made-up people", False),
-    "auroc_withheld": ("AUROC of the chance to be known, known over withheld people", False),
+    "auroc_correct": ("AUROC of the chance to be right, right against wrong answers", False),
+    "auroc_made_up": ("AUROC of the chance to be known, known against made-up people", False),
+    "auroc_withheld": ("AUROC of the chance to be known, known against withheld people", False),
     "coverage_at_precision_90": ("questions answered when 90 % of the answers must be right", True),
     "coverage_at_precision_80": ("questions answered when 80 % of the answers must be right", True),
     "aurc": ("area under the risk–coverage curve (AURC)", False),
@@ -18,20 +18,20 @@ ROWS = {  # key: what it says, and whether it is a share
     "threshold_known": ("threshold of the chance to be known", False),
     "threshold_correct": ("threshold of the chance to be right", False),
     "answered": ("questions answered at the thresholds", True),
-    "answered_right": ("right among those", True),
+    "answered_right": ("right among these answers", True),
     "made_up_answered": ("made-up people given an answer at the thresholds", True),
     "withheld_answered": ("withheld people given an answer at the thresholds", True),
     "popular_share_on_strangers": ("answers about strangers that are one of the two most popular answers", True),
 }
 HEADINGS = {  # key: what a column of it is called, and whether it is a share
-    "auroc_correct": ("right over wrong (AUROC)", False),
-    "auroc_made_up": ("known over made-up (AUROC)", False),
-    "auroc_withheld": ("known over withheld (AUROC)", False),
+    "auroc_correct": ("AUROC: right against wrong answers", False),
+    "auroc_made_up": ("AUROC: known against made-up people", False),
+    "auroc_withheld": ("AUROC: known against withheld people", False),
     "coverage_at_precision_90": ("answered at 90 % precision", True),
     "ece_known": ("calibration error, known", False),
     "ece_correct": ("calibration error, correct", False),
     "answered": ("answered at the certified thresholds", True),
-    "answered_right": ("right among those", True),
+    "answered_right": ("right among these answers", True),
     "made_up_answered": ("made-up people answered", True),
     "withheld_answered": ("withheld people answered", True),
 }

@@ -12,10 +12,10 @@ from modeling_minigpt.pipeline_minigpt import HUB_TASK
 from modeling_minigpt.relations_minigpt import BIRTHPLACE
 
 METRICS = {  # key in results["trust"]: the metric's type, and its name
-    "auroc_correct": ("roc_auc", "AUROC, right over wrong answers"),
-    "auroc_made_up": ("roc_auc", "AUROC, known over made-up people"),
+    "auroc_correct": ("roc_auc", "AUROC, right against wrong answers"),
+    "auroc_made_up": ("roc_auc", "AUROC, known against made-up people"),
     "coverage_at_precision_90": ("coverage", "Coverage at 90 % precision"),
-    "auroc_withheld": ("roc_auc", "AUROC, known over withheld people"),
+    "auroc_withheld": ("roc_auc", "AUROC, known against withheld people"),
     "ece_known": ("ece", "Expected calibration error of the chance to be known"),
     "ece_correct": ("ece", "Expected calibration error of the chance to be right"),
     "ece": ("ece", "Expected calibration error"),  # of before there were two chances

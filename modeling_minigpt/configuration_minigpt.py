@@ -93,40 +93,41 @@ class MiniGPTConfig(PreTrainedConfig):
         qk_norm: RMS-normalise queries and keys per head before the rotation (Henry et al. 2020, arXiv 2010.04245).
         hidden_act: the MLP's activation; "relu2" is squared ReLU (So et al. 2021, "Primer").
         use_bias: biases in the attention and MLP projections.
-        embedding_dropout, attention_dropout, residual_dropout: drop probabilities in training, in [0, 1).
+        embedding_dropout, attention_dropout, residual_dropout: dropout probability in training, in [0, 1).
         initializer_range: standard deviation of normally initialised weights.
         zero_init_residual: start `o_proj` and `down_proj` at zero, so that every block starts as the identity.
         tie_word_embeddings: share the embedding matrix with the head.
         use_cache: keep keys and values while generating, so that each step reads one token.
         linformer_segment: tokens of a segment; a query sees its own and the one before exactly, the rest in slots.
-        linformer_slots: learned mixtures of all earlier tokens, a head; at most a segment's tokens if positional.
+        linformer_slots: learned mixtures of all earlier tokens, per head; at most `linformer_segment` if positional.
         linformer_slot_type: what a token's slot weights depend on, "positional" (its place in its segment, as in the
             Linformer, Wang et al. 2020) or "content" (its hidden state; Peng et al. 2021, arXiv 2110.02488).
         bigbird_block: tokens of a block (Zaheer et al. 2020).
-        bigbird_global, bigbird_window, bigbird_random: key blocks a query block sees: the first ones, the last ones
-            (its own included, so at least 1), and random ones in between; no more window and random blocks than
-            fit into `max_position_embeddings`.
+        bigbird_global: first key blocks that every query block sees; 0 for none.
+        bigbird_window: last key blocks that a query block sees, its own included, so at least 1.
+        bigbird_random: random key blocks between these that a query block sees; 0 for none. With `bigbird_window`, no
+            more than fit into `max_position_embeddings`.
         bigbird_random_type: "rows" draws each block's random blocks on its own, as in the paper, and must remember
             every key to decode; "reservoir" draws each as uniformly, but from the last row's blocks and the newest,
             and decodes in constant memory.
-        bigbird_seed: with layer, head and block number the only source of random blocks.
+        bigbird_seed: seed of the random blocks, which depend on it and on layer, head and block number alone.
         window_size: tokens a query of a window layer sees, itself included.
         window_sinks: first tokens of the text that it sees as well (Xiao et al. 2024, arXiv 2309.17453).
         window_block: tokens computed together; changes speed, not the function.
-        performer_features: random features of a head (Choromanski et al. 2021); the error falls as 1/sqrt of it.
-        performer_seed: what the features are drawn from; they are saved with the weights.
+        performer_features: number m of random features per head (Choromanski et al. 2021); the error falls as 1/√m.
+        performer_seed: seed of the random features, which are saved with the weights.
         performer_chunk: tokens computed together; changes speed, not the function.
         gated_deltanet_heads: heads of queries and keys, a divisor of `num_attention_heads`; fewer ones are wider and
             recall more, with a memory of hidden_size² / gated_deltanet_heads numbers (Yang et al. 2025).
         gated_deltanet_convolution: tokens that the convolutions of queries, keys and values see, their own included.
         gated_deltanet_chunk: tokens computed together; changes speed, not the function.
         selected_block: tokens of a block that a query may choose (Lu et al. 2025, arXiv 2502.13189).
-        selected_blocks, selected_window: blocks a query sees: the ones it chooses, and the last ones (its own
-            included, so at least 1).
+        selected_blocks: blocks that a query chooses among those before its window, head by head.
+        selected_window: last blocks that a query always sees, its own included, so at least 1.
         selected_by: what a block is chosen by, "box" (an upper bound of the query's products with its keys, nothing
             learned; Tang et al. 2024, arXiv 2406.10774) or "summary" (a mean of its keys with learned weights).
-        selected_exact: blocks that are all scored for a choice; of more, boxes of boxes are searched, which may miss
-            some of the best, in O(T log T).
+        selected_exact: up to this many blocks, a query scores every one; beyond, it searches boxes around boxes of
+            blocks in O(T log T), and may miss some of the best.
 
     Raises:
         StrictDataclassError: sizes that contradict each other or unknown names, with the values in the message.

@@ -54,7 +54,7 @@ def test_seeds_of_one_recipe_are_one_row_and_what_differs_is_a_column(add_run, c
     assert both["answered at the certified thresholds, %"] == "40.0 ± 0.0"
     assert (other["run"], other["pretrain.steps"], other["accuracy, %"]) == ("c", "200", "25.0")
     assert other["answered at the certified thresholds, %"] == "–"
-    assert other["known over made-up (AUROC)"] == "–"
+    assert other["AUROC: known against made-up people"] == "–"
     assert other["parameters, M"] == "1.50"
 
 

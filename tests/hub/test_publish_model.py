@@ -266,7 +266,7 @@ def test_a_checkpoint_that_cannot_be_pushed_does_not_stop_the_training(data, rec
 def test_options_of_pushing_need_a_repository(option, recipe, capsys):
     with pytest.raises(SystemExit):
         train.main(["all", "--config", str(recipe), option])
-    assert "go with --push_to_hub" in capsys.readouterr().err
+    assert "need --push_to_hub" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"split": "dev"}', "[" * 100_000])

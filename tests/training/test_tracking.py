@@ -193,7 +193,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_written(r
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [("[wandbb]", "trackers must be of aim, clearml"), ("[wandb, wandb]", "trackers has one twice")],
+    [("[wandbb]", "trackers must be among aim, clearml"), ("[wandb, wandb]", "trackers lists one twice")],
 )
 def test_what_is_no_tracker_is_refused(recipe, data, tmp_path, capfd, value, message):
     assert call("pretrain", recipe, data, tmp_path / "r", f"run.trackers={value}") == 2
