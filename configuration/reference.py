@@ -38,7 +38,8 @@ Text is taken literally, even with `#` and `:` in `--set`; numbers are in base t
 def describe_fields(section: type) -> dict[str, str]:
     """Read what each field of a class means: the docstring below it, or its entry in the class's docstring."""
     entries: dict[str, str] = {}
-    for names, text in re.findall(r"(?ms)^ {8}([\w, ]+): (.+?)(?=^ {8}\S|^\s*$|\Z)", section.__doc__ or ""):
+    documentation = inspect.cleandoc(section.__doc__ or "")  # Python 3.13 has removed the indentation already
+    for names, text in re.findall(r"(?ms)^ {4}([\w, ]+): (.+?)(?=^ {4}\S|^\s*$|\Z)", documentation):
         for name in names.split(", "):
             entries[name] = " ".join(text.split())
     (definition,) = ast.parse(inspect.getsource(section)).body

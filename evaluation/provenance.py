@@ -45,7 +45,8 @@ def describe_provenance() -> dict:
         "version": __version__,
         "commit": find_commit(),
         "machine": describe_machine(device),
-        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        # torch's own version names its build, as +cpu or +cu130, which its package need not.
+        "libraries": {**{name: metadata.version(name) for name in LIBRARIES}, "torch": torch.__version__},
     }
 
 
