@@ -18,7 +18,7 @@ def test_settings_sizes_and_rows_are_shown_and_nothing_is_written(recipe, data, 
     status, out = show(capsys, recipe, data, tmp_path / "run", "pretrain.batch_size=24")
     assert status == 0
     assert not (tmp_path / "run").exists()
-    assert re.search(r"seed +│ 0 +│ Of the random weights", out)
+    assert re.search(r"seed +│ 0 +│ Seed of the initial weights", out)
     pretrain = out.split("pretrain ")[1].split("finetune ")[0]
     assert re.search(r"batch_size +│ \*24 +│ Rows per step", pretrain)
     assert re.search(r"beta2 +│ 0\.95 ", pretrain)  # a default, without a star
