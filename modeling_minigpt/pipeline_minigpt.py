@@ -295,35 +295,10 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
             if reason is not None:
                 results.append(refusal_result(text, reason, calibrated))
                 continue
-            lowest = self.find_threshold(threshold, relation, calibrated)
-            asked = self.facts[relation].relation
-            results.append(answer_result(asked, name, matched, ranked, scores, calibrated, lowest, top_k))
+            facts = self.facts[relation]
+            lowest = facts.find_threshold(threshold, calibrated)
+            results.append(answer_result(facts.relation, name, matched, ranked, scores, calibrated, lowest, top_k))
         return results
-
-    def find_threshold(
-        self, threshold: float | Certificate | str, relation: str, calibrated: bool
-    ) -> float | Certificate | str:
-        """Return what an answer must reach under a relation, or why no answer may be given.
-
-        Args:
-            threshold: as the pipeline takes it.
-            relation: its name.
-            calibrated: whether it was asked in the way for which it was calibrated.
-        """
-        if threshold != CERTIFIED and not isinstance(threshold, Certificate):
-            return threshold
-        facts = self.facts[relation]
-        certificate = None if facts.confidence is None else facts.confidence.certificate
-        if isinstance(threshold, Certificate):
-            if threshold.relation not in (None, relation):
-                return f"the certificate given is of {threshold.relation!r} (threshold=0 answers always)"
-            certificate = threshold
-        if facts.confidence is not None and not calibrated:
-            return "nothing is certified for answers with free_form or another cutoff (threshold=0 answers always)"
-        # A certificate, of another relation perhaps, says nothing of probabilities that are not calibrated.
-        if certificate is None or not calibrated:
-            return f"{facts.explain_uncertified()} (threshold=0 answers always)"
-        return certificate
 
     def save_pretrained(self, save_directory, push_to_hub=False, **keywords) -> None:
         """Save model, tokenizer, the pipeline's code, facts, confidences and names; it loads as this pipeline."""
