@@ -217,6 +217,6 @@ def confidence_features(
     for answer, empty_answer, neg_entropy in zip(*by_feature, strict=True):
         # A model that would rather end at once guesses: the empty answer's probability is a sign of that.
         columns += [answer.clamp(min=MIN_LOG_PROB), -empty_answer, neg_entropy.clamp(min=MIN_LOG_PROB)]
-    columns.append(torch.tensor([candidates_neg_entropy(candidates) for candidates in ranked]))
+    columns.append(torch.tensor([candidates_neg_entropy(one) for one in ranked], dtype=torch.float32))
     columns += [one.clamp(min=MIN_LOG_PROB) for one in of_titles.values()]
     return torch.stack([column.cpu().double().clamp(max=-MIN_LOG_PROB) for column in columns], dim=1)

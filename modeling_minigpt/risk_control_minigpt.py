@@ -200,7 +200,7 @@ def threshold_grid(values: torch.Tensor) -> torch.Tensor:
     """Return the thresholds to combine, (T,): 0 and the distinct values, or evenly spaced quantiles of many values."""
     distinct = values.unique()
     if len(distinct) > MAX_THRESHOLDS:
-        places = torch.linspace(0, len(values) - 1, MAX_THRESHOLDS).round().long()
+        places = torch.linspace(0, len(values) - 1, MAX_THRESHOLDS, dtype=torch.float32).round().long()
         distinct = values.sort().values[places].unique()
     return torch.cat([torch.zeros(1, dtype=values.dtype), distinct]).unique()
 

@@ -1,4 +1,7 @@
-"""A pipeline computes what was calibrated, also in training mode, with checkpoints, under autocast and in threads."""
+"""A pipeline computes what was calibrated, also in training mode, with checkpoints, under autocast and in threads.
+
+Nor does it depend on the number format in which torch makes new tensors.
+"""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +11,10 @@ import torch
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
 from evaluation.calibration import rank_and_measure
+from modeling_minigpt.drift_minigpt import ks_p_value
 from modeling_minigpt.evaluation_mode_minigpt import as_calibrated
-from tests.attention_variants import VARIANTS, tiny_model
+from modeling_minigpt.risk_control_minigpt import CalibrationScores, threshold_for
+from tests.attention_variants import VARIANTS, draw_tokens, left_pad, tiny_model
 from tests.pipelines import NAMES, QUESTIONS, pipeline_factory
 
 
@@ -139,3 +144,40 @@ def test_autocast_around_a_call_changes_no_score(fresh, dtype):
         assert ask(QUESTIONS) == expected
         assert torch.is_autocast_enabled("cpu")
         assert torch.get_autocast_dtype("cpu") == dtype
+
+
+@pytest.fixture(params=[torch.bfloat16, torch.float16, torch.float64], ids=str)
+def in_default_dtype(request):
+    """A function that calls another one while the number format of new tensors is another one."""
+
+    def call(function, *arguments, **settings):
+        torch.set_default_dtype(request.param)
+        try:
+            return function(*arguments, **settings)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+    return call
+
+
+@pytest.mark.parametrize("settings", [{}, {"free_form": True}, {"cutoff": 0.01}], ids=["usual", "free-form", "cutoff"])
+def test_the_number_format_of_new_tensors_changes_no_score(fresh, in_default_dtype, settings):
+    ask = fresh()
+    assert in_default_dtype(ask, QUESTIONS, threshold=0, **settings) == ask(QUESTIONS, threshold=0, **settings)
+
+
+def test_the_number_format_of_new_tensors_changes_no_certificate_and_no_drift(in_default_dtype):
+    people = [(number / 700, 1.0 - (number % 300) / 300, number % 300 < 270) for number in range(700)]
+    halves = [CalibrationScores(people, [(0.001 * number, 0.5) for number in range(300)]) for _ in range(2)]
+    target = {"risk": 0.2, "stranger_rate": 0.3}
+    assert in_default_dtype(threshold_for, *halves, **target) == threshold_for(*halves, **target)
+    logged, calibrated = ([number / scale for number in range(300)] for scale in (320, 300))
+    assert in_default_dtype(ks_p_value, logged, calibrated) == ks_p_value(logged, calibrated)
+
+
+def test_the_number_format_of_new_tensors_changes_no_loss(in_default_dtype):
+    model = tiny_model("vanilla")
+    ids, mask = left_pad([draw_tokens(length, seed=length) for length in (50, 60, 61)])
+    batch = {"attention_mask": mask, "labels": ids.masked_fill(mask == 0, 5)}
+    batch["num_items_in_batch"] = torch.tensor(3 * 60)
+    assert torch.equal(in_default_dtype(model, ids, **batch).loss, model(ids, **batch).loss)
