@@ -70,6 +70,8 @@ class RelationFacts:
         if isinstance(threshold, Certificate):
             if threshold.relation not in (None, self.relation.name):
                 return f"the certificate given is of {threshold.relation!r} (threshold=0 answers always)"
+            if self.confidence is not None and threshold.calibration not in (None, self.confidence.measured):
+                return "the certificate given is of another calibration than this model's (threshold=0 answers always)"
             certificate = threshold
         if self.confidence is not None and not calibrated:
             return "nothing is certified for answers with free_form or another cutoff (threshold=0 answers always)"

@@ -1,7 +1,9 @@
 """A calibration is used for the model that it was made for, and no longer once that model is changed in memory."""
 
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,6 +107,32 @@ def test_a_calibration_that_is_made_after_a_change_is_of_the_changed_model(ask):
     add_noise(ask)
     ask.set_confidence("studied", calibration(RELATIONS[1]))
     assert [ask(NAMES[0], relation=name)["calibrated"] for name in ask.facts] == [False, True]
+
+
+def test_a_certificate_is_of_one_calibration(ask, tmp_path):
+    """Its thresholds say nothing of another model's scores, nor of the same model's after it was calibrated again."""
+    asked = NAMES[0]
+    refusal = "the certificate given is of another calibration than this model's (threshold=0 answers always)"
+    certificates = [ask.threshold_for(risk=0.5, stranger_rate=1.0), ask.confidence.threshold_for(risk=0.5)]
+    expected = [ask(asked, threshold=one) for one in certificates]
+    assert all(result["reason"] != refusal for result in expected)
+    ask.save_pretrained(tmp_path)
+    model = type(ask.model).from_pretrained(tmp_path)
+    loaded = ClosedBookPipeline(model=model, tokenizer=ask.tokenizer)
+    copies = [pickle.loads(pickle.dumps(one)) for one in certificates]  # as kept by a service, or sent to a process
+    assert [loaded(asked, threshold=one) for one in copies] == expected
+    lenient = replace(ask.confidence.correct, bias=9.0)
+    half = replace(ask.confidence.certification, strangers=[(0.2, 0.9)] * 100)
+    for change in ({"known": lenient}, {"correct": lenient}, {"selection": half}, {"certification": half}):
+        loaded.confidence = replace(ask.confidence, **change)
+        for one in certificates:
+            result = loaded(asked, threshold=one)
+            assert (result["answer"], result["reason"]) == (None, refusal)
+        own = loaded.threshold_for(risk=0.5, stranger_rate=1.0)
+        assert loaded(asked, threshold=own)["reason"] != refusal
+        expected_of_own = loaded(asked, threshold=own)
+        del vars(own)["calibration"]  # as in a pickle of an older version, which does not say of which one it is
+        assert loaded(asked, threshold=own) == expected_of_own
 
 
 def test_use_moves_and_equal_weights_change_nothing_and_are_digested_once(ask, monkeypatch):
