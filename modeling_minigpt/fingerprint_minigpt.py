@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .attention_minigpt import ATTENTION_CLASSES
 from .configuration_minigpt import MiniGPTConfig
 from .relations_minigpt import BIRTHPLACE, Relation
+from .weight_names_minigpt import unwrap_name
 
 # Fields on which no answer depends: training, initialisation, and how much is computed together.
 FREE_FIELDS = (
@@ -51,14 +52,18 @@ def digest(*parts: Any) -> str:
 def weights_digest(model: PreTrainedModel) -> str:
     """Return a digest of a model's weights and buffers, each with its name, format and shape.
 
+    It is the same for a model in a wrapper, as that of `torch.compile`.
+
     Raises:
         ValueError: some are not in memory (offloaded to a disk).
     """
     found = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    state = model.state_dict()
+    for name in sorted(state, key=unwrap_name):
+        tensor = state[name]
         if tensor.is_meta:
             raise ValueError("its weights are not in memory")
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(f"{unwrap_name(name)} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         # As bytes: numpy has no bfloat16.
         found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return found.hexdigest()

@@ -10,6 +10,7 @@ import torch
 
 from modeling_minigpt import ClosedBookPipeline
 from modeling_minigpt import knowledge_minigpt as knowledge
+from modeling_minigpt.fingerprint_minigpt import weights_digest
 from modeling_minigpt.model_state_minigpt import model_key
 from tests.pipelines import NAMES, RELATIONS, calibration, pipeline_factory
 
@@ -78,6 +79,49 @@ def test_a_model_that_is_changed_in_memory_is_no_longer_calibrated(ask, change, 
         assert result["answer"] is result["known"] is None
         assert result["reason"] == f"not calibrated: {reason} (threshold=0 answers always)"
     assert ask.uncalibrated == ask.facts["studied"].uncalibrated == reason
+
+
+def compile_whole(model):
+    return torch.compile(model, backend="eager")
+
+
+def compile_blocks(model):
+    for index, block in enumerate(model.model.layers):
+        model.model.layers[index] = torch.compile(block, backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("wrap", [compile_whole, compile_blocks])
+def test_a_model_in_a_wrapper_is_the_one_that_was_calibrated(ask, tmp_path, wrap):
+    expected = ask(NAMES)
+    ask.save_pretrained(tmp_path)
+    model = type(ask.model).from_pretrained(tmp_path)
+    wrapped = ClosedBookPipeline(model=wrap(model), tokenizer=ask.tokenizer)
+    assert wrapped.uncalibrated is None
+    assert wrapped(NAMES) == expected
+    ask.model = wrap(ask.model)
+    assert ask.fingerprint() == wrapped.fingerprint()
+    assert ask(NAMES) == expected
+
+
+def test_a_model_that_was_compiled_is_saved_with_its_calibration(ask, tmp_path):
+    expected = ask(NAMES)
+    ask.save_pretrained(tmp_path / "before")
+    model = type(ask.model).from_pretrained(tmp_path / "before")
+    loaded = ClosedBookPipeline(model=model, tokenizer=ask.tokenizer)
+    loaded.model = compile_whole(loaded.model)
+    loaded.save_pretrained(tmp_path / "after")
+    model = type(ask.model).from_pretrained(tmp_path / "after")
+    assert ClosedBookPipeline(model=model, tokenizer=ask.tokenizer)(NAMES) == expected
+
+
+def test_the_digest_of_weights_sees_through_wrappers_without_a_config(ask):
+    """As DDP, which needs a process group, and DataParallel name them."""
+    expected = weights_digest(ask.model)
+    assert weights_digest(torch.nn.DataParallel(ask.model)) == expected
+    assert weights_digest(torch.nn.DataParallel(compile_whole(ask.model))) == expected
+    add_noise(ask)
+    assert weights_digest(torch.nn.DataParallel(ask.model)) != expected
 
 
 def test_a_change_between_two_batches_of_one_call_is_seen(ask):
