@@ -124,6 +124,77 @@ def test_the_digest_of_weights_sees_through_wrappers_without_a_config(ask):
     assert weights_digest(torch.nn.DataParallel(ask.model)) != expected
 
 
+def quantise(model):
+    """Return a copy whose linear layers have weights of 8 bits, in a form that is no tensor."""
+    return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+
+
+class OpaqueWeight(torch.Tensor):
+    """A weight as a library of number formats has it: of all functions it knows those of a linear layer."""
+
+    PRODUCTS = ("linear", "mm")
+    VIEWS = ("detach", "alias", "t.default")
+
+    @staticmethod
+    def __new__(cls, weight):
+        return torch.Tensor._make_wrapper_subclass(cls, weight.shape, dtype=weight.dtype)
+
+    def __init__(self, weight):
+        self.plain = weight
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments=(), settings=None):
+        if not any(name in str(function) for name in cls.PRODUCTS + cls.VIEWS):
+            raise NotImplementedError(f"{function} of an opaque weight")
+        plain = [one.plain if isinstance(one, cls) else one for one in arguments]
+        found = function(*plain, **(settings or {}))
+        return found if any(name in str(function) for name in cls.PRODUCTS) else cls(found)
+
+
+def make_opaque(model):
+    head = model.lm_head
+    head.weight = torch.nn.Parameter(OpaqueWeight(head.weight.detach()), requires_grad=False)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+@pytest.mark.parametrize(("convert", "kind"), [(quantise, "tuple"), (make_opaque, "OpaqueWeight of torch.float32")])
+def test_weights_that_cannot_be_compared_are_not_calibrated_and_answer(ask, tmp_path, convert, kind):
+    ask.save_pretrained(tmp_path)
+    model = convert(type(ask.model).from_pretrained(tmp_path))
+    loaded = ClosedBookPipeline(model=model, tokenizer=ask.tokenizer)
+    ask(NAMES[0])
+    ask.model = model
+    for one in (loaded, ask):
+        result = one(NAMES[0])
+        assert (result["answer"], result["calibrated"]) == (None, False)
+        assert result["reason"] == f"not calibrated: {one.uncalibrated} (threshold=0 answers always)"
+        assert one.uncalibrated.startswith("its weights cannot be compared with those that it was calibrated with: lm")
+        assert one.uncalibrated.endswith(f" is a {kind}, as in a quantised model")
+        assert one(NAMES[0], threshold=0)["answer"]
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+def test_a_calibration_of_weights_that_cannot_be_compared_ends_with_any_change(ask):
+    confidence = {relation.name: calibration(relation) for relation in RELATIONS}
+    parts = {"model": quantise(ask.model), "tokenizer": ask.tokenizer, "relations": RELATIONS}
+    quantised = ClosedBookPipeline(**parts, confidence=confidence)
+    assert quantised(NAMES[0])["calibrated"]
+    change_the_config(quantised)
+    assert not quantised(NAMES[0])["calibrated"]
+
+
+def test_a_model_that_cannot_be_compared_is_saved_without_its_calibration(ask, tmp_path, monkeypatch, caplog):
+    def refuse(*parts):
+        raise ValueError("its weights are not in memory")
+
+    monkeypatch.setattr(knowledge, "fingerprint_model", refuse)
+    ask.save_pretrained(tmp_path)
+    assert (tmp_path / "facts.json").exists()
+    assert not (tmp_path / "confidence.json").exists()
+    assert "birthplace: saved without its calibration: its weights are not in memory" in caplog.text
+
+
 def test_a_change_between_two_batches_of_one_call_is_seen(ask):
     results = ask(iter(NAMES), batch_size=1)
     assert next(results)["calibrated"]
