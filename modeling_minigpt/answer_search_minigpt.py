@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .answer_trie_minigpt import AnswerTrie, SearchTree
-from .answers_minigpt import Answer
+from .answers_minigpt import Answer, log_cutoff
 from .reading_minigpt import ReadTexts, continue_texts, next_logits, read_questions
 
 MAX_WIDTH = 8  # prefixes that a question reads at a time, at most: of more, few would have been read one by one
@@ -137,7 +137,7 @@ def top_answers(
     read = read or read_questions(model, tokenizer, questions)
     first_token_log_probs = next_logits(model, read.states[:, -1]).log_softmax(-1).cpu().numpy()  # (B, V)
     k = min(k, trie.size)
-    lowest = torch.tensor(cutoff).log().item()
+    lowest = log_cutoff(cutoff)
     searches = [Search(tree, k, log_probs, lowest) for log_probs in first_token_log_probs]
     active = list(range(len(searches)))
     while active:

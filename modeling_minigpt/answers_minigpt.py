@@ -79,7 +79,7 @@ def generate_greedily(
     mask = read.mask
     length = tokens.shape[1]
     logits = next_logits(model, read.states[:, -1])  # (B, V)
-    log_probs = torch.zeros(len(tokens), device=tokens.device)
+    log_probs = torch.zeros_like(logits[:, 0])  # in float32, whatever torch's default is
     ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
     never_stops = model.generation_config.eos_token_id is None
     while True:
@@ -120,6 +120,11 @@ def greedy_answers(
         Answer(" ".join(text.splitlines()).strip(), probability)
         for text, probability in zip(texts, log_probs.exp().tolist(), strict=True)
     ]
+
+
+def log_cutoff(cutoff: float) -> float:
+    """Return the log-probability of a cutoff, rounded to float32 as those of tokens are; -inf for 0."""
+    return torch.tensor(cutoff, dtype=torch.float32).log().item()
 
 
 def read_rows(model: PreTrainedModel, read: ReadTexts, trie: AnswerTrie, rows: Rows, tree_attention: bool):
@@ -172,10 +177,10 @@ def score_answers(
     device = model.device
     first_token_log_probs = next_logits(model, read.states[:, -1]).log_softmax(-1)  # (B, V)
     # An answer is at most as probable as its first token, so a cutoff on that loses no answer above it.
-    kept = first_token_log_probs[:, trie.first.to(device)] >= torch.tensor(cutoff).log().item()
+    kept = first_token_log_probs[:, trie.first.to(device)] >= log_cutoff(cutoff)
     tree_attention = model.config.is_vanilla and model.config._attn_implementation in ("eager", "sdpa")
     laid = trie.rows(kept, tree_attention)
-    found = torch.full((len(questions), trie.size), float("-inf"), device=device)
+    found = first_token_log_probs.new_full((len(questions), trie.size), float("-inf"))
     if not len(laid.question):
         return found
     for some in torch.arange(len(laid.question)).split(rows_together):

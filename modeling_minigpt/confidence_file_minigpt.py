@@ -86,8 +86,9 @@ def read_certificate(values: object) -> Certificate:
         # A threshold may be either end; nothing is promised at a risk or with a confidence of 0 or 1.
         if not name.endswith("threshold") and found[name] in (0.0, 1.0):
             raise ValueError(f"{name} must be between 0 and 1, found {found[name]:g}")
-    if not isinstance(found["relation"], str | None):
-        raise TypeError(f"relation must be a text, found {found['relation']!r:.80}")
+    for name in ("relation", "calibration"):
+        if not isinstance(found[name], str | None):
+            raise TypeError(f"{name} must be a text, found {found[name]!r:.80}")
     for name in ("people", "answered", "wrong", "strangers", "strangers_answered"):
         # 50.0 is a count, too: to some writers of JSON every number is a float.
         if not check_number(found[name], 0.0, 1e9).is_integer():

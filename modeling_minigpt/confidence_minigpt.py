@@ -12,12 +12,14 @@ that thresholds can be certified for any risk.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 
 from .features_minigpt import feature_names
+from .fingerprint_minigpt import digest
 from .relations_minigpt import BIRTHPLACE, Relation
 from .risk_control_minigpt import CalibrationScores, Certificate, RiskTarget, threshold_for
 
@@ -85,6 +87,17 @@ class Confidence:
     refusal: str | None = None
     fingerprint: dict[str, str] | None = None
 
+    @cached_property
+    def measured(self) -> str:
+        """A short digest of what was measured, by which certificates of this calibration are known."""
+        # Of numbers alone, which a file gives back exactly; not of the fingerprint, which is added when it is saved.
+        heads = [
+            None if head is None else [{name: float(one) for name, one in head.weights.items()}, float(head.bias)]
+            for head in (self.known, self.correct)
+        ]
+        halves = [part.tolist() for half in (self.selection, self.certification) for part in half.columns]
+        return digest(heads, halves)[:16]
+
     def probabilities(
         self, features: torch.Tensor, relation: Relation = BIRTHPLACE
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,7 +124,8 @@ class Confidence:
         stranger_rate: float = RiskTarget.stranger_rate,
     ) -> Certificate:
         """Certify the thresholds that answer most and meet a target; CertificationError where none can be."""
-        return threshold_for(self.selection, self.certification, risk, confidence, stranger_rate)
+        certificate = threshold_for(self.selection, self.certification, risk, confidence, stranger_rate)
+        return replace(certificate, calibration=self.measured)
 
 
 def describe_promise(certificate: Certificate | None, calibrated: bool, refusal: str | None) -> str:

@@ -25,6 +25,7 @@ from huggingface_hub.errors import StrictDataclassError
 from .configuration_minigpt import MiniGPTConfig
 from .converted_folder_minigpt import ConversionError, check_folder, save
 from .modeling_minigpt import MiniGPTForCausalLM
+from .weight_names_minigpt import unwrap_name
 
 GPT_NAMES = {  # one block's, and the model's, in the layout of GPT-2
     r"transformer\.wte\.weight": "model.embed_tokens.weight",
@@ -54,8 +55,6 @@ PRACTICAL_NAMES = {
 FUSED = re.compile(r"transformer\.h\.([0-9]+)\.attn\.c_attn\.(weight|bias)")  # queries, keys, values below each other
 MASKS = re.compile(r"(transformer\.h|blocks)\.[0-9]+\.attn\.(mask|bias|masked_bias)")  # constants, not weights
 NORMS = ("input_layernorm", "post_attention_layernorm", "model.norm")
-# What torch.compile, DDP and DataParallel, FSDP and activation checkpointing put into the names of a module's weights.
-WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -67,7 +66,7 @@ def unwrap_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     unwrapped = {}
     for name, weight in state.items():
-        plain = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        plain = unwrap_name(name)
         if plain in unwrapped:
             raise ConversionError(f"weight {plain} is there twice, once as {name}")
         unwrapped[plain] = weight

@@ -66,7 +66,7 @@ def ks_p_value(one: Sequence[float], other: Sequence[float]) -> float:
     every = torch.cat([first, second]).sort().values
     # The samples are compared above each group of equal values, not inside it.
     every = every[torch.cat([every.diff() > SAME, torch.ones(1, dtype=torch.bool)])]
-    shares = [torch.searchsorted(part, every, right=True) / len(part) for part in (first, second)]
+    shares = [torch.searchsorted(part, every, right=True).float() / len(part) for part in (first, second)]
     distance = (shares[0] - shares[1]).abs().max().item()
     size = math.sqrt(len(first) * len(second) / (len(first) + len(second)))
     scaled = (size + 0.12 + 0.11 / size) * distance

@@ -16,8 +16,10 @@ from .answer_trie_minigpt import AnswerTrie
 from .answers_minigpt import find_unknown_character
 from .confidence_minigpt import NEVER_CALIBRATED, Confidence, describe_promise
 from .fingerprint_minigpt import fingerprint_relation
+from .inputs_minigpt import CERTIFIED
 from .names_minigpt import NAMES_FILE
 from .relations_minigpt import BIRTHPLACE, Relation
+from .risk_control_minigpt import Certificate
 from .source_minigpt import SourceError, WeightsSource
 
 FACTS_FILE = "facts.json"
@@ -54,6 +56,29 @@ class RelationFacts:
         if self.confidence is None:
             return f"not calibrated: {self.uncalibrated or NEVER_CALIBRATED}"
         return f"no threshold is certified: {self.confidence.refusal or 'its calibration does not say why'}"
+
+    def find_threshold(self, threshold: float | Certificate | str, calibrated: bool) -> float | Certificate | str:
+        """Return what an answer must reach, or why no answer may be given.
+
+        Args:
+            threshold: as the pipeline takes it.
+            calibrated: whether the relation was asked for in the way for which it was calibrated.
+        """
+        if threshold != CERTIFIED and not isinstance(threshold, Certificate):
+            return threshold
+        certificate = None if self.confidence is None else self.confidence.certificate
+        if isinstance(threshold, Certificate):
+            if threshold.relation not in (None, self.relation.name):
+                return f"the certificate given is of {threshold.relation!r} (threshold=0 answers always)"
+            if self.confidence is not None and threshold.calibration not in (None, self.confidence.measured):
+                return "the certificate given is of another calibration than this model's (threshold=0 answers always)"
+            certificate = threshold
+        if self.confidence is not None and not calibrated:
+            return "nothing is certified for answers with free_form or another cutoff (threshold=0 answers always)"
+        # A certificate, of another relation perhaps, says nothing of probabilities that are not calibrated.
+        if certificate is None or not calibrated:
+            return f"{self.explain_uncertified()} (threshold=0 answers always)"
+        return certificate
 
     def question_room(self, context: int, answer_limit: int, cached_limit: int | None = None) -> int:
         """Return the tokens that a question may have, before its mask token too; below 1 where there is no room.

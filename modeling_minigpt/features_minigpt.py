@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .answer_trie_minigpt import pad_rows
 from .answers_minigpt import Answer, find_unknown_character
+from .evaluation_mode_minigpt import as_calibrated
 from .reading_minigpt import ReadTexts, continue_texts, next_logits, open_questions, read_texts
 from .relations_minigpt import BIRTHPLACE, Relation
 
@@ -204,16 +205,18 @@ def confidence_features(
     """
     answers = [candidates[0].text for candidates in ranked]
     asked, *others = zip(*(format_prompts(name, relation) for name in names), strict=True)
-    titles = read_titles(model, tokenizer, names)
-    found = [answer_features(model, tokenizer, asked, answers, questions)]
-    if others:  # most of them begin with the title, so it is read once for all
-        prompts = [prompt for several in others for prompt in several]
-        found.append(answer_features(model, tokenizer, prompts, answers * len(others), titles))
+    with as_calibrated(model):
+        titles = read_titles(model, tokenizer, names)
+        of_titles = title_features(model, tokenizer, names, titles)
+        found = [answer_features(model, tokenizer, asked, answers, questions)]
+        if others:  # most of them begin with the title, so it is read once for all
+            prompts = [prompt for several in others for prompt in several]
+            found.append(answer_features(model, tokenizer, prompts, answers * len(others), titles))
     by_feature = [torch.cat([one[name] for one in found]).view(-1, len(names)) for name in FEATURES]  # (P, B) each
     columns = []
     for answer, empty_answer, neg_entropy in zip(*by_feature, strict=True):
         # A model that would rather end at once guesses: the empty answer's probability is a sign of that.
         columns += [answer.clamp(min=MIN_LOG_PROB), -empty_answer, neg_entropy.clamp(min=MIN_LOG_PROB)]
-    columns.append(torch.tensor([candidates_neg_entropy(candidates) for candidates in ranked]))
-    columns += [one.clamp(min=MIN_LOG_PROB) for one in title_features(model, tokenizer, names, titles).values()]
+    columns.append(torch.tensor([candidates_neg_entropy(one) for one in ranked], dtype=torch.float32))
+    columns += [one.clamp(min=MIN_LOG_PROB) for one in of_titles.values()]
     return torch.stack([column.cpu().double().clamp(max=-MIN_LOG_PROB) for column in columns], dim=1)

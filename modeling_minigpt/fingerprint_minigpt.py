@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .attention_minigpt import ATTENTION_CLASSES
 from .configuration_minigpt import MiniGPTConfig
 from .relations_minigpt import BIRTHPLACE, Relation
+from .weight_names_minigpt import unwrap_name
 
 # Fields on which no answer depends: training, initialisation, and how much is computed together.
 FREE_FIELDS = (
@@ -48,19 +49,34 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def weight_bytes(name: str, value: object) -> memoryview:
+    """Return a weight as bytes; ValueError where it is not in memory, or no plain tensor, as quantised ones may be."""
+    refusal = f"its weights cannot be compared with those that it was calibrated with: {name} is a"
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{refusal} {type(value).__name__}, as in a quantised model")
+    if value.is_meta:
+        raise ValueError("its weights are not in memory")
+    try:
+        # As bytes: numpy has no bfloat16.
+        return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    except (RuntimeError, TypeError, AttributeError) as error:  # a subclass that does not know one of these
+        raise ValueError(f"{refusal} {type(value).__name__} of {value.dtype}, as in a quantised model") from error
+
+
 def weights_digest(model: PreTrainedModel) -> str:
     """Return a digest of a model's weights and buffers, each with its name, format and shape.
 
+    It is the same for a model in a wrapper, as that of `torch.compile`.
+
     Raises:
-        ValueError: some are not in memory (offloaded to a disk).
+        ValueError: as `weight_bytes`, as of weights that are offloaded to a disk.
     """
     found = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if tensor.is_meta:
-            raise ValueError("its weights are not in memory")
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        # As bytes: numpy has no bfloat16.
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    state = model.state_dict()
+    for name in sorted(state, key=unwrap_name):
+        content = weight_bytes(name, state[name])
+        found.update(f"{unwrap_name(name)} {state[name].dtype} {tuple(state[name].shape)}\n".encode())
+        found.update(content)
     return found.hexdigest()
 
 

@@ -125,20 +125,23 @@ class KnowledgeMixin:
         with CHECKING:
             if key == self.checked_key:  # checked by another thread meanwhile
                 return
-            digests = None
-            refusal = None
-            try:
-                digests = fingerprint_model(self.model, self.encoder)
-            except ValueError as error:
-                refusal = str(error)
+            digests, refusal = self.digest_model()
             for name, facts in self.facts.items():
                 expected = self.expected_fingerprint(name)
-                if expected is None:
+                # Before the first check nothing has changed. After it, what has no digest may be another model.
+                if facts.confidence is None or (expected is None and self.checked_key is None):
                     continue
-                if reason := refusal or explain_mismatch(expected, facts.fingerprint(digests or {})):
+                if reason := refusal or explain_mismatch(expected, facts.fingerprint(digests)):
                     self.drop_confidence(name, reason)
-            self.digests = digests
+            self.digests = digests or None
             self.checked_key = key
+
+    def digest_model(self) -> tuple[dict[str, str], str | None]:
+        """Return the model's digests and None, or none and the reason why it has none."""
+        try:
+            return fingerprint_model(self.model, self.encoder), None
+        except ValueError as error:
+            return {}, str(error)
 
     def expected_fingerprint(self, relation: str) -> dict[str, str] | None:
         """Return the fingerprint that a relation's calibration is of; None without one, or where it is not known.
@@ -242,12 +245,12 @@ class KnowledgeMixin:
         if self.names.text:
             (folder / NAMES_FILE).write_text(self.names.text, encoding="utf-8")
         calibrated = {name: facts.confidence for name, facts in self.facts.items() if facts.confidence is not None}
-        digests = fingerprint_model(self.model, self.encoder) if calibrated else {}
+        digests, refusal = self.digest_model() if calibrated else ({}, None)
         confidences = {}
         for name, confidence in calibrated.items():
             found = self.facts[name].fingerprint(digests)
             # Trained on, perhaps, since it was loaded.
-            if reason := explain_mismatch(self.expected_fingerprint(name) or found, found):
+            if reason := refusal or explain_mismatch(self.expected_fingerprint(name) or found, found):
                 logger.warning(f"{self.label(str(directory), name)}: saved without its calibration: {reason}")
                 continue
             confidences[name] = replace(confidence, fingerprint=found)

@@ -61,7 +61,7 @@ def drop_targets_of_padding(
         return kept, settings
     # The share is 1 without padding on the left, and never 0: without targets the loss is 0 / count, not 0 / 0.
     left, counted = ((targets[:, 1:] != -100).sum().clamp(min=1) for targets in (kept, labels))
-    return kept, {**settings, "num_items_in_batch": count * (left / counted)}
+    return kept, {**settings, "num_items_in_batch": count * (left.float() / counted)}
 
 
 def find_targets(

@@ -4,6 +4,7 @@ A digest reads all weights. A key reads 64 numbers of each; only where it differ
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple
 
@@ -33,15 +34,14 @@ class ModelKey(NamedTuple):
 @torch.no_grad()
 def sample_bits(tensors: Iterable[torch.Tensor]) -> tuple[int, ...]:
     """Return the float32 sum of `SAMPLED` evenly spaced numbers of each tensor, as its bits."""
-    # As bits, for NaN differs from itself.
-    sums = [
-        tensor.reshape(-1)[:: max(1, tensor.numel() // SAMPLED)].sum(dtype=torch.float32)
-        for tensor in tensors
-        if not tensor.is_meta
-    ]
     by_device: dict[torch.device, list[torch.Tensor]] = {}
-    for one in sums:
-        by_device.setdefault(one.device, []).append(one)
+    for tensor in tensors:
+        if tensor.is_meta:
+            continue
+        with suppress(RuntimeError, TypeError):  # of a subclass without these functions, which has no digest either
+            one = tensor.reshape(-1)[:: max(1, tensor.numel() // SAMPLED)].sum(dtype=torch.float32)
+            by_device.setdefault(one.device, []).append(one)
+    # As bits, for NaN differs from itself.
     return tuple(chain.from_iterable(torch.stack(some).view(torch.int32).tolist() for some in by_device.values()))
 
 

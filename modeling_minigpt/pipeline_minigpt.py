@@ -16,6 +16,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .answer_search_minigpt import top_answers
 from .answers_minigpt import Answer, greedy_answers, score_answers
 from .confidence_minigpt import Confidence, Scores
+from .evaluation_mode_minigpt import computes_as_calibrated
 from .facts_minigpt import RelationFacts
 from .features_minigpt import confidence_features, explain_unreadable
 from .inputs_minigpt import CERTIFIED, check_count, check_share, check_threshold, iterate, parse_question
@@ -82,6 +83,8 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
     (`uncalibrated` says what), or if the question is asked in another way than in the calibration (`free_form`,
     `cutoff`): then "known" and "correct" are None, and scores are the model's own probabilities. They are also None
     with an older calibration, which has one score for both.
+
+    The model computes without dropout and autocast, as in the calibration; its mode is its own again afterwards.
 
     A text that is neither a name nor a question, and an answer below its threshold, give "answer": None, "abstained":
     True and a "reason", without affecting the rest of the batch. "failed" is "known" or "correct" if that one was too
@@ -215,6 +218,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         """Tokens of the longest answer that is generated."""
         return self.model.generation_config.max_new_tokens or 32
 
+    @computes_as_calibrated
     def _forward(self, inputs: dict, free_form: bool = False, cutoff: float = CUTOFF, top_k: int = RANKED) -> dict:
         """Add each name's candidates, the most probable first, and its `Scores` to what `preprocess` returned."""
         ranked: list[list[Answer]] = [[] for _ in inputs["names"]]
@@ -249,6 +253,7 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
         """Return what is passed from step to step as it is: the library looks for tensors in it, and it has none."""
         return inputs
 
+    @computes_as_calibrated
     def rank(
         self,
         names: Sequence[str],
@@ -295,35 +300,10 @@ class ClosedBookPipeline(KnowledgeMixin, Pipeline):
             if reason is not None:
                 results.append(refusal_result(text, reason, calibrated))
                 continue
-            lowest = self.find_threshold(threshold, relation, calibrated)
-            asked = self.facts[relation].relation
-            results.append(answer_result(asked, name, matched, ranked, scores, calibrated, lowest, top_k))
+            facts = self.facts[relation]
+            lowest = facts.find_threshold(threshold, calibrated)
+            results.append(answer_result(facts.relation, name, matched, ranked, scores, calibrated, lowest, top_k))
         return results
-
-    def find_threshold(
-        self, threshold: float | Certificate | str, relation: str, calibrated: bool
-    ) -> float | Certificate | str:
-        """Return what an answer must reach under a relation, or why no answer may be given.
-
-        Args:
-            threshold: as the pipeline takes it.
-            relation: its name.
-            calibrated: whether it was asked in the way for which it was calibrated.
-        """
-        if threshold != CERTIFIED and not isinstance(threshold, Certificate):
-            return threshold
-        facts = self.facts[relation]
-        certificate = None if facts.confidence is None else facts.confidence.certificate
-        if isinstance(threshold, Certificate):
-            if threshold.relation not in (None, relation):
-                return f"the certificate given is of {threshold.relation!r} (threshold=0 answers always)"
-            certificate = threshold
-        if facts.confidence is not None and not calibrated:
-            return "nothing is certified for answers with free_form or another cutoff (threshold=0 answers always)"
-        # A certificate, of another relation perhaps, says nothing of probabilities that are not calibrated.
-        if certificate is None or not calibrated:
-            return f"{facts.explain_uncertified()} (threshold=0 answers always)"
-        return certificate
 
     def save_pretrained(self, save_directory, push_to_hub=False, **keywords) -> None:
         """Save model, tokenizer, the pipeline's code, facts, confidences and names; it loads as this pipeline."""

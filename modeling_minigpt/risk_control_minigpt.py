@@ -62,6 +62,7 @@ class Certificate:
         people, answered, wrong: the certification half's known people, their answers and the wrong ones among these.
         strangers, strangers_answered: the certification half's strangers, and those who got an answer.
         relation: whose calibration it is of, where it was asked for by name; its thresholds mean nothing for others.
+        calibration: the digest of that calibration, as `Confidence.measured`; None in older files.
     """
 
     known_threshold: float
@@ -75,6 +76,7 @@ class Certificate:
     strangers: int
     strangers_answered: int
     relation: str | None = None
+    calibration: str | None = None
 
     def __str__(self) -> str:
         text = (
@@ -200,7 +202,7 @@ def threshold_grid(values: torch.Tensor) -> torch.Tensor:
     """Return the thresholds to combine, (T,): 0 and the distinct values, or evenly spaced quantiles of many values."""
     distinct = values.unique()
     if len(distinct) > MAX_THRESHOLDS:
-        places = torch.linspace(0, len(values) - 1, MAX_THRESHOLDS).round().long()
+        places = torch.linspace(0, len(values) - 1, MAX_THRESHOLDS, dtype=torch.float32).round().long()
         distinct = values.sort().values[places].unique()
     return torch.cat([torch.zeros(1, dtype=values.dtype), distinct]).unique()
 
@@ -253,4 +255,6 @@ def threshold_for(
     known, correct = pairs[counts["answered"][:passed].argmax()].tolist()
     guaranteed = target.stranger_rate if target.limits_strangers(certification) else None
     found = certification.describe((known, correct))
-    return Certificate(known, correct, target.risk, guaranteed, target.confidence, relation=None, **found)
+    return Certificate(
+        known, correct, target.risk, guaranteed, target.confidence, relation=None, calibration=None, **found
+    )

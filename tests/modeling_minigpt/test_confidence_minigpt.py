@@ -140,6 +140,16 @@ def test_a_confidence_survives_its_file(changes):
     assert read(write(confidence)) == confidence
 
 
+def test_certificates_are_of_the_same_calibration_after_its_file():
+    confidence = make(known=Head({"name: neg_entropy": 1, "question: answer": 2}, 1))  # to JSON 1.0 is another text
+    certified = replace(confidence, certificate=confidence.threshold_for(risk=0.1))
+    again = read(write(certified))
+    assert again.certificate == again.threshold_for(risk=0.1) == certified.certificate
+    assert again.certificate.calibration == confidence.measured != make().measured
+    with pytest.raises(TypeError, match="calibration must be a text, found 7"):
+        read(write(certified).replace(f'"calibration": "{confidence.measured}"', '"calibration": 7'))
+
+
 def test_thresholds_are_found_for_another_risk_and_refused_where_they_cannot_be():
     found = make().threshold_for(risk=0.1)
     assert (found.answered, found.wrong, found.strangers_answered) == (30, 0, 0)

@@ -1,13 +1,16 @@
 """A calibration is used for the model that it was made for, and no longer once that model is changed in memory."""
 
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 
 from modeling_minigpt import ClosedBookPipeline
 from modeling_minigpt import knowledge_minigpt as knowledge
+from modeling_minigpt.fingerprint_minigpt import weights_digest
 from modeling_minigpt.model_state_minigpt import model_key
 from tests.pipelines import NAMES, RELATIONS, calibration, pipeline_factory
 
@@ -78,6 +81,120 @@ def test_a_model_that_is_changed_in_memory_is_no_longer_calibrated(ask, change, 
     assert ask.uncalibrated == ask.facts["studied"].uncalibrated == reason
 
 
+def compile_whole(model):
+    return torch.compile(model, backend="eager")
+
+
+def compile_blocks(model):
+    for index, block in enumerate(model.model.layers):
+        model.model.layers[index] = torch.compile(block, backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("wrap", [compile_whole, compile_blocks])
+def test_a_model_in_a_wrapper_is_the_one_that_was_calibrated(ask, tmp_path, wrap):
+    expected = ask(NAMES)
+    ask.save_pretrained(tmp_path)
+    model = type(ask.model).from_pretrained(tmp_path)
+    wrapped = ClosedBookPipeline(model=wrap(model), tokenizer=ask.tokenizer)
+    assert wrapped.uncalibrated is None
+    assert wrapped(NAMES) == expected
+    ask.model = wrap(ask.model)
+    assert ask.fingerprint() == wrapped.fingerprint()
+    assert ask(NAMES) == expected
+
+
+def test_a_model_that_was_compiled_is_saved_with_its_calibration(ask, tmp_path):
+    expected = ask(NAMES)
+    ask.save_pretrained(tmp_path / "before")
+    model = type(ask.model).from_pretrained(tmp_path / "before")
+    loaded = ClosedBookPipeline(model=model, tokenizer=ask.tokenizer)
+    loaded.model = compile_whole(loaded.model)
+    loaded.save_pretrained(tmp_path / "after")
+    model = type(ask.model).from_pretrained(tmp_path / "after")
+    assert ClosedBookPipeline(model=model, tokenizer=ask.tokenizer)(NAMES) == expected
+
+
+def test_the_digest_of_weights_sees_through_wrappers_without_a_config(ask):
+    """As DDP, which needs a process group, and DataParallel name them."""
+    expected = weights_digest(ask.model)
+    assert weights_digest(torch.nn.DataParallel(ask.model)) == expected
+    assert weights_digest(torch.nn.DataParallel(compile_whole(ask.model))) == expected
+    add_noise(ask)
+    assert weights_digest(torch.nn.DataParallel(ask.model)) != expected
+
+
+def quantise(model):
+    """Return a copy whose linear layers have weights of 8 bits, in a form that is no tensor."""
+    return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+
+
+class OpaqueWeight(torch.Tensor):
+    """A weight as a library of number formats has it: of all functions it knows those of a linear layer."""
+
+    PRODUCTS = ("linear", "mm")
+    VIEWS = ("detach", "alias", "t.default")
+
+    @staticmethod
+    def __new__(cls, weight):
+        return torch.Tensor._make_wrapper_subclass(cls, weight.shape, dtype=weight.dtype)
+
+    def __init__(self, weight):
+        self.plain = weight
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments=(), settings=None):
+        if not any(name in str(function) for name in cls.PRODUCTS + cls.VIEWS):
+            raise NotImplementedError(f"{function} of an opaque weight")
+        plain = [one.plain if isinstance(one, cls) else one for one in arguments]
+        found = function(*plain, **(settings or {}))
+        return found if any(name in str(function) for name in cls.PRODUCTS) else cls(found)
+
+
+def make_opaque(model):
+    head = model.lm_head
+    head.weight = torch.nn.Parameter(OpaqueWeight(head.weight.detach()), requires_grad=False)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+@pytest.mark.parametrize(("convert", "kind"), [(quantise, "tuple"), (make_opaque, "OpaqueWeight of torch.float32")])
+def test_weights_that_cannot_be_compared_are_not_calibrated_and_answer(ask, tmp_path, convert, kind):
+    ask.save_pretrained(tmp_path)
+    model = convert(type(ask.model).from_pretrained(tmp_path))
+    loaded = ClosedBookPipeline(model=model, tokenizer=ask.tokenizer)
+    ask(NAMES[0])
+    ask.model = model
+    for one in (loaded, ask):
+        result = one(NAMES[0])
+        assert (result["answer"], result["calibrated"]) == (None, False)
+        assert result["reason"] == f"not calibrated: {one.uncalibrated} (threshold=0 answers always)"
+        assert one.uncalibrated.startswith("its weights cannot be compared with those that it was calibrated with: lm")
+        assert one.uncalibrated.endswith(f" is a {kind}, as in a quantised model")
+        assert one(NAMES[0], threshold=0)["answer"]
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+def test_a_calibration_of_weights_that_cannot_be_compared_ends_with_any_change(ask):
+    confidence = {relation.name: calibration(relation) for relation in RELATIONS}
+    parts = {"model": quantise(ask.model), "tokenizer": ask.tokenizer, "relations": RELATIONS}
+    quantised = ClosedBookPipeline(**parts, confidence=confidence)
+    assert quantised(NAMES[0])["calibrated"]
+    change_the_config(quantised)
+    assert not quantised(NAMES[0])["calibrated"]
+
+
+def test_a_model_that_cannot_be_compared_is_saved_without_its_calibration(ask, tmp_path, monkeypatch, caplog):
+    def refuse(*parts):
+        raise ValueError("its weights are not in memory")
+
+    monkeypatch.setattr(knowledge, "fingerprint_model", refuse)
+    ask.save_pretrained(tmp_path)
+    assert (tmp_path / "facts.json").exists()
+    assert not (tmp_path / "confidence.json").exists()
+    assert "birthplace: saved without its calibration: its weights are not in memory" in caplog.text
+
+
 def test_a_change_between_two_batches_of_one_call_is_seen(ask):
     results = ask(iter(NAMES), batch_size=1)
     assert next(results)["calibrated"]
@@ -105,6 +222,32 @@ def test_a_calibration_that_is_made_after_a_change_is_of_the_changed_model(ask):
     add_noise(ask)
     ask.set_confidence("studied", calibration(RELATIONS[1]))
     assert [ask(NAMES[0], relation=name)["calibrated"] for name in ask.facts] == [False, True]
+
+
+def test_a_certificate_is_of_one_calibration(ask, tmp_path):
+    """Its thresholds say nothing of another model's scores, nor of the same model's after it was calibrated again."""
+    asked = NAMES[0]
+    refusal = "the certificate given is of another calibration than this model's (threshold=0 answers always)"
+    certificates = [ask.threshold_for(risk=0.5, stranger_rate=1.0), ask.confidence.threshold_for(risk=0.5)]
+    expected = [ask(asked, threshold=one) for one in certificates]
+    assert all(result["reason"] != refusal for result in expected)
+    ask.save_pretrained(tmp_path)
+    model = type(ask.model).from_pretrained(tmp_path)
+    loaded = ClosedBookPipeline(model=model, tokenizer=ask.tokenizer)
+    copies = [pickle.loads(pickle.dumps(one)) for one in certificates]  # as kept by a service, or sent to a process
+    assert [loaded(asked, threshold=one) for one in copies] == expected
+    lenient = replace(ask.confidence.correct, bias=9.0)
+    half = replace(ask.confidence.certification, strangers=[(0.2, 0.9)] * 100)
+    for change in ({"known": lenient}, {"correct": lenient}, {"selection": half}, {"certification": half}):
+        loaded.confidence = replace(ask.confidence, **change)
+        for one in certificates:
+            result = loaded(asked, threshold=one)
+            assert (result["answer"], result["reason"]) == (None, refusal)
+        own = loaded.threshold_for(risk=0.5, stranger_rate=1.0)
+        assert loaded(asked, threshold=own)["reason"] != refusal
+        expected_of_own = loaded(asked, threshold=own)
+        del vars(own)["calibration"]  # as in a pickle of an older version, which does not say of which one it is
+        assert loaded(asked, threshold=own) == expected_of_own
 
 
 def test_use_moves_and_equal_weights_change_nothing_and_are_digested_once(ask, monkeypatch):

@@ -238,7 +238,7 @@ def test_what_is_not_a_number_is_no_answer(calibrated, monkeypatch, threshold):
         return features
 
     expected = calibrated("Cyd", threshold=threshold)
-    monkeypatch.setitem(type(calibrated)._forward.__globals__, "confidence_features", broken)
+    monkeypatch.setattr(sys.modules[type(calibrated).__module__], "confidence_features", broken)
     result, other = calibrated(["Ada Stone", "Cyd"], threshold=threshold)
     assert (result["answer"], result["score"], result["known"], result["candidates"]) == (None, 0.0, None, [])
     assert result["reason"] == "the model computes something that is not a number"
