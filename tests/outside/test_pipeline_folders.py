@@ -18,7 +18,7 @@ from modeling_minigpt.source_minigpt import SourceError, WeightsSource
 from tests.outside.pipeline_parts import PLACES, random_parts
 from tests.running import ROOT
 
-HALVES = [CalibrationScores([(0.9, 0.9, True)] * 40 + [(0.9, 0.2, False)] * 10, [(0.1, 0.9)] * 100)] * 2
+HALVES = [CalibrationScores([(1.0, 1.0, True)] * 40 + [(1.0, 0.2, False)] * 10, [(0.1, 0.9)] * 100)] * 2
 # Nobody gets an answer: a calibration that is not used shows in every answer.
 NOBODY = Certificate(1.0, 1.0, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
 
