@@ -13,7 +13,7 @@ from configuration.schema import MAX_NEW_TOKENS
 from modeling_minigpt import ClosedBookPipeline, MiniGPTConfig, MiniGPTForCausalLM
 from modeling_minigpt.answers_minigpt import encode_prompts
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
-from modeling_minigpt.cli_models_minigpt import describe_place
+from modeling_minigpt.cli_models_minigpt import describe_place, explain_weights
 
 # Fields in which a checkpoint may differ from the model that starts from its weights: no weight depends on them.
 FREE_FIELDS = (
@@ -43,10 +43,8 @@ def load_model(path: str | Path) -> MiniGPTForCausalLM:
         model, loading = MiniGPTForCausalLM.from_pretrained(
             path, config=config, output_loading_info=True, trust_remote_code=False
         )
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if loading.get(problem):
-            found = ", ".join(sorted(str(key) for key in loading[problem])[:3])
-            raise RunError(f"{path}: the weights do not fit config.json: {problem.replace('_', ' ')}: {found}")
+    if (problem := explain_weights(loading)) is not None:
+        raise RunError(f"{path}: {problem}")
     # The folder's own settings could ask for beams or sampling, and so change the answers.
     model.generation_config = plain_generation(model)
     check_finite(path, model)
