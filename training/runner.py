@@ -11,7 +11,7 @@ from accelerate.logging import get_logger
 from accelerate.utils import set_seed
 
 from artifacts.files import as_disk_error, write_json
-from artifacts.loading import check_shape, load_model, load_tokenizer, start_from
+from artifacts.loading import continue_from, load_tokenizer, start_from
 from artifacts.run_folder import STAGES, RunError, RunFolder, read_json
 from artifacts.safe_loading import as_run_error
 from configuration.errors import one_line, show
@@ -260,10 +260,7 @@ def initial_model(run: Run, stage: str) -> MiniGPTForCausalLM:
         model.generation_config = initial.generation_config
         return model
     if stage == "finetune":
-        pretrained = run.folder.stage("pretrain")
-        model = load_model(pretrained)
-        check_shape(pretrained, model.config, initial.config)
-        return model
+        return continue_from(run.folder.stage("pretrain"), initial.config)
     return initial
 
 
