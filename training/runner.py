@@ -19,7 +19,7 @@ from configuration.schema import Recipe
 from evaluation.question_sets import read_sets
 from evaluation.report import print_results
 from evaluation.scoring import check_same_scoring, score_run
-from evaluation.trained_on import RECORD, TrainedOn, read_record, stage_record
+from evaluation.trained_on import TrainedOn, read_record, stage_record, write_record
 from hub.publish_model import HubTarget
 from hub.push import PushError
 from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
@@ -340,5 +340,5 @@ def save_stage(
         for relation, reason in uncalibrated.items():
             which = f" in {relation}" if len(run.data.relations) > 1 else ""
             logger.warning(f"the model's confidence{which} is not calibrated: {reason}")
-    (folder / RECORD).write_text(trained_on.to_json(), encoding="utf-8")
+    write_record(folder, trained_on)
     write_json(folder / "training.json", record)
