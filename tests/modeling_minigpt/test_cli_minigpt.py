@@ -73,6 +73,15 @@ def test_a_file_of_names_becomes_a_table(run, person, tmp_path, capsys, monkeypa
     assert minigpt(capsys, "ask", run, "--threshold", "0", "--file", "-")[1] == out
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_only_line_ends_divide_a_file_of_names(run, tmp_path, capsys, end):
+    names = ["Ada\x0cVell", "Bo\x85Lind", "Cyd\u2028Moss", "Dee\x1eFinn"]
+    (tmp_path / "names.txt").write_text(end.join(names), encoding="utf-8", newline="")
+    _, out, _ = minigpt(capsys, "ask", run, "--json", "--file", tmp_path / "names.txt")
+    asked = [json.loads(line)["question"] for line in out.splitlines()]
+    assert asked == [f"Where was {name} born?" for name in ("Ada Vell", "Bo Lind", "Cyd Moss", "Dee Finn")]
+
+
 class Terminal(io.StringIO):
     """A stdin at which a person types."""
 

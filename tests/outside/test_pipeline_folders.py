@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_model
 from transformers import AutoModelForCausalLM, pipeline
 
+from artifacts.safe_loading import check_contained
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM, cli_minigpt
 from modeling_minigpt.confidence_minigpt import Confidence, Head
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
@@ -42,6 +43,18 @@ def folder(parts, tmp_path):
 def load(name, **settings):
     """Load a pipeline as a user of the package does."""
     return pipeline("birthplace-qa", model=str(name), device="cpu", trust_remote_code=True, **settings)
+
+
+@pytest.mark.row("H17")
+def test_files_that_an_editor_has_saved_with_a_byte_order_mark_say_the_same(folder):
+    (folder / "names.txt").write_text("José Stone\nBo Quint\n", encoding="utf-8")
+    before = load(folder)
+    for name in ("facts.json", "confidence.json", "names.txt"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    after = load(folder)
+    assert after("jose stone")["matched_name"] == "José Stone"
+    assert (after.candidates, after.confidence) == (before.candidates, before.confidence)
+    check_contained(folder)  # as train.py does before it loads a model
 
 
 def change_candidates(folder, candidates):
