@@ -59,9 +59,13 @@ def upload_afterwards(
         settings: those of `save_pretrained`; the settings of the upload are removed.
 
     Raises:
+        NotADirectoryError: the folder is a file.
         TypeError: a setting that there is not, before anything is created.
         HfHubHTTPError: before anything is written if the repository cannot be created, or at the upload.
     """
+    # The library only logs it and returns, as if the model were saved.
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise NotADirectoryError(f"{os.fspath(folder)}: a file, wanted a folder to save into")
     if not push_to_hub:
         yield
         return

@@ -93,6 +93,18 @@ def test_a_setting_that_there_is_not_is_refused_before_anything_is_made(parts, m
 
 
 @pytest.mark.parametrize("name", ["model", "pipeline"])
+@pytest.mark.parametrize("push", [False, True])
+def test_a_file_in_place_of_the_folder_is_refused_before_anything_is_made(parts, model, hub, tmp_path, name, push):
+    saved = model if name == "model" else BirthplacePipeline(**parts, candidates=PLACES)
+    path = tmp_path / "again"
+    path.write_text("mine")
+    with pytest.raises(NotADirectoryError, match=r"again: a file, wanted a folder to save into$"):
+        saved.save_pretrained(path, push_to_hub=push)
+    assert path.read_text() == "mine"
+    assert hub.repositories == {}
+
+
+@pytest.mark.parametrize("name", ["model", "pipeline"])
 def test_a_revision_is_uploaded_to_its_branch_alone(parts, model, hub, tmp_path, monkeypatch, name):
     committed = []
     commit = hub.commit
