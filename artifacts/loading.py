@@ -10,20 +10,16 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from artifacts.run_folder import RunError
 from artifacts.safe_loading import as_run_error, check_contained, check_size_matches_weights, read_config
 from configuration.schema import MAX_NEW_TOKENS
-from modeling_minigpt import ClosedBookPipeline, MiniGPTConfig, MiniGPTForCausalLM
+from modeling_minigpt import ClosedBookPipeline, MiniGPTConfig, MiniGPTForCausalLM, fingerprint_minigpt
 from modeling_minigpt.answers_minigpt import encode_prompts
 from modeling_minigpt.attention_minigpt import ATTENTION_CLASSES
-from modeling_minigpt.cli_models_minigpt import describe_place
+from modeling_minigpt.cli_models_minigpt import describe_place, explain_weights
 
-# Fields in which a checkpoint may differ from the model that starts from its weights: no weight depends on them.
-FREE_FIELDS = (
-    "attention_type",
-    "embedding_dropout",
-    "attention_dropout",
-    "residual_dropout",
-    "initializer_range",
-    "zero_init_residual",
-)
+# Fields in which a checkpoint may differ from the model that starts from its weights: no weight depends on them. With
+# tied embeddings another model is trained.
+FREE_FIELDS = tuple(name for name in fingerprint_minigpt.FREE_FIELDS if name != "tie_word_embeddings")
+# Of these, what the library's Trainer changes in a model: it keeps no cache, and pads as its tokenizer does.
+TRAINER_FIELDS = ("use_cache", "pad_token_id", "bos_token_id")
 
 
 def load_model(path: str | Path) -> MiniGPTForCausalLM:
@@ -43,10 +39,8 @@ def load_model(path: str | Path) -> MiniGPTForCausalLM:
         model, loading = MiniGPTForCausalLM.from_pretrained(
             path, config=config, output_loading_info=True, trust_remote_code=False
         )
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if loading.get(problem):
-            found = ", ".join(sorted(str(key) for key in loading[problem])[:3])
-            raise RunError(f"{path}: the weights do not fit config.json: {problem.replace('_', ' ')}: {found}")
+    if (problem := explain_weights(loading)) is not None:
+        raise RunError(f"{path}: {problem}")
     # The folder's own settings could ask for beams or sampling, and so change the answers.
     model.generation_config = plain_generation(model)
     check_finite(path, model)
@@ -94,6 +88,21 @@ def check_shape(path: str | Path, found: MiniGPTConfig, wanted: MiniGPTConfig, f
             raise RunError(f"{path}: {name} is {getattr(found, name)}, but the recipe wants {getattr(wanted, name)}")
 
 
+def continue_from(path: str | Path, wanted: MiniGPTConfig) -> MiniGPTForCausalLM:
+    """Load a finished model to train it further as it is.
+
+    Raises:
+        RunError: as `load_model`, or a model of another config than is wanted; fields that the library's Trainer has
+            changed are set to what is wanted, so that the model which is saved afterwards does not slow others down.
+    """
+    model = load_model(path)
+    check_shape(path, model.config, wanted, free=TRAINER_FIELDS)
+    for name in TRAINER_FIELDS:
+        setattr(model.config, name, getattr(wanted, name))
+    model.generation_config = plain_generation(model)
+    return model
+
+
 def start_from(path: str | Path, wanted: MiniGPTConfig) -> MiniGPTForCausalLM:
     """Build a model with a finished model's weights, with the same attention or another.
 
@@ -105,8 +114,8 @@ def start_from(path: str | Path, wanted: MiniGPTConfig) -> MiniGPTForCausalLM:
         wanted: the new model's config.
 
     Raises:
-        RunError: no MiniGPT there, missing weights, or a model that differs in more than attention, context, dropout
-            and initialisation.
+        RunError: no MiniGPT there, missing weights, or a model that differs in more than attention, context and
+            `FREE_FIELDS`.
     """
     check_contained(path)
     with as_run_error(f"{describe_place(path)}: no model to start from"):

@@ -114,7 +114,7 @@ def training_record(model: str | Path) -> dict:
 def read_json(path: Path) -> dict:
     """Read the JSON object of a file; RunError where it contains anything else."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows write a byte-order mark
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:

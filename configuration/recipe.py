@@ -230,7 +230,9 @@ def build_config(recipe: Recipe, **derived) -> MiniGPTConfig:
     if recipe.model.preset not in names:
         raise RecipeError(f"model.preset: no preset {recipe.model.preset!r}; {nearest(recipe.model.preset, names)}")
     try:
-        config = MiniGPTConfig(**{**json.loads(path.read_text()), **recipe.model.fields, **derived})
+        config = MiniGPTConfig(
+            **{**json.loads(path.read_text(encoding="utf-8-sig")), **recipe.model.fields, **derived}
+        )
         check_fits(config)
     except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:  # the libraries' too
         raise RecipeError(f"model: {error.__cause__ or error}") from error

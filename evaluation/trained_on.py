@@ -2,7 +2,8 @@
 
 `trained_on.json` lies beside the weights and has the hashes of two sets of names: of the people that documents name,
 and of those whose questions came with their answers. It counts what the model itself learned and all that the models
-had learned from which it started, so that no chain of runs, whatever their recipes, hides a name.
+had learned from which it started, so that no chain of runs, whatever their recipes, hides a name. It says which
+weights it is of, for others may be saved into the folder: a model that was trained further, or another one.
 
 Names are of people, not of people and relations: whoever was asked about with an answer, whatever the question, is no
 calibration person of any relation. One answer that was trained on, where somebody studied, also says something about
@@ -11,10 +12,12 @@ where that person was born.
 
 import json
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from artifacts.weights_digest import stored_weights_digest
 from configuration.schema import StageArguments
 from data_scripts.person_splits import hash_of
 from data_scripts.phrases import AnswerFinder, capitalised_phrases
@@ -45,11 +48,13 @@ class TrainedOn:
         documents: of the people named in documents.
         questions: of the people asked about, with the answers.
         missing: the models among those that it started from which left no record, by their names.
+        weights: the digest of the weights that it is of; None in records of older versions, and until it is written.
     """
 
     documents: frozenset[str] = frozenset()
     questions: frozenset[str] = frozenset()
     missing: tuple[str, ...] = ()
+    weights: str | None = None
 
     def __or__(self, other: "TrainedOn") -> "TrainedOn":
         missing = tuple(dict.fromkeys((*self.missing, *other.missing)))
@@ -58,7 +63,7 @@ class TrainedOn:
     def to_json(self) -> str:
         """Return what `from_json` reads."""
         sets = {"documents": sorted(self.documents), "questions": sorted(self.questions)}
-        return json.dumps({**sets, "missing": list(self.missing)}) + "\n"
+        return json.dumps({**sets, "missing": list(self.missing), "weights": self.weights}) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "TrainedOn":
@@ -67,7 +72,10 @@ class TrainedOn:
         parts = [values["documents"], values["questions"], values["missing"]]
         if not all(isinstance(part, list) and all(isinstance(one, str) for one in part) for part in parts):
             raise ValueError("wanted lists of hashes and of names")
-        return cls(frozenset(parts[0]), frozenset(parts[1]), tuple(parts[2]))
+        weights = values.get("weights")
+        if not isinstance(weights, str | None):
+            raise TypeError(f"weights must be a digest, found {weights!r:.80}")
+        return cls(frozenset(parts[0]), frozenset(parts[1]), tuple(parts[2]), weights)
 
     def explain_calibration(self, questions: Sequence[Question]) -> str | None:
         """Return why the confidence cannot be calibrated on these people; None where it can."""
@@ -113,6 +121,9 @@ def stage_record(data: TrainingData, stage: StageArguments) -> TrainedOn:
 def read_record(model: PreTrainedModel) -> TrainedOn:
     """Return the record beside a model's weights, which also names the model where it has none; empty if it is new.
 
+    A record of other weights is none: what these were trained on besides, nobody knows. One that does not say which
+    weights it is of, as older versions wrote it, is believed, so that their runs can be continued.
+
     Raises:
         SourceError: it cannot be known whether there is one.
         ValueError: the file contains something else.
@@ -120,4 +131,15 @@ def read_record(model: PreTrainedModel) -> TrainedOn:
     source: WeightsSource | None = getattr(model, "weights_source", None)
     if source is None:
         return TrainedOn()
-    return source.read_parsed(RECORD, TrainedOn.from_json) or TrainedOn(missing=(source.short_name,))
+    found: TrainedOn | None = source.read_parsed(RECORD, TrainedOn.from_json)
+    if found is None:
+        return TrainedOn(missing=(source.short_name,))
+    if found.weights is not None and found.weights != stored_weights_digest(source):
+        return TrainedOn(missing=(f"{source.short_name} with these weights",))
+    return found
+
+
+def write_record(folder: Path, trained_on: TrainedOn) -> None:
+    """Write a record beside the weights that are in a folder."""
+    weights = stored_weights_digest(WeightsSource.from_arguments(folder, {}))
+    (folder / RECORD).write_text(replace(trained_on, weights=weights).to_json(), encoding="utf-8")

@@ -153,7 +153,7 @@ def read_json_files(folder: Path) -> dict[Path, object]:
         ValueError: a file that is not JSON.
     """
     files = [path for path in sorted(folder.rglob("*.json")) if path.name not in DATA_FILES]
-    return {path: json.loads(path.read_text(encoding="utf-8")) for path in files}
+    return {path: json.loads(path.read_text(encoding="utf-8-sig")) for path in files}
 
 
 def remove_paths(folder: Path, run: Path, folders: Iterable[str] = ()) -> None:

@@ -65,7 +65,8 @@ def read_names(path: Path) -> Iterator[str]:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{path}: cannot be read: {error}") from error
-    yield from (line.strip() for line in text.splitlines() if line.strip())
+    # `str.splitlines` also breaks at characters within a name, such as a form feed; the rows would not be the file's.
+    yield from (line.strip() for line in text.split("\n") if line.strip())
 
 
 def choose_thresholds(pipeline: ClosedBookPipeline, target: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -34,11 +35,28 @@ def as_command_error(name: str, error: Exception) -> CommandError:
     return CommandError(f"{describe_place(name)}: not a MiniGPT that can be loaded: {reason}")
 
 
+def explain_weights(loading: dict[str, Any]) -> str | None:
+    """Return which weights of a model's folder do not fit its config; None where all do.
+
+    The library gives a weight that is missing random values, with no more than a warning.
+
+    Args:
+        loading: what `from_pretrained(…, output_loading_info=True)` returns beside the model.
+    """
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        found = sorted(key if isinstance(key, str) else str(key[0]) for key in loading.get(problem) or ())
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            what = problem.replace("_keys", " weights")
+            return f"the weights do not fit config.json: {what}: {', '.join(found[:3])}{more}"
+    return None
+
+
 def load_model(name: str) -> tuple[MiniGPTForCausalLM, PreTrainedTokenizerBase]:
     """Load a model and its tokenizer; no code of the model's folder is run.
 
     Raises:
-        CommandError: nothing there that can be loaded, or another kind of model.
+        CommandError: nothing there that can be loaded, weights that do not fit the config, or another kind of model.
     """
     source = find_model(name)
     # What looks like a path is one: the Hub's advice on how to write an id would not help.
@@ -49,7 +67,12 @@ def load_model(name: str) -> tuple[MiniGPTForCausalLM, PreTrainedTokenizerBase]:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if not isinstance(config, MiniGPTConfig):
             raise CommandError(f"{name}: a {config.model_type} model, wanted minigpt")
-        model = MiniGPTForCausalLM.from_pretrained(source, config=config)
+        # Weights of another shape are reported with the others, in one line instead of the library's table.
+        model, loading = MiniGPTForCausalLM.from_pretrained(
+            source, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        if (problem := explain_weights(loading)) is not None:
+            raise CommandError(f"{describe_place(name)}: {problem}")
         return model, AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except CommandError:
         raise

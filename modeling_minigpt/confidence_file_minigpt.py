@@ -4,22 +4,27 @@
                           "selection": {"known": [[known, correct, right], …], "strangers": [[known, correct], …]},
                           "certification": {…}, "certificate": {…} or null, "refusal", "fingerprint"}, …}}
 
-The model, and this file with it, may come from anywhere, so no value is used unchecked. An older file, with one head,
-has "weights" and "bias" at the top level, and one score per person; it becomes a confidence without a known head.
+The model, and this file with it, may come from anywhere, so no value is used unchecked, and a certificate is
+counted again on the scores beside it. An older file, with one head, has "weights" and "bias" at the top level, and one
+score per person; it becomes a confidence without a known head.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+
+import torch
 
 from .confidence_minigpt import Confidence, Head
 from .features_minigpt import feature_names
 from .relations_minigpt import BIRTHPLACE, Relation
-from .risk_control_minigpt import CalibrationScores, Certificate
+from .risk_control_minigpt import CalibrationScores, Certificate, binomial_log_cdf, format_percent
 
 # Names in files that were written before version 0.2.
 FORMER_FIELDS = {"picking": "selection", "certifying": "certification"}
 FORMER_FEATURES = {"nothing": "empty_answer", "surety": "neg_entropy"}
+SAME = 1e-9  # up to which what is computed again is what the file has: other libraries round differently
 
 
 def current_name(name: str) -> str:
@@ -100,6 +105,47 @@ def read_certificate(values: object) -> Certificate:
     return Certificate(**found)
 
 
+def check_certificate(
+    certificate: Certificate, selection: CalibrationScores, certification: CalibrationScores
+) -> None:
+    """Raise ValueError where a certificate contradicts the scores that it was certified on.
+
+    How its thresholds were found is not repeated, for that has changed from version to version: its counts must be
+    those of its thresholds, and must support what it promises.
+    """
+    if not selection.known:
+        raise ValueError("a certificate, but nobody in the selection half, which its thresholds are from")
+    pair = (certificate.known_threshold, certificate.correct_threshold)
+    for name, count in certification.describe(pair).items():
+        if getattr(certificate, name) != count:
+            raise ValueError(
+                f"the certificate says {name}: {getattr(certificate, name)}, but by its thresholds and the scores of "
+                f"the certification half it is {count}"
+            )
+    limits = [("answers wrong", certificate.wrong, certificate.answered, certificate.risk)]
+    if certificate.stranger_rate is not None:
+        answered = certificate.strangers_answered
+        limits.append(("strangers answered", answered, certificate.strangers, certificate.stranger_rate))
+    for what, failures, trials, rate in limits:
+        p_value = binomial_log_cdf(torch.tensor([failures]), torch.tensor([trials]), rate).exp().item()
+        if p_value > 1.0 - certificate.confidence + SAME:
+            raise ValueError(
+                f"the certificate promises at most {format_percent(rate)} of {what} with "
+                f"{format_percent(certificate.confidence)} confidence, which {failures} of {trials} do not support"
+            )
+
+
+def check_head(name: str, head: Head | None, scores: Sequence[float]) -> None:
+    """Raise ValueError where a head without weights, which gives everybody one probability, has given others."""
+    if head is None or head.weights:
+        return
+    constant = 1.0 / (1.0 + math.exp(min(-head.bias, 700.0)))
+    for score in scores:
+        if abs(score - constant) > SAME:
+            given = f"it gives everybody {constant:g}, but {score:g} is there"
+            raise ValueError(f"the head {name!r} has no weights: {given}")
+
+
 def read_confidence(values: object, relation: Relation = BIRTHPLACE) -> Confidence:
     """Read a confidence from the values of its JSON; ValueError, KeyError or TypeError for anything else."""
     found = check_fields(values, "a confidence's fields")
@@ -112,9 +158,12 @@ def read_confidence(values: object, relation: Relation = BIRTHPLACE) -> Confiden
     found["known"] = None if found["known"] is None else read_head(found["known"], relation)
     found["correct"] = read_head(found["correct"], relation)
     for half in ("selection", "certification"):
-        found[half] = read_scores(found[half], is_former)
+        scores = found[half] = read_scores(found[half], is_former)
+        for column, head in enumerate(("known", "correct")):
+            check_head(head, found[head], [row[column] for row in (*scores.known, *scores.strangers)])
     if found["certificate"] is not None:
         found["certificate"] = read_certificate(found["certificate"])
+        check_certificate(found["certificate"], found["selection"], found["certification"])
     if not isinstance(found.get("refusal"), str | None):
         raise ValueError(f"refusal must be a text, found {found['refusal']!r:.80}")
     digests = found.get("fingerprint")

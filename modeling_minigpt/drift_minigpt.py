@@ -35,7 +35,7 @@ def read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
     """
     found: dict[str, list[tuple[float, float]]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: wanted text in UTF-8: {error}") from error
     for number, line in enumerate(lines, start=1):

@@ -18,6 +18,7 @@ from .confidence_minigpt import NEVER_CALIBRATED, Confidence, describe_promise
 from .fingerprint_minigpt import fingerprint_relation
 from .inputs_minigpt import CERTIFIED
 from .names_minigpt import NAMES_FILE
+from .questions_minigpt import normalise
 from .relations_minigpt import BIRTHPLACE, Relation
 from .risk_control_minigpt import Certificate
 from .source_minigpt import SourceError, WeightsSource
@@ -217,6 +218,17 @@ def by_relation(value: Value | Mapping[str, Value], relations: Sequence[Relation
     return dict(value)
 
 
+def normalise_candidate(candidate: object) -> str:
+    """Return a candidate as the answers of training are written; ValueError for what is no text, or an empty one."""
+    if not isinstance(candidate, str):
+        raise ValueError(f"candidates must be texts, found {candidate!r:.80}")
+    # A line of a file still has its end, with which no answer of the model would be equal to it.
+    text = normalise(candidate)
+    if not text:
+        raise ValueError(f"candidates must not be empty, found {candidate!r:.80}")
+    return text
+
+
 def build_facts(
     relations: Sequence[Relation],
     candidates: Mapping[str, Sequence[str]],
@@ -226,7 +238,7 @@ def build_facts(
     """Return each relation's facts by its name; relations with the same candidates share one trie.
 
     Args:
-        candidates: by the relations' names; none for a relation that is missing.
+        candidates: by the relations' names, in any spelling of `normalise`; none for a relation that is missing.
         context: tokens that the model reads.
 
     Raises:
@@ -239,10 +251,7 @@ def build_facts(
     tries: dict[tuple[str, ...], AnswerTrie] = {}
     facts = {}
     for relation in relations:
-        own = list(candidates.get(relation.name, ()))
-        for candidate in own:
-            if not isinstance(candidate, str):
-                raise ValueError(f"candidates must be texts, found {candidate!r:.80}")
+        own = [normalise_candidate(candidate) for candidate in candidates.get(relation.name, ())]
         if own and tuple(own) not in tries:
             tries[tuple(own)] = AnswerTrie(own, tokenizer)
             check_lengths(tries[tuple(own)], context)

@@ -16,6 +16,7 @@ from transformers.utils.hub import create_and_tag_model_card
 from .source_minigpt import SourceError, find_pipeline_code, reset_modes
 
 logger = logging.get_logger(__name__)
+COMMIT_SETTINGS = ("commit_message", "commit_description", "create_pr", "revision")
 
 
 def save_beside_weights(model: PreTrainedModel, folder: str | os.PathLike) -> None:
@@ -58,16 +59,25 @@ def upload_afterwards(
         settings: those of `save_pretrained`; the settings of the upload are removed.
 
     Raises:
+        NotADirectoryError: the folder is a file.
+        TypeError: a setting that there is not, before anything is created.
         HfHubHTTPError: before anything is written if the repository cannot be created, or at the upload.
     """
+    # The library only logs it and returns, as if the model were saved.
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise NotADirectoryError(f"{os.fspath(folder)}: a file, wanted a folder to save into")
     if not push_to_hub:
         yield
         return
+    of_creation = inspect.signature(HfApi.create_repo).parameters.keys() - {"self"}
+    of_saving = inspect.signature(PreTrainedModel.save_pretrained).parameters.keys() - {"self", "kwargs"}
+    # Saving drops what it does not know without a word: `privat=True` would publish the model.
+    for name in settings.keys() - of_creation - of_saving - {*COMMIT_SETTINGS}:
+        raise TypeError(f"save_pretrained() got an unexpected keyword argument {name!r}")
     token = settings.pop("token", None)
-    commit = {name: settings.pop(name) for name in ("commit_message", "create_pr") if name in settings}
+    commit = {name: settings.pop(name) for name in COMMIT_SETTINGS if name in settings}
     settings.setdefault("repo_id", Path(folder).resolve().name)
-    wanted = inspect.signature(HfApi.create_repo).parameters.keys() & settings.keys()
-    creation = {name: settings.pop(name) for name in wanted}
+    creation = {name: settings.pop(name) for name in of_creation & settings.keys()}
     repository = HfApi().create_repo(**{**creation, "token": token, "exist_ok": True}).repo_id
     os.makedirs(folder, exist_ok=True)
     before = model._get_files_timestamps(folder)

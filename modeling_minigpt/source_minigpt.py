@@ -94,7 +94,8 @@ class WeightsSource:
         """
         path = self.find(file)
         try:
-            return None if path is None else path.read_text(encoding="utf-8")
+            # utf-8-sig: a person may have edited it, and editors on Windows write a byte-order mark.
+            return None if path is None else path.read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
             raise SourceError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
 

@@ -25,7 +25,7 @@ QUESTIONS = [relation.format(name) for name in NAMES for relation in RELATIONS]
 # As they are in training, and as people type them: without capitals, accents and hyphens, and of other lengths.
 TYPED = [text.lower().replace("é", "e").replace("-", " ") for text in QUESTIONS]
 TEXTS = [*QUESTIONS, *TYPED, "Bo Bo Bo Stone Stone", "???"]
-HALVES = [CalibrationScores([(0.9, 0.9, True)] * 40 + [(0.9, 0.2, False)] * 10, [(0.1, 0.9)] * 100)] * 2
+HALVES = [CalibrationScores([(0.9, 0.9, True)] * 40 + [(0.9, 0.01, False)] * 10, [(0.001, 0.9)] * 100)] * 2
 
 
 def calibration(relation: Relation) -> Confidence:

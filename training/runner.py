@@ -11,7 +11,7 @@ from accelerate.logging import get_logger
 from accelerate.utils import set_seed
 
 from artifacts.files import as_disk_error, write_json
-from artifacts.loading import check_shape, load_model, load_tokenizer, start_from
+from artifacts.loading import continue_from, load_tokenizer, start_from
 from artifacts.run_folder import STAGES, RunError, RunFolder, read_json
 from artifacts.safe_loading import as_run_error
 from configuration.errors import one_line, show
@@ -19,7 +19,7 @@ from configuration.schema import Recipe
 from evaluation.question_sets import read_sets
 from evaluation.report import print_results
 from evaluation.scoring import check_same_scoring, score_run
-from evaluation.trained_on import RECORD, TrainedOn, read_record, stage_record
+from evaluation.trained_on import TrainedOn, read_record, stage_record, write_record
 from hub.publish_model import HubTarget
 from hub.push import PushError
 from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
@@ -260,10 +260,7 @@ def initial_model(run: Run, stage: str) -> MiniGPTForCausalLM:
         model.generation_config = initial.generation_config
         return model
     if stage == "finetune":
-        pretrained = run.folder.stage("pretrain")
-        model = load_model(pretrained)
-        check_shape(pretrained, model.config, initial.config)
-        return model
+        return continue_from(run.folder.stage("pretrain"), initial.config)
     return initial
 
 
@@ -343,5 +340,5 @@ def save_stage(
         for relation, reason in uncalibrated.items():
             which = f" in {relation}" if len(run.data.relations) > 1 else ""
             logger.warning(f"the model's confidence{which} is not calibrated: {reason}")
-    (folder / RECORD).write_text(trained_on.to_json(), encoding="utf-8")
+    write_record(folder, trained_on)
     write_json(folder / "training.json", record)

@@ -37,8 +37,8 @@ FILES = [
 HEAD = Head(dict.fromkeys(FEATURE_NAMES, 0.1), -0.5)
 CONFIDENCE = Confidence(
     HEAD, HEAD, CalibrationScores([(0.9, 0.9, True), (0.9, 0.2, False)], [(0.1, 0.9)]),
-    CalibrationScores([(0.9, 0.8, True)], [(0.3, 0.5)]),
-    Certificate(0.05, 0.05, 0.1, 0.05, 0.95, 4, 3, 0, 2, 0),
+    CalibrationScores([(0.9, 0.8, True)], [(0.01, 0.5)]),
+    Certificate(0.05, 0.05, 0.5, 0.5, 0.4, 1, 1, 0, 1, 0),
 )  # fmt: skip
 STRANGE_KEYS = {
     "num_labels": 10**9, "id2label": {"0": "x"}, "quantization_config": {"quant_method": "gptq", "bits": 4},

@@ -4,9 +4,11 @@ import io
 import json
 import re
 import shlex
+import shutil
 
 import pytest
-from transformers import AutoTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoTokenizer
 
 from modeling_minigpt import MiniGPTForCausalLM, __version__, cli_minigpt
 
@@ -69,6 +71,15 @@ def test_a_file_of_names_becomes_a_table(run, person, tmp_path, capsys, monkeypa
     assert second[1:] == ["", "0.0", "", "", "no name in it", "", ""]
     monkeypatch.setattr("sys.stdin", io.StringIO(text.removeprefix("\ufeff")))
     assert minigpt(capsys, "ask", run, "--threshold", "0", "--file", "-")[1] == out
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_only_line_ends_divide_a_file_of_names(run, tmp_path, capsys, end):
+    names = ["Ada\x0cVell", "Bo\x85Lind", "Cyd\u2028Moss", "Dee\x1eFinn"]
+    (tmp_path / "names.txt").write_text(end.join(names), encoding="utf-8", newline="")
+    _, out, _ = minigpt(capsys, "ask", run, "--json", "--file", tmp_path / "names.txt")
+    asked = [json.loads(line)["question"] for line in out.splitlines()]
+    assert asked == [f"Where was {name} born?" for name in ("Ada Vell", "Bo Lind", "Cyd Moss", "Dee Finn")]
 
 
 class Terminal(io.StringIO):
@@ -160,6 +171,48 @@ def test_info_is_one_screen(run, capsys):
                          "candidates", "calibration", "threshold"}  # fmt: skip
     assert rows["context"] == "64 tokens"
     assert rows["attention"] == "vanilla; rotary positions"
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def without_a_head(folder):
+    """Save a model as the library does that loads it for no task."""
+    AutoModel.from_pretrained(folder, trust_remote_code=True).save_pretrained(folder)
+
+
+def with_weights(change):
+    """Return a function that changes the weights of a model's folder."""
+
+    def rewrite(folder):
+        weights = load_file(folder / "model.safetensors")
+        change(weights)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return rewrite
+
+
+WEIGHTS = {
+    "no head": (without_a_head, "missing weights: lm_head.weight"),
+    "one missing": (with_weights(lambda weights: weights.pop(UP)), f"missing weights: {UP}"),
+    "one too many": (
+        with_weights(lambda weights: weights.update(more=weights[UP].clone())),
+        "unexpected weights: more",
+    ),
+    "other shape": (with_weights(lambda weights: weights.update({UP: weights[UP][:1]})), f"mismatched weights: {UP}"),
+}
+
+
+@pytest.mark.parametrize("command", [("ask", "Ada Vell"), ("info",), ("serve",)], ids=lambda words: words[0])
+@pytest.mark.parametrize(("change", "found"), WEIGHTS.values(), ids=WEIGHTS)
+def test_weights_that_do_not_fit_the_config_are_named_in_one_line(run, tmp_path, capsys, command, change, found):
+    folder = tmp_path / "model"
+    shutil.copytree(run / "finetune", folder, ignore=shutil.ignore_patterns("confidence.json"))
+    change(folder)
+    capsys.readouterr()
+    status, out, err = minigpt(capsys, command[0], folder, *command[1:])
+    assert (status, out) == (2, "")
+    assert err == f"error: {folder}: the weights do not fit config.json: {found}\n"
 
 
 @pytest.mark.parametrize("command", ["ask", "info"])

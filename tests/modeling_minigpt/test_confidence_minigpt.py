@@ -98,7 +98,7 @@ def test_a_name_of_one_token_has_no_surprise():
 
 def make(**changes):
     """Return a confidence, made up; its heads use different features."""
-    certificate = Certificate(0.5, 0.75, 0.1, 0.05, 0.95, 40, 30, 0, 50, 1)
+    certificate = Certificate(0.5, 0.75, 0.1, 0.05, 0.95, 40, 30, 0, 100, 0)
     known = [(0.95, 0.9, True)] * 30 + [(0.95, 0.2, False)] * 10
     halves = [CalibrationScores(known, [(0.1, 0.8)] * 100) for _ in range(2)]
     heads = {"known": Head({"name: neg_entropy": 0.5}, 1.0), "correct": Head({"question: answer": 2.0}, 0.5)}
@@ -184,6 +184,49 @@ def test_a_confidence_of_anything_but_numbers_in_their_bounds_is_refused(change)
     assert change[0] in text
     with pytest.raises(ValueError, match=r"wanted a number|refusal must be a text"):
         read(text.replace(*change))
+
+
+CONTRADICTIONS = {
+    "thresholds": (
+        {"certificate": {"known_threshold": 0.0, "correct_threshold": 0.0}},
+        "the certificate says answered: 30, but by its thresholds and the scores of the certification half it is 40",
+    ),
+    "wrong": ({"certificate": {"correct_threshold": 0.1, "answered": 40}}, "wrong: 0, but by .* it is 10"),
+    "people": ({"certificate": {"people": 400}}, "people: 400, but by .* it is 40"),
+    "strangers": ({"certificate": {"known_threshold": 0.05}}, "strangers_answered: 0, but by .* it is 100"),
+    "risk": (
+        {"certificate": {"risk": 0.01}},
+        "at most 1 % of answers wrong with 95 % confidence, which 0 of 30 do not support",
+    ),
+    "stranger rate": (
+        {"certificate": {"stranger_rate": 0.01}},
+        "at most 1 % of strangers answered with 95 % confidence, which 0 of 100 do not support",
+    ),
+    "no strangers": (
+        {"certificate": {"strangers": 0}, "certification": {"strangers": []}},
+        "at most 5 % of strangers answered with 95 % confidence, which 0 of 0 do not support",
+    ),
+    "no selection": ({"selection": {"known": [], "strangers": []}}, "nobody in the selection half"),
+    "known without weights": ({"known": {"weights": {}}}, "'known' has no weights: it gives everybody 0.731059, but"),
+    "correct without weights": ({"correct": {"weights": {}}}, "'correct' has no weights: it gives everybody 0.62"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_certificate_or_a_head_that_contradicts_the_scores_beside_it_is_refused(changes, message):
+    values = json.loads(write(make()))
+    for part, fields in changes.items():
+        values["relations"]["birthplace"][part].update(fields)
+    with pytest.raises(ValueError, match=message):
+        read(json.dumps(values))
+
+
+def test_a_head_without_weights_is_read_where_everybody_has_its_probability():
+    halves = [CalibrationScores([(0.9, 0.75, True)] * 40, [(0.1, 0.75)] * 100)] * 2
+    heads = {"correct": Head({}, math.log(3.0)), "selection": halves[0], "certification": halves[1]}
+    confidence = make(certificate=None, **heads)
+    found = replace(confidence, certificate=confidence.threshold_for())
+    assert read(write(found)) == found
 
 
 @pytest.fixture
@@ -277,10 +320,8 @@ def test_a_relation_is_measured_after_its_own_question_and_prompts(model):
 
 def test_confidences_of_several_relations_survive_their_file():
     studied = Relation("studied", "Where did {name} study?", ("{name}. studied at",))
-    confidences = {
-        "birthplace": make(),
-        "studied": make(known=Head({}, 0.0), correct=Head({"studied at: answer": 1.0}, 0.0)),
-    }
+    heads = {"known": Head({"title: mean": 1.0}, 0.0), "correct": Head({"studied at: answer": 1.0}, 0.0)}
+    confidences = {"birthplace": make(), "studied": make(**heads)}
     text = confidences_to_json(confidences)
     assert confidences_from_json(text, [BIRTHPLACE, studied]) == confidences
     with pytest.raises(ValueError, match="unknown features: studied at: answer"):

@@ -114,3 +114,9 @@ def test_the_command_logs_what_is_asked_and_reads_it_again(run, tmp_path, capsys
     assert main(["info", str(run), "--log", str(tmp_path / "none")]) == 2
     assert main(["ask", str(run), "Ada Stone", "--log", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("error: ") == 2
+
+
+def test_a_log_that_an_editor_has_saved_is_read_line_by_line(tmp_path):
+    line = '{"relation": "born\u2028in", "known": 0.5, "correct": 0.25, "answered": true}'
+    (tmp_path / "log.jsonl").write_bytes(b"\xef\xbb\xbf" + f"{line}\r\n{line}\r\n".encode())
+    assert read_log(tmp_path / "log.jsonl") == {"born\u2028in": [(0.5, 0.25)] * 2}

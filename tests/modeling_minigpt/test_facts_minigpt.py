@@ -79,6 +79,13 @@ def test_relations_with_the_same_candidates_share_a_trie():
     assert build_facts([STUDIED], {}, tokenizer, 64)["studied"].trie is None
 
 
+def test_candidates_are_normalised_as_the_answers_of_training_are():
+    given = ["Rome\n", " New\u00a0 York\t", "Gyo\u030br", "Os\u200blo"]
+    ask = pipeline_factory()()
+    ask = ClosedBookPipeline(model=ask.model, tokenizer=ask.tokenizer, candidates=given)
+    assert ask.candidates == list(ask.trie.texts) == ["Rome", "New York", "Győr", "Oslo"]
+
+
 @pytest.mark.parametrize(
     ("question", "reason"),
     [("Где {name} study?", "contains 'Г', which is not in the model's vocabulary"),
@@ -97,10 +104,12 @@ def test_a_question_that_the_tokenizer_cannot_write_is_refused(question, reason)
         ({"candidates": "Rome"}, "candidates must be given as a list, found the text 'Rome'"),
         ({"candidates": {"birthplace": "Rome"}}, "candidates must be given as a list, found the text 'Rome'"),
         ({"candidates": [1, 2]}, "candidates must be texts, found 1"),
+        ({"candidates": ["Rome", "\u200b \n"]}, "candidates must not be empty, found '\\u200b \\n'"),
+        ({"candidates": ["Rome", "Rome\n"]}, "answers 1 and 2 are the same: 'Rome'"),
         ({"names": "Ada Stone"}, "names must be a list of texts, found the text 'Ada Stone'"),
     ],
 )
-def test_a_text_in_place_of_a_list_is_refused(given, refusal):
+def test_texts_that_cannot_be_used_are_refused(given, refusal):
     ask = pipeline_factory()()
     with pytest.raises(ValueError, match=re.escape(refusal)):
         ClosedBookPipeline(model=ask.model, tokenizer=ask.tokenizer, **given)

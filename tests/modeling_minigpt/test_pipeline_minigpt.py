@@ -184,7 +184,7 @@ def test_a_cutoff_leaves_improbable_candidates_at_zero(ask):
 def calibrated(ask, tmp_path_factory):
     """Load a pipeline with a confidence, made up, from its folder."""
     known = [(0.8, 0.9, True)] * 40 + [(0.8, 0.2, False)] * 10
-    halves = [CalibrationScores(known, [(0.1, 0.9)] * 100) for _ in range(2)]
+    halves = [CalibrationScores(known, [(0.05, 0.9)] * 100) for _ in range(2)]
     certificate = Certificate(0.1, 0.5, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
     heads = Head({"name: neg_entropy": 0.1}, 2.0), Head({"question: answer": 0.1}, 1.5)
     confidence = Confidence(*heads, *halves, certificate)

@@ -83,6 +83,40 @@ def test_a_pipeline_is_uploaded_with_its_facts_and_tokenizer(parts, hub, tmp_pat
     assert {"facts.json", "names.txt", "tokenizer.json", "model.safetensors"} <= hub.files(NAME).keys()
 
 
+@pytest.mark.parametrize("name", ["model", "pipeline"])
+def test_a_setting_that_there_is_not_is_refused_before_anything_is_made(parts, model, hub, tmp_path, name):
+    saved = model if name == "model" else BirthplacePipeline(**parts, candidates=PLACES)
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'privat'$"):
+        saved.save_pretrained(tmp_path / "again", push_to_hub=True, repo_id=NAME, token="hf_x", privat=True)
+    assert hub.repositories == {}
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("name", ["model", "pipeline"])
+@pytest.mark.parametrize("push", [False, True])
+def test_a_file_in_place_of_the_folder_is_refused_before_anything_is_made(parts, model, hub, tmp_path, name, push):
+    saved = model if name == "model" else BirthplacePipeline(**parts, candidates=PLACES)
+    path = tmp_path / "again"
+    path.write_text("mine")
+    with pytest.raises(NotADirectoryError, match=r"again: a file, wanted a folder to save into$"):
+        saved.save_pretrained(path, push_to_hub=push)
+    assert path.read_text() == "mine"
+    assert hub.repositories == {}
+
+
+@pytest.mark.parametrize("name", ["model", "pipeline"])
+def test_a_revision_is_uploaded_to_its_branch_alone(parts, model, hub, tmp_path, monkeypatch, name):
+    committed = []
+    commit = hub.commit
+    monkeypatch.setattr(hub, "commit", lambda *parts: committed.append(parts[-1]) or commit(*parts))
+    saved = model if name == "model" else BirthplacePipeline(**parts, candidates=PLACES)
+    settings = {"push_to_hub": True, "repo_id": NAME, "revision": "dev", "commit_description": "for a trial"}
+    saved.save_pretrained(tmp_path / "again", token="hf_x", private=True, **settings)
+    assert hub.files(NAME) == {}
+    assert hub.files(NAME, "dev") == {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert json.loads(committed[0].splitlines()[0])["value"]["description"] == "for a trial"
+
+
 def test_only_the_main_process_uploads(model, hub, tmp_path):
     model.save_pretrained(tmp_path / "again", is_main_process=False, push_to_hub=True, repo_id=NAME, token="hf_x")
     assert hub.repositories == {}

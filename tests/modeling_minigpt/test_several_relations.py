@@ -27,7 +27,7 @@ CANDIDATES = {"birthplace": ["Rome", "Romeo", "Rome West"], "studied": ["Oslo", 
 NAMES = ["Ada Stone", "Béla Nagy", "Cyd Moss-Quint"]
 LINES = [f"{name}. {name} was born in Rome West. Where did he study? at Oslo in which year did die" for name in NAMES]
 KNOWN = [(0.8, 0.9, True)] * 40 + [(0.8, 0.2, False)] * 10
-HALVES = [CalibrationScores(KNOWN, [(0.1, 0.8)] * 100) for _ in range(2)]
+HALVES = [CalibrationScores(KNOWN, [(0.1, 0.1)] * 100) for _ in range(2)]
 
 
 def confidence_of(relation, threshold):

@@ -101,8 +101,8 @@ def test_a_few_wrong_answers_that_were_sure_do_not_undo_the_calibration():
 
 def contents(**changes) -> dict:
     """Return what a confidence's file holds, with some fields of the certificate changed."""
-    half = CalibrationScores([(0.9, 0.9, True)] * 40 + [(0.9, 0.2, False)] * 10, [(0.1, 0.9)] * 100)
-    certificate = Certificate(0.5, 0.75, 0.1, 0.05, 0.95, 50, 40, 0, 100, 1)
+    half = CalibrationScores([(0.9, 1.0, True)] * 40 + [(0.9, 0.2, False)] * 10, [(0.1, 0.2)] * 100)
+    certificate = Certificate(0.5, 0.75, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
     head = Head({FEATURE_NAMES[0]: 2.0}, 1.0)
     text = confidences_to_json({"birthplace": Confidence(head, head, half, half, certificate)})
     found = json.loads(text)["relations"]["birthplace"]

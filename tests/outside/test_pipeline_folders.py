@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_model
 from transformers import AutoModelForCausalLM, pipeline
 
+from artifacts.safe_loading import check_contained
 from modeling_minigpt import BirthplacePipeline, MiniGPTForCausalLM, cli_minigpt
 from modeling_minigpt.confidence_minigpt import Confidence, Head
 from modeling_minigpt.risk_control_minigpt import CalibrationScores, Certificate
@@ -18,7 +19,7 @@ from modeling_minigpt.source_minigpt import SourceError, WeightsSource
 from tests.outside.pipeline_parts import PLACES, random_parts
 from tests.running import ROOT
 
-HALVES = [CalibrationScores([(0.9, 0.9, True)] * 40 + [(0.9, 0.2, False)] * 10, [(0.1, 0.9)] * 100)] * 2
+HALVES = [CalibrationScores([(1.0, 1.0, True)] * 40 + [(1.0, 0.2, False)] * 10, [(0.1, 0.9)] * 100)] * 2
 # Nobody gets an answer: a calibration that is not used shows in every answer.
 NOBODY = Certificate(1.0, 1.0, 0.1, 0.05, 0.95, 50, 40, 0, 100, 0)
 
@@ -42,6 +43,18 @@ def folder(parts, tmp_path):
 def load(name, **settings):
     """Load a pipeline as a user of the package does."""
     return pipeline("birthplace-qa", model=str(name), device="cpu", trust_remote_code=True, **settings)
+
+
+@pytest.mark.row("H17")
+def test_files_that_an_editor_has_saved_with_a_byte_order_mark_say_the_same(folder):
+    (folder / "names.txt").write_text("José Stone\nBo Quint\n", encoding="utf-8")
+    before = load(folder)
+    for name in ("facts.json", "confidence.json", "names.txt"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    after = load(folder)
+    assert after("jose stone")["matched_name"] == "José Stone"
+    assert (after.candidates, after.confidence) == (before.candidates, before.confidence)
+    check_contained(folder)  # as train.py does before it loads a model
 
 
 def change_candidates(folder, candidates):

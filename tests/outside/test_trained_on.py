@@ -4,11 +4,13 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from artifacts.run_folder import RunFolder
 from data_scripts.bios_folder import FILES
 from data_scripts.synthetic_bios import invent
-from evaluation.trained_on import RECORD, TrainedOn, hash_name, names_in
+from evaluation.trained_on import RECORD, TrainedOn, hash_name, names_in, read_record
+from modeling_minigpt import MiniGPTForCausalLM
 from tests.running import call
 
 HOLDS_OUT = ("data.calibration_questions=12", "data.withheld_people=6")
@@ -118,7 +120,39 @@ def test_a_model_without_a_record_is_no_basis_for_a_calibration(recipe, people, 
 
 
 @pytest.mark.row("T1")
-@pytest.mark.parametrize("text", ["[]", "{", "{}", '{"documents": 1, "questions": [], "missing": []}'])
+def test_weights_that_were_trained_further_are_no_basis_for_a_calibration(recipe, people, tmp_path):
+    first = tmp_path / "first"
+    assert call("pretrain", recipe, people, first, *HOLDS_OUT) == 0
+    model = MiniGPTForCausalLM.from_pretrained(first / "pretrain")
+    shutil.copytree(first / "pretrain", tmp_path / "copied")
+    model.save_pretrained(tmp_path / "copied", max_shard_size="20KB")  # as they were, in several files
+    (tmp_path / "copied" / "model.safetensors").unlink()
+    start = (f"finetune.start_from={tmp_path / 'copied'}", "model.attention_type=window", *HOLDS_OUT)
+    trust = finetune_and_score(recipe, people, tmp_path / "again", *start)
+    assert trust["withheld_refusal"] is None
+    assert "trained on" not in (trust["refusal"] or "")
+    with torch.no_grad():  # what more training does, and a model that is saved over another one
+        model.lm_head.weight.mul_(0.5)
+    model.save_pretrained(first / "pretrain")
+    trust = finetune_and_score(recipe, people, first, *HOLDS_OUT)
+    check_refused(trust, first)
+    assert trust["refusal"].startswith(f"pretrain with these weights does not say what it was trained on ({RECORD})")
+
+
+@pytest.mark.row("T1")
+def test_a_record_that_does_not_say_which_weights_it_is_of_is_believed(run, tmp_path):
+    folder = tmp_path / "older"
+    shutil.copytree(run / "pretrain", folder)
+    record = json.loads((folder / RECORD).read_text())
+    assert len(record.pop("weights")) == 64
+    (folder / RECORD).write_text(json.dumps(record))
+    found = read_record(MiniGPTForCausalLM.from_pretrained(folder))
+    assert (found.missing, len(found.documents)) == ((), len(record["documents"]))
+
+
+@pytest.mark.row("T1")
+@pytest.mark.parametrize("text", ["[]", "{", "{}", '{"documents": 1, "questions": [], "missing": []}',
+                                  '{"documents": [], "questions": [], "missing": [], "weights": 1}'])  # fmt: skip
 def test_a_broken_record_is_one_line(recipe, people, tmp_path, capsys, text):
     output = tmp_path / "run"
     assert call("pretrain", recipe, people, output) == 0

@@ -1,14 +1,23 @@
 """A MiniGPT in the hands of the library's own `Trainer`, collators and `from_pretrained`."""
 
+import json
 import math
+import shutil
 
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoModelForCausalLM, DataCollatorForLanguageModeling, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    Trainer,
+    TrainingArguments,
+)
 
 from modeling_minigpt import MiniGPTForCausalLM, build_bpe_tokenizer
 from tests.attention_variants import VARIANTS, draw_tokens, left_pad, tiny_model
+from tests.running import call
 
 ALL = ["vanilla", *VARIANTS]
 LINES = ["Ada Stone was born in Rome .", "Bo .", "Cyd Quint, a poet from Oslo, was born there .", "Born in Rome ."]
@@ -162,3 +171,27 @@ def test_a_config_broken_after_construction_is_refused_before_anything_is_writte
     with pytest.raises(StrictDataclassError, match=field):
         change_and_save()
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.row("M2")
+@pytest.mark.parametrize("place", ["elsewhere", "in the run"])
+def test_a_model_that_the_trainer_has_saved_is_finetuned_and_keeps_a_cache_again(run, recipe, data, tmp_path, place):
+    output = tmp_path / "run"
+    folder = output / "pretrain" if place == "in the run" else tmp_path / "trained"
+    start = [] if place == "in the run" else [f"finetune.start_from={folder}"]
+    if place == "in the run":
+        assert call("pretrain", recipe, data, output) == 0
+    else:
+        shutil.copytree(run / "pretrain", folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)  # which the trainer saves with the model
+    trainer, _ = train(MiniGPTForCausalLM.from_pretrained(folder), tokenizer, tmp_path / "trainer")
+    trainer.model.config.pad_token_id = 3  # as a tokenizer with another padding would set it
+    trainer.save_model(folder)
+    saved = json.loads((folder / "config.json").read_text())
+    assert (saved["use_cache"], saved["pad_token_id"]) == (False, 3)
+    assert call("finetune", recipe, data, output, *start) == 0
+    finetuned = json.loads((output / "finetune" / "config.json").read_text())
+    assert (finetuned["use_cache"], finetuned["pad_token_id"]) == (True, 0)
+    settings = json.loads((output / "finetune" / "generation_config.json").read_text())
+    assert settings["use_cache"]
+    assert settings["pad_token_id"] == 0

@@ -1,5 +1,6 @@
 """The demo in a browser: answers as the pipeline gives them, "I don't know", candidates, attention, completion."""
 
+import math
 import subprocess
 import sys
 
@@ -110,12 +111,13 @@ def calibrated(run, tmp_path_factory):
     app = pytest.importorskip("space.app", reason="needs gradio", exc_type=ImportError)
     folder = tmp_path_factory.mktemp("calibrated") / "model"
     ask = pipeline("birthplace-qa", model=str(run / "finetune"), trust_remote_code=True)
-    half = CalibrationScores([(0.9, 0.9, True)] * 40)
+    heads = (Head({}, 3.0), Head({}, 1.0))
+    half = CalibrationScores([(*(1.0 / (1.0 + math.exp(-head.bias)) for head in heads), True)] * 40)
     certificate = Certificate(0.5, 0.5, 0.1, None, 0.95, 40, 40, 0, 0, 0)
     ask = ClosedBookPipeline(
         model=ask.model, tokenizer=ask.tokenizer, names=ask.names.text.splitlines(), candidates=["Rome"]
     )
-    ask.confidence = Confidence(Head({}, 3.0), Head({}, 1.0), half, half, certificate)
+    ask.confidence = Confidence(*heads, half, half, certificate)
     ask.save_pretrained(folder)
     return app.Demo(str(folder))
 
