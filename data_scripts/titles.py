@@ -13,6 +13,7 @@ import regex
 from data_scripts.words import UNSPACED, WORD
 
 STOP = regex.compile(rf"(?V1)(?<=\S)(?:\. |[。．]\s*(?=\S)|\.(?=[{UNSPACED}]))")
+MAX_TITLE = 500  # characters of a known name, so that a document's length does not count twice
 SENTENCE_END = regex.compile(r"\s*(?:\.(?:\s|$)|[。．])")
 # After these a full stop may be the word's own; so it may after an initial, a single letter.
 ABBREVIATIONS = frozenset(
@@ -50,14 +51,20 @@ def repeats(title: str, text: str) -> bool:
 def split_title(document: str, names: Set[str] = frozenset()) -> tuple[str, str]:
     """Split a biography into its title and its body; the title is empty where there is none.
 
-    The title ends at the first full stop that is not an abbreviation's, or after which the text repeats the title or
-    begins a sentence, or before which is one of `names`.
+    The title is the longest of `names` that the text begins with, before a full stop: with "John A" among them, too,
+    "John A. Smith (politician). He was …" is about the politician. Without one it ends at the first full stop that is
+    not an abbreviation's, or after which the text repeats the title or begins a sentence.
     """
     stops = list(STOP.finditer(document))
+    if names:
+        for stop in reversed([stop for stop in stops if stop.start() <= MAX_TITLE]):
+            title = document[: stop.start()]
+            if title in names or f"{title}." in names:
+                return title, document[stop.end() :]
     for stop in stops:
         title = document[: stop.start()]
         body = document[stop.end() :]
-        if title in names or f"{title}." in names or repeats(title, body):
+        if repeats(title, body):
             return title, body
         # "Gen. John Smith. He was …": one word, and then a name with a stop of its own.
         may_go_on = ends_with_abbreviation(title) or (stop is not stops[-1] and WORD.fullmatch(title) is not None)

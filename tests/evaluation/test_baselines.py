@@ -47,6 +47,11 @@ def test_the_ceiling_counts_places_in_documents_about_the_person(name, place, to
     assert ceiling(DOCUMENTS, [question_about(name, place)]) == float(told)
 
 
+def test_a_name_with_a_full_stop_that_no_title_has_by_itself_has_its_documents():
+    question = question_about("John A. Smith (politician)", "Rome")
+    assert ceiling(["John A. Smith (politician). He was born in Rome ."], [question]) == 1.0
+
+
 def test_any_accepted_answer_in_a_document_that_is_read_once_reaches_the_ceiling():
     questions = [question_about("Ada Stone", "Paris", "Oslo"), question_about("Plato", "Bonn", "Paris")]
     assert ceiling(iter(DOCUMENTS), questions) == 0.5
