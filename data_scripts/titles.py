@@ -6,7 +6,7 @@ Gen. John Smith. Born in Rome, he was a poet .   Gen. John Smith | Born in Rome,
 Bo Lind Jr. He was born in Rome .                Bo Lind Jr | He was born in Rome .
 """
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 
 import regex
 
@@ -73,3 +73,15 @@ def split_title(document: str, names: Set[str] = frozenset()) -> tuple[str, str]
     # Initials alone, as in "J. R": then the first full stop is as good as any.
     title, stop, body = document.partition(". ")
     return (title, body) if stop else ("", document)
+
+
+def titles_to_know(documents: Iterable[str], titles: Iterable[str], names: Set[str]) -> set[str]:
+    """Return the titles that documents do not show by themselves, of documents whose titles are known.
+
+    Args:
+        documents: biographies.
+        titles: of each.
+        names: those known to `split_title` already.
+    """
+    pairs = zip(documents, titles, strict=True)
+    return {title for document, title in pairs if split_title(document, names)[0].rstrip(".") != title.rstrip(".")}

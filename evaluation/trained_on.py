@@ -12,6 +12,7 @@ where that person was born.
 import json
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 
 from transformers import PreTrainedModel
 
@@ -104,7 +105,7 @@ def stage_record(data: TrainingData, stage: StageArguments) -> TrainedOn:
     asked = [question.name for question in data.train]
     if stage.question_fraction < 1.0:
         people = [*asked, *(question.name for part in data.held_back for question in part)]
-        documents = frozenset(map(hash_name, names_in(data.documents, people)))
+        documents = frozenset(map(hash_name, chain(data.titles, names_in(data.documents, people))))
     if stage.question_fraction > 0.0:
         questions = frozenset(map(hash_name, asked))
     return TrainedOn(documents, questions)
