@@ -17,20 +17,19 @@ from itertools import chain
 from transformers import PreTrainedModel
 
 from configuration.schema import StageArguments
-from data_scripts.person_splits import hash_of
+from data_scripts.person_splits import hash_of, name_key
 from data_scripts.phrases import AnswerFinder, capitalised_phrases
 from data_scripts.questions import Question
 from data_scripts.splits import TrainingData
 from data_scripts.titles import split_title
-from modeling_minigpt.questions_minigpt import normalise
 from modeling_minigpt.source_minigpt import WeightsSource
 
 RECORD = "trained_on.json"
 
 
 def hash_name(name: str) -> str:
-    """Return the hash of a name, however it is written; the full stop of "Bo Lind Jr." is not part of it."""
-    return hash_of(normalise(name).casefold().rstrip(".")).hex()
+    """Return the hash of a name, however it is written, by which the splits, too, take people for the same."""
+    return hash_of(name_key(name)).hex()
 
 
 def count_known(questions: Sequence[Question], known: Set[str]) -> int:
