@@ -30,6 +30,7 @@ class CorpusWriter:
 
     Attributes:
         documents, withheld_documents, people: how many were written.
+        withheld_answers: how many training questions were not, as their answers name a withheld person.
         questions: how many, by (relation, split).
         answers: how often training answers a question of a relation by each text, by (relation, answer).
     """
@@ -40,6 +41,7 @@ class CorpusWriter:
         self.withheld = WithheldNames(withheld)
         self.documents = 0
         self.withheld_documents = 0
+        self.withheld_answers = 0
         self.people = 0
         self.asked = 0
         self.questions: Counter[tuple[str, str]] = Counter()
@@ -70,11 +72,18 @@ class CorpusWriter:
     ) -> None:
         """Write a shard of questions; those of the test split lose their answers.
 
+        Questions to learn from whose answers name a withheld person are left out, and counted.
+
         Args:
             shard: its number.
             people, names, relations, splits: one text a question, (N,).
             answers: its answers, lists of texts, (N,).
         """
+        kept = pa.array(~self._teaches_withheld(answers, splits))
+        people, names, relations, answers, splits = (
+            column.filter(kept) for column in (people, names, relations, answers, splits)
+        )
+        self.withheld_answers += len(kept) - len(names)
         texts = pa.nulls(len(names), pa.string())
         for name, relation in self.relations.items():
             template = relation.templates[0]
@@ -92,6 +101,15 @@ class CorpusWriter:
         training = pc.equal(splits, "train")
         first = pc.list_element(answers.filter(training), 0)
         self.answers.update(count_pairs(relations.filter(training), first))
+
+    def _teaches_withheld(self, answers: pa.Array, splits: pa.Array) -> np.ndarray:
+        """Return which questions are learned from and have an answer that names a withheld person, (N,)."""
+        different = pc.unique(pc.list_flatten(answers))
+        named = different.filter(pa.array(self.withheld.find(different)))
+        is_named = pc.is_in(pc.list_flatten(answers), value_set=named).to_numpy(zero_copy_only=False)
+        found = np.zeros(len(answers), bool)
+        found[pc.list_parent_indices(answers).to_numpy()[is_named]] = True
+        return found & pc.equal(splits, "train").to_numpy(zero_copy_only=False)
 
     def write_candidates(self) -> None:
         """Write the training answers of each relation, the most frequent first."""

@@ -87,3 +87,17 @@ def test_questions_of_a_folder_are_drawn_by_the_same_names(tmp_path):
 )
 def test_rows_are_joined_by_ids_and_names(ids, keys, expected):
     assert first_rows(np.array(ids), np.array(keys)).tolist() == expected
+
+
+def test_withheld_people_are_no_answers_that_are_learned(prepare_names, caplog):
+    names = [f"Ada{n} Stone" for n in range(40)]
+    people = [(f"Q{n}", name, {"birthplace": f"the school of {names[n - 7].upper()}"}) for n, name in enumerate(names)]
+    corpus = prepare_names(people, withheld_people=6)
+    withheld = {question.name for question in corpus.questions("withheld")}
+    learned = list(corpus.questions("train"))
+    taught = {f"the school of {name.upper()}" for name in withheld}
+    assert not taught & {answer for question in learned for answer in question.answers}
+    left_out = corpus.record["dropped"]["questions_with_withheld_answers"]
+    assert left_out > 0
+    assert len(learned) + left_out + 6 + len(corpus.questions("dev")) == 40
+    assert f"{left_out} training questions are left out: their answers name a withheld person" in caplog.text
