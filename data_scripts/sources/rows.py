@@ -1,10 +1,13 @@
 """A row of a table becomes a person: which column is what, and what may be in it."""
 
+import ast
 import datetime
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -17,6 +20,8 @@ from modeling_minigpt.relations_minigpt import Relation
 
 ROLES = ("name", "text", "id", "popularity", "split")  # and one for each relation
 Row = Mapping[str, Any]
+# What numpy, and pandas for it, writes of an array: no list in any language, as there are no commas.
+ARRAY = re.compile(r"""\[\s*(?:['"]|nan\b|None\b|[-+\d.\s]+\]$)""")
 
 
 @dataclass
@@ -153,6 +158,8 @@ def read_text(value: object, where: str) -> str:
         value = value.isoformat()
     if isinstance(value, Decimal):
         value = format(value, "f")
+    if isinstance(value, float) and math.isinf(value):
+        raise DataError(f"{where}: found {value}, wanted a text or a number")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -184,15 +191,17 @@ def is_blank(value: object) -> bool:
 def read_answers(value: object, where: str) -> list[str]:
     """Return the answers in a column, each once; none where it is null or an empty list.
 
-    A text, a number, a list of them, or a text that is a JSON list: `Rome`, `1852`, `["Rome", "Roma"]`.
+    A text, a number, a list of them, or a text that is a list in JSON or Python: `Rome`, `1852`, `["Rome", "Roma"]`.
 
     Raises:
-        DataError: an answer that is empty or neither a text nor a number.
+        DataError: an answer that is empty or neither a text nor a number, or a list without commas.
     """
     if is_null(value):
         return []
     if isinstance(value, str):
         value = parse_list(value)
+    if isinstance(value, str):
+        value = parse_printed(value, where)
     if isinstance(value, list):
         return list(dict.fromkeys(read_text(answer, where) for answer in value))
     if is_blank(value):
@@ -208,6 +217,21 @@ def parse_list(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def parse_printed(text: str, where: str) -> object:
+    """Return the list that a text is as Python prints it, else the text; DataError for an array as it is printed."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return text
+    with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        found = ast.literal_eval(text)
+        # `['Rome' 'Roma']` of an array is no error, but the one text RomeRoma: a printed list is printed again alike.
+        if repr(found) == text:
+            return found
+    if ARRAY.match(text):
+        raise DataError(f'{where}: found {text[:60]!r}, as an array is printed; wanted a list, ["Rome", "Roma"]')
+    return text
 
 
 def read_popularity(value: object, where: str) -> int | None:
