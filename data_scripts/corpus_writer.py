@@ -186,6 +186,7 @@ def write_people_corpus(
         shard += 1
     if merged.questions:
         writer.write_questions(shard, *merged.columns())
+    writer.people = people.count  # who may have several rows
     writer.write_candidates()
     writer.write_names(people.names)  # of those left out, too: they are no strangers
     return writer

@@ -103,7 +103,8 @@ class People:
         codes: of `CODES`, or `DROPPED`; (N,).
         shared: the hashes of names that several people have, sorted.
         repeated: the hashes of names that several rows have and of which none is left out, sorted.
-        dropped: how many people are left out.
+        dropped: how many people are left out, by their ids.
+        count: how many are not.
         withheld: names of the people that no stage sees.
 
     Raises:
@@ -153,11 +154,12 @@ class People:
         if data.names == "unique":
             is_shared = np.isin(self.names, self.shared)
             self.codes[is_shared] = DROPPED
-            self.dropped = int(is_shared.sum())
+            self.dropped = len(np.unique(ids[is_shared]))
             self.repeated = np.setdiff1d(self.repeated, self.shared)
         # Whoever is left out joins nobody: nothing is learned of them.
         kept = np.flatnonzero(self.codes != DROPPED)
         self.groups = np.arange(len(ids))
+        self.count = len(np.unique(ids[kept]))
         self.groups[kept] = kept[first_rows(ids[kept], keys[kept])]
         # One question asks for all rows of a name, and one person may have several: the first row's split is that of
         # all of them.

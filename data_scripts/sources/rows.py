@@ -2,11 +2,10 @@
 
 import ast
 import datetime
-import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,7 +13,7 @@ from typing import Any
 
 from configuration.recipe_names import nearest
 from data_scripts.bios_folder import DataError
-from data_scripts.sources.base import SPLITS, Person, make_id
+from data_scripts.sources.base import BETWEEN, SPLITS, Person, make_id
 from modeling_minigpt.questions_minigpt import normalise
 from modeling_minigpt.relations_minigpt import Relation
 
@@ -110,31 +109,47 @@ class Columns:
         )
 
 
-def read_people(table: Table, columns: Columns, stem: str, limit: int | None = None) -> Iterator[Person]:
-    """Yield the person of each row.
+def read_people(
+    table: Table, columns: Columns, stem: str, limit: int | None = None, ids: set[str] | None = None
+) -> Generator[Person, None, bool]:
+    """Yield the person of each row; return whether the limit was reached.
 
     Args:
         table: the rows.
         columns: which of its columns is what.
         stem: the file, for the ids of people who have none; they end in `STEM:ROW`, the first row being 1.
-        limit: the most rows to read, all where None.
+        limit: the most people, all where None; rows are read until one more begins.
+        ids: of people in earlier files, who count too; those of this file are added.
 
     Raises:
         DataError: as `Columns`.
     """
     if table.header is not None:
         columns.check(table.header, table.where)
+    ids = set() if ids is None else ids
     seen: dict[str, None] = {}
     number = 0
-    for where, row in itertools.islice(table.rows, limit):
+    is_full = False
+    for where, row in table.rows:
         number += 1
         if columns.by_role["name"] not in row:
             columns.check(list(row), where)
         seen.update(dict.fromkeys(row))
-        yield columns.person(row, f"{stem}:{number}", where)
+        person = columns.person(row, f"{stem}:{number}", where)
+        if limit is not None:
+            is_full = len(ids) == limit and person.id not in ids
+            if is_full:
+                break
+            ids.add(person.id)
+        yield person
+        # Without ids the next row is of another person, and is not read.
+        is_full = len(ids) == limit and BETWEEN in person.id
+        if is_full:
+            break
     # JSON lines leave out what is not known: only all of them together show which columns there are.
     if table.header is None and number:
         columns.check(list(seen), table.where)
+    return is_full
 
 
 def is_null(value: object) -> bool:

@@ -161,6 +161,40 @@ def parquet_rows(
         raise DataError(f"{path}: damaged after row {number}: {error}") from error
 
 
+class FirstPeople:
+    """Counts the rows of the first people in Parquet files that are read one after the other.
+
+    Args:
+        most: how many people are wanted.
+
+    Attributes:
+        is_full: whether further files have none of their rows.
+    """
+
+    def __init__(self, most: int):
+        self.most = most
+        self.rows = 0
+        self.ids: set[object] = set()
+        self.is_full = False
+
+    def count_rows(self, parquet: pyarrow.parquet.ParquetFile, id_column: str) -> int:
+        """Return how many rows of a file are of the first people; without a column of ids each row is a person."""
+        if id_column not in parquet.schema_arrow.names:
+            rows = min(self.most - self.rows, parquet.metadata.num_rows)
+            self.rows += rows
+            self.is_full = self.rows == self.most
+            return rows
+        rows = 0
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=[id_column]):
+            for one in batch.column(0).to_pylist():
+                if len(self.ids) == self.most and one not in self.ids:
+                    self.is_full = True
+                    return rows
+                self.ids.add(one)
+                rows += 1
+        return rows
+
+
 def shorten_floats(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
     """Return a batch whose 32-bit numbers are those that they are written as: 1.85, not 1.850000023841858."""
     for number, column in enumerate(batch.schema):

@@ -48,6 +48,7 @@ def test_other_names_of_one_id_are_the_same_person(prepare_names):
     found = splits_of(corpus, lambda name: name.split(" ")[-2])
     assert len(found) == 60
     assert {len(splits) for splits in found.values()} == {1}
+    assert corpus.record["people"] == 60
     counts = [len(corpus.questions(split)) // 3 for split in ("calibration", "withheld", "held_out")]
     assert counts == [12, 6, 5]
     withheld = [question.name for question in corpus.questions("withheld")]

@@ -152,6 +152,13 @@ def test_the_first_people(tmp_path):
     assert [person.name for person in read(path, max_people=2)] == ["Ada", "Bo"]
 
 
+def test_the_first_people_have_all_their_rows(tmp_path):
+    rows = "".join(f"{number // 3},Ada{number // 3} Stone,Rome{number}\n" for number in range(12))
+    path = write(tmp_path, "people.csv", f"id,name,birthplace\n{rows}")
+    assert [person.id for person in read(path, max_people=2)] == list("000111")
+    assert len(read(path, max_people=9)) == 12
+
+
 def test_a_column_that_later_rows_alone_have(tmp_path):
     path = write(tmp_path, "people.jsonl", '{"name": "Ada"}\n\n{"name": "Bo", "studied": "Turku"}\n')
     assert [person.facts for person in read(path)] == [{}, {"studied": ["Turku"]}]
