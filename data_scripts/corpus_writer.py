@@ -161,6 +161,7 @@ def write_people_corpus(
     for batch in read_batches(parts):
         codes = people.codes[first : first + batch.num_rows]
         hashes = people.names[first : first + batch.num_rows]
+        unasked = people.unasked[first : first + batch.num_rows]
         first += batch.num_rows
         chosen = codes != DROPPED
         batch = batch.filter(pa.array(chosen))
@@ -172,7 +173,7 @@ def write_people_corpus(
         writer.write_documents(
             shard, batch["name"].take(pc.list_parent_indices(batch["texts"])), pc.list_flatten(batch["texts"])
         )
-        alone = merged.take_out(batch, hashes[chosen], codes)
+        alone = merged.take_out(batch, hashes[chosen], codes, unasked[chosen])
         asked = batch.filter(pa.array(alone))
         owners = pc.list_parent_indices(asked["relations"])
         writer.write_questions(
@@ -206,16 +207,18 @@ class SharedNames:
         self.shared = people.repeated
         self.questions: dict[tuple[str, str], tuple[str, int, list[str]]] = {}
 
-    def take_out(self, batch: pa.RecordBatch, hashes: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Remember the questions about shared names of a batch; return which of its people share none, (N,)."""
-        alone = ~np.isin(hashes, self.shared)
-        for index in np.flatnonzero(~alone).tolist():
+    def take_out(
+        self, batch: pa.RecordBatch, hashes: np.ndarray, codes: np.ndarray, unasked: np.ndarray
+    ) -> np.ndarray:
+        """Remember the questions about shared names of a batch; return which others are asked about alone, (N,)."""
+        is_shared = np.isin(hashes, self.shared)
+        for index in np.flatnonzero(is_shared & ~unasked).tolist():
             row = {name: batch[name][index].as_py() for name in ("id", "name", "relations", "answers")}
             for relation, answers in zip(row["relations"], row["answers"], strict=True):
                 key = (row["name"], relation)
                 known = self.questions.setdefault(key, (row["id"], int(codes[index]), []))
                 known[2].extend(answer for answer in answers if answer not in known[2])
-        return alone
+        return ~is_shared & ~unasked
 
     def columns(self) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array, pa.Array]:
         """Return the questions as columns of people, names, relations, answers and splits."""

@@ -105,6 +105,7 @@ class People:
         repeated: the hashes of names that several rows have and of which none is left out, sorted.
         dropped: how many people are left out, by their ids.
         count: how many are not.
+        unasked: rows about which nothing is asked, as the person is asked about by another name; (N,).
         withheld: names of the people that no stage sees.
 
     Raises:
@@ -141,6 +142,7 @@ class People:
         if sum(part_sizes(data)) >= people:
             raise too_few(source, people, part_sizes(data))
         self.withheld = self._draw(parts, data, is_training)
+        self.unasked = self._other_names(is_training)
 
     def _share_names(self, ids: np.ndarray, keys: np.ndarray, data: DataArguments) -> None:
         """Leave out people who share a name, or put them into one split; rows of one id are one person."""
@@ -191,6 +193,17 @@ class People:
         withheld = drawn[PARTS.index("withheld")]
         others = is_repeated & (self.codes == CODES["withheld"])
         return list(dict.fromkeys([*withheld, *read_names(parts, others)])) if others.any() else withheld
+
+    def _other_names(self, is_training: np.ndarray) -> np.ndarray:
+        """Return which rows of calibration and withheld people have another name than the one that is asked for.
+
+        A certificate counts its questions as independent, and two names of one person are not. The name is the one
+        with the smallest hash: the first row's may be the one that is known best.
+        """
+        counted = np.isin(self.codes, [CODES["calibration"], CODES["withheld"]]) & is_training
+        smallest = np.full(len(self.names), np.iinfo(np.uint64).max)
+        np.minimum.at(smallest, self.groups[counted], self.names[counted])
+        return counted & (self.names != smallest[self.groups])
 
 
 def first_rows(ids: np.ndarray, keys: np.ndarray) -> np.ndarray:
