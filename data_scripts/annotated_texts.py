@@ -7,10 +7,11 @@ import numpy as np
 
 from configuration.schema import CorruptionOptions
 from data_scripts.answer_patterns import AnswerPatterns, features_of
+from data_scripts.corpus import SizedIterable
 from data_scripts.phrases import AnswerFinder, Spans, salient_phrases
 from data_scripts.questions import Question
 from data_scripts.ragged import Ragged
-from data_scripts.titles import split_title
+from data_scripts.titles import split_title, titles_to_know
 from data_scripts.words import SPACE, UNSPACED_CHARACTER, classify, cut_to_words, word_bounds
 
 # Bits of a character in `AnnotatedTexts.characters`, beside the two of `words.classify`.
@@ -54,7 +55,7 @@ class Annotator:
     Args:
         options: policy and lengths.
         answers: the training questions' answers, each of which is a phrase.
-        names: of the people in questions, which are titles as they are.
+        names: which are titles as they are: of the people in questions, and others that are known.
         patterns: what answers look like, of each relation.
     """
 
@@ -73,12 +74,17 @@ class Annotator:
 
     @classmethod
     def for_questions(
-        cls, questions: Iterable[Question], options: CorruptionOptions, documents: Iterable[str] = ()
+        cls,
+        questions: Iterable[Question],
+        options: CorruptionOptions,
+        documents: Iterable[str] = (),
+        titles: SizedIterable[str] = (),
     ) -> "Annotator":
         """Return the annotator of documents about people who are asked these questions.
 
         Args:
             documents: to learn from what answers look like, where `options` ask for that.
+            titles: of each of the documents, where they are known; those of people who are not asked about, too.
         """
         names = set()
         answers = set()
@@ -90,6 +96,8 @@ class Annotator:
             if learns:  # namesakes have the answers of all of them
                 own = known.setdefault(question.relation, {}).setdefault(question.name.rstrip("."), set())
                 own.update(question.answers)
+        if len(titles):
+            names |= titles_to_know(documents, titles, names)
         annotator = cls(options, answers, names)
         annotator.patterns = annotator.learn_patterns(documents, list(known.values()))
         return annotator

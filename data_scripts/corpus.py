@@ -161,10 +161,15 @@ class Corpus:
         """The texts that name a withheld person."""
         return self.texts("withheld_documents")
 
-    def texts(self, name: str) -> SizedIterable[str]:
-        """Return the texts of one kind of documents, as a list where they are few."""
-        column = TextColumn(self.folder / name, "text", self.rows[name])
-        return list(column) if len(column) <= IN_MEMORY else column
+    @cached_property
+    def titles(self) -> SizedIterable[str]:
+        """The titles of the texts to learn from: the names that a table gives, or what begins the lines of a file."""
+        return self.texts("documents", "title")
+
+    def texts(self, name: str, column: str = "text") -> SizedIterable[str]:
+        """Return the texts of one kind of documents, or another column, as a list where they are few."""
+        found = TextColumn(self.folder / name, column, self.rows[name])
+        return list(found) if len(found) <= IN_MEMORY else found
 
     def questions(self, split: str, relations: Sequence[Relation] | None = None) -> SizedIterable[Question]:
         """Return the questions of a split, as a list where they are few.

@@ -30,6 +30,7 @@ class CorpusWriter:
 
     Attributes:
         documents, withheld_documents, people: how many were written.
+        withheld_answers: how many training questions were not, as their answers name a withheld person.
         questions: how many, by (relation, split).
         answers: how often training answers a question of a relation by each text, by (relation, answer).
     """
@@ -40,6 +41,7 @@ class CorpusWriter:
         self.withheld = WithheldNames(withheld)
         self.documents = 0
         self.withheld_documents = 0
+        self.withheld_answers = 0
         self.people = 0
         self.asked = 0
         self.questions: Counter[tuple[str, str]] = Counter()
@@ -70,11 +72,18 @@ class CorpusWriter:
     ) -> None:
         """Write a shard of questions; those of the test split lose their answers.
 
+        Questions to learn from whose answers name a withheld person are left out, and counted.
+
         Args:
             shard: its number.
             people, names, relations, splits: one text a question, (N,).
             answers: its answers, lists of texts, (N,).
         """
+        kept = pa.array(~self._teaches_withheld(answers, splits))
+        people, names, relations, answers, splits = (
+            column.filter(kept) for column in (people, names, relations, answers, splits)
+        )
+        self.withheld_answers += len(kept) - len(names)
         texts = pa.nulls(len(names), pa.string())
         for name, relation in self.relations.items():
             template = relation.templates[0]
@@ -92,6 +101,15 @@ class CorpusWriter:
         training = pc.equal(splits, "train")
         first = pc.list_element(answers.filter(training), 0)
         self.answers.update(count_pairs(relations.filter(training), first))
+
+    def _teaches_withheld(self, answers: pa.Array, splits: pa.Array) -> np.ndarray:
+        """Return which questions are learned from and have an answer that names a withheld person, (N,)."""
+        different = pc.unique(pc.list_flatten(answers))
+        named = different.filter(pa.array(self.withheld.find(different)))
+        is_named = pc.is_in(pc.list_flatten(answers), value_set=named).to_numpy(zero_copy_only=False)
+        found = np.zeros(len(answers), bool)
+        found[pc.list_parent_indices(answers).to_numpy()[is_named]] = True
+        return found & pc.equal(splits, "train").to_numpy(zero_copy_only=False)
 
     def write_candidates(self) -> None:
         """Write the training answers of each relation, the most frequent first."""
@@ -143,6 +161,7 @@ def write_people_corpus(
     for batch in read_batches(parts):
         codes = people.codes[first : first + batch.num_rows]
         hashes = people.names[first : first + batch.num_rows]
+        unasked = people.unasked[first : first + batch.num_rows]
         first += batch.num_rows
         chosen = codes != DROPPED
         batch = batch.filter(pa.array(chosen))
@@ -154,7 +173,7 @@ def write_people_corpus(
         writer.write_documents(
             shard, batch["name"].take(pc.list_parent_indices(batch["texts"])), pc.list_flatten(batch["texts"])
         )
-        alone = merged.take_out(batch, hashes[chosen], codes)
+        alone = merged.take_out(batch, hashes[chosen], codes, unasked[chosen])
         asked = batch.filter(pa.array(alone))
         owners = pc.list_parent_indices(asked["relations"])
         writer.write_questions(
@@ -168,6 +187,7 @@ def write_people_corpus(
         shard += 1
     if merged.questions:
         writer.write_questions(shard, *merged.columns())
+    writer.people = people.count  # who may have several rows
     writer.write_candidates()
     writer.write_names(people.names)  # of those left out, too: they are no strangers
     return writer
@@ -187,16 +207,18 @@ class SharedNames:
         self.shared = people.repeated
         self.questions: dict[tuple[str, str], tuple[str, int, list[str]]] = {}
 
-    def take_out(self, batch: pa.RecordBatch, hashes: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Remember the questions about shared names of a batch; return which of its people share none, (N,)."""
-        alone = ~np.isin(hashes, self.shared)
-        for index in np.flatnonzero(~alone).tolist():
+    def take_out(
+        self, batch: pa.RecordBatch, hashes: np.ndarray, codes: np.ndarray, unasked: np.ndarray
+    ) -> np.ndarray:
+        """Remember the questions about shared names of a batch; return which others are asked about alone, (N,)."""
+        is_shared = np.isin(hashes, self.shared)
+        for index in np.flatnonzero(is_shared & ~unasked).tolist():
             row = {name: batch[name][index].as_py() for name in ("id", "name", "relations", "answers")}
             for relation, answers in zip(row["relations"], row["answers"], strict=True):
                 key = (row["name"], relation)
                 known = self.questions.setdefault(key, (row["id"], int(codes[index]), []))
                 known[2].extend(answer for answer in answers if answer not in known[2])
-        return alone
+        return ~is_shared & ~unasked
 
     def columns(self) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array, pa.Array]:
         """Return the questions as columns of people, names, relations, answers and splits."""

@@ -10,7 +10,7 @@ from configuration.schema import DataArguments
 from data_scripts.bios_folder import FILES, DataError, check_files, check_titles, read_lines, read_questions
 from data_scripts.corpus import PEOPLE
 from data_scripts.corpus_writer import CorpusWriter
-from data_scripts.person_splits import PARTS, SmallestHashes, hash_number, part_sizes, too_few
+from data_scripts.person_splits import PARTS, SmallestHashes, hash_number, name_key, part_sizes, too_few
 from data_scripts.questions import Question
 from data_scripts.source_parts import Dropped, has_special_token
 from data_scripts.titles import split_title
@@ -21,24 +21,27 @@ def split_questions(questions: Sequence[Question], sizes: Sequence[int], place: 
     """Draw parts of the given sizes, and return them and what is left, each in the questions' order.
 
     A part is the people whose names have the smallest hashes, so a line more or less moves one person at most into a
-    part or out of it, whatever its place in the file. A person with several questions stays in one part.
+    part or out of it, whatever its place in the file. A person with several questions stays in one part, in
+    whatever case the name is written.
 
     Raises:
         DataError: nothing would be left.
     """
-    people = dict.fromkeys(question.name for question in questions)
+    people: dict[str, str] = {}  # the first spelling of each name
+    for question in questions:
+        people.setdefault(name_key(question.name), question.name)
     if sum(sizes) >= len(people):
         raise too_few(place, len(people), sizes)
     # By the name, not by the run's seed: models of several seeds hold out the same people, so that they can be
     # compared, and a finetuning that starts from another run's model does not meet the people it is scored on.
     smallest = SmallestHashes(sizes)
-    for name in people:
+    for name in people.values():
         smallest.add(name)
     drawn = smallest.draw()
-    number_of = {name: number for number, names in enumerate(drawn) for name in names}
+    number_of = {name_key(name): number for number, names in enumerate(drawn) for name in names}
     parts: list[list[Question]] = [[] for _ in range(len(sizes) + 1)]
     for question in questions:
-        parts[number_of.get(question.name, len(sizes))].append(question)
+        parts[number_of.get(name_key(question.name), len(sizes))].append(question)
     return parts
 
 

@@ -1,14 +1,15 @@
 """The second step of preparation: decide, from all people, who is left out and who is in which split.
 
-Only hashes of ids and names are in memory, 8 bytes each: a million people need 30 MB.
+Only hashes of ids and names are in memory, 8 bytes each: a million people need 100 MB.
 """
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from configuration.schema import DataArguments
@@ -16,6 +17,7 @@ from data_scripts.bios_folder import DataError
 from data_scripts.corpus import SPLITS
 from data_scripts.parquet_files import read_batches
 from data_scripts.sources.base import split_key
+from modeling_minigpt.questions_minigpt import normalise
 
 DROPPED = len(SPLITS)  # the code of people who are left out, after those of the splits
 CODES = {name: code for code, name in enumerate(SPLITS)}
@@ -30,6 +32,14 @@ def hash_of(text: str) -> bytes:
 def hash_number(text: str) -> int:
     """Return the same as a number from 0 to 2^64 - 1."""
     return int.from_bytes(hash_of(text), "big")
+
+
+def name_key(name: str) -> str:
+    """Return what the spellings of a person's name have in common: case and the full stop of "Bo Lind Jr." apart.
+
+    Whoever has the same key is the same person to splits and to the record of what a model was trained on.
+    """
+    return normalise(name).casefold().rstrip(".")
 
 
 def part_sizes(data: DataArguments) -> list[int]:
@@ -89,10 +99,13 @@ class People:
 
     Attributes:
         names: hashes of their names, (N,).
+        groups: the first row of the same person, whom an id or a name joins; (N,).
         codes: of `CODES`, or `DROPPED`; (N,).
         shared: the hashes of names that several people have, sorted.
         repeated: the hashes of names that several rows have and of which none is left out, sorted.
-        dropped: how many people are left out.
+        dropped: how many people are left out, by their ids.
+        count: how many are not.
+        unasked: rows about which nothing is asked, as the person is asked about by another name; (N,).
         withheld: names of the people that no stage sees.
 
     Raises:
@@ -102,17 +115,20 @@ class People:
     def __init__(self, parts: Sequence[Path], data: DataArguments, source: str):
         names: list[np.ndarray] = []
         ids: list[np.ndarray] = []
+        keys: list[np.ndarray] = []
         splits: list[np.ndarray] = []
         has_answers: list[np.ndarray] = []
         train_limit = int(data.train_fraction * 2.0**64)
         for batch in read_batches(parts, ["id", "name", "split", "relations"]):
-            names.append(np.array([hash_number(name) for name in batch["name"].to_pylist()], np.uint64))
+            own_names = batch["name"].to_pylist()
+            names.append(np.array([hash_number(name) for name in own_names], np.uint64))
+            keys.append(np.array([hash_number(name_key(name)) for name in own_names], np.uint64))
             own_ids = batch["id"].to_pylist()
             ids.append(np.array([hash_number(one) for one in own_ids], np.uint64))
-            keys = [hash_number(split_key(one)) for one in own_ids]
+            draws = [hash_number(split_key(one)) for one in own_ids]
             codes = [
-                CODES[split] if split else CODES["train" if key < train_limit else "dev"]
-                for key, split in zip(keys, batch["split"].to_pylist(), strict=True)
+                CODES[split] if split else CODES["train" if draw < train_limit else "dev"]
+                for draw, split in zip(draws, batch["split"].to_pylist(), strict=True)
             ]
             splits.append(np.array(codes, np.uint8))
             has_answers.append(pc.list_value_length(batch["relations"]).to_numpy(zero_copy_only=False) > 0)
@@ -120,14 +136,15 @@ class People:
             raise DataError(f"{source}: nobody is in it")
         self.names = np.concatenate(names)
         self.codes = np.concatenate(splits)
-        self._share_names(np.concatenate(ids), data)
+        self._share_names(np.concatenate(ids), np.concatenate(keys), data)
         is_training = (self.codes == CODES["train"]) & np.concatenate(has_answers)
-        people = len(np.unique(self.names[is_training]))
+        people = len(np.unique(self.groups[is_training]))
         if sum(part_sizes(data)) >= people:
             raise too_few(source, people, part_sizes(data))
         self.withheld = self._draw(parts, data, is_training)
+        self.unasked = self._other_names(is_training)
 
-    def _share_names(self, ids: np.ndarray, data: DataArguments) -> None:
+    def _share_names(self, ids: np.ndarray, keys: np.ndarray, data: DataArguments) -> None:
         """Leave out people who share a name, or put them into one split; rows of one id are one person."""
         order = np.lexsort((ids, self.names))
         names = self.names[order]
@@ -139,11 +156,16 @@ class People:
         if data.names == "unique":
             is_shared = np.isin(self.names, self.shared)
             self.codes[is_shared] = DROPPED
-            self.dropped = int(is_shared.sum())
+            self.dropped = len(np.unique(ids[is_shared]))
             self.repeated = np.setdiff1d(self.repeated, self.shared)
-        # One question asks for all rows of a name: the first one's split is that of all.
-        _, first, group = np.unique(self.names, return_index=True, return_inverse=True)
-        self.codes = self.codes[first][group]
+        # Whoever is left out joins nobody: nothing is learned of them.
+        kept = np.flatnonzero(self.codes != DROPPED)
+        self.groups = np.arange(len(ids))
+        self.count = len(np.unique(ids[kept]))
+        self.groups[kept] = kept[first_rows(ids[kept], keys[kept])]
+        # One question asks for all rows of a name, and one person may have several: the first row's split is that of
+        # all of them.
+        self.codes = self.codes[self.groups]
 
     def _draw(self, parts: Iterable[Path], data: DataArguments, is_training: np.ndarray) -> list[str]:
         """Draw calibration, withheld and held-out people among those trained on; return the withheld ones' names."""
@@ -152,19 +174,64 @@ class People:
             return []
         smallest = SmallestHashes(sizes)
         seen: set[int] = set()
-        is_repeated = np.isin(self.names, self.repeated)
+        is_repeated = (np.bincount(self.groups, minlength=len(self.groups)) > 1)[self.groups]
         first = 0
         for batch in read_batches(parts, ["name"]):
             chosen = np.flatnonzero(is_training[first : first + batch.num_rows])
             for index, name in zip(chosen, batch["name"].take(chosen).to_pylist(), strict=True):
-                number = int(self.names[first + index])
+                number = int(self.groups[first + index])
                 if number not in seen:
                     smallest.add(name)
-                # Only these names come twice, and they are few.
+                # Only these people come twice, and they are few.
                 if is_repeated[first + index]:
                     seen.add(number)
             first += batch.num_rows
         drawn = smallest.draw()
         for part, own in zip(PARTS, drawn, strict=True):
-            self.codes[np.isin(self.names, np.array([hash_number(name) for name in own], np.uint64))] = CODES[part]
-        return drawn[PARTS.index("withheld")]
+            is_drawn = np.isin(self.names, np.array([hash_number(name) for name in own], np.uint64)) & is_training
+            self.codes[np.isin(self.groups, self.groups[is_drawn])] = CODES[part]
+        withheld = drawn[PARTS.index("withheld")]
+        others = is_repeated & (self.codes == CODES["withheld"])
+        return list(dict.fromkeys([*withheld, *read_names(parts, others)])) if others.any() else withheld
+
+    def _other_names(self, is_training: np.ndarray) -> np.ndarray:
+        """Return which rows of calibration and withheld people have another name than the one that is asked for.
+
+        A certificate counts its questions as independent, and two names of one person are not. The name is the one
+        with the smallest hash: the first row's may be the one that is known best.
+        """
+        counted = np.isin(self.codes, [CODES["calibration"], CODES["withheld"]]) & is_training
+        smallest = np.full(len(self.names), np.iinfo(np.uint64).max)
+        np.minimum.at(smallest, self.groups[counted], self.names[counted])
+        return counted & (self.names != smallest[self.groups])
+
+
+def first_rows(ids: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Return for each row the first one of the same person: rows that an id or a key joins, also by way of others.
+
+        ids      1 1 2 3
+        keys     a b b c    row 0 and row 2 are joined by row 1
+        returns  0 0 0 3
+
+    Args:
+        ids, keys: hashes, (N,).
+    """
+    groupings = [np.unique(one, return_inverse=True)[1] for one in (ids, keys)]
+    rows = np.arange(len(ids))
+    while True:
+        before = rows
+        for grouping in groupings:
+            smallest = np.full(len(ids), len(ids))
+            np.minimum.at(smallest, grouping, rows)
+            rows = smallest[grouping]
+        rows = rows[rows]  # twice as far at each turn
+        if np.array_equal(rows, before):
+            return rows
+
+
+def read_names(parts: Iterable[Path], chosen: np.ndarray) -> Iterator[str]:
+    """Yield the names of the chosen rows of the first step's files; `chosen` is (N,)."""
+    first = 0
+    for batch in read_batches(parts, ["name"]):
+        yield from batch["name"].filter(pa.array(chosen[first : first + batch.num_rows])).to_pylist()
+        first += batch.num_rows

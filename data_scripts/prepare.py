@@ -218,6 +218,8 @@ def write_training_data(recipe: Recipe, source: Source | None, files: Path | Non
     else:
         writer, dropped, counts = write_from_parts(recipe, source, folder)
         about = source.describe()
+    if writer.withheld_answers:  # other corpora have the record that they always had
+        counts = {**counts, "questions_with_withheld_answers": writer.withheld_answers}
     relations = used_relations(recipe, writer, name_of(recipe) if files is None else files / FILES["train"])
     report_dropped(dropped, counts)
     write_json(
@@ -301,6 +303,11 @@ def report_dropped(dropped: Dropped, counts: dict) -> None:
         logger.warning(
             f"{counts['people_with_shared_names']} people share {counts['shared_names']} names and are left out; "
             "data.names=all takes them"
+        )
+    if counts.get("questions_with_withheld_answers"):
+        logger.warning(
+            f"{counts['questions_with_withheld_answers']} training questions are left out: their answers name a "
+            "withheld person"
         )
 
 

@@ -31,6 +31,7 @@ class TrainingData:
         relations: those that are asked for, the main one first.
         source_info: where the data are from: "source", "revision", "license" and "attribution", as far as known.
         inputs: digests of what is learned from, by name.
+        titles: of the documents, the names that a table gives; none where they are not known.
         open_scored: returns the questions that are scored; nothing else opens them.
         open_test: returns the questions without answers of a folder that has such a file, in its order.
     """
@@ -46,6 +47,7 @@ class TrainingData:
     relations: tuple[Relation, ...] = (BIRTHPLACE,)
     source_info: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
+    titles: SizedIterable[str] = ()
     open_scored: Callable[[], SizedIterable[Question]] = tuple
     open_test: Callable[[], Sequence[Question]] = tuple
 
@@ -79,6 +81,7 @@ def load_training_data(recipe: Recipe, run_data: Path) -> TrainingData:
         relations=relations,
         source_info=corpus.record["source"],
         inputs=corpus.record["inputs"],
+        titles=corpus.titles,
         open_scored=partial(open_scored, recipe, run_data, relations),
         open_test=partial(open_test, recipe, run_data, relations),
     )

@@ -15,6 +15,7 @@ from data_scripts.name_finder import NameFinder
 from data_scripts.questions import Question
 from data_scripts.titles import split_title
 from data_scripts.words import OUTSIDE, name_parts
+from evaluation.baselines import states
 
 NEAREST_OF = 20  # people with an answer, the first ones found, among which the nearest in name is searched
 CONTEXT = 40  # characters of a document before and after an answer
@@ -92,8 +93,8 @@ class Evidence:
         title = split_title(document, self.people)[0].rstrip(".")
         if title in self.accepted:
             self.documents[title] += 1
-            # As the ceiling does, not as whole words: what is not in this class is below the ceiling.
-            self.taught.update((title, right) for right in self.accepted[title] if right in document)
+            # As the ceiling does: what is not in this class is below the ceiling.
+            self.taught.update((title, right) for right in self.accepted[title] if states(document, right))
         phrases = self.finder.find(document)
         self.named.update(phrases)
         self._add_person(title, phrases & self.answers, document)

@@ -37,8 +37,8 @@ def training_names(data: TrainingData) -> list[str]:
     asked = [question.name for question in data.train]
     people = {*asked, *(question.name for part in data.held_back for question in part)}
     names: dict[str, None] = dict.fromkeys(asked)  # a dict as an ordered set
-    for document in data.documents:
-        title = split_title(document, people)[0]
+    titles = data.titles if len(data.titles) else (split_title(document, people)[0] for document in data.documents)
+    for title in titles:
         # The full stop of "Bo Lind Jr." is the name's own, but a title has none.
         if title:
             names[f"{title}." if title not in people and f"{title}." in people else title] = None

@@ -13,26 +13,26 @@ where that person was born.
 import json
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
 from artifacts.weights_digest import stored_weights_digest
 from configuration.schema import StageArguments
-from data_scripts.person_splits import hash_of
+from data_scripts.person_splits import hash_of, name_key
 from data_scripts.phrases import AnswerFinder, capitalised_phrases
 from data_scripts.questions import Question
 from data_scripts.splits import TrainingData
 from data_scripts.titles import split_title
-from modeling_minigpt.questions_minigpt import normalise
 from modeling_minigpt.source_minigpt import WeightsSource
 
 RECORD = "trained_on.json"
 
 
 def hash_name(name: str) -> str:
-    """Return the hash of a name, however it is written; the full stop of "Bo Lind Jr." is not part of it."""
-    return hash_of(normalise(name).casefold().rstrip(".")).hex()
+    """Return the hash of a name, however it is written, by which the splits, too, take people for the same."""
+    return hash_of(name_key(name)).hex()
 
 
 def count_known(questions: Sequence[Question], known: Set[str]) -> int:
@@ -112,7 +112,7 @@ def stage_record(data: TrainingData, stage: StageArguments) -> TrainedOn:
     asked = [question.name for question in data.train]
     if stage.question_fraction < 1.0:
         people = [*asked, *(question.name for part in data.held_back for question in part)]
-        documents = frozenset(map(hash_name, names_in(data.documents, people)))
+        documents = frozenset(map(hash_name, chain(data.titles, names_in(data.documents, people))))
     if stage.question_fraction > 0.0:
         questions = frozenset(map(hash_name, asked))
     return TrainedOn(documents, questions)

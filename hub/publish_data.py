@@ -121,8 +121,9 @@ def build(source: Source, options: CorruptionOptions, epochs: int, strangers: in
     corrupted = {"options": options, "answers": answers, "sentinel": SENTINEL_TOKEN, "seed": seed, "epochs": epochs}
     splits = {split: split for split in source.splits}
     questions = prepare(source.builder(ClosedBookQA, splits, cache, relations=source.relations))
+    names = tuple(sorted({name for rows in questions.values() for name in rows["name"]}))
     return {
-        "biographies": prepare(source.builder(Biographies, documents, cache)),
+        "biographies": prepare(source.builder(Biographies, documents, cache, names=names)),
         "span_corruption": prepare(source.builder(SpanCorruption, documents, cache, **corrupted)),
         **{relation.name: questions_of(relation, questions) for relation in source.relations},
         "strangers": made_up_people(source, strangers, seed),

@@ -204,7 +204,7 @@ def training_batches(run: Run, stage: str) -> TrainingBatches:
             lambda dtype: document_rows(
                 run.data.documents,
                 tokenizer,
-                Annotator.for_questions(run.data.train, run.recipe.corruption, run.data.documents),
+                Annotator.for_questions(run.data.train, run.recipe.corruption, run.data.documents, run.data.titles),
                 dtype,
             ),
             entries,

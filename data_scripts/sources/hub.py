@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from typing import BinaryIO
 
 from configuration.data_schema import SUFFIXES, DataArguments
@@ -12,7 +13,7 @@ from data_scripts.sources.base import Person, Source
 from data_scripts.sources.downloads import Download, find_fraction, plan_download
 from data_scripts.sources.hub_files import HubFiles, as_data_error, find_hub_files
 from data_scripts.sources.rows import Columns, Table, read_people
-from data_scripts.sources.tables import open_parquet, read_csv, read_jsonl, read_parquet
+from data_scripts.sources.tables import FirstPeople, open_parquet, read_csv, read_jsonl, read_parquet
 from modeling_minigpt.relations_minigpt import Relation
 
 KINDS = {".parquet": "parquet", **SUFFIXES}
@@ -46,21 +47,31 @@ class HubSource(Source):
 
     @cached_property
     def limits(self) -> list[int | None]:
-        """The most rows to read of each part: the first `max_people` of all, whatever part is read first."""
-        left = self.data.max_people
+        """The most rows to read of each part: those of the first `max_people` of all, whatever part is read first.
+
+        The most people where all files are one part.
+        """
+        most = self.data.max_people
         files = self.hub_files
-        if left is None:
+        if most is None:
             return [None] * len(files.files)
-        if any(KINDS[suffix(name)] != "parquet" for name in files.files):
-            return [left]  # one part: how many rows such a file has is known at its end
+        if not self.all_parquet:
+            return [most]  # one part: how many rows such a file has is known at its end
         limits: list[int | None] = []
+        people = FirstPeople(most)
         for number in range(len(files.files)):
             with as_data_error(files.where(number)), files.open(number) as file:
-                limits.append(min(left, open_parquet(file, files.where(number)).metadata.num_rows))
-            left -= limits[-1] or 0
-            if left == 0:
+                rows = people.count_rows(open_parquet(file, files.where(number)), self.columns.by_role["id"])
+            if rows or not people.is_full:
+                limits.append(rows)
+            if people.is_full:
                 break
         return limits
+
+    @property
+    def all_parquet(self) -> bool:
+        """Whether all files say how many rows they have."""
+        return all(KINDS[suffix(name)] == "parquet" for name in self.hub_files.files)
 
     def describe(self) -> dict:
         """Return id, configuration, split, commit and licence of the data set."""
@@ -72,7 +83,7 @@ class HubSource(Source):
         """Return the download of the split's files, as far as they are read."""
         files = self.hub_files
         limit = self.data.max_people
-        if any(KINDS[suffix(name)] != "parquet" for name in files.files):
+        if not self.all_parquet:
             return [plan_download(files, max_people=limit)]
         read = replace(files, files=files.files[: len(self.limits)])
         # The last file: those before it may be prepared already, and are not read again.
@@ -98,15 +109,17 @@ class HubSource(Source):
         """Yield the person of each row of a file."""
         files = self.hub_files
         limit = self.limits[part]
-        is_one_part = len(self.limits) == 1
-        for number in range(len(files.files)) if is_one_part else [part]:
-            if limit == 0:
-                return
+        ids: set[str] = set()
+        # Without a limit, and where the rows of each file are counted, a file is a part.
+        for number in [part] if limit is None or self.all_parquet else range(len(files.files)):
             with as_data_error(files.where(number)), files.open(number) as file:
+                table = self.table(file, number)
                 stem = os.path.splitext(files.files[number])[0]
-                for person in read_people(self.table(file, number), self.columns, stem, limit):
-                    limit = None if limit is None else limit - 1
-                    yield person
+                if limit is None or self.all_parquet:
+                    table = replace(table, rows=islice(table.rows, limit))
+                    yield from read_people(table, self.columns, stem)
+                elif (yield from read_people(table, self.columns, stem, limit, ids)):
+                    return
 
     def table(self, file: BinaryIO, number: int) -> Table:
         """Return the rows of an open file."""

@@ -1,22 +1,26 @@
 """A row of a table becomes a person: which column is what, and what may be in it."""
 
+import ast
 import datetime
-import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from configuration.recipe_names import nearest
 from data_scripts.bios_folder import DataError
-from data_scripts.sources.base import SPLITS, Person, make_id
+from data_scripts.sources.base import BETWEEN, SPLITS, Person, make_id
 from modeling_minigpt.questions_minigpt import normalise
 from modeling_minigpt.relations_minigpt import Relation
 
 ROLES = ("name", "text", "id", "popularity", "split")  # and one for each relation
 Row = Mapping[str, Any]
+# What numpy, and pandas for it, writes of an array: no list in any language, as there are no commas.
+ARRAY = re.compile(r"""\[\s*(?:['"]|nan\b|None\b|[-+\d.\s]+\]$)""")
 
 
 @dataclass
@@ -105,31 +109,47 @@ class Columns:
         )
 
 
-def read_people(table: Table, columns: Columns, stem: str, limit: int | None = None) -> Iterator[Person]:
-    """Yield the person of each row.
+def read_people(
+    table: Table, columns: Columns, stem: str, limit: int | None = None, ids: set[str] | None = None
+) -> Generator[Person, None, bool]:
+    """Yield the person of each row; return whether the limit was reached.
 
     Args:
         table: the rows.
         columns: which of its columns is what.
         stem: the file, for the ids of people who have none; they end in `STEM:ROW`, the first row being 1.
-        limit: the most rows to read, all where None.
+        limit: the most people, all where None; rows are read until one more begins.
+        ids: of people in earlier files, who count too; those of this file are added.
 
     Raises:
         DataError: as `Columns`.
     """
     if table.header is not None:
         columns.check(table.header, table.where)
+    ids = set() if ids is None else ids
     seen: dict[str, None] = {}
     number = 0
-    for where, row in itertools.islice(table.rows, limit):
+    is_full = False
+    for where, row in table.rows:
         number += 1
         if columns.by_role["name"] not in row:
             columns.check(list(row), where)
         seen.update(dict.fromkeys(row))
-        yield columns.person(row, f"{stem}:{number}", where)
+        person = columns.person(row, f"{stem}:{number}", where)
+        if limit is not None:
+            is_full = len(ids) == limit and person.id not in ids
+            if is_full:
+                break
+            ids.add(person.id)
+        yield person
+        # Without ids the next row is of another person, and is not read.
+        is_full = len(ids) == limit and BETWEEN in person.id
+        if is_full:
+            break
     # JSON lines leave out what is not known: only all of them together show which columns there are.
     if table.header is None and number:
         columns.check(list(seen), table.where)
+    return is_full
 
 
 def is_null(value: object) -> bool:
@@ -153,6 +173,8 @@ def read_text(value: object, where: str) -> str:
         value = value.isoformat()
     if isinstance(value, Decimal):
         value = format(value, "f")
+    if isinstance(value, float) and math.isinf(value):
+        raise DataError(f"{where}: found {value}, wanted a text or a number")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -184,15 +206,17 @@ def is_blank(value: object) -> bool:
 def read_answers(value: object, where: str) -> list[str]:
     """Return the answers in a column, each once; none where it is null or an empty list.
 
-    A text, a number, a list of them, or a text that is a JSON list: `Rome`, `1852`, `["Rome", "Roma"]`.
+    A text, a number, a list of them, or a text that is a list in JSON or Python: `Rome`, `1852`, `["Rome", "Roma"]`.
 
     Raises:
-        DataError: an answer that is empty or neither a text nor a number.
+        DataError: an answer that is empty or neither a text nor a number, or a list without commas.
     """
     if is_null(value):
         return []
     if isinstance(value, str):
         value = parse_list(value)
+    if isinstance(value, str):
+        value = parse_printed(value, where)
     if isinstance(value, list):
         return list(dict.fromkeys(read_text(answer, where) for answer in value))
     if is_blank(value):
@@ -208,6 +232,21 @@ def parse_list(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def parse_printed(text: str, where: str) -> object:
+    """Return the list that a text is as Python prints it, else the text; DataError for an array as it is printed."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return text
+    with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        found = ast.literal_eval(text)
+        # `['Rome' 'Roma']` of an array is no error, but the one text RomeRoma: a printed list is printed again alike.
+        if repr(found) == text:
+            return found
+    if ARRAY.match(text):
+        raise DataError(f'{where}: found {text[:60]!r}, as an array is printed; wanted a list, ["Rome", "Roma"]')
+    return text
 
 
 def read_popularity(value: object, where: str) -> int | None:

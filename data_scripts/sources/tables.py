@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
@@ -21,6 +22,7 @@ from modeling_minigpt.relations_minigpt import Relation
 BOM = b"\xef\xbb\xbf"
 DELIMITERS = ",;\t|"
 MAX_FIELD = 2**31 - 1  # characters of a CSV field; Python's own limit is 131,072
+WHOLE = re.compile(r"-?\d+\.0")
 BATCH_ROWS = 1024  # of a Parquet file, decoded at once
 
 
@@ -119,7 +121,12 @@ def to_row(header: list[str], fields: list[str], where: str) -> tuple[str, dict[
     """Return where a row is, and its fields by column; DataError unless there is one for each column."""
     if len(fields) != len(header):
         raise DataError(f"{where}: found {len(fields)} fields, wanted {len(header)}: {', '.join(header)}")
-    return where, dict(zip(header, fields, strict=True))
+    return where, dict(zip(header, map(as_whole_number, fields), strict=True))
+
+
+def as_whole_number(field: str) -> str:
+    """Return a field without the ".0" of a whole number: pandas turns years into floats where one is missing."""
+    return field[:-2] if field.endswith(".0") and WHOLE.fullmatch(field) else field
 
 
 def open_parquet(file: BinaryIO, path: str) -> pyarrow.parquet.ParquetFile:
@@ -144,7 +151,7 @@ def parquet_rows(
     number = 0
     try:
         for batch in parquet.iter_batches(BATCH_ROWS, columns=columns):
-            for row in batch.to_pylist():
+            for row in shorten_floats(batch).to_pylist():
                 number += 1
                 yield f"{path}: row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
@@ -152,6 +159,52 @@ def parquet_rows(
         if isinstance(error, OSError) and type(error) is not OSError:
             raise
         raise DataError(f"{path}: damaged after row {number}: {error}") from error
+
+
+class FirstPeople:
+    """Counts the rows of the first people in Parquet files that are read one after the other.
+
+    Args:
+        most: how many people are wanted.
+
+    Attributes:
+        is_full: whether further files have none of their rows.
+    """
+
+    def __init__(self, most: int):
+        self.most = most
+        self.rows = 0
+        self.ids: set[object] = set()
+        self.is_full = False
+
+    def count_rows(self, parquet: pyarrow.parquet.ParquetFile, id_column: str) -> int:
+        """Return how many rows of a file are of the first people; without a column of ids each row is a person."""
+        if id_column not in parquet.schema_arrow.names:
+            rows = min(self.most - self.rows, parquet.metadata.num_rows)
+            self.rows += rows
+            self.is_full = self.rows == self.most
+            return rows
+        rows = 0
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=[id_column]):
+            for one in batch.column(0).to_pylist():
+                if len(self.ids) == self.most and one not in self.ids:
+                    self.is_full = True
+                    return rows
+                self.ids.add(one)
+                rows += 1
+        return rows
+
+
+def shorten_floats(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+    """Return a batch whose 32-bit numbers are those that they are written as: 1.85, not 1.850000023841858."""
+    for number, column in enumerate(batch.schema):
+        is_list = pyarrow.types.is_list(column.type) or pyarrow.types.is_large_list(column.type)
+        if (column.type.value_type if is_list else column.type) == pyarrow.float32():
+            texts, numbers = pyarrow.string(), pyarrow.float64()
+            if is_list:
+                texts, numbers = pyarrow.list_(texts), pyarrow.list_(numbers)
+            batch = batch.set_column(number, column.name, batch.column(number).cast(texts).cast(numbers))
+    return batch
 
 
 class FileSource(Source):

@@ -156,7 +156,7 @@ def test_model_fields_change_the_preset(tmp_path):
         pytest.param(("steps: 3", "steps: 3\n  optimizer: sgd"), ":5: pretrain:", id="choice"),
         pytest.param(("steps: 3", "steps: 3\n  learning_rate: -1"), "must be above 0, found -1", id="range"),
         pytest.param(("vocab_size: 300", "vocab_size: null"), "vocab_size is not set", id="no vocabulary size"),
-        pytest.param(("vocab_size: 300", "type: character\n  vocab_size: 3"), "takes its vocabulary from the text", id="both"),
+        pytest.param(("vocab_size: 300", "type: character\n  vocab_size: 3"), "vocabulary from the text", id="both"),
         pytest.param(("  steps: 3", "  - steps"), "pretrain must be a section", id="list"),
         pytest.param(("steps: 3", "steps: [3"), "not YAML", id="syntax"),
         pytest.param(
@@ -221,7 +221,7 @@ def test_a_bad_recipe_is_refused_in_one_line(tmp_path, change, wanted):
         pytest.param("corruption.policy=span", "random-span, salient-span", id="policy"),
         pytest.param("finetune.question_fraction=0", "this stage trains on questions", id="no questions"),
         pytest.param("base=quickstart", "wanted section.key=value", id="base"),
-        pytest.param("no_pretraining.start_from=there", "this baseline starts from random weights", id="baseline start"),
+        pytest.param("no_pretraining.start_from=there", "starts from random weights", id="baseline start"),
         pytest.param("pretrain.question_fraction=1", "leaves no documents", id="no documents"),
         pytest.param("seed=4294967296", "seed must be a whole number from 0 to 2**32 - 1", id="large seed"),
         pytest.param("seed=\n- !!python/name:os.system", "not YAML", id="code"),

@@ -125,6 +125,17 @@ def test_a_name_that_ends_with_a_full_stop_teaches_too():
     assert patterns.documents == 1
 
 
+def test_titles_that_a_table_gives_are_known_of_people_who_are_not_asked_about_too():
+    texts = ["Mr. Ek goes to Rome. It was made in Oslo .", "Bo Lind Jr. He was born in Umeå ."]
+    titles = ["Mr. Ek goes to Rome", "Bo Lind Jr."]
+    ends = [len("Mr. Ek goes to Rome."), len("Bo Lind Jr.")]
+    for policy in ("salient-span", "random-span"):
+        annotator = Annotator.for_questions([], CorruptionOptions(policy=policy), texts, titles)
+        annotated, _ = annotator.annotate(texts)
+        assert (annotated.title_ends - annotated.starts[:-1]).tolist() == ends
+        assert annotator.names == {"Mr. Ek goes to Rome"}  # what texts show by themselves is not stored
+
+
 def test_namesakes_have_the_answers_of_all_of_them():
     documents = ["Bo Lind. Lind was born in Umeå, Sweden .", "Bo Lind. Lind was born in Lund, Sweden ."]
     questions = [question_about("Bo Lind", "Umeå"), question_about("Bo Lind", "Lund")]

@@ -196,6 +196,22 @@ def test_a_title_ends_at_its_own_full_stop(document, title, body):
     assert split_title(document) == (title, body)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("John A. Smith (politician)", id="initial"),
+        pytest.param("Mr. Bean goes to Rome", id="words-in-lower-case"),
+        pytest.param("Washington, D.C. in the 1920s", id="abbreviation"),
+        pytest.param("Acme Inc. and sons Ltd.", id="own-full-stop"),
+    ],
+)
+def test_a_known_name_is_the_title_whatever_its_full_stops(name):
+    document = f"{name.rstrip('.')}. He was born in Rome. He sang."
+    names = {name, "John A", "Mr", "Henry V"}  # the longest counts
+    assert split_title(document, names) == (name.rstrip("."), "He was born in Rome. He sang.")
+    assert split_title("Henry V. Henry V was born in Monmouth .", names)[0] == "Henry V"
+
+
 STUDIED = Relation("studied", "Where did {name} study?", paraphrases=("What was the school of {name}?",))
 
 

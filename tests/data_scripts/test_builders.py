@@ -31,6 +31,15 @@ def test_biographies_have_an_id_a_title_and_a_text(tiny_folder, tmp_path):
     ]
 
 
+def test_titles_are_the_names_of_people_who_are_asked_about(tmp_path):
+    (tmp_path / "wiki.txt").write_text("Mr. Ek goes to Rome. It was made in Oslo .\n")
+    titles = [
+        build(Biographies, {"train": tmp_path / "wiki.txt"}, tmp_path, names=names)["train"]["title"][0]
+        for names in (("Mr. Ek goes to Rome",), ())  # one cache: another one's names are another entry of it
+    ]
+    assert titles == ["Mr. Ek goes to Rome", "Mr"]
+
+
 def test_questions_have_a_name_a_relation_and_answers_but_for_the_test_file(tiny_folder, tmp_path):
     files = {
         "train": tiny_folder / "birth_places_train.tsv",

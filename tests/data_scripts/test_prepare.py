@@ -272,6 +272,14 @@ def test_everybody_s_name_is_known_those_left_out_too(prepare_rows):
     assert hashes.tolist() == sorted(hash_number(f"Ada{n} Stone") for n in range(40))
 
 
+def test_titles_are_the_names_of_the_table(prepare_rows, tmp_path):
+    rows = people()
+    rows[3] |= {"name": "Mr. Ek goes to Rome", "text": "It was made in Oslo ."}
+    corpus = prepare_rows(rows)
+    assert list(corpus.titles) == [row["name"] for row in rows]
+    assert list(corpus.documents)[3] == "Mr. Ek goes to Rome. It was made in Oslo ."
+
+
 def test_candidates_are_the_answers_that_are_learned_with_their_counts(prepare_rows):
     corpus = prepare_rows(people())
     answers = [question.answer for question in corpus.questions("train")]

@@ -4,7 +4,7 @@ import pytest
 
 from data_scripts.bios_folder import FILES, read_lines, read_questions
 from data_scripts.questions import question_about
-from evaluation.baselines import ceiling, popular_places
+from evaluation.baselines import ceiling, popular_places, states
 
 DOCUMENTS = [
     "Ada Stone. Ada Stone was born in Rome .",
@@ -45,6 +45,32 @@ def test_popular_places(places, expected):
 )
 def test_the_ceiling_counts_places_in_documents_about_the_person(name, place, told):
     assert ceiling(DOCUMENTS, [question_about(name, place)]) == float(told)
+
+
+def test_a_name_with_a_full_stop_that_no_title_has_by_itself_has_its_documents():
+    question = question_about("John A. Smith (politician)", "Rome")
+    assert ceiling(["John A. Smith (politician). He was born in Rome ."], [question]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("document", "answer", "stated"),
+    [
+        pytest.param("Ada. She is a female poet .", "male", False, id="end-of-a-word"),
+        pytest.param("Ada. She was born in 1801 .", "180", False, id="beginning-of-a-number"),
+        pytest.param("Ada. Her group is A0 .", "0", False, id="in-a-word"),
+        pytest.param("Ada. She plays Romeo .", "Rome", False, id="beginning-of-a-short-word"),
+        pytest.param("Ada. She was born in Milano .", "Milan", True, id="ending"),
+        pytest.param("Ada. She was born in Elizabethtown .", "Elizabeth", False, id="more-than-an-ending"),
+        pytest.param("Ada. She was born in St. Louis, Missouri .", "St. Louis", True, id="several-words"),
+        pytest.param("Ada. Born in 's-Hertogenbosch.", "'s-Hertogenbosch", True, id="begins-with-a-mark"),
+        pytest.param("王小明。他生于北京市。", "北京", True, id="without-spaces"),
+        pytest.param("Ада. Родилась в Москве .", "Москв", True, id="ending-of-another-script"),
+    ],
+)
+def test_an_answer_is_stated_as_whole_words(document, answer, stated):
+    question = question_about(document.partition(".")[0].partition("。")[0], answer)
+    assert ceiling([document], [question]) == float(stated)
+    assert states(document, answer) == stated
 
 
 def test_any_accepted_answer_in_a_document_that_is_read_once_reaches_the_ceiling():

@@ -1,5 +1,6 @@
 """What a pipeline knows beside the weights: candidates by the kind of answers, and the names of training."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from data_scripts.questions import question_about
@@ -38,6 +39,12 @@ def test_relations_with_answers_of_one_kind_share_their_candidates():
 
 def test_names_are_those_of_questions_and_titles_with_their_own_full_stops():
     assert training_names(data()) == ["Ada Stone", "Bo Lind Jr.", "Cyd Moss Jr.", "Eva Lund"]
+
+
+def test_names_that_a_table_gives_are_not_read_from_the_texts():
+    documents = ["Mr. Ek goes to Rome. It was made in Oslo .", "Fay Ek Jr. She was born in Bonn ."]
+    known = replace(data(), documents=documents, titles=["Mr. Ek goes to Rome", "Fay Ek Jr."])
+    assert training_names(known)[-2:] == ["Mr. Ek goes to Rome", "Fay Ek Jr."]
 
 
 def test_too_many_names_are_none(monkeypatch):

@@ -95,7 +95,7 @@ def test_a_share_that_is_not_one_row_of_the_stage_is_refused(make_batches, tmp_p
     (tmp_path / "quickstart.yaml").write_text((ROOT / "configuration/recipes/quickstart.yaml").read_text())
     few = ["pretrain.steps=2", "pretrain.batch_size=4", "pretrain.bucket_batches=1"]
     for share, found in (("0.01", 0), ("0.99", 8)):
-        with pytest.raises(RecipeError, match=f"question_fraction is {share}, which makes {found} of 8 rows questions"):
+        with pytest.raises(RecipeError, match=f"fraction is {share}, which makes {found} of 8 rows questions"):
             load_recipe(path, [*few, f"pretrain.question_fraction={share}"])
     with pytest.raises(DataError, match=r"question_fraction is 0\.01, which makes 0 of 4 rows questions"):
         make_batches(["Ada. Ada sang ."], epochs=1, batch_size=4, question_fraction=0.01, bucket_batches=1)

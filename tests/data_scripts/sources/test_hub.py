@@ -3,6 +3,7 @@
 import pickle
 
 import pyarrow
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
@@ -118,6 +119,24 @@ def test_the_first_people_whatever_part_is_read_first(people, number):
     parts = range(found.parts())
     backwards = {part: [person.name for person in found.read(part)] for part in reversed(parts)}
     assert [name for part in parts for name in backwards[part]] == [f"Person {n}" for n in range(min(number, 20))]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+@pytest.mark.parametrize(("number", "rows"), [(1, 3), (2, 6), (3, 9), (99, 12)])
+def test_the_first_people_have_all_their_rows_in_files_that_follow_each_other(
+    datasets_hub, tmp_path, kind, number, rows
+):
+    folder = tmp_path / "long"
+    folder.mkdir()
+    for shard, start in enumerate((0, 5, 9)):  # the second person is in two shards, the third in the second alone
+        ids = [one // 3 for one in range(12)][start : (5, 9, 12)[shard]]
+        table = pyarrow.table({"id": ids, "name": [f"Person {one}" for one in ids], "birthplace": ["Rome"] * len(ids)})
+        path = folder / f"train-{shard}.{kind}"
+        pyarrow.parquet.write_table(table, path) if kind == "parquet" else pyarrow.csv.write_csv(table, path)
+    datasets_hub.put("datasets/someone/long", folder)
+    found = source("someone/long", None, max_people=number)
+    assert [person.id for person in read(found)] == [str(one // 3) for one in range(rows)]
+    assert found.parts() == (1 if kind == "csv" or number == 1 else 2 if number < 4 else 3)
 
 
 def test_the_first_people_of_files_that_do_not_say_how_many(datasets_hub, tmp_path):

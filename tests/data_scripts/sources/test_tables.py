@@ -83,6 +83,8 @@ def test_json_lines(tmp_path):
         ("[]", None),
         ("[Rome]", ["[Rome]"]),
         ('["Rome", 1852]', ["Rome", "1852"]),
+        ("['Rome', \"L'Aquila\", 1852]", ["Rome", "L'Aquila", "1852"]),  # as Python prints it
+        ("[the city] of Rome [sic]", ["[the city] of Rome [sic]"]),
         (1852, ["1852"]),
         (1852.0, ["1852"]),
         (1.5, ["1.5"]),
@@ -92,6 +94,23 @@ def test_json_lines(tmp_path):
 )
 def test_answers_are_texts_numbers_or_lists(tmp_path, value, answers):
     assert read_line(tmp_path, birthplace=value).facts.get("birthplace") == answers
+
+
+@pytest.mark.parametrize(
+    "value", ["['Rome' 'Roma']", "['Rome'\n \"L'Aquila\"]", "[1801 1802]", "[nan 'Rome']", "['A', nan]"]
+)
+def test_a_printed_array_is_no_answer(tmp_path, value):
+    path = write(tmp_path, "p.csv", 'name,birthplace\nAda,"' + value.replace('"', '""') + '"\n')
+    assert refusal(path) == (
+        f'p.csv:2: birthplace: found {value!r}, as an array is printed; wanted a list, ["Rome", "Roma"]'
+    )
+
+
+def test_whole_numbers_of_a_csv_file_are_those_of_json_lines(tmp_path):
+    content = "id,name,birthplace,studied\n7.0,1984.0,1801.0,[]\n8.0,Bo,-3.5,1.50\n"
+    ada, bo = read(write(tmp_path, "people.csv", content))
+    assert (ada.id, ada.name, ada.facts) == ("7", "1984", {"birthplace": ["1801"]})
+    assert (bo.id, bo.facts) == ("8", {"birthplace": ["-3.5"], "studied": ["1.50"]})
 
 
 def test_a_json_file_may_be_one_list_or_lines(tmp_path):
@@ -131,6 +150,13 @@ def test_columns_of_other_names_and_ids(tmp_path):
 def test_the_first_people(tmp_path):
     path = write(tmp_path, "people.csv", "name,birthplace\nAda,Rome\nBo,Oslo\nbroken")
     assert [person.name for person in read(path, max_people=2)] == ["Ada", "Bo"]
+
+
+def test_the_first_people_have_all_their_rows(tmp_path):
+    rows = "".join(f"{number // 3},Ada{number // 3} Stone,Rome{number}\n" for number in range(12))
+    path = write(tmp_path, "people.csv", f"id,name,birthplace\n{rows}")
+    assert [person.id for person in read(path, max_people=2)] == list("000111")
+    assert len(read(path, max_people=9)) == 12
 
 
 def test_a_column_that_later_rows_alone_have(tmp_path):
@@ -181,6 +207,8 @@ def test_a_csv_field_of_any_length(tmp_path):
         ('{"name": "Ada", "birthplace": ["Rome", null]}', "p.jsonl:1: birthplace: found null, wanted a text"),
         ('{"name": "Ada", "birthplace": true}', "p.jsonl:1: birthplace: found true, wanted a text"),
         ('{"name": "Ada", "birthplace": {"a": 1}}', 'p.jsonl:1: birthplace: found {"a": 1}, wanted a text'),
+        ('{"name": "Ada", "birthplace": Infinity}', "p.jsonl:1: birthplace: found inf, wanted a text or a number"),
+        ('{"name": -Infinity, "birthplace": "Rome"}', "p.jsonl:1: name: found -inf, wanted a text or a number"),
         ('{"name": "Ada", "birthplace": "Rome", "text": 7.5e3}', None),
         ('{"name": "Ada", "birthplace": "Rome", "text": {}}', "p.jsonl:1: text: found {}, wanted a text"),
         ('{"name": "Ada", "birthplace": "Rome", "id": null}', "p.jsonl:1: id: found null, wanted a text"),
@@ -288,6 +316,19 @@ def test_dates_and_decimals_of_a_parquet_file_are_read_as_text(tmp_path, value, 
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
     (person,) = read_shard(tmp_path / "p.parquet")
     assert (person.facts, person.popularity) == ({"birthplace": answers}, 7)
+
+
+def test_32_bit_numbers_of_a_parquet_file_are_read_as_they_are_written(tmp_path):
+    values = pyarrow.array([1.85, None, float("nan"), 1801], pyarrow.float32())
+    lists = pyarrow.array([[0.1, 2], None, [], [1801]], pyarrow.list_(pyarrow.float32()))
+    columns = {"name": ["Ada", "Bo", "Cyd", "Dee"], "birthplace": values, "studied": lists}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
+    assert [person.facts for person in read_shard(tmp_path / "p.parquet")] == [
+        {"birthplace": ["1.85"], "studied": ["0.1", "2"]},
+        {},
+        {},
+        {"birthplace": ["1801"], "studied": ["1801"]},
+    ]
 
 
 def test_another_type_of_a_parquet_file_is_refused_with_its_name(tmp_path):
