@@ -33,7 +33,8 @@ class TrainingData:
         inputs: digests of what is learned from, by name.
         titles: of the documents, the names that a table gives; none where they are not known.
         open_scored: returns the questions that are scored; nothing else opens them.
-        open_test: returns the questions without answers of a folder that has such a file, in its order.
+        open_test: returns the questions of a folder's file without answers, or the test questions of any other source,
+            in their order.
     """
 
     name: str
@@ -93,13 +94,13 @@ def open_scored(recipe: Recipe, run_data: Path, relations: Sequence[Relation]) -
 
 
 def open_test(recipe: Recipe, run_data: Path, relations: Sequence[Relation]) -> list[Question]:
-    """Return the questions of the file without answers, in its order; none where the data have no such file.
+    """Return the questions of the file without answers, or of the split `test`, in their order; none without either.
 
     Raises:
         DataError: the file cannot be read.
     """
     if recipe.data.source not in DIVIDED:
-        return []
+        return list(prepare(recipe, run_data).questions("test", relations))
     path = find_files(recipe, run_data) / FILES["test"]
     return read_questions(path, relations, answered=False) if path.is_file() else []
 

@@ -152,7 +152,8 @@ def comparison_table(runs: list[RunResults]) -> str:
         for figure, scale, digits in FIGURES.values():
             measured = [run.figures[figure] for run in same]
             found = [scale * value for value in measured if value is not None]
-            cells.append(mean_and_spread(found, digits))
+            some = f" ({len(found)} of {len(same)})" if 0 < len(found) < len(same) else ""
+            cells.append(mean_and_spread(found, digits) + some)
         rows.append([name, ", ".join(str(seed) for seed in sorted(run.seed for run in same)), *values, *cells])
     return markdown_table(["run", "seeds", *differences, *FIGURES], rows)
 

@@ -13,19 +13,16 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
-
 from configuration.schema import Recipe
 from data_scripts.question_sets import QuestionSet, SetQuestion, read_question_set
 from data_scripts.questions import question_about
 from data_scripts.splits import TrainingData
 from evaluation.exposure import BOUNDS, LABELS, count_exposures
 from evaluation.popularity import contains_answer, count_right, popularity_rows
-from evaluation.relation_scores import ask_model, ask_pipeline, choose_questions
+from evaluation.relation_scores import NOT_ASKED, ask_model, ask_pipeline, choose_questions
 from evaluation.trained_on import TrainedOn, count_known
 from evaluation.trust import EvaluatedAnswers, fraction, is_answered
 from modeling_minigpt import ClosedBookPipeline
-from modeling_minigpt.answers_minigpt import find_unknown_character
 from modeling_minigpt.relations_minigpt import Relation
 
 
@@ -64,13 +61,6 @@ def read_sets(recipe: Recipe, data: TrainingData) -> list[QuestionSet]:
     ]
 
 
-def can_be_read(tokenizer: PreTrainedTokenizerBase, text: str, context: int) -> bool:
-    """Return whether a model with `context` positions can read a question and has room for an answer."""
-    if find_unknown_character(tokenizer, text) is not None:
-        return False
-    return len(tokenizer(text, verbose=False)["input_ids"]) + 1 < context  # the sentinel
-
-
 def ask_sets(
     pipeline: ClosedBookPipeline, sets: Sequence[QuestionSet], recipe: Recipe, data: TrainingData
 ) -> list[SetAnswers]:
@@ -93,18 +83,11 @@ def ask_set(
 ) -> SetAnswers:
     """Ask for one relation of one set; every process must call this."""
     tokenizer = pipeline.tokenizer
-    context = pipeline.model.config.max_position_embeddings
     # The world has names that a character vocabulary does not: they count as wrong, and do not end the run.
-    readable = [can_be_read(tokenizer, one.question.text, context) for one in questions]
-    asked = [one.question for one, can in zip(questions, readable, strict=True) if can]
-    answers, are_right = ask_model(pipeline.model, tokenizer, asked, recipe.evaluate, shared=True)
-    said = iter(zip(answers, are_right, strict=True))
-    texts: list[str | None] = []
-    right: list[bool] = []
-    for can in readable:
-        answer, is_right = next(said) if can else (None, False)
-        texts.append(None if answer is None else answer.text)
-        right.append(is_right)
+    answers, right = ask_model(
+        pipeline.model, tokenizer, [one.question for one in questions], recipe.evaluate, shared=True
+    )
+    texts = [None if answer is NOT_ASKED else answer.text for answer in answers]
     judged = ask_pipeline(pipeline, relation, [one.question for one in questions], [], [])
     return SetAnswers(of_set, relation, questions, texts, right, judged)
 

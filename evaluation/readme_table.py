@@ -40,7 +40,7 @@ def results_table(folder: Path) -> str:
         results = json.loads(path.read_text(encoding="utf-8"))
         shares = [percent(share) for _, share in accuracy_rows(results)]
         before = " and those before" if results.get("start_from") else ""
-        minutes = f"{training_minutes(results):.1f}{before}"
+        minutes = f"{training_minutes(results):.1f}{before}" if results["train_minutes"] else "–"
         rows.append([f"`{path.stem}`", *shares, minutes, name_processor(results)])
     return markdown_table(RESULT_COLUMNS, rows)
 

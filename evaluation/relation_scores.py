@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerFast
+from accelerate.logging import get_logger
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from configuration.schema import EvaluateArguments
 from data_scripts.person_splits import hash_of
@@ -21,13 +22,16 @@ from evaluation.exposure import chances_by_exposure, exposure_rows
 from evaluation.processes import cut_batches, map_batches
 from evaluation.trust import EvaluatedAnswers, JudgedAnswer, confidence_metrics, fraction, is_answered
 from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
-from modeling_minigpt.answers_minigpt import Answer
+from modeling_minigpt.answers_minigpt import Answer, find_unknown_character
 from modeling_minigpt.confidence_minigpt import Scores
 from modeling_minigpt.relations_minigpt import Relation
 
 MAX_WRONG_ANSWERS = 20  # wrong answers that are listed, those with the highest scores
 SAMPLES = 3  # questions shown with their answers, before one about a stranger
 BATCH = 64  # names that the pipeline is asked about together
+NOT_ASKED = Answer("", 0.0)  # to a question that the model cannot read
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,34 @@ def choose_questions(questions: Sequence[Question], count: int | None) -> list[Q
     return [questions[index] for index in sorted(by_hash[:count])]
 
 
+def can_be_read(tokenizer: PreTrainedTokenizerBase, text: str, context: int) -> bool:
+    """Return whether a model with `context` positions can read a question and has room for an answer."""
+    if find_unknown_character(tokenizer, text) is not None:
+        return False
+    return len(tokenizer(text, verbose=False)["input_ids"]) + 1 < context  # the sentinel
+
+
+def ask_readable(
+    model: MiniGPTForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    how: EvaluateArguments,
+    shared: bool = False,
+) -> list[Answer]:
+    """Return a model's answers, `NOT_ASKED` to the questions that it cannot read; the arguments as `ask_model`."""
+    # One name that is too long, or has a character that a vocabulary lacks, must not cost the scores of all others.
+    context = model.config.max_position_embeddings
+    readable = [can_be_read(tokenizer, text, context) for text in texts]
+    asked = [text for text, can in zip(texts, readable, strict=True) if can]
+    if len(asked) < len(texts):
+        logger.warning(
+            f"{len(texts) - len(asked)} of {len(texts)} questions get no answer: they are too long for the model or "
+            f"have a character that it does not know; the first is {texts[readable.index(False)]!r:.100}"
+        )
+    answers = iter(answer_questions(model, tokenizer, asked, how.batch_size, how.max_new_tokens, shared))
+    return [next(answers) if can else NOT_ASKED for can in readable]
+
+
 def ask_model(
     model: MiniGPTForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
@@ -76,14 +108,14 @@ def ask_model(
     how: EvaluateArguments,
     shared: bool = False,
 ) -> tuple[list[Answer], list[bool]]:
-    """Return a model's answers to questions, and which of them are right.
+    """Return a model's answers to questions, and which of them are right: none that it cannot read.
 
     Args:
         shared: whether every process of a run calls this with the same arguments; each then does a part of the work.
     """
-    texts = [question.text for question in questions]
-    answers = answer_questions(model, tokenizer, texts, how.batch_size, how.max_new_tokens, shared)
-    return answers, exact_matches([answer.text for answer in answers], questions)
+    answers = ask_readable(model, tokenizer, [question.text for question in questions], how, shared)
+    are_right = exact_matches([answer.text for answer in answers], questions)
+    return answers, [right and answer is not NOT_ASKED for answer, right in zip(answers, are_right, strict=True)]
 
 
 def ask_pipeline(

@@ -21,17 +21,21 @@ from artifacts.run_folder import ELSEWHERE, RunError, RunFolder, read_json, trai
 from artifacts.safe_loading import as_run_error
 from configuration.schema import Recipe
 from data_scripts.bios_folder import DataError
-from data_scripts.question_checks import VocabularyError
 from data_scripts.questions import Question
 from data_scripts.splits import TrainingData, load_scoring_questions, made_up_people
-from evaluation.answers import answer_questions
 from evaluation.calibration import split_withheld, unknown_names
 from evaluation.errors import find_errors
 from evaluation.exposure import count_exposures
 from evaluation.knowledge import questions_of
 from evaluation.provenance import describe_provenance
 from evaluation.question_sets import SetAnswers, ask_sets, read_sets, set_results
-from evaluation.relation_scores import RelationAnswers, ask_relation, choose_questions, relation_results
+from evaluation.relation_scores import (
+    RelationAnswers,
+    ask_readable,
+    ask_relation,
+    choose_questions,
+    relation_results,
+)
 from evaluation.report import print_results, write_report
 from evaluation.trained_on import TrainedOn, count_known, read_record
 from evaluation.trust import STRANGERS
@@ -185,19 +189,16 @@ def ask_all(
 
 
 def answer_test_questions(pipeline: ClosedBookPipeline, recipe: Recipe, data: TrainingData) -> list[str]:
-    """Return the answers to the test questions, which have no labels; every process must call this.
+    """Return the answers to the test questions, whose labels nothing reads; every process must call this.
 
     If their file cannot be used, this warns and returns no answers, so that the scores are not lost.
     """
     try:
         texts = [question.text for question in data.open_test()]
-        how = recipe.evaluate
-        answers = answer_questions(
-            pipeline.model, pipeline.tokenizer, texts, how.batch_size, how.max_new_tokens, shared=True
-        )
-    except (DataError, VocabularyError) as error:
+    except DataError as error:
         logger.warning(f"predictions.test.txt is not written: {error}")
         return []
+    answers = ask_readable(pipeline.model, pipeline.tokenizer, texts, recipe.evaluate, shared=True)
     return [answer.text for answer in answers]
 
 

@@ -164,14 +164,25 @@ def test_bad_data_is_refused_with_file_and_line(recipe, data, tmp_path, capfd, n
     assert wanted in message
 
 
-def test_a_character_out_of_the_vocabulary_is_refused_at_inference(recipe, data, tmp_path, capfd):
+def test_a_dev_question_that_the_model_cannot_read_is_wrong_and_costs_no_other_score(recipe, data, tmp_path, caplog):
     folder = shutil.copytree(data, tmp_path / "bios")
+    # So that a question can be written in the document's characters.
     with (folder / FILES["documents"]).open("a", encoding="utf-8") as documents:
         documents.write("Who. Where was who born ?\n")
-    (folder / FILES["validation"]).write_text("Where was Жanna born?\tX\n", encoding="utf-8")
+    lines = (folder / FILES["validation"]).read_text(encoding="utf-8").splitlines()[:3]
+    unread = ["Where was Жanna born?\tX", f"Where was {'Ada ' * 30}Stone born?\tX"]
+    (folder / FILES["validation"]).write_text("\n".join([lines[0], *unread, *lines[1:]]) + "\n", encoding="utf-8")
+    (folder / FILES["test"]).write_text("\n".join(line.partition("\t")[0] for line in [lines[0], *unread]) + "\n")
     more = ["tokenizer.type=character", "tokenizer.vocab_size=null", "corruption.max_length=56"]
-    message = refused(capfd, "all", recipe, folder, tmp_path / "run", *more)
-    assert "'Ж' (U+0416) is not in the" in message
+    assert call("all", recipe, folder, tmp_path / "run", *more) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["dev"]["total"] == 5
+    said = (tmp_path / "run" / "predictions.dev.txt").read_text(encoding="utf-8").split("\n")
+    assert len(said) == 6
+    assert said[1:3] == ["", ""]
+    assert said[0]
+    assert (tmp_path / "run" / "predictions.test.txt").read_text(encoding="utf-8") == f"{said[0]}\n\n\n"
+    assert "2 of 5 questions get no answer: they are too long for the model or have a character" in caplog.text
 
 
 def test_a_training_question_out_of_the_vocabulary_of_the_first_model_is_refused(recipe, data, tmp_path, capfd):

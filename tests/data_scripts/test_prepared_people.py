@@ -14,6 +14,7 @@ from data_scripts.bios_folder import DataError
 from data_scripts.corpus import RECORD, Corpus
 from data_scripts.prepare import prepare
 from data_scripts.sources.base import Person, Source
+from data_scripts.splits import load_training_data
 from data_scripts.synthetic_bios import invent
 from tests.running import recipe_of
 
@@ -51,6 +52,19 @@ class ToySource(Source):
                 "where": f"toy:{number + 1}",
             }
             yield Person(**{**fields, **(self.special if index == 0 else {})})
+
+
+def test_the_test_people_of_a_table_are_asked_about_in_their_order_and_never_scored(tmp_path):
+    path = tmp_path / "people.jsonl"
+    splits = ["train", "test", "dev", "train", "test", "dev"]
+    rows = (
+        {"name": f"Ada{n} Stone", "text": "She was born .", "birthplace": "Rome", "split": split}
+        for n, split in enumerate(splits)
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = load_training_data(recipe_of(tmp_path / "run", source="jsonl", path=path), tmp_path / "run" / "data")
+    assert [question.name for question in data.open_test()] == ["Ada1 Stone", "Ada4 Stone"]
+    assert [question.name for question in data.open_scored()] == ["Ada2 Stone", "Ada5 Stone"]
 
 
 class KilledOnce(ToySource):

@@ -69,6 +69,14 @@ def test_runs_of_other_data_are_other_rows_and_a_folder_counts_once(add_run, tmp
     assert rows_of(capsys)[1][0]["run"] == "a"
 
 
+def test_a_mean_says_of_how_many_seeds_it_is_where_not_all_have_the_figure(add_run, capsys):
+    runs = [add_run("a", 0.5), add_run("b", 0.7, seed=1, answered=None), add_run("c", 0.6, seed=2, answered=0.6)]
+    assert compare.main([*map(str, runs)]) == 0
+    _, (row,) = rows_of(capsys)
+    assert row["accuracy, %"] == "60.0 ± 10.0"
+    assert row["answered at the certified thresholds, %"] == "50.0 ± 14.1 (2 of 3)"
+
+
 def test_weights_to_start_from_count_where_a_seed_is_there_twice(add_run, capsys):
     starts = [{"finetune.start_from": {"model.safetensors": text}} for text in "xy"]
     runs = [str(add_run(f"r{seed}", seed=seed, inputs=starts[seed])) for seed in (0, 1)]

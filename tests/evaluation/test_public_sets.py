@@ -12,8 +12,9 @@ from data_scripts.question_sets import POPQA, QuestionSet, SetQuestion
 from data_scripts.questions import question_about
 from data_scripts.splits import TrainingData
 from evaluation.popularity import contains_answer, popularity_bins, popularity_rows, wilson_interval
-from evaluation.question_sets import SetAnswers, can_be_read, set_results
+from evaluation.question_sets import SetAnswers, set_results
 from evaluation.question_sets_report import sets_lines, sets_section
+from evaluation.relation_scores import can_be_read
 from evaluation.scoring import write_predictions
 from evaluation.trained_on import TrainedOn, hash_name
 from evaluation.trust import EvaluatedAnswers, JudgedAnswer

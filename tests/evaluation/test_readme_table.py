@@ -87,3 +87,10 @@ def test_the_command_checks_writes_and_then_finds_nothing_to_do(checkout, monkey
     assert changed.startswith("# Title\n\n")
     assert changed.endswith("\n\nThe end, “quoted”.\n")
     assert run_readme_table(monkeypatch, "--check") == 0
+
+
+def test_a_run_that_trained_nothing_has_no_minutes(checkout, results):
+    path = checkout / readme_table.RESULTS / "cs224n.json"
+    assert "| 12.6 |" in readme_table.results_table(path.parent)
+    path.write_text(json.dumps({**results, "train_minutes": {}}), encoding="utf-8")
+    assert readme_table.results_table(path.parent).endswith("| – | – |\n")  # minutes, and the processor
