@@ -12,7 +12,7 @@ from evaluation import compare
 def add_run(tmp_path):
     """Return a function that makes the folder of an invented run."""
 
-    def add(name, accuracy=0.5, seed=0, answered=0.4, minutes=2.0, inputs=None, **settings):
+    def add(name, accuracy=0.5, seed=0, answered=0.4, minutes=2.0, inputs=None, scored=None, **settings):
         folder = tmp_path / name
         folder.mkdir()
         recipe = {"seed": seed, "output": str(folder), "data": {"path": str(folder)}, "run": {"log_steps": seed}}
@@ -20,6 +20,8 @@ def add_run(tmp_path):
         (folder / "recipe.json").write_text(json.dumps(recipe))
         if inputs is not None:
             (folder / "inputs.json").write_text(json.dumps(inputs))
+        if scored is not None:
+            (folder / "scoring.json").write_text(json.dumps({"scored": scored}))
         if accuracy is not None:
             results = {
                 "dataset": "x",
@@ -67,6 +69,15 @@ def test_runs_of_other_data_are_other_rows_and_a_folder_counts_once(add_run, tmp
     monkeypatch.chdir(runs[0])
     assert compare.main(["."]) == 0
     assert rows_of(capsys)[1][0]["run"] == "a"
+
+
+def test_runs_scored_on_other_questions_are_other_rows(add_run, capsys):
+    scored = ("as ever", "as ever", "other people")
+    runs = [add_run(f"r{n}", seed=n, inputs={"wiki.txt": "x"}, scored=text) for n, text in enumerate(scored)]
+    assert compare.main([*map(str, runs)]) == 0
+    header, rows = rows_of(capsys)
+    assert header[2] == "scored"
+    assert [row["seeds"] for row in rows] == ["0, 1", "2"]
 
 
 def test_weights_to_start_from_count_where_a_seed_is_there_twice(add_run, capsys):
