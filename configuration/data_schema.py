@@ -20,7 +20,7 @@ SUFFIXES = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv"}
 INVENTED_SOURCES = ("synthetic", "bios", "bios_uniform")  # of whose people nobody is real
 SOURCES_WITH_PATH = ("folder", "jsonl", "csv", "hub", "structured_wikipedia", "prepared")
 # The sources that read a key; any other one refuses it, unless it has its default. A prepared corpus, which was made
-# with all of them, accepts the recipe that it was made with.
+# with all of them, accepts the recipe that it was made with; other values are refused when it is opened.
 READ_BY = {
     "path": SOURCES_WITH_PATH,
     "config": ("hub", "structured_wikipedia"),

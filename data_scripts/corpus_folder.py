@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 
+from configuration.data_schema import INHERITED, READ_BY, DataArguments
 from configuration.schema import Recipe
 from data_scripts.bios_folder import DataError
 from data_scripts.corpus import HELD_BACK, NAMES, RECORD, Corpus, read_record
@@ -94,6 +95,26 @@ def remove_parts(folder: Path) -> None:
     remove_shards(folder / "parts")
 
 
+def check_settings(data: DataArguments, prepared: dict, folder: Path) -> None:
+    """Raise DataError where a recipe sets what a corpus was prepared with otherwise; a default sets nothing.
+
+    Args:
+        data: the recipe's section.
+        prepared: the same of the recipe that the corpus was made with.
+        folder: the corpus's.
+    """
+    defaults = DataArguments()
+    for key, sources in READ_BY.items():
+        # What a path led to is in the corpus; and what a base recipe says for another kind of source is not asked for.
+        if key in ("path", "statements") or (key in INHERITED and prepared.get("source") not in sources):
+            continue
+        default = getattr(defaults, key)
+        wanted = getattr(data, key)
+        found = prepared.get(key, default)  # of a key that may be newer than the corpus
+        if wanted not in (default, found):
+            raise DataError(f"{folder}: prepared with data.{key} {found!r}, which cannot be {wanted!r} any more")
+
+
 def open_prepared(recipe: Recipe) -> Corpus:
     """Open the corpus that a recipe names as its path; DataError where it has not what the recipe asks for."""
     corpus = Corpus(Path(recipe.data.path))
@@ -104,6 +125,7 @@ def open_prepared(recipe: Recipe) -> Corpus:
             raise DataError(
                 f"{corpus.folder}: prepared with data.{key} {prepared[key]}, which cannot be {wanted} any more"
             )
+    check_settings(recipe.data, prepared, corpus.folder)
     known = {relation.name: relation for relation in corpus.relations}
     for name, arguments in recipe.relations.items():
         if name not in known and not arguments.optional:

@@ -3,10 +3,11 @@
     python -m evaluation.compare runs/*
     python -m evaluation.compare runs/cs224n-* --relation birthplace --csv runs.csv
 
-Runs that differ in nothing but the seed, neither in their recipes nor in the data that they learned from, are one row:
-the mean of each figure ± the standard deviation between seeds. Each seed may have started from its own weights; where
-a seed is there twice, the weights count, too. Prints a Markdown table. The CSV has a row a run and a column for each
-figure and for each setting that differs. What has no results yet, is damaged or is no run, is named and left out.
+Runs that differ in nothing but the seed, neither in their recipes nor in the data that they learned from and were
+scored on, are one row: the mean of each figure ± the standard deviation between seeds. Each seed may have started from
+its own weights; where a seed is there twice, the weights count, too. Prints a Markdown table. The CSV has a row a run
+and a column for each figure and for each setting that differs. What has no results yet, is damaged or is no run, is
+named and left out.
 """
 
 import argparse
@@ -46,7 +47,7 @@ class RunResults:
         folder: the run's folder.
         seed: its seed.
         settings: its recipe by dotted keys, without those of `NOT_COMPARED` and without paths; and the digests of the
-            files that it learned from.
+            files that it learned from and of the questions that it was scored on.
         starts: the digests of the weights that it started from, by the keys of their paths.
         figures: by the names in `FIGURES`; None where one was not measured.
     """
@@ -68,6 +69,12 @@ def short_digests(run: RunFolder) -> dict[str, str]:
     """Return eight digits for each thing that a run learned from; none for a run that did not record them."""
     inputs = read_json(run.inputs) if run.inputs.is_file() else {}
     return {name: hashlib.sha256(str(digest).encode()).hexdigest()[:8] for name, digest in inputs.items()}
+
+
+def scored_digest(run: RunFolder) -> dict[str, str]:
+    """Return eight digits for the questions that a run was scored on; none for a run that did not record them."""
+    found = read_json(run.scoring) if run.scoring.is_file() else {}
+    return {"scored": str(found["scored"])[:8]} if "scored" in found else {}
 
 
 def read_run(folder: Path, relation: str | None = None) -> RunResults:
@@ -98,7 +105,9 @@ def read_run(folder: Path, relation: str | None = None) -> RunResults:
         }
         starts = {name: digest for name, digest in digests.items() if name.endswith(".start_from")}
         files = {name: digest for name, digest in digests.items() if name not in starts}
-        return RunResults(folder, recipe["seed"], {**comparable_settings(recipe), **files}, starts, figures)
+        # Where no file is read, the people are invented: each seed's are others, and they are still one experiment.
+        settings = {**comparable_settings(recipe), **files, **(scored_digest(run) if files else {})}
+        return RunResults(folder, recipe["seed"], settings, starts, figures)
     except (AttributeError, KeyError, StopIteration, TypeError) as error:
         raise RunError(f"{folder}: {run.recipe.name} or {run.results.name} is damaged: lacks {error}") from error
 

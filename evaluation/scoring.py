@@ -37,6 +37,7 @@ from evaluation.relation_scores import (
     relation_results,
 )
 from evaluation.report import print_results, write_report
+from evaluation.scored_data import check_same_files, digest_files, digest_questions
 from evaluation.trained_on import TrainedOn, count_known, read_record
 from evaluation.trust import STRANGERS
 from evaluation.trust_plots import plot_trust
@@ -90,11 +91,18 @@ def scoring_settings(folder: RunFolder, recipe: Recipe) -> dict:
     }
 
 
+def scored_data(recipe: Recipe, found: Sequence[RelationAnswers]) -> dict:
+    """Return digests of what was scored: of the questions and their answers, and of the files that they are from."""
+    questions = (question for one in found for question in one.questions)
+    return {"scored": digest_questions(questions), "files": digest_files(recipe)}
+
+
 def check_same_scoring(folder: RunFolder, recipe: Recipe) -> None:
     """Check that a run's results are what its recipe would give now.
 
     Raises:
-        RunError: the recipe scores another model, other questions or longer answers; or the weights have changed.
+        RunError: the recipe scores another model, other questions or longer answers; or the weights or the data have
+            changed.
     """
     before = read_json(folder.scoring) if folder.scoring.exists() else {}  # none in a run of before it was recorded
     for key, value in scoring_settings(folder, recipe).items():
@@ -103,6 +111,7 @@ def check_same_scoring(folder: RunFolder, recipe: Recipe) -> None:
                 f"{folder.results}: evaluate.{key} was {before[key]!r}, now {value!r}; set it as it was, or "
                 f"{ELSEWHERE}"
             )
+    check_same_files(folder, recipe, before)
     model_path = Path(recipe.evaluate.model or folder.stage("finetune"))
     weights = weights_of(model_path)
     if weights is not None and read_json(folder.results).get("weights", weights) != weights:
@@ -286,7 +295,7 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
         "sets": set_results(of_sets, data, trained_on),
     }
     write_predictions(folder, test_answers, of_sets)
-    write_json(folder.scoring, scoring_settings(folder, recipe))
+    write_json(folder.scoring, {**scoring_settings(folder, recipe), **scored_data(recipe, found)})
     write_results(folder, results, found, {stage: record["history"] for stage, record in records.items()})
     print_results(results)
     return results

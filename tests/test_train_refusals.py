@@ -254,6 +254,33 @@ def test_results_are_not_printed_as_those_of_another_scoring(run, recipe, data, 
     assert f"is of other weights than {output / 'finetune'} has now" in message
 
 
+def test_a_run_is_not_scored_on_other_data_in_its_own_folder(run, recipe, data, tmp_path, capfd):
+    output = shutil.copytree(run, tmp_path / "moved")
+    (output / "results.json").unlink()
+    other = shutil.copytree(data, tmp_path / "other")
+    with (other / FILES["train"]).open("a") as file:
+        file.write("Where was Nobody Known born?\tRome\n")
+    rows = tmp_path / "people.jsonl"
+    rows.write_text("".join(f'{{"name": "A {n}", "text": "A {n} is.", "birthplace": "Rome"}}\n' for n in range(20)))
+    for place, *sets in ((other,), (rows, "data.source=jsonl"), (rows, "data.path=null", "data.source=bios")):
+        message = refused(capfd, "evaluate", recipe, place, output, *sets)
+        assert f"was trained on other data ({FILES['documents']}, {FILES['train']}) than " in message
+        assert f"--set evaluate.model={output / 'finetune'} --set output=NEW_FOLDER" in message
+    assert call("evaluate", recipe, shutil.copytree(data, tmp_path / "same"), output) == 0
+
+
+def test_results_are_not_printed_as_those_of_another_dev_file(run, recipe, data, tmp_path, capfd):
+    output = shutil.copytree(run, tmp_path / "moved")
+    other = shutil.copytree(data, tmp_path / "other")
+    assert call("evaluate", recipe, other, output, resume=True) == 0
+    with (other / FILES["validation"]).open("a") as file:
+        file.write("Where was Nobody Known born?\tRome\n")
+    message = refused(capfd, "evaluate", recipe, other, output, resume=True)
+    assert f"results.json: is of another {FILES['validation']} than {other} has now" in message
+    (output / "scoring.json").write_text("{}")  # as in a run of before there were digests
+    assert call("evaluate", recipe, other, output, resume=True) == 0
+
+
 @pytest.mark.parametrize("output", ["x" * 5000, "a/" * 3000])
 def test_an_output_with_an_impossible_name_is_refused(recipe, data, tmp_path, capfd, monkeypatch, output):
     monkeypatch.chdir(tmp_path)

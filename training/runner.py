@@ -16,7 +16,6 @@ from artifacts.run_folder import STAGES, RunError, RunFolder, read_json
 from artifacts.safe_loading import as_run_error
 from configuration.errors import one_line, show
 from configuration.schema import Recipe
-from evaluation.question_sets import read_sets
 from evaluation.report import print_results
 from evaluation.scoring import check_same_scoring, score_run
 from evaluation.trained_on import TrainedOn, read_record, stage_record, write_record
@@ -24,6 +23,7 @@ from hub.publish_model import HubTarget
 from hub.push import PushError
 from modeling_minigpt import ClosedBookPipeline, MiniGPTForCausalLM
 from training.checkpoints import Progress, failing_together, remove_checkpoints
+from training.data_checks import check_data
 from training.held_out import held_out_accuracy
 from training.interruption import Interrupted, StopRequest, handle_signals
 from training.loop import train_stage
@@ -167,18 +167,10 @@ def _run_stages(
     # Not among several processes: one that is gone would leave the others waiting for it.
     with nullcontext() if has_peers() else request.interruptible("while reading the data"):
         run = build_run(recipe, bool(remaining), on_checkpoint)
-        if scores:
-            read_sets(recipe, run.data)  # what cannot be read is found before hours of training, not after
-            if run.data.held_out and recipe.evaluate.sets:
-                logger.warning(
-                    "evaluate.sets is skipped: data.validation_questions is set, so this run is scored on held-out "
-                    "training questions alone"
-                )
+        check_data(run, remaining, scores, resume)
         for line in describe_run(run, remaining) if remaining else ():
             logger.info(line)
         check_joined(PartialState().num_processes)
-        if resume:
-            folder.check_same_inputs(describe_inputs(run, remaining))
     for stage in remaining:
         STAGE_FUNCTIONS[stage](run)
         if request.requested_on_any_rank(run.accelerator):

@@ -200,6 +200,27 @@ def test_a_prepared_corpus_that_asks_in_other_words_is_refused_with_both(tmp_pat
         load_training_data(recipe, tmp_path / "other")
 
 
+MADE_WITH = {"max_people": 30, "train_fraction": 0.75, "names": "all", "columns": {"birthplace": "birthplace"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("max_people", 20), ("train_fraction", 0.25), ("columns", {"name": "title"}), ("names", "all")],
+)
+def test_a_prepared_corpus_is_not_opened_with_other_settings(tmp_path, key, value):
+    path = tmp_path / "people.jsonl"
+    path.write_text(rows())
+    made_with = {**MADE_WITH, "names": "unique"} if key == "names" else MADE_WITH
+    made = recipe_of(tmp_path / "run", source="jsonl", path=path, **made_with)
+    corpus = prepare(made, tmp_path / "run" / "data")
+    for accepted in (made_with, {}, {"people": 50}):  # its own recipe's, defaults, and what no JSONL file reads
+        opened = recipe_of(tmp_path / "same", source="prepared", path=corpus.folder, **accepted)
+        assert prepare(opened, tmp_path / "same").rows == corpus.rows
+    other = recipe_of(tmp_path / "other", source="prepared", path=corpus.folder, **{**made_with, key: value})
+    with pytest.raises(DataError, match=f"prepared with data.{key} .*, which cannot be .* any more"):
+        prepare(other, tmp_path / "other")
+
+
 def prepare_slowly(folder, run, results):
     """Prepare people in a shared folder, each part in some time, and say how many documents there are."""
     written = preparation.write_part

@@ -12,7 +12,7 @@ from evaluation import compare
 def add_run(tmp_path):
     """Return a function that makes the folder of an invented run."""
 
-    def add(name, accuracy=0.5, seed=0, answered=0.4, minutes=2.0, inputs=None, **settings):
+    def add(name, accuracy=0.5, seed=0, answered=0.4, minutes=2.0, inputs=None, scored=None, **settings):
         folder = tmp_path / name
         folder.mkdir()
         recipe = {"seed": seed, "output": str(folder), "data": {"path": str(folder)}, "run": {"log_steps": seed}}
@@ -20,6 +20,8 @@ def add_run(tmp_path):
         (folder / "recipe.json").write_text(json.dumps(recipe))
         if inputs is not None:
             (folder / "inputs.json").write_text(json.dumps(inputs))
+        if scored is not None:
+            (folder / "scoring.json").write_text(json.dumps({"scored": scored}))
         if accuracy is not None:
             results = {
                 "dataset": "x",
@@ -75,6 +77,15 @@ def test_a_mean_says_of_how_many_seeds_it_is_where_not_all_have_the_figure(add_r
     _, (row,) = rows_of(capsys)
     assert row["accuracy, %"] == "60.0 ± 10.0"
     assert row["answered at the certified thresholds, %"] == "50.0 ± 14.1 (2 of 3)"
+
+
+def test_runs_scored_on_other_questions_are_other_rows(add_run, capsys):
+    scored = ("as ever", "as ever", "other people")
+    runs = [add_run(f"r{n}", seed=n, inputs={"wiki.txt": "x"}, scored=text) for n, text in enumerate(scored)]
+    assert compare.main([*map(str, runs)]) == 0
+    header, rows = rows_of(capsys)
+    assert header[2] == "scored"
+    assert [row["seeds"] for row in rows] == ["0, 1", "2"]
 
 
 def test_weights_to_start_from_count_where_a_seed_is_there_twice(add_run, capsys):
