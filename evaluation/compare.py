@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifacts.run_folder import RunError, RunFolder, read_json, settings_without_paths
+from configuration.data_schema import INVENTED_SOURCES
 from configuration.errors import run_main, show
 from evaluation.report import by_relation, training_minutes
 from evaluation.tables import markdown_table, mean_and_spread
@@ -47,7 +48,7 @@ class RunResults:
         folder: the run's folder.
         seed: its seed.
         settings: its recipe by dotted keys, without those of `NOT_COMPARED` and without paths; and the digests of the
-            files that it learned from and of the questions that it was scored on.
+            files that it learned from and of the questions that it was scored on, where its people are not invented.
         starts: the digests of the weights that it started from, by the keys of their paths.
         figures: by the names in `FIGURES`; None where one was not measured.
     """
@@ -105,8 +106,9 @@ def read_run(folder: Path, relation: str | None = None) -> RunResults:
         }
         starts = {name: digest for name, digest in digests.items() if name.endswith(".start_from")}
         files = {name: digest for name, digest in digests.items() if name not in starts}
-        # Where no file is read, the people are invented: each seed's are others, and they are still one experiment.
-        settings = {**comparable_settings(recipe), **files, **(scored_digest(run) if files else {})}
+        # Each seed invents people of its own, and they are still one experiment.
+        is_invented = recipe["data"].get("source") in INVENTED_SOURCES
+        settings = {**comparable_settings(recipe), **({} if is_invented else {**files, **scored_digest(run)})}
         return RunResults(folder, recipe["seed"], settings, starts, figures)
     except (AttributeError, KeyError, StopIteration, TypeError) as error:
         raise RunError(f"{folder}: {run.recipe.name} or {run.results.name} is damaged: lacks {error}") from error

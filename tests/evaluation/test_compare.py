@@ -88,6 +88,15 @@ def test_runs_scored_on_other_questions_are_other_rows(add_run, capsys):
     assert [row["seeds"] for row in rows] == ["0, 1", "2"]
 
 
+def test_seeds_that_invent_their_own_people_are_one_row(add_run, capsys):
+    runs = [add_run(f"r{n}", seed=n, inputs={"wiki.txt": f"{n}"}, scored=f"{n}") for n in range(3)]
+    for run in runs:
+        recipe = json.loads((run / "recipe.json").read_text())
+        (run / "recipe.json").write_text(json.dumps({**recipe, "data": {"source": "synthetic", "people": 60}}))
+    assert compare.main([*map(str, runs)]) == 0
+    assert [row["seeds"] for row in rows_of(capsys)[1]] == ["0, 1, 2"]
+
+
 def test_weights_to_start_from_count_where_a_seed_is_there_twice(add_run, capsys):
     starts = [{"finetune.start_from": {"model.safetensors": text}} for text in "xy"]
     runs = [str(add_run(f"r{seed}", seed=seed, inputs=starts[seed])) for seed in (0, 1)]
