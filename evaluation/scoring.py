@@ -1,6 +1,6 @@
 """`train.py evaluate`: answers, baselines, predictions, results.json and the report.
 
-results.json has the figures of each relation under `relations`, and those of the first one at the top as well:
+results.json has the figures of each relation under `relations`, and those of the first one that is scored at the top:
 
     {"dataset", "split": SPLIT, SPLIT: {"accuracy", "correct", "total", "seconds"}, "baselines", "trust", "exposure",
      "errors", "samples", …,
@@ -270,6 +270,8 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
         pipelines["no_pretraining"] = load_pipeline(baseline_path)
     with as_run_error(f"{model_path}: what it was trained on cannot be read"):
         trained_on = read_record(pipeline.model)
+    if not any(questions_of(relation, questions) for relation in data.relations):
+        raise RunError(f"{data.name}: there is no question to score of {', '.join(r.name for r in data.relations)}")
     withheld_refusal = trained_on.explain_withheld(data.withheld)
     if withheld_refusal is not None:
         logger.warning(f"withheld people are not counted: {withheld_refusal}")
