@@ -58,7 +58,7 @@ MOMENTS = {  # the command, the stages that are finished before, where the signa
         1,
         "stopped by SIGTERM while reading the data",
     ),
-    "start": ("finetune", ["pretrain"], "training.runner.load_model", 1, "stopped at step 1 of finetune"),
+    "start": ("finetune", ["pretrain"], "training.runner.continue_from", 1, "stopped at step 1 of finetune"),
     "scores": ("evaluate", ["finetune"], "evaluation.scoring.write_report", 1, "stopped by SIGTERM while scoring"),
 }
 
