@@ -11,6 +11,7 @@ from data_scripts.corpus import Corpus
 from data_scripts.prepare import DIVIDED
 from evaluation.question_sets import read_sets
 from evaluation.scored_data import check_trained_on
+from modeling_minigpt.answers_minigpt import find_unknown_character
 from training.run_context import Run, describe_inputs
 
 logger = get_logger(__name__)
@@ -76,7 +77,8 @@ def check_answer_lengths(run: Run) -> None:
     counts: dict[str, int] = {}
     wanted = {relation.name for relation in run.data.relations}
     for row in pq.read_table(run.data.folder / "candidates.parquet").to_pylist():
-        if row["relation"] in wanted:
+        # One with a character that the tokenizer does not know is refused with its question, when the rows are made.
+        if row["relation"] in wanted and find_unknown_character(run.tokenizer, row["answer"]) is None:
             counts[row["answer"]] = counts.get(row["answer"], 0) + row["count"]
     if not counts:
         return

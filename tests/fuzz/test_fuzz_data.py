@@ -226,13 +226,11 @@ def score(answers: list[Answer], questions: list[Question], documents: list[str]
     ],
     ids=["odd", "long", "test"],
 )
-def test_evaluation_ends_with_results_or_one_line(run, recipe, data, tmp_path, capfd, name, content):
+def test_evaluation_ends_with_results_whatever_the_questions_are(run, recipe, data, tmp_path, capfd, name, content):
     folder = shutil.copytree(data, tmp_path / "bios")
     (folder / name).write_text(content, encoding="utf-8")
     with quickly(60):
         status = call("evaluate", recipe, folder, tmp_path / "run", f"evaluate.model={run / 'finetune'}")
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert (status, len(errors)) in ((0, 0), (2, 1))
-    assert (status == 0) == ("Ada Ada" not in content)
-    if status == 0:
-        json.dumps(json.loads((tmp_path / "run" / "results.json").read_text()), allow_nan=False)
+    assert (status, errors) == (0, [])
+    json.dumps(json.loads((tmp_path / "run" / "results.json").read_text()), allow_nan=False)
