@@ -1,13 +1,12 @@
 """A digest of the weights that a model's folder stores, to tell whether a record beside them is still of these."""
 
-import hashlib
 import json
 from contextlib import ExitStack
 
-import torch
 from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from modeling_minigpt.fingerprint_minigpt import digest_weights
 from modeling_minigpt.source_minigpt import WeightsSource
 
 
@@ -26,12 +25,7 @@ def stored_weights_digest(source: WeightsSource) -> str | None:
     paths = [source.find(name) for name in sorted(names or ())]
     if not paths or None in paths:
         return None
-    found = hashlib.sha256()
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(path, "pt")) for path in paths]
         places = {name: file for file in files for name in file.keys()}  # noqa: SIM118 (no mapping)
-        for name, file in sorted(places.items()):
-            tensor = file.get_tensor(name)
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            found.update(tensor.flatten().view(torch.uint8).numpy())  # as bytes: numpy has no bfloat16
-    return found.hexdigest()
+        return digest_weights((name, file.get_tensor(name)) for name, file in sorted(places.items()))

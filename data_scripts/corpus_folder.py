@@ -104,9 +104,9 @@ def check_settings(data: DataArguments, prepared: dict, folder: Path) -> None:
         folder: the corpus's.
     """
     defaults = DataArguments()
-    for key, sources in READ_BY.items():
+    for key in (*HELD_BACK, *READ_BY):
         # What a path led to is in the corpus; and what a base recipe says for another kind of source is not asked for.
-        if key in ("path", "statements") or (key in INHERITED and prepared.get("source") not in sources):
+        if key in ("path", "statements") or (key in INHERITED and prepared.get("source") not in READ_BY[key]):
             continue
         default = getattr(defaults, key)
         wanted = getattr(data, key)
@@ -119,12 +119,6 @@ def open_prepared(recipe: Recipe) -> Corpus:
     """Open the corpus that a recipe names as its path; DataError where it has not what the recipe asks for."""
     corpus = Corpus(Path(recipe.data.path))
     prepared = corpus.record["settings"]["data"]
-    for key in HELD_BACK:
-        wanted = getattr(recipe.data, key)
-        if wanted not in (0, prepared[key]):
-            raise DataError(
-                f"{corpus.folder}: prepared with data.{key} {prepared[key]}, which cannot be {wanted} any more"
-            )
     check_settings(recipe.data, prepared, corpus.folder)
     known = {relation.name: relation for relation in corpus.relations}
     for name, arguments in recipe.relations.items():

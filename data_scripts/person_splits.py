@@ -99,7 +99,7 @@ class People:
 
     Attributes:
         names: hashes of their names, (N,).
-        groups: the first row of the same person, whom an id or a name joins; (N,).
+        groups: the first row of the same person, by id or name; (N,).
         codes: of `CODES`, or `DROPPED`; (N,).
         shared: the hashes of names that several people have, sorted.
         repeated: the hashes of names that several rows have and of which none is left out, sorted.

@@ -182,7 +182,7 @@ def ask_all(
     data: TrainingData,
     withheld: Sequence[Question],
 ) -> list[RelationAnswers]:
-    """Ask for every relation that there are questions of; every process must call this."""
+    """Ask for every relation that there are questions of, RunError if of none; every process must call this."""
     strangers = unknown_names(pipelines["pretrained"], made_up_people(data, "evaluation", STRANGERS))
     found = []
     for relation in data.relations:
@@ -194,6 +194,8 @@ def ask_all(
                 "withheld ones"
             )
             found.append(ask_relation(relation, pipelines, asked, strangers, own, recipe.evaluate))
+    if not found:
+        raise RunError(f"{data.name}: there is no question to score of {', '.join(r.name for r in data.relations)}")
     return found
 
 
@@ -270,8 +272,6 @@ def score_run(folder: RunFolder, recipe: Recipe, data: TrainingData) -> dict | N
         pipelines["no_pretraining"] = load_pipeline(baseline_path)
     with as_run_error(f"{model_path}: what it was trained on cannot be read"):
         trained_on = read_record(pipeline.model)
-    if not any(questions_of(relation, questions) for relation in data.relations):
-        raise RunError(f"{data.name}: there is no question to score of {', '.join(r.name for r in data.relations)}")
     withheld_refusal = trained_on.explain_withheld(data.withheld)
     if withheld_refusal is not None:
         logger.warning(f"withheld people are not counted: {withheld_refusal}")

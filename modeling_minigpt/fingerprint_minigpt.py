@@ -7,7 +7,7 @@ scores and its threshold mean nothing.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -63,21 +63,26 @@ def weight_bytes(name: str, value: object) -> memoryview:
         raise ValueError(f"{refusal} {type(value).__name__} of {value.dtype}, as in a quantised model") from error
 
 
+def digest_weights(weights: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """Return a digest of weights, each with its name, format and shape, in their order; raises as `weight_bytes`."""
+    found = hashlib.sha256()
+    for name, value in weights:
+        content = weight_bytes(name, value)
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(content)
+    return found.hexdigest()
+
+
 def weights_digest(model: PreTrainedModel) -> str:
-    """Return a digest of a model's weights and buffers, each with its name, format and shape.
+    """Return a digest of a model's weights and buffers.
 
     It is the same for a model in a wrapper, as that of `torch.compile`.
 
     Raises:
         ValueError: as `weight_bytes`, as of weights that are offloaded to a disk.
     """
-    found = hashlib.sha256()
     state = model.state_dict()
-    for name in sorted(state, key=unwrap_name):
-        content = weight_bytes(name, state[name])
-        found.update(f"{unwrap_name(name)} {state[name].dtype} {tuple(state[name].shape)}\n".encode())
-        found.update(content)
-    return found.hexdigest()
+    return digest_weights((unwrap_name(name), state[name]) for name in sorted(state, key=unwrap_name))
 
 
 def function_fields(config: MiniGPTConfig) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_other_names_of_one_id_are_the_same_person(prepare_names):
     assert len(found) == 60
     assert {len(splits) for splits in found.values()} == {1}
     assert corpus.record["people"] == 60
-    # A certificate counts people, each of whom is asked about by one name, and not always by the first.
+    # A certificate counts people: each is asked about by one name, which is not always the first.
     counts = [len(corpus.questions(split)) for split in ("calibration", "withheld", "held_out")]
     assert counts == [12, 6, 3 * 5]
     assert len({question.name.split("Ada")[0] for question in corpus.questions("calibration")}) > 1
